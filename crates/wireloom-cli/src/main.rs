@@ -1,0 +1,2 @@
+//! The `wireloom` command.
+fn main() {}

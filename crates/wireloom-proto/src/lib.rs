@@ -1,0 +1,1 @@
+//! Sans-IO HTTP/3 and WebTransport.

@@ -1,0 +1,1 @@
+//! WebTransport for Rust.
