@@ -28,7 +28,7 @@ pub fn huffman_decode(input: &[u8]) -> Option<Bytes> {
 /// Huffman encoding of a whole string literal.
 pub fn huffman_encode(text: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
-    crate::qpack::huffman_encode(text, &mut out);
+    crate::qpack::huffman_encode(text, crate::qpack::huffman_encoded_len(text), &mut out);
     out.freeze()
 }
 

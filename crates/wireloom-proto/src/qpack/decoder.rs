@@ -195,10 +195,15 @@ impl Lines<'_> {
             .filter(|&len| len <= self.rest.len())
             .ok_or(TRUNCATED)?;
         let (bytes, rest) = self.rest.split_at(len);
-        self.rest = rest;
         if !coded {
+            self.rest = rest;
             return Ok(self.block.slice_ref(bytes));
         }
+        if self.text.capacity() < huffman::decoded_room(len) {
+            // Once per section as a rule: for this string and all that may follow it.
+            self.text.reserve(huffman::decoded_room(self.rest.len()));
+        }
+        self.rest = rest;
         huffman::decode(bytes, self.text).map_err(|_| DecodeError::DecompressionFailed("invalid Huffman code"))?;
         Ok(self.text.split().freeze())
     }

@@ -98,7 +98,7 @@ fn string(flags: u8, prefix: u32, text: &[u8], out: &mut BytesMut) {
     let coded = huffman::encoded_len(text);
     if coded < text.len() {
         integer::encode(flags | 1 << prefix, prefix, coded as u64, out);
-        huffman::encode(text, out);
+        huffman::encode(text, coded, out);
     } else {
         integer::encode(flags, prefix, text.len() as u64, out);
         out.put_slice(text);

@@ -128,8 +128,11 @@ pub(crate) fn encoded_len(text: &[u8]) -> usize {
         .div_ceil(8)
 }
 
-/// Appends the code of `text`.
-pub(crate) fn encode(text: &[u8], out: &mut BytesMut) {
+/// Appends the code of `text`, whose length [`encoded_len`] gave.
+pub(crate) fn encode(text: &[u8], len: usize, out: &mut BytesMut) {
+    let start = out.len();
+    out.resize(start + len, 0);
+    let mut out = &mut out[start..];
     // `held` bits in the low end of `bits`, never more than 31 + 30.
     let (mut bits, mut held) = (0u64, 0u32);
     for &byte in text {
@@ -141,21 +144,23 @@ pub(crate) fn encode(text: &[u8], out: &mut BytesMut) {
             out.put_u32((bits >> held) as u32);
         }
     }
-    while held >= 8 {
-        held -= 8;
-        out.put_u8((bits >> held) as u8);
-    }
     if held > 0 {
-        // "the most significant bits of the EOS symbol", which are ones.
-        out.put_u8((bits << (8 - held)) as u8 | 0xff >> held);
+        // "the most significant bits of the EOS symbol", which are ones, fill the last byte.
+        let last = (bits << (32 - held)) as u32 | u32::MAX >> held;
+        out.put_slice(&last.to_be_bytes()[..held.div_ceil(8) as usize]);
     }
+}
+
+/// The room that [`decode`] takes for `len` bytes: 8/5 of them, and two more since each step writes two symbols and counts
+/// those that are.
+pub(crate) const fn decoded_room(len: usize) -> usize {
+    len * 8 / 5 + 2
 }
 
 /// Appends the text that `input` encodes; at most 8/5 of its length. On an error `out` is left with a useless tail.
 pub(crate) fn decode(input: &[u8], out: &mut BytesMut) -> Result<(), InvalidHuffman> {
     let start = out.len();
-    // Two more, since each step writes two symbols and counts those that are.
-    out.resize(start + input.len() * 8 / 5 + 2, 0);
+    out.resize(start + decoded_room(input.len()), 0);
     let written = decode_into(input, &mut out[start..])?;
     out.truncate(start + written);
     Ok(())
@@ -245,8 +250,7 @@ mod tests {
 
     fn encoded(text: &[u8]) -> BytesMut {
         let mut out = BytesMut::new();
-        encode(text, &mut out);
-        assert_eq!(out.len(), encoded_len(text));
+        encode(text, encoded_len(text), &mut out);
         out
     }
 

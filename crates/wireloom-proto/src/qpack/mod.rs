@@ -16,7 +16,7 @@ pub use decoder::{DecodeError, Decoder, EncoderStreamError};
 pub use encoder::{DecoderStreamError, Encoder};
 
 #[cfg(feature = "__testing")]
-pub(crate) use huffman::{decode as huffman_decode, encode as huffman_encode};
+pub(crate) use huffman::{decode as huffman_decode, encode as huffman_encode, encoded_len as huffman_encoded_len};
 
 /// A field line as received. Neither name nor value is checked yet: any bytes are possible.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
