@@ -2,7 +2,7 @@
 //! CONNECT (RFC 9220) and WebTransport over HTTP/3 (drafts 02 to 16).
 //!
 //! Bytes, time and stream events go in; events, actions and deadlines come out. It opens no socket, reads no clock, draws
-//! no random number and knows no QUIC library. `Connection` says how it is to be driven.
+//! no random number and knows no QUIC library. [`Connection`] says how it is to be driven.
 //!
 //! ```text
 //!            recv, handle_*                        poll_event
@@ -14,6 +14,7 @@
 
 pub mod capsule;
 pub mod codes;
+pub mod connection;
 pub mod datagram;
 pub mod h3;
 mod payload;
@@ -22,6 +23,8 @@ mod stream_id;
 #[cfg(feature = "__testing")]
 pub mod testing;
 pub mod varint;
+pub mod webtransport;
 
 pub use codes::Code;
+pub use connection::{Action, Config, Connection, Event, Recv};
 pub use stream_id::{Dir, SessionId, Side, StreamId};
