@@ -244,7 +244,9 @@ impl Connection {
             Some(Stream::Connect) => self.connect_stopped(now, stream, code),
             // The driver's QUIC owes RESET_STREAM for what is not acknowledged yet (RFC 9000 section 3.5).
             Some(Stream::Closing { .. }) => self.out.reset(stream, code),
-            Some(Stream::WebTransport { .. }) => self.send_closed(stream),
+            Some(Stream::WebTransport { .. }) => {
+                self.send_closed(stream);
+            }
             _ => {}
         }
     }
