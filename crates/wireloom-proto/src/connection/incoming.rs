@@ -411,8 +411,12 @@ impl Connection {
     /// The send half of a WebTransport stream is over: finished or reset by the application, or stopped by the peer. One
     /// look-up; says nothing to anybody, and does nothing where it is known already.
     pub fn send_closed(&mut self, stream: StreamId) -> bool {
-        let Entry::Occupied(mut entry) = self.streams.entry(stream) else { return false };
-        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else { return false };
+        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+            return false;
+        };
+        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
+            return false;
+        };
         let was_open = std::mem::replace(send, false);
         if !*recv {
             entry.remove();
