@@ -278,7 +278,11 @@ fn complete(ty: u64, mut payload: Bytes) -> Result<Capsule, CapsuleError> {
 ///
 /// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (section 6).
 pub fn clip_reason(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(MAX_REASON)]
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 /// A whole WT_CLOSE_SESSION with the reason as [`clip_reason`] leaves it.
