@@ -4,6 +4,7 @@
 //! may change or vanish at any time.
 
 pub mod connection;
+pub mod peer;
 pub mod pipe;
 pub mod script;
 

@@ -44,7 +44,7 @@ fn every_pair_of_dialects_agrees_on_the_newest_common_one() {
         .collect();
     for &client in &sets {
         for &server in &sets {
-            let common = client.iter().filter(|&dialect| server.contains(dialect)).next_back();
+            let common = client.iter().rfind(|&dialect| server.contains(dialect));
             let mut pair = Pair::new(with_dialects(client), with_dialects(server));
             pair.handshake(PeerTransport {
                 datagrams: true,
