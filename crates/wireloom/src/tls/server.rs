@@ -1,7 +1,5 @@
 //! The server's TLS for TCP and for QUIC.
 
-use std::sync::Arc;
-
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
@@ -44,6 +42,8 @@ fn server_config(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
