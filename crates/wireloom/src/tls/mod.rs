@@ -26,3 +26,6 @@ const ALPN_HTTP11: &[u8] = b"http/1.1";
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
+
+#[cfg(test)]
+mod tests;
