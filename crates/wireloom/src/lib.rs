@@ -3,8 +3,10 @@
 mod body;
 mod identity;
 mod limits;
+#[allow(dead_code, reason = "for the QUIC client")]
 mod resolve;
 pub mod tcp;
+#[allow(dead_code, unused_imports, reason = "for the QUIC client and server")]
 mod tls;
 
 pub use body::{Body, BodyError, RemoteAddr};
