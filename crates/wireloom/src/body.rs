@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use crate::driver::{RequestBody, RequestError};
+
 /// The body of a request: data as it arrives, then trailers if there are any.
 ///
 /// Reading it is what lets the peer send more. Dropping it before its end tells the peer to stop where the protocol can.
@@ -17,12 +19,19 @@ pub struct Body(Inner);
 enum Inner {
     Empty,
     Tcp(hyper::body::Incoming),
+    H3(RequestBody),
 }
 
 impl Body {
     /// A body without any data.
     pub const fn empty() -> Self {
         Self(Inner::Empty)
+    }
+}
+
+impl Body {
+    pub(crate) const fn h3(body: RequestBody) -> Self {
+        Self(Inner::H3(body))
     }
 }
 
@@ -54,6 +63,7 @@ impl HttpBody for Body {
         match &mut self.get_mut().0 {
             Inner::Empty => Poll::Ready(None),
             Inner::Tcp(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Inner::H3(body) => body.poll_frame(cx),
         }
     }
 
@@ -61,6 +71,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Tcp(body) => body.is_end_stream(),
+            Inner::H3(body) => body.is_over(),
         }
     }
 
@@ -68,6 +79,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Tcp(body) => body.size_hint(),
+            Inner::H3(body) => body.size_hint(),
         }
     }
 }
@@ -82,6 +94,15 @@ pub enum BodyError {
     /// The peer broke the rules of HTTP in the middle of the body.
     #[error("the body is malformed")]
     Malformed(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl From<RequestError> for BodyError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Malformed(_) => Self::Malformed(error.into()),
+            error => Self::Incomplete(error.into()),
+        }
+    }
 }
 
 impl From<hyper::Error> for BodyError {
