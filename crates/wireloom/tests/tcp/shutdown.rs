@@ -150,3 +150,34 @@ async fn dropping_the_server_cuts_everything_off() {
     assert_eq!(within(seen.recv()).await, Some("gone"));
     assert!(!matches!(within(tcp.read(&mut [0; 1])).await, Ok(1..)));
 }
+
+#[tokio::test]
+async fn a_panic_ends_its_own_connection_only() {
+    let router = Router::new().route("/panic", get(async || -> &'static str { panic!("on purpose") }));
+    let server = Server::start(
+        router.route("/", get(async || "hello")),
+        Some(&localhost()),
+        Options::new(),
+    )
+    .await;
+    let panics = || {
+        http::Request::get("https://localhost/panic")
+            .body(Empty::new().boxed())
+            .expect("a request")
+    };
+    assert!(within(server.http1().await.send_request(panics())).await.is_err());
+    let (mut http2, _connection) = server.http2().await;
+    assert!(within(http2.send_request(panics())).await.is_err());
+    let response = within(http2.send_request(get_request()))
+        .await
+        .expect("the other streams go on");
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        within(server.http1().await.send_request(get_request()))
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
+    within(server.stop()).await.expect("no panic").expect("served");
+}
