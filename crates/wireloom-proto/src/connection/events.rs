@@ -178,7 +178,8 @@ pub enum Event {
         /// Streams that were opened in it already and have been reset by actions.
         streams: Vec<StreamId>,
     },
-    /// A stream that waited for its session ([`Recv::Parked`]).
+    /// A stream that waited for its session ([`Recv::Parked`]). If the session ended at once, with capsules that had waited
+    /// too, actions have reset the stream already and [`Event::SessionClosed`] follows.
     Stream {
         /// Whose it is.
         session: SessionId,

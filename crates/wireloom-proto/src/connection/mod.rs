@@ -28,12 +28,14 @@ mod capsules;
 mod config;
 mod control;
 mod deadlines;
+mod endings;
 mod events;
 mod incoming;
 mod message;
 mod outbox;
 mod requests;
 mod responses;
+mod session_streams;
 mod sessions;
 mod stream_set;
 
