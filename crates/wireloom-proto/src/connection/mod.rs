@@ -349,7 +349,6 @@ impl Connection {
         let (Some(transport), Some(settings), None) = (self.transport, &self.control.settings, self.negotiated) else {
             return;
         };
-        self.settings_deadline = None;
         let dialect = negotiate::choose(!self.side, self.dialects, settings, transport);
         self.negotiated = Some(dialect);
         self.out.event(Event::Ready {
