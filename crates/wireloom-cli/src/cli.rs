@@ -107,16 +107,34 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_that_says_what_to_do() {
         for (args, parts) in [
-            (&["wireloom", "serv"][..], &["unrecognized subcommand 'serv'", "'serve'", "`wireloom --help`"][..]),
-            (&["wireloom", "serve", "--bnd", "x"], &["unexpected argument '--bnd'", "'--bind'", "`wireloom serve --help`"]),
+            (
+                &["wireloom", "serv"][..],
+                &["unrecognized subcommand 'serv'", "'serve'", "`wireloom --help`"][..],
+            ),
+            (
+                &["wireloom", "serve", "--bnd", "x"],
+                &["unexpected argument '--bnd'", "'--bind'", "`wireloom serve --help`"],
+            ),
             (&["wireloom", "serve", "--bind", "x"], &["--bind", "ADDRESS:PORT"]),
             (&["wireloom", "serve", "--cert", "x"], &["--key"]),
             (&["wireloom", "connect"], &["<URL>", "`wireloom connect --help`"]),
             (&["wireloom", "connect", "http://x/"], &["https://"]),
-            (&["wireloom", "connect", "https://x/", "--cert-hash", "12"], &["64 hex digits"]),
-            (&["wireloom", "connect", "https://x/", "--header", "x"], &["Name: value"]),
-            (&["wireloom", "connect", "https://x/", "--insecure", "--ca", "y"], &["--insecure", "--ca"]),
-            (&["wireloom", "cert", "hash"], &["<FILE>", "`wireloom cert hash --help`"]),
+            (
+                &["wireloom", "connect", "https://x/", "--cert-hash", "12"],
+                &["64 hex digits"],
+            ),
+            (
+                &["wireloom", "connect", "https://x/", "--header", "x"],
+                &["Name: value"],
+            ),
+            (
+                &["wireloom", "connect", "https://x/", "--insecure", "--ca", "y"],
+                &["--insecure", "--ca"],
+            ),
+            (
+                &["wireloom", "cert", "hash"],
+                &["<FILE>", "`wireloom cert hash --help`"],
+            ),
         ] {
             let line = mistake(args);
             assert_eq!(line.lines().count(), 1, "{line}");

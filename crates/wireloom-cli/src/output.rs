@@ -28,7 +28,11 @@ impl Paint {
     }
 
     fn wrap(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(crate) fn bold(self, text: &str) -> String {
@@ -103,5 +107,9 @@ pub(crate) fn start_logging(verbose: u8, is_server: bool) {
         .with_env_filter(filter)
         .with_writer(stderr)
         .with_ansi(Paint::stderr().0);
-    if verbose < 2 { builder.with_target(false).compact().init() } else { builder.init() }
+    if verbose < 2 {
+        builder.with_target(false).compact().init()
+    } else {
+        builder.init()
+    }
 }

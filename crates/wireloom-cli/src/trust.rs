@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use wireloom::{CertificateHash, Client, ClientBuilder};
+use wireloom::{CertificateHash, Client, ClientBuilder, RootCertificates};
 
 use crate::failure::{Failure, chain};
 
@@ -27,18 +27,24 @@ pub(crate) struct TrustArgs {
 }
 
 fn parse_hash(text: &str) -> Result<CertificateHash, String> {
-    text.parse().map_err(|e: wireloom::identity::ParseHashError| e.to_string())
+    text.parse().map_err(|e: wireloom::ParseHashError| e.to_string())
 }
 
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "a number of seconds above 0 is needed, such as 2.5".to_owned();
     let seconds = text.parse::<f64>().map_err(|_| wrong())?;
-    if seconds > 0.0 { Duration::try_from_secs_f64(seconds).map_err(|_| wrong()) } else { Err(wrong()) }
+    if seconds > 0.0 {
+        Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    } else {
+        Err(wrong())
+    }
 }
 
 /// `https://host[:port]/path`, so that a mistake is told before anything is dialled.
 pub(crate) fn parse_url(text: &str) -> Result<String, String> {
-    let uri: http::Uri = text.parse().map_err(|_| "it is no URL; write https://HOST:PORT/PATH".to_owned())?;
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|_| "it is no URL; write https://HOST:PORT/PATH".to_owned())?;
     match (uri.scheme_str(), uri.host()) {
         (Some("https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
         _ => Err("WebTransport URLs begin with https://, as in https://127.0.0.1:4433/echo".to_owned()),
@@ -55,12 +61,17 @@ impl TrustArgs {
         if let Some(path) = &self.ca {
             let pem = std::fs::read(path)
                 .map_err(|e| Failure::new("file", format!("cannot read {}: {e}", path.display())))?;
-            builder = builder.root_certificates_pem(&pem).map_err(|e| {
+            let roots = RootCertificates::from_pem(&pem).map_err(|e| {
                 Failure::new("tls", format!("{}: {}", path.display(), chain(&e)))
                     .hint("a PEM file with -----BEGIN CERTIFICATE----- is needed")
             })?;
+            builder = builder.root_certificates(roots);
         }
-        Ok(if self.insecure { builder.dangerous().accept_any_certificate() } else { builder })
+        Ok(if self.insecure {
+            builder.dangerous().accept_any_certificate()
+        } else {
+            builder
+        })
     }
 
     /// Whether the operating system's roots decide.
