@@ -28,7 +28,8 @@ function advise(text, calm = false) {
 }
 
 function facts(list) {
-  ui.facts.replaceChildren(...list.flatMap(([name, value]) => {
+  // What a browser does not tell is left out.
+  ui.facts.replaceChildren(...list.filter(([, value]) => value).flatMap(([name, value]) => {
     const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
     dt.textContent = name;
     dd.textContent = value;
@@ -99,9 +100,9 @@ async function connect() {
   const negotiated = () => facts([
     ["handshake", `${handshake.toFixed(1)} ms`],
     ["subprotocol", "protocol" in transport ? transport.protocol || "none" : "this browser offers none"],
-    ["reliability", transport.reliability ?? "not told"],
+    ["reliability", transport.reliability],
     ["datagrams", `up to ${transport.datagrams.maxDatagramSize} bytes`],
-    ["congestion control", transport.congestionControl ?? "not told"],
+    ["congestion control", transport.congestionControl],
     ["opened", new Date().toLocaleTimeString()],
   ]);
   negotiated();

@@ -13,6 +13,10 @@ const RUN_FOR = 5000;
 /** How a datagram of ours is told from a message: four bytes that no UTF-8 text begins with, then a number. */
 const MARK = 0xff70696e;
 
+const mbits = (bytes, ms) => (bytes * 8) / 1000 / ms;
+const rateText = (bytes, ms) => `${mbits(bytes, ms).toFixed(0)} Mbit/s`;
+const sizeText = (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+
 class Samples {
   constructor(prefix) {
     this.prefix = prefix;
@@ -140,15 +144,14 @@ export class Measurements {
     const started = performance.now();
     const total = { up: 0, down: 0 };
     let last = { at: started, up: 0, down: 0 };
-    const mbits = (bytes, ms) => (bytes * 8) / 1000 / ms;
     const show = () => {
       const now = performance.now();
       for (const [way, series] of [["up", "a"], ["down", "b"]]) {
-        const rate = mbits(total[way] - last[way], now - last.at);
-        this.rate.add(series, rate, now);
-        $(`${way}-now`).textContent = `${rate.toFixed(0)} Mbit/s`;
-        $(`${way}-average`).textContent = `${mbits(total[way], now - started).toFixed(0)} Mbit/s`;
-        $(`${way}-total`).textContent = `${(total[way] / 2 ** 20).toFixed(0)} MiB`;
+        const [bytes, elapsed] = [total[way] - last[way], now - last.at];
+        this.rate.add(series, mbits(bytes, elapsed), now);
+        $(`${way}-now`).textContent = rateText(bytes, elapsed);
+        $(`${way}-average`).textContent = rateText(total[way], now - started);
+        $(`${way}-total`).textContent = sizeText(total[way]);
       }
       last = { at: now, ...total };
     };
@@ -168,7 +171,12 @@ export class Measurements {
       // The session ended meanwhile; its state says why.
     }
     clearInterval(timer);
-    show();
+    // The rest of the last interval is too short for a rate; it counts for the totals.
+    const elapsed = performance.now() - started;
+    for (const way of ["up", "down"]) {
+      $(`${way}-average`).textContent = rateText(total[way], elapsed);
+      $(`${way}-total`).textContent = sizeText(total[way]);
+    }
     this.rate.freeze();
     button.textContent = "Run for 5 s";
     button.disabled = this.transport === null;

@@ -96,8 +96,9 @@ pub(crate) fn hint_line(hint: &str) {
 /// The log goes to standard error. Without `-v` it holds warnings, and a server on a terminal tells of its sessions.
 pub(crate) fn start_logging(verbose: u8, is_server: bool) {
     let level = match verbose {
-        0 if is_server && stderr().is_terminal() => "warn,wireloom_cli=info,wireloom::cli=info",
-        0 => "warn",
+        0 if is_server && stderr().is_terminal() => "warn,rustls_platform_verifier=off,wireloom=info",
+        // The verifier's complaint is in the error that is printed.
+        0 => "warn,rustls_platform_verifier=off",
         1 => "info",
         2 => "debug",
         _ => "trace",

@@ -89,12 +89,15 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     session.close(0, "");
     client.shut_down().await;
     let end = session.close_reason();
-    printer.closed(end.as_ref());
-    match (result, end.as_ref().and_then(explain::session_end)) {
+    let result = match (result, end.as_ref().map(explain::session_end)) {
         // Why the session ended says more than what failed because of it.
-        (Err(_), Some(end)) => Err(end),
+        (Err(_), Some(Some(failure))) => Err(failure),
+        // A conversation may be ended by either side. A message that was not answered has failed.
+        (Err(_), Some(None)) if args.message.is_none() => Ok(()),
         (result, _) => result,
-    }
+    };
+    printer.closed(end.as_ref(), result.is_err());
+    result
 }
 
 fn request(client: &Client, args: &ConnectArgs) -> SessionBuilder {

@@ -115,7 +115,8 @@ impl Printer {
         }
     }
 
-    pub(super) fn closed(&self, end: Option<&SessionError>) {
+    /// `is_error`: people will read it in the error message.
+    pub(super) fn closed(&self, end: Option<&SessionError>, is_error: bool) {
         let (by, code, reason) = match end {
             Some(SessionError::Closed { code, reason }) => ("server", Some(code), reason.clone()),
             Some(SessionError::LocallyClosed { code, reason }) => ("client", Some(code), reason.clone()),
@@ -124,7 +125,7 @@ impl Printer {
         };
         if self.json {
             output::json(&json!({ "event": "closed", "by": by, "code": code, "reason": reason }));
-        } else if by == "server" {
+        } else if by == "server" && !is_error {
             let code = code.map_or(0, |code| *code);
             let reason = if reason.is_empty() {
                 String::new()
