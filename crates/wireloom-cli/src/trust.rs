@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use wireloom::proto::webtransport::negotiate::Dialect;
 use wireloom::{CertificateHash, Client, ClientBuilder, RootCertificates};
 
 use crate::failure::{Failure, chain};
@@ -74,8 +75,26 @@ impl TrustArgs {
         })
     }
 
-    /// Whether the operating system's roots decide.
-    pub(crate) fn is_platform(&self) -> bool {
-        self.cert_hash.is_empty() && self.ca.is_none() && !self.insecure
+    /// Who vouches for the server.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.insecure {
+            "anything"
+        } else if !self.cert_hash.is_empty() {
+            "hash"
+        } else if self.ca.is_some() {
+            "ca"
+        } else {
+            "platform"
+        }
+    }
+}
+
+/// The drafts as people name them.
+pub(crate) fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Draft02 => "draft-02",
+        Dialect::Draft07 => "draft-07",
+        Dialect::Draft13 => "draft-13",
+        Dialect::Draft15 => "draft-15",
     }
 }

@@ -109,10 +109,6 @@ impl Facts {
             .then(|| format!("its key is {}, not ECDSA on P-256 or P-384", self.key))
     }
 
-    pub(crate) fn is_self_signed(&self) -> bool {
-        self.subject == self.issuer
-    }
-
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "sha256": self.sha256.to_string(),
@@ -212,7 +208,6 @@ mod tests {
         assert_eq!(facts.names, ["localhost", "*.example.com", "::1", "127.0.0.1"]);
         assert_eq!(facts.key, "ECDSA P-256");
         assert_eq!(facts.total_days(), 13);
-        assert!(facts.is_self_signed());
         assert_eq!(facts.unpinnable(), None);
     }
 }

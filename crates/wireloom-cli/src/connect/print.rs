@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wireloom::{Session, SessionError};
 
 use crate::output::{self, Paint};
+use crate::trust::dialect_name;
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,16 +145,5 @@ fn payload_json(via: Via, payload: &[u8]) -> Value {
             let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
             json!({ "event": "message", "via": via.name(), "bytes": payload.len(), "hex": hex })
         }
-    }
-}
-
-/// The drafts as people name them.
-pub(crate) fn dialect_name(dialect: wireloom::proto::webtransport::negotiate::Dialect) -> &'static str {
-    use wireloom::proto::webtransport::negotiate::Dialect;
-    match dialect {
-        Dialect::Draft02 => "draft-02",
-        Dialect::Draft07 => "draft-07",
-        Dialect::Draft13 => "draft-13",
-        Dialect::Draft15 => "draft-15",
     }
 }
