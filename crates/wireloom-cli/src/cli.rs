@@ -1,0 +1,146 @@
+//! The command line: what there is, and one line for each mistake.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::{bench, cert, connect, output, probe, serve};
+
+/// WebTransport from the command line: a server with a demo page, a client, a probe, certificates and benchmarks.
+#[derive(Parser)]
+#[command(name = "wireloom", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage. Start with `wireloom serve --open`.")]
+pub(crate) struct Cli {
+    /// Log to standard error; -vv and -vvv say more. RUST_LOG is obeyed instead if it is set
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve the demo page, an echo and files over WebTransport and HTTP/1.1, 2 and 3
+    Serve(serve::ServeArgs),
+    /// Open a session: lines of standard input go out, what comes back is printed
+    Connect(connect::ConnectArgs),
+    /// Report what a server speaks, and what would keep a browser from using it
+    Probe(probe::ProbeArgs),
+    /// Make certificates and compute their hashes
+    Cert(cert::CertArgs),
+    /// Measure throughput, latency, streams, datagrams, sessions and memory on this machine
+    Bench(bench::BenchArgs),
+}
+
+impl Command {
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            Self::Serve(args) => args.json,
+            Self::Connect(args) => args.json,
+            Self::Probe(args) => args.json,
+            Self::Cert(args) => args.wants_json(),
+            // Nothing but results on standard output: a script that reads it takes every line for one.
+            Self::Bench(_) => false,
+        }
+    }
+}
+
+/// Help and version go to standard output with code 0; a mistake is one line on standard error, with code 2.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody reads it: there is nothing left to do.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            output::error_line(&one_line(&error.to_string()));
+            ExitCode::from(2)
+        }
+    })
+}
+
+/// Clap's paragraphs (the mistake, tips, usage) as one line that ends with where to read on.
+fn one_line(error: &str) -> String {
+    let mut message = Vec::new();
+    let mut command = "wireloom".to_owned();
+    for line in error.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(usage) = line.strip_prefix("Usage:") {
+            command = usage
+                .split_whitespace()
+                .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
+                .collect::<Vec<_>>()
+                .join(" ");
+            break;
+        }
+        if line.starts_with("For more information") {
+            break;
+        }
+        message.push(line.strip_prefix("error: ").unwrap_or(line));
+    }
+    let message = message.join(" ").replace(" tip: ", "; ").replace(": ; ", "; ");
+    format!("{message} (see `{command} --help`)")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn mistake(args: &[&str]) -> String {
+        let error = Cli::try_parse_from(args).err().expect("a mistake");
+        one_line(&error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_says_what_to_do() {
+        for (args, parts) in [
+            (
+                &["wireloom", "serv"][..],
+                &["unrecognized subcommand 'serv'", "'serve'", "`wireloom --help`"][..],
+            ),
+            (
+                &["wireloom", "serve", "--bnd", "x"],
+                &["unexpected argument '--bnd'", "'--bind'", "`wireloom serve --help`"],
+            ),
+            (&["wireloom", "serve", "--bind", "x"], &["--bind", "ADDRESS:PORT"]),
+            (&["wireloom", "serve", "--cert", "x"], &["--key"]),
+            (&["wireloom", "connect"], &["<URL>", "`wireloom connect --help`"]),
+            (&["wireloom", "connect", "http://x/"], &["https://"]),
+            (
+                &["wireloom", "connect", "https://x/", "--cert-hash", "12"],
+                &["64 hex digits"],
+            ),
+            (
+                &["wireloom", "connect", "https://x/", "--header", "x"],
+                &["Name: value"],
+            ),
+            (
+                &["wireloom", "connect", "https://x/", "--insecure", "--ca", "y"],
+                &["--insecure", "--ca"],
+            ),
+            (
+                &["wireloom", "cert", "hash"],
+                &["<FILE>", "`wireloom cert hash --help`"],
+            ),
+        ] {
+            let line = mistake(args);
+            assert_eq!(line.lines().count(), 1, "{line}");
+            for part in parts {
+                assert!(line.contains(part), "{args:?}: {line}");
+            }
+        }
+    }
+}

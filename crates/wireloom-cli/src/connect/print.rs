@@ -1,0 +1,149 @@
+//! What `connect` prints: payload on standard output, the session's story on standard error, or JSON lines.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wireloom::{Session, SessionError};
+
+use crate::output::{self, Paint};
+use crate::trust::dialect_name;
+
+/// How a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// On the stream that this program opened.
+    Stream,
+    /// On a unidirectional stream of the server.
+    Uni,
+    /// On a bidirectional stream of the server.
+    Bidi,
+    Datagram,
+}
+
+impl Via {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Uni => "incoming_uni",
+            Self::Bidi => "incoming_bidi",
+            Self::Datagram => "datagram",
+        }
+    }
+}
+
+/// A clone prints another stream.
+pub(super) struct Printer {
+    json: bool,
+    /// For JSON: what came of a line that is not complete.
+    partial: Vec<u8>,
+}
+
+impl Clone for Printer {
+    fn clone(&self) -> Self {
+        Self::new(self.json)
+    }
+}
+
+impl Printer {
+    pub(super) fn new(json: bool) -> Self {
+        Self {
+            json,
+            partial: Vec::new(),
+        }
+    }
+
+    pub(super) fn connected(&self, url: &str, session: &Session) {
+        let rtt = session.stats().rtt.as_secs_f64() * 1000.0;
+        let protocol = session.protocol();
+        if self.json {
+            output::json(&json!({
+                "event": "connected",
+                "url": url,
+                "remote": session.remote_address().to_string(),
+                "dialect": dialect_name(session.dialect()),
+                "protocol": protocol,
+                "rtt_ms": rtt,
+                "max_datagram_size": session.max_datagram_size(),
+            }));
+            return;
+        }
+        let paint = Paint::stderr();
+        let protocol = protocol.map_or_else(String::new, |p| format!(", subprotocol {p}"));
+        let dialect = dialect_name(session.dialect());
+        output::note(&format!(
+            "{} {url} {}",
+            paint.green("connected"),
+            paint.dim(&format!("({dialect}{protocol}, round trip {rtt:.1} ms)"))
+        ));
+    }
+
+    /// A whole message.
+    pub(super) fn message(&self, via: Via, payload: &[u8], elapsed: Option<Duration>) {
+        if self.json {
+            let mut value = payload_json(via, payload);
+            if let Some(elapsed) = elapsed {
+                value["elapsed_ms"] = json!(elapsed.as_secs_f64() * 1000.0);
+            }
+            output::json(&value);
+        } else if payload.ends_with(b"\n") {
+            output::raw(payload);
+        } else {
+            output::raw(&[payload, b"\n"].concat());
+        }
+    }
+
+    /// Some bytes of a stream: as they are, or a JSON line for each line of theirs.
+    pub(super) fn chunk(&mut self, via: Via, payload: &[u8]) {
+        /// A line that is longer is printed in pieces.
+        const MAX_LINE: usize = 64 * 1024;
+        if !self.json {
+            return output::raw(payload);
+        }
+        for piece in payload.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE {
+                self.end_of_stream(via);
+            }
+        }
+    }
+
+    /// Prints what is left of the last line.
+    pub(super) fn end_of_stream(&mut self, via: Via) {
+        if !self.partial.is_empty() {
+            let line = self.partial.strip_suffix(b"\n").unwrap_or(&self.partial);
+            output::json(&payload_json(via, line));
+            self.partial.clear();
+        }
+    }
+
+    /// `is_error`: people will read it in the error message.
+    pub(super) fn closed(&self, end: Option<&SessionError>, is_error: bool) {
+        let (by, code, reason) = match end {
+            Some(SessionError::Closed { code, reason }) => ("server", Some(code), reason.clone()),
+            Some(SessionError::LocallyClosed { code, reason }) => ("client", Some(code), reason.clone()),
+            Some(error) => ("connection", None, error.to_string()),
+            None => return,
+        };
+        if self.json {
+            output::json(&json!({ "event": "closed", "by": by, "code": code, "reason": reason }));
+        } else if by == "server" && !is_error {
+            let code = code.map_or(0, |code| *code);
+            let reason = if reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {reason}")
+            };
+            output::note(&format!("the server closed the session with code {code}{reason}"));
+        }
+    }
+}
+
+fn payload_json(via: Via, payload: &[u8]) -> Value {
+    match std::str::from_utf8(payload) {
+        Ok(text) => json!({ "event": "message", "via": via.name(), "bytes": payload.len(), "text": text }),
+        Err(_) => {
+            let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({ "event": "message", "via": via.name(), "bytes": payload.len(), "hex": hex })
+        }
+    }
+}

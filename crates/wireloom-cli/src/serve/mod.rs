@@ -1,0 +1,210 @@
+//! `wireloom serve`: the echo, the demo page and files, on one port over UDP and TCP, and the page on plain HTTP too.
+
+mod address;
+mod browser;
+mod echo;
+mod failure;
+mod identity;
+mod site;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use wireloom::Server;
+
+use self::address::Addresses;
+use self::identity::Served;
+use self::site::Site;
+use crate::failure::Failure;
+use crate::output::{self, Paint};
+use crate::signals::stop_requested;
+
+const DEFAULT_BIND: &str = "localhost:4433";
+const DEFAULT_PAGE_BIND: &str = "localhost:8080";
+
+/// How long sessions may go on after the first ctrl-c. Browsers do not act on WT_DRAIN_SESSION: longer would be waiting.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+#[command(after_help = "\
+What is served:
+  /echo                WebTransport: echoes bidirectional streams and datagrams, answers a unidirectional
+                       stream with one; subprotocols echo.v1 and echo.v2
+  /                    the demo page; the files of --root if there is an index.html among them
+  /demo/               the demo page, always
+  /certificate-hashes  {\"current\": SHA-256, \"next\": SHA-256 or null}
+
+The first ctrl-c lets sessions end for three seconds, the second ends the program at once.")]
+pub(crate) struct ServeArgs {
+    /// UDP and TCP address for WebTransport and HTTPS; may be repeated; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = DEFAULT_BIND)]
+    bind: Vec<Addresses>,
+    /// TCP address of the demo page on plain HTTP, where localhost needs no certificate; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = DEFAULT_PAGE_BIND)]
+    page_bind: Addresses,
+    /// Certificate chain; read again when it changes. Without it, self-signed ones that rotate within 13 days
+    #[arg(long, value_name = "PEM", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Private key of the certificate
+    #[arg(long, value_name = "PEM", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Let pages of this origin open sessions too (https://host[:port], or * for all); may be repeated
+    #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
+    allow_origin: Vec<String>,
+    /// Serve the files of this directory, over HTTP/1.1, 2 and 3
+    #[arg(long, value_name = "DIR", value_parser = parse_directory)]
+    root: Option<PathBuf>,
+    /// Start a browser on the demo page
+    #[arg(long)]
+    open: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let wrong = || "write an origin as browsers do: https://host[:port], null, or * for all".to_owned();
+    if matches!(text, "*" | "null") {
+        return Ok(text.to_owned());
+    }
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    if scheme.is_empty() || host.contains('/') {
+        Err(wrong())
+    } else {
+        Ok(format!("{scheme}://{host}"))
+    }
+}
+
+fn parse_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err("there is no such directory".to_owned())
+    }
+}
+
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    let served = Served::load(args.cert.as_deref(), args.key.as_deref())?;
+    // Before anything else: a taken port is told without a half-started server.
+    let pages = bind_pages(&args.page_bind).await?;
+    let page_address = pages[0]
+        .local_addr()
+        .map_err(|e| Failure::new("system", e.to_string()))?;
+
+    let mut builder = Server::builder()
+        .identity(served.identity.clone())
+        .shutdown_deadline(SHUTDOWN_DEADLINE);
+    for address in args.bind.iter().flat_map(Addresses::iter) {
+        builder = builder.bind(address);
+    }
+    for host in ["localhost", "127.0.0.1", "[::1]"] {
+        builder = builder.allow_origin(format!("http://{host}:{}", page_address.port()));
+    }
+    for origin in &args.allow_origin {
+        builder = builder.allow_origin(origin);
+    }
+    let server = builder.listen().await.map_err(failure::of_server)?;
+
+    let addresses = server.local_addrs();
+    let webtransport = format!("https://{}", served.authority(addresses[0]));
+    let page = page_url(page_address);
+    let site = Site::new(&webtransport, &served, args.root.as_deref());
+    announce(&args, &webtransport, &page, &addresses, &served);
+
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let stopped = || {
+        let mut stopped = stopped.clone();
+        async move {
+            // An error means that nobody is left to say stop.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    // Dropped when the server is done: no page is served longer.
+    let mut plain = JoinSet::new();
+    for listener in pages {
+        let options = wireloom::tcp::Options::new().shutdown_deadline(SHUTDOWN_DEADLINE);
+        let (router, stop) = (site.router(), stopped());
+        plain.spawn(async move { wireloom::tcp::serve(listener, None, router, options, stop).await });
+    }
+    if args.open {
+        browser::open(&page);
+    }
+    let quiet = args.json;
+    tokio::spawn(async move {
+        stop_requested().await;
+        let _ = stop.send(true);
+        if !quiet {
+            output::note("shutting down; ctrl-c again ends it at once");
+        }
+        stop_requested().await;
+        std::process::exit(1);
+    });
+    server
+        .serve(site.router())
+        .with_graceful_shutdown(stopped())
+        .await
+        .map_err(failure::of_server)
+}
+
+/// Where the demo page is served without TLS.
+async fn bind_pages(addresses: &Addresses) -> Result<Vec<TcpListener>, Failure> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for mut address in addresses.iter() {
+        // Both addresses of localhost are one URL.
+        if let (0, Some(first)) = (address.port(), listeners.first().and_then(|l| l.local_addr().ok())) {
+            address.set_port(first.port());
+        }
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|e| failure::of_page(address, &e))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// The page's URL. Browsers take `localhost` for secure without a certificate, and nothing else that is plain HTTP.
+fn page_url(address: SocketAddr) -> String {
+    let ip = address.ip();
+    if ip.is_loopback() || ip.is_unspecified() {
+        format!("http://localhost:{}/", address.port())
+    } else {
+        format!("http://{address}/")
+    }
+}
+
+fn announce(args: &ServeArgs, webtransport: &str, page: &str, addresses: &[SocketAddr], served: &Served) {
+    let hash = served.identity.certificate_hashes().current;
+    if args.json {
+        output::json(&json!({
+            "event": "listening", "webtransport": webtransport, "page": page, "certificate_sha256": hash.to_string(),
+        }));
+        return;
+    }
+    let paint = Paint::stdout();
+    let row = |name: &str, value: &str| output::line(&format!("  {}  {value}", paint.dim(&format!("{name:<13}"))));
+    output::line(&format!("{} serves", paint.bold("wireloom")));
+    row("page", &paint.cyan(page));
+    row("WebTransport", &paint.cyan(&format!("{webtransport}/echo")));
+    row("certificate", &format!("SHA-256 {hash}"));
+    let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    row("listening on", &format!("{} (UDP and TCP)", list.join(", ")));
+    if let Some(root) = &args.root {
+        row("files", &root.display().to_string());
+    }
+    let trust = if served.is_pinnable {
+        format!(" --cert-hash {hash}")
+    } else {
+        String::new()
+    };
+    output::line(&format!(
+        "\nTry {}",
+        paint.bold(&format!("wireloom connect {webtransport}/echo{trust}"))
+    ));
+}

@@ -1,0 +1,100 @@
+//! Whom to trust: the options that `connect` and `probe` share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use wireloom::proto::webtransport::negotiate::Dialect;
+use wireloom::{CertificateHash, Client, ClientBuilder, RootCertificates};
+
+use crate::failure::{Failure, chain};
+
+/// Without any of these, those whom the operating system trusts.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Trust")]
+pub(crate) struct TrustArgs {
+    /// Trust the certificate with this SHA-256, as browsers do with serverCertificateHashes; may be repeated
+    #[arg(long, value_name = "HEX", value_parser = parse_hash, conflicts_with_all = ["ca", "insecure"])]
+    pub(crate) cert_hash: Vec<CertificateHash>,
+    /// Trust the root certificates of this PEM file only
+    #[arg(long, value_name = "PEM", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Trust any certificate: whoever is on the way can read and change everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Give up connecting after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds, help_heading = "Options")]
+    pub(crate) timeout: Duration,
+}
+
+fn parse_hash(text: &str) -> Result<CertificateHash, String> {
+    text.parse().map_err(|e: wireloom::ParseHashError| e.to_string())
+}
+
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "a number of seconds above 0 is needed, such as 2.5".to_owned();
+    let seconds = text.parse::<f64>().map_err(|_| wrong())?;
+    if seconds > 0.0 {
+        Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    } else {
+        Err(wrong())
+    }
+}
+
+/// `https://host[:port]/path`, so that a mistake is told before anything is dialled.
+pub(crate) fn parse_url(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|_| "it is no URL; write https://HOST:PORT/PATH".to_owned())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err("WebTransport URLs begin with https://, as in https://127.0.0.1:4433/echo".to_owned()),
+    }
+}
+
+impl TrustArgs {
+    /// A client's settings with this trust.
+    pub(crate) fn client(&self) -> Result<ClientBuilder, Failure> {
+        let mut builder = Client::builder().connect_timeout(self.timeout);
+        for hash in &self.cert_hash {
+            builder = builder.server_certificate_hash(*hash);
+        }
+        if let Some(path) = &self.ca {
+            let pem = std::fs::read(path)
+                .map_err(|e| Failure::new("file", format!("cannot read {}: {e}", path.display())))?;
+            let roots = RootCertificates::from_pem(&pem).map_err(|e| {
+                Failure::new("tls", format!("{}: {}", path.display(), chain(&e)))
+                    .hint("a PEM file with -----BEGIN CERTIFICATE----- is needed")
+            })?;
+            builder = builder.root_certificates(roots);
+        }
+        Ok(if self.insecure {
+            builder.dangerous().accept_any_certificate()
+        } else {
+            builder
+        })
+    }
+
+    /// Who vouches for the server.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.insecure {
+            "anything"
+        } else if !self.cert_hash.is_empty() {
+            "hash"
+        } else if self.ca.is_some() {
+            "ca"
+        } else {
+            "platform"
+        }
+    }
+}
+
+/// The drafts as people name them.
+pub(crate) fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Draft02 => "draft-02",
+        Dialect::Draft07 => "draft-07",
+        Dialect::Draft13 => "draft-13",
+        Dialect::Draft15 => "draft-15",
+    }
+}
