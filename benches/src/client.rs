@@ -42,13 +42,14 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options) -> Result<Report> {
     let endpoint = transport::client(&options.certificate_sha256, options.max_streams)?;
     let connection = endpoint.connect(options.server, "localhost")?.await?;
-    let mut control = Control::open(&connection, &options.workload).await?;
+    let mut control = Control::open(&connection).await?;
     let report = if options.workload == "idle-memory" {
         idle_memory(options, &endpoint, &mut control).await
     } else {
-        measure(options, &endpoint, &connection, &mut control).await
+        measure(options, &endpoint, &mut control).await
     };
-    connection.close(0_u32.into(), b"");
+    // Ends every connection and its load, and refuses the ones that `sessions` would still open.
+    endpoint.close(0_u32.into(), b"");
     endpoint.wait_idle().await;
     report
 }
@@ -59,17 +60,20 @@ struct Control {
 }
 
 impl Control {
-    async fn open(connection: &Connection, workload: &str) -> Result<Self> {
+    async fn open(connection: &Connection) -> Result<Self> {
         let (send, recv) = connection.open_bi().await?;
-        let mut control = Self {
+        Ok(Self {
             send,
             answers: BufReader::new(recv).lines(),
-        };
-        let Accepted { ok } = control.ask(&Request::Workload(workload.to_owned())).await?;
+        })
+    }
+
+    async fn workload(&mut self, name: &str) -> Result {
+        let Accepted { ok } = self.ask(&Request::Workload(name.to_owned())).await?;
         if ok {
-            Ok(control)
+            Ok(())
         } else {
-            Err(format!("the server knows no workload {workload}").into())
+            Err(format!("the server knows no workload {name}").into())
         }
     }
 
@@ -108,18 +112,17 @@ async fn sample(control: &mut Control, tally: &Tally) -> Result<Sample> {
     })
 }
 
-async fn measure(
-    options: &Options,
-    endpoint: &Endpoint,
-    connection: &Connection,
-    control: &mut Control,
-) -> Result<Report> {
+async fn measure(options: &Options, endpoint: &Endpoint, control: &mut Control) -> Result<Report> {
     let workload = options.workload.as_str();
     let tally = Tally::new()?;
+    let mut load_control; // its stream stays open as long as the load runs
     if workload == "sessions" {
         load::start_sessions(endpoint, options.server, &tally);
     } else {
-        load::start(workload, connection, &tally).await?;
+        let connection = endpoint.connect(options.server, "localhost")?.await?;
+        load_control = Control::open(&connection).await?;
+        load_control.workload(workload).await?;
+        load::start(workload, &connection, &tally).await?;
     }
     tokio::time::sleep(Duration::from_secs_f64(options.warmup)).await;
     let a = sample(control, &tally).await?;

@@ -15,6 +15,7 @@ use crate::{Error, Result, process, transport};
 /// One bulk chunk.
 pub(crate) const CHUNK: usize = 64 << 10;
 
+/// Of all connections together.
 #[derive(Default)]
 struct Counters {
     bytes: AtomicU64,
@@ -31,10 +32,12 @@ pub(crate) async fn run(bind: SocketAddr, max_streams: u32) -> Result {
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut input = tokio::io::stdin();
     let mut byte = [0];
+    let counters = Arc::new(Counters::default());
     let accept = async {
         while let Some(incoming) = endpoint.accept().await {
             // A client that leaves is the ordinary end of a connection.
-            tokio::spawn(async move { drop(serve(incoming, start).await) });
+            let counters = counters.clone();
+            tokio::spawn(async move { drop(serve(incoming, start, &counters).await) });
         }
     };
     tokio::select! {
@@ -46,15 +49,14 @@ pub(crate) async fn run(bind: SocketAddr, max_streams: u32) -> Result {
     std::process::exit(0);
 }
 
-async fn serve(incoming: Incoming, start: Instant) -> Result {
+async fn serve(incoming: Incoming, start: Instant, counters: &Arc<Counters>) -> Result {
     let connection = incoming.await?;
     let (mut send, recv) = connection.accept_bi().await?;
     let mut requests = BufReader::new(recv).lines();
-    let counters = Arc::new(Counters::default());
     while let Some(line) = requests.next_line().await? {
         let mut answer = match serde_json::from_str(&line)? {
             Request::Workload(name) => {
-                let ok = begin(&name, &connection, &counters);
+                let ok = begin(&name, &connection, counters);
                 serde_json::to_vec(&Accepted { ok })?
             }
             Request::Stats(_) => serde_json::to_vec(&Stats {
@@ -116,7 +118,6 @@ fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> b
                 }
             });
         }
-        "sessions" | "idle-memory" => {}
         _ => return false,
     }
     true
