@@ -11,7 +11,13 @@
 //! Every path takes `id`, under which the server's [`Journal`](crate::journal::Journal) notes what it sees. Another
 //! path gets 404.
 
+pub mod behaviour;
+pub mod exercise;
+pub mod session;
 pub mod web_transport_quinn;
+pub mod wtransport;
+
+use crate::Result;
 
 /// Where a server of the laboratory can be dialled.
 #[derive(Clone, Debug)]
@@ -20,6 +26,33 @@ pub struct Target {
     pub url: String,
     /// The SHA-256 of the server's certificate, in hexadecimal digits.
     pub hash: String,
+}
+
+impl Target {
+    /// The hash as bytes.
+    pub fn hash_bytes(&self) -> Result<Vec<u8>> {
+        let pairs = self.hash.as_bytes().chunks(2);
+        pairs
+            .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+            .collect()
+    }
+}
+
+/// What a pair of a client and a server can do together; what the other implementations lack is in the table of
+/// `tests/peers.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Both negotiate subprotocols.
+    pub protocols: bool,
+    /// A server's close arrives with its code and reason.
+    pub close_server: bool,
+    /// A client's close arrives with its code and reason.
+    pub close_client: bool,
+}
+
+/// The subprotocol that a server of the laboratory takes of those offered.
+pub fn choose_protocol<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    offered.find(|protocol| matches!(*protocol, "echo.v1" | "echo.v2"))
 }
 
 /// What a session's path asks a server to do.

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use web_transport_quinn::proto::ConnectResponse;
+use bytes::Bytes;
+use web_transport_quinn::proto::{ConnectRequest, ConnectResponse};
 use web_transport_quinn::{
-    ReadError, ReadToEndError, RecvStream, Request, SendStream, ServerBuilder, Session, SessionError, WebTransportError,
+    ClientBuilder, ReadError, RecvStream, Request, SendStream, ServerBuilder, SessionError, WebTransportError,
 };
 
-use super::{Behaviour, Route, Target};
+use super::behaviour::behave;
+use super::session::{Client, ReadEnd, RecvHalf, SendHalf, Session};
+use super::{Route, Target, choose_protocol};
 use crate::Result;
 use crate::certificate::Certificate;
 use crate::journal::{Event, Journal};
-
-const LIMIT: usize = 64 << 20;
 
 /// Serves the laboratory's paths on a free port until the runtime ends.
 pub async fn serve(journal: Arc<Journal>) -> Result<Target> {
@@ -24,11 +25,7 @@ pub async fn serve(journal: Arc<Journal>) -> Result<Target> {
     let url = format!("https://{}", server.local_addr()?);
     tokio::spawn(async move {
         while let Some(request) = server.accept().await {
-            let journal = journal.clone();
-            tokio::spawn(async move {
-                // The peer's errors end its own session only; the journal has them.
-                let _ = answer(request, journal).await;
-            });
+            tokio::spawn(answer(request, journal.clone()));
         }
     });
     Ok(Target { url, hash })
@@ -40,131 +37,111 @@ async fn answer(request: Request, journal: Arc<Journal>) -> Result {
         return Ok(request.reject(http::StatusCode::NOT_FOUND).await?);
     };
     let mut response = ConnectResponse::OK;
-    if let Some(protocol) = request
-        .protocols
-        .iter()
-        .find(|offered| matches!(offered.as_str(), "echo.v1" | "echo.v2"))
-    {
-        response = response.with_protocol(protocol.clone());
+    if let Some(protocol) = choose_protocol(request.protocols.iter().map(String::as_str)) {
+        response = response.with_protocol(protocol);
     }
     let session = request.respond(response).await?;
-    let _alive = journal.alive(&route.id);
-    journal.note(&route.id, Event::Accepted);
-    let outcome = tokio::select! {
-        error = session.closed() => error.into(),
-        Err(error) = run(&session, &route, &journal) => error,
-    };
-    journal.note(&route.id, end_of(outcome.as_ref()));
+    behave(session, route, journal).await;
     Ok(())
 }
 
-fn end_of(error: &(dyn std::error::Error + 'static)) -> Event {
-    match error.downcast_ref::<SessionError>() {
-        Some(SessionError::WebTransportError(WebTransportError::Closed(code, reason))) => {
-            Event::Closed(*code, reason.clone())
-        }
-        _ => Event::Lost(error.to_string()),
+/// Dials with a certificate hash.
+pub struct Dialer(web_transport_quinn::Client);
+
+impl Dialer {
+    /// Trusts the target's certificate.
+    pub fn new(target: &Target) -> Result<Self> {
+        Ok(Self(
+            ClientBuilder::new().with_server_certificate_hashes(vec![target.hash_bytes()?])?,
+        ))
     }
 }
 
-async fn run(session: &Session, route: &Route, journal: &Arc<Journal>) -> Result {
-    match route.behaviour {
-        Behaviour::Echo => {}
-        Behaviour::Close => {
-            session.close(route.code, route.reason.as_bytes());
-            // The caller waits for the peer to answer the close.
-            return std::future::pending().await;
-        }
-        Behaviour::ServerOpens => {
-            let mut uni = session.open_uni().await?;
-            uni.write_all(b"uni of the server").await?;
-            uni.finish()?;
-            let (mut send, mut recv) = session.open_bi().await?;
-            send.write_all(b"bidi of the server").await?;
-            send.finish()?;
-            let answer = recv.read_to_end(LIMIT).await?;
-            journal.note(
-                &route.id,
-                Event::Finished(String::from_utf8_lossy(&answer).into_owned()),
-            );
-        }
-        Behaviour::Resets => {
-            let mut uni = session.open_uni().await?;
-            uni.write_all(b"x").await?;
-            let (mut send, mut recv) = session.accept_bi().await?;
-            recv.read_to_end(LIMIT).await?;
-            uni.reset(route.code)?;
-            send.reset(route.code)?;
-            session.accept_uni().await?.stop(route.code)?;
-            return std::future::pending().await;
-        }
-        Behaviour::Observe => loop {
-            let (send, recv) = session.accept_bi().await?;
-            let (id, journal) = (route.id.clone(), journal.clone());
-            tokio::spawn(async move { observe(send, recv, &id, &journal).await });
-        },
-    }
-    echo(session, &route.id, journal).await
-}
+impl Client for Dialer {
+    type Session = web_transport_quinn::Session;
 
-async fn echo(session: &Session, id: &str, journal: &Arc<Journal>) -> Result {
-    loop {
-        tokio::select! {
-            stream = session.accept_bi() => {
-                let (send, recv) = stream?;
-                let (id, journal) = (id.to_owned(), journal.clone());
-                tokio::spawn(async move {
-                    let _alive = journal.alive(&id);
-                    echo_stream(send, recv).await
-                });
-            }
-            stream = session.accept_uni() => {
-                let mut recv = stream?;
-                let session = session.clone();
-                tokio::spawn(async move {
-                    let content = recv.read_to_end(LIMIT).await?;
-                    let mut send = session.open_uni().await?;
-                    send.write_all(&content).await?;
-                    send.finish()?;
-                    Ok::<_, crate::Error>(())
-                });
-            }
-            datagram = session.read_datagram() => session.send_datagram(datagram?)?,
-        }
+    async fn connect(&self, url: &str, protocols: &[&str]) -> Result<Self::Session> {
+        let request = ConnectRequest::new(url::Url::parse(url)?);
+        let request = protocols
+            .iter()
+            .fold(request, |request, protocol| request.with_protocol(*protocol));
+        Ok(self.0.connect(request).await?)
     }
 }
 
-async fn echo_stream(mut send: SendStream, mut recv: RecvStream) -> Result {
-    while let Some(chunk) = recv.read_chunk(1 << 16, true).await? {
-        send.write_chunk(chunk.bytes).await?;
+impl Session for web_transport_quinn::Session {
+    type Send = SendStream;
+    type Recv = RecvStream;
+
+    async fn open_bi(&self) -> Result<(SendStream, RecvStream)> {
+        Ok(Self::open_bi(self).await?)
     }
-    Ok(send.finish()?)
+
+    async fn open_uni(&self) -> Result<SendStream> {
+        Ok(Self::open_uni(self).await?)
+    }
+
+    async fn accept_bi(&self) -> Result<(SendStream, RecvStream)> {
+        Ok(Self::accept_bi(self).await?)
+    }
+
+    async fn accept_uni(&self) -> Result<RecvStream> {
+        Ok(Self::accept_uni(self).await?)
+    }
+
+    async fn send_datagram(&self, payload: Bytes) -> Result {
+        Ok(Self::send_datagram(self, payload)?)
+    }
+
+    async fn recv_datagram(&self) -> Result<Bytes> {
+        Ok(self.read_datagram().await?)
+    }
+
+    fn close(&self, code: u32, reason: &str) {
+        Self::close(self, code, reason.as_bytes());
+    }
+
+    async fn closed(&self) -> Event {
+        match Self::closed(self).await {
+            SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => Event::Closed(code, reason),
+            error => Event::Lost(error.to_string()),
+        }
+    }
+
+    fn protocol(&self) -> Option<String> {
+        Self::protocol(self).map(str::to_owned)
+    }
 }
 
-async fn observe(mut send: SendStream, mut recv: RecvStream, id: &str, journal: &Journal) -> Result {
-    let _alive = journal.alive(id);
-    let first = recv
-        .read_chunk(1 << 16, true)
-        .await?
-        .map(|chunk| chunk.bytes)
-        .unwrap_or_default();
-    send.write_chunk(first.clone()).await?;
-    if first != "observe" {
-        return echo_stream(send, recv).await;
+impl SendHalf for SendStream {
+    async fn write(&mut self, data: Bytes) -> Result {
+        Ok(self.write_chunk(data).await?)
     }
-    let reading = async {
-        match recv.read_to_end(LIMIT).await {
-            Ok(_) => journal.note(id, Event::Finished(String::from_utf8_lossy(&first).into_owned())),
-            Err(ReadToEndError::ReadError(ReadError::Reset(code))) => journal.note(id, Event::Reset(Some(code))),
-            Err(ReadToEndError::ReadError(ReadError::InvalidReset(_))) => journal.note(id, Event::Reset(None)),
-            Err(_) => {}
+
+    async fn finish(&mut self) -> Result {
+        Ok(Self::finish(self)?)
+    }
+
+    fn reset(&mut self, code: u32) -> Result {
+        Ok(Self::reset(self, code)?)
+    }
+
+    async fn stopped(&mut self) -> Result<Option<u32>> {
+        Ok(Self::stopped(self).await?)
+    }
+}
+
+impl RecvHalf for RecvStream {
+    async fn read(&mut self) -> Result<Option<Bytes>, ReadEnd> {
+        match self.read_chunk(1 << 16, true).await {
+            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+            Err(ReadError::Reset(code)) => Err(ReadEnd::Reset(Some(code))),
+            Err(ReadError::InvalidReset(_)) => Err(ReadEnd::Reset(None)),
+            Err(error) => Err(ReadEnd::Lost(error.into())),
         }
-    };
-    let writing = async {
-        if let Ok(code) = send.stopped().await {
-            journal.note(id, Event::Stopped(code));
-        }
-    };
-    tokio::join!(reading, writing);
-    Ok(())
+    }
+
+    fn stop(mut self, code: u32) -> Result {
+        Ok(Self::stop(&mut self, code)?)
+    }
 }
