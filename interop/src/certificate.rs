@@ -10,6 +10,10 @@ pub struct Certificate {
     pub certificate: CertificateDer<'static>,
     /// Its PKCS #8 key, DER.
     pub key: PrivatePkcs8KeyDer<'static>,
+    /// The certificate as PEM text.
+    pub certificate_pem: String,
+    /// The key as PEM text.
+    pub key_pem: String,
 }
 
 impl Certificate {
@@ -24,6 +28,8 @@ impl Certificate {
         Ok(Self {
             certificate: certificate.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
         })
     }
 

@@ -11,10 +11,12 @@
 //! Every path takes `id`, under which the server's [`Journal`](crate::journal::Journal) notes what it sees. Another
 //! path gets 404.
 
+pub mod aioquic;
 pub mod behaviour;
 pub mod exercise;
 pub mod session;
 pub mod web_transport_quinn;
+pub mod wireloom;
 pub mod wtransport;
 
 use crate::Result;

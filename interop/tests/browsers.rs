@@ -3,10 +3,11 @@
 //! `cargo test -p wireloom-interop --test browsers -- firefox` runs one browser's; any part of a name selects.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
+use wireloom::ServerStats;
 use wireloom_interop::browser::{Browser, Kind};
 use wireloom_interop::journal::{Event, Journal, PATIENCE};
 use wireloom_interop::page::Pages;
@@ -18,18 +19,21 @@ const TABS: usize = 4;
 struct Lab {
     browser: Browser,
     target: Target,
+    /// The same server, to which the page's origin is a foreign one.
+    strict: Target,
     journal: Arc<Journal>,
 }
 
 type Outcome = Result<(), String>;
 type Case = fn(&Lab, &str) -> Outcome;
 
-const CASES: [(&str, Case); 17] = [
+const CASES: [(&str, Case); 18] = [
     ("silence", silence),
     ("tab_close_leaves_nothing", tab_close_leaves_nothing),
     ("reload_leaves_nothing", reload_leaves_nothing),
     ("wrong_hash", wrong_hash),
     ("not_found", not_found),
+    ("foreign_origin", foreign_origin),
     ("bidi_echo", bidi_echo),
     ("uni_echo", uni_echo),
     ("datagram_echo", datagram_echo),
@@ -190,6 +194,14 @@ fn not_found(lab: &Lab, id: &str) -> Outcome {
     handshake_fails(lab, &lab.options("/nowhere?", id))
 }
 
+fn foreign_origin(lab: &Lab, id: &str) -> Outcome {
+    handshake_fails(
+        lab,
+        &json!({"url": format!("{}/echo?id={id}", lab.strict.url), "hash": lab.strict.hash}),
+    )?;
+    equal(&lab.journal.count(id, &Event::Accepted), &0)
+}
+
 fn wrong_hash(lab: &Lab, id: &str) -> Outcome {
     handshake_fails(
         lab,
@@ -241,21 +253,23 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let journal = Arc::new(Journal::default());
     let (pages, address) = runtime.block_on(Pages::serve()).expect("the pages are served");
-    let target = runtime
-        .block_on(peers::web_transport_quinn::serve(journal.clone()))
-        .expect("the server starts");
+    let origin = format!("http://localhost:{}", address.port());
+    let serve = |origins: &[String]| {
+        runtime
+            .block_on(peers::wireloom::serve(journal.clone(), origins))
+            .expect("the server starts")
+    };
+    let (target, monitor) = serve(&[origin]);
+    let (strict, strict_monitor) = serve(&[]);
     let labs = Kind::ALL.map(|kind| {
         // A listing starts nothing.
-        (
-            kind,
-            (!arguments.list).then(|| {
-                Arc::new(Lab {
-                    browser: Browser::start(kind, &pages, address).expect("the browser starts"),
-                    target: target.clone(),
-                    journal: journal.clone(),
-                })
-            }),
-        )
+        let lab = (!arguments.list).then(|| Lab {
+            browser: Browser::start(kind, &pages, address).expect("the browser starts"),
+            target: target.clone(),
+            strict: strict.clone(),
+            journal: journal.clone(),
+        });
+        (kind, lab.map(Arc::new))
     });
 
     let mut trials = Vec::new();
@@ -270,6 +284,22 @@ fn main() {
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(labs); // ends the browsers, which `exit` would not
-    conclusion.exit();
+    drop(labs); // ends the browsers, without a word to the server
+    let gone = Trial::test("killed_browsers_leave_nothing", move || {
+        let deadline = Instant::now() + PATIENCE;
+        while [&monitor, &strict_monitor]
+            .into_iter()
+            .any(|monitor| monitor.stats() != ServerStats::default())
+        {
+            if Instant::now() > deadline {
+                return Err(format!("{monitor:?} {strict_monitor:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    });
+    let gone = libtest_mimic::run(&arguments, vec![gone]);
+    if conclusion.has_failed() || gone.has_failed() {
+        std::process::exit(101);
+    }
 }

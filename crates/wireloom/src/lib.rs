@@ -1,1 +1,55 @@
-//! WebTransport for Rust.
+//! WebTransport for Rust, beside HTTP/1.1, HTTP/2 and HTTP/3 on the same port.
+//!
+//! - [`Server`] serves one tower service (an axum `Router` as it is) over every version of HTTP, with WebTransport sessions
+//!   through [`WebTransportUpgrade`], or hands out sessions one by one with [`Server::accept`].
+//! - [`Client`] dials any WebTransport server, in every draft that is deployed.
+//! - [`Session`], [`SendStream`] and [`RecvStream`] are the same on both ends.
+//! - [`Identity`] is the server's certificate: PEM with reload, SNI, self-signed, or rotating within the fourteen days that
+//!   browsers allow for certificate hashes.
+//!
+//! # What drop does
+//! | dropped | on the wire |
+//! |---|---|
+//! | unfinished [`SendStream`] | RESET_STREAM, code 0: never a clean end |
+//! | unread [`RecvStream`] | STOP_SENDING, code 0 |
+//! | last [`Session`] and stream of a session | WT_CLOSE_SESSION, code 0 |
+//! | [`SessionRequest`] without an answer | 503 |
+//! | [`Server`], [`Serve`] | every connection is closed |
+//!
+//! # Features
+//! - `axum` (default): [`WebTransportUpgrade`] is an extractor.
+#![forbid(unsafe_code)]
+
+mod body;
+mod client;
+mod driver;
+mod error;
+mod identity;
+mod limits;
+mod quic;
+mod resolve;
+mod server;
+mod session;
+mod stream;
+pub mod tcp;
+mod tls;
+mod wake;
+
+pub use body::{Body, BodyError, RemoteAddr};
+pub use client::{Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, SessionBuilder};
+pub use driver::RequestError;
+pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
+pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
+pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
+pub use quic::TransportStats;
+pub use resolve::{LookupFuture, Resolve, SystemResolver};
+#[cfg(feature = "axum")]
+pub use server::NotWebTransport;
+pub use server::{
+    Serve, ServeError, Server, ServerBuilder, ServerMonitor, ServerStats, SessionRequest, WebTransportUpgrade,
+};
+pub use session::Session;
+pub use stream::{RecvStream, SendStream};
+pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
+/// The sans-IO core: wire codes, SETTINGS, dialects.
+pub use wireloom_proto as proto;

@@ -1,0 +1,257 @@
+//! The CONNECT stream of a session: its response and its capsules (RFC 9297 section 3, draft-ietf-webtrans-http3-16 section 6).
+
+use bytes::Bytes;
+use http::Response;
+
+use super::config::MAX_IDLE_FRAMES;
+use super::events::{Event, Recv};
+use super::{Connection, frame_reason};
+use crate::capsule::{Capsule, CapsuleError};
+use crate::codes::Code;
+use crate::h3::headers;
+use crate::h3::reader::Frame;
+use crate::qpack::DecodeError;
+use crate::stream_id::{SessionId, Side, StreamId};
+use crate::webtransport::protocols;
+use crate::webtransport::session::{Session, State};
+
+/// Why a session is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The connection is at an end.
+    Connection(Code, &'static str),
+    /// WT_CLOSE_SESSION or a clean FIN; `trailing` if more data came after the capsule.
+    Closed { code: u32, reason: String, trailing: bool },
+    /// The CONNECT stream is reset with this.
+    Misbehaved(Code, &'static str),
+    /// The peer reset or stopped the CONNECT stream with this.
+    Aborted(Code),
+    /// Client: a final status that is not 2xx.
+    Rejected(Box<Response<()>>),
+}
+
+impl Connection {
+    pub(super) fn recv_connect(&mut self, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
+        let Some(id) = SessionId::new(stream) else {
+            return Recv::Done;
+        };
+        // Taken out for the time of reading, so that frames can be handled meanwhile.
+        let Some(mut session) = self.sessions.remove(&id) else {
+            return Recv::Done;
+        };
+        match self.read_connect(id, &mut session, &mut data, fin) {
+            Ok(recv) => {
+                self.sessions.insert(id, session);
+                recv
+            }
+            Err(over) => self.end_session(id, &session, over, fin),
+        }
+    }
+
+    fn read_connect(
+        &mut self,
+        id: SessionId,
+        session: &mut Session,
+        data: &mut Bytes,
+        fin: bool,
+    ) -> Result<Recv, Over> {
+        loop {
+            let frame = session
+                .reader
+                .read(data)
+                .map_err(|error| Over::Connection(error.code(), frame_reason(error)))?;
+            let Some(frame) = frame else { break };
+            let awaits_response = self.side == Side::Client && !session.is_open();
+            match frame {
+                Frame::Data(_) if awaits_response => {
+                    return Err(Over::Connection(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS"));
+                }
+                Frame::Data(piece) if session.is_open() => self.capsules(id, session, piece, !data.is_empty())?,
+                // "A server MUST NOT process these bytes as capsules until it sends a 2xx response accepting the session"
+                // (section 3.2).
+                Frame::Data(piece) => session.early.extend_from_slice(&piece),
+                Frame::Headers(block) if awaits_response => self.session_response(id, session, block)?,
+                Frame::HeadersTooLarge if awaits_response => {
+                    return Err(Over::Misbehaved(
+                        Code::H3_EXCESSIVE_LOAD,
+                        "the response's header section is too large",
+                    ));
+                }
+                // "Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream. [...]
+                // Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
+                // (RFC 9114 section 4.4).
+                _ => {
+                    return Err(Over::Connection(
+                        Code::H3_FRAME_UNEXPECTED,
+                        "only DATA may come on a CONNECT stream",
+                    ));
+                }
+            }
+        }
+        if session.reader.idle_frames().max(session.capsules.idle_capsules()) > MAX_IDLE_FRAMES {
+            return Err(Over::Connection(
+                Code::H3_EXCESSIVE_LOAD,
+                "too many frames or capsules without effect",
+            ));
+        }
+        if fin {
+            session
+                .reader
+                .finish()
+                .map_err(|error| Over::Connection(error.code(), frame_reason(error)))?;
+            if session.is_open() {
+                return Err(ended(session));
+            }
+            if self.side == Side::Client {
+                return Err(Over::Misbehaved(
+                    Code::H3_MESSAGE_ERROR,
+                    "the stream ended without a response",
+                ));
+            }
+            session.early_fin = true;
+            return Ok(Recv::Done);
+        }
+        if session.early.len() > self.config.max_early_capsule_bytes {
+            session.paused = true;
+            return Ok(Recv::Pause);
+        }
+        Ok(Recv::Continue)
+    }
+
+    /// Server: the session was accepted, so what came early counts now.
+    pub(super) fn open_early(&mut self, id: SessionId, mut session: Box<Session>) {
+        let early = session.take_early();
+        let mut result = if early.is_empty() {
+            Ok(())
+        } else {
+            self.capsules(id, &mut session, early, false)
+        };
+        let fin = session.early_fin;
+        if result.is_ok() && fin {
+            result = Err(ended(&session));
+        }
+        let paused = std::mem::take(&mut session.paused);
+        match result {
+            Ok(()) => {
+                self.sessions.insert(id, session);
+            }
+            Err(over) => {
+                let _ = self.end_session(id, &session, over, fin);
+            }
+        }
+        if paused {
+            self.out.event(Event::Resume { stream: id.stream() });
+        }
+    }
+
+    /// Processes a piece of the capsule stream; `more` tells that the CONNECT stream goes on behind it.
+    fn capsules(&mut self, id: SessionId, session: &mut Session, mut piece: Bytes, more: bool) -> Result<(), Over> {
+        while let Some(capsule) = session.capsules.read(&mut piece).map_err(malformed)? {
+            match capsule {
+                Capsule::CloseSession { code, reason } => {
+                    return Err(Over::Closed {
+                        code,
+                        reason,
+                        trailing: more || !piece.is_empty(),
+                    });
+                }
+                Capsule::DrainSession => {
+                    if !std::mem::replace(&mut session.draining, true) {
+                        self.out.event(Event::SessionDraining { session: id });
+                    }
+                }
+                // A datagram may take this way too (RFC 9297 section 3.5).
+                Capsule::Datagram(payload) => self.out.event(Event::Datagram { session: id, payload }),
+                // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a session
+                // error" (section 5.4).
+                Capsule::Prohibited(_) => {
+                    return Err(Over::Misbehaved(
+                        Code::WT_FLOW_CONTROL_ERROR,
+                        "a capsule of per-stream flow control",
+                    ));
+                }
+                // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section
+                // 5.1).
+                Capsule::MaxData(_)
+                | Capsule::MaxStreams { .. }
+                | Capsule::DataBlocked(_)
+                | Capsule::StreamsBlocked { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Client: a response to the CONNECT.
+    fn session_response(&mut self, id: SessionId, session: &mut Session, block: Bytes) -> Result<(), Over> {
+        let fields = match self
+            .decoder
+            .decode(id.stream(), block, self.config.max_field_section_size)
+        {
+            Ok(fields) => fields,
+            Err(DecodeError::TooLarge) => {
+                return Err(Over::Misbehaved(
+                    Code::H3_EXCESSIVE_LOAD,
+                    "the response's header section is too large",
+                ));
+            }
+            Err(error) => return Err(Over::Connection(error.code(), "a field section cannot be decompressed")),
+        };
+        let head = headers::decode_response(fields)
+            .map_err(|error| Over::Misbehaved(error.code(), "malformed response to CONNECT"))?
+            .head;
+        if head.status().is_informational() {
+            return Ok(());
+        }
+        // "The WebTransport client MUST NOT automatically follow such redirects" (section 3.2).
+        if !head.status().is_success() {
+            return Err(Over::Rejected(Box::new(head)));
+        }
+        let protocol = protocols::chosen(head.headers());
+        // "If the client receives a WT-Protocol value that was not included in its WT-Available-Protocols list, the client
+        // MUST close the WebTransport session with a WT_ALPN_ERROR error code" (section 3.3, which speaks of a client that
+        // sent such a list; without one the field means nothing).
+        if let Some(protocol) = &protocol
+            && !session.protocols.is_empty()
+            && !session.protocols.contains(protocol)
+        {
+            return Err(Over::Misbehaved(
+                Code::WT_ALPN_ERROR,
+                "the server chose a protocol that was not offered",
+            ));
+        }
+        let protocol = protocol.filter(|_| !session.protocols.is_empty());
+        session.state = State::Open;
+        self.out.event(Event::SessionEstablished {
+            session: id,
+            head: Box::new(head),
+            protocol,
+        });
+        self.release_parked(id);
+        Ok(())
+    }
+}
+
+/// FIN on the CONNECT stream of an open session: "Cleanly terminating a CONNECT stream without a WT_CLOSE_SESSION capsule
+/// SHALL be semantically equivalent to terminating it with a WT_CLOSE_SESSION capsule that has an error code of 0 and an empty
+/// error string" (section 6), unless it cuts a capsule short (RFC 9297 section 3.3).
+fn ended(session: &Session) -> Over {
+    match session.capsules.finish() {
+        Ok(()) => Over::Closed {
+            code: 0,
+            reason: String::new(),
+            trailing: false,
+        },
+        Err(error) => malformed(error),
+    }
+}
+
+fn malformed(error: CapsuleError) -> Over {
+    let reason = match error {
+        CapsuleError::Truncated => "the CONNECT stream ended inside a capsule",
+        CapsuleError::Malformed(_) => "the length of a capsule does not match its fields",
+        CapsuleError::ReasonTooLong => "the reason in WT_CLOSE_SESSION is too long",
+        CapsuleError::ReasonNotUtf8 => "the reason in WT_CLOSE_SESSION is not UTF-8",
+        CapsuleError::AfterClose => "data after WT_CLOSE_SESSION",
+    };
+    Over::Misbehaved(error.code(), reason)
+}

@@ -1,0 +1,67 @@
+//! What an endpoint announces and allows.
+
+use std::time::Duration;
+
+use crate::webtransport::negotiate::Dialects;
+
+/// Limits and announcements of one endpoint. Every limit has a default; [`Config::default`] lists them.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Whether WebTransport is announced (server) or wanted (client). Default true.
+    pub webtransport: bool,
+    /// Which dialects are announced. Default all.
+    pub dialects: Dialects,
+    /// The largest header section that is accepted, in bytes as RFC 9114 section 4.2.2 counts them. Default 64 KiB.
+    pub max_field_section_size: u64,
+    /// WebTransport sessions that are open or requested at once on this connection. Default 16.
+    pub max_sessions: usize,
+    /// Streams that may wait for their session. Default 64.
+    pub max_parked_streams: usize,
+    /// Datagrams that may wait for their session. Default 64.
+    pub max_parked_datagrams: usize,
+    /// Bytes of both that may wait. Default 256 KiB.
+    pub max_parked_bytes: usize,
+    /// How long a stream or datagram waits for its session. Default 5 s.
+    pub parked_timeout: Duration,
+    /// How long a peer may take to complete a stream's header or a request's header section. Default 10 s.
+    pub header_timeout: Duration,
+    /// How long a peer may take to send its SETTINGS once the connection stands. Default 10 s.
+    pub settings_timeout: Duration,
+    /// Capsule bytes that are kept before a session is accepted. Default 16 KiB.
+    pub max_early_capsule_bytes: usize,
+    /// How long a CONNECT stream may stay open after its session ended, before STOP_SENDING. Default 5 s.
+    pub close_timeout: Duration,
+    /// Whether reserved frames, settings and stream types are sent (RFC 9114 section 7.2.8). Default true.
+    pub grease: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            webtransport: true,
+            dialects: Dialects::ALL,
+            max_field_section_size: 64 << 10,
+            max_sessions: 16,
+            max_parked_streams: 64,
+            max_parked_datagrams: 64,
+            max_parked_bytes: 256 << 10,
+            parked_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            settings_timeout: Duration::from_secs(10),
+            max_early_capsule_bytes: 16 << 10,
+            close_timeout: Duration::from_secs(5),
+            grease: true,
+        }
+    }
+}
+
+/// Frames or capsules without effect (unknown, reserved, empty) that may follow each other on one stream before the
+/// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114 section 10.5). Those who send some for exercise send a few.
+pub(crate) const MAX_IDLE_FRAMES: u32 = 1024;
+
+/// Requests that a client may cancel before they were answered, within [`CANCEL_WINDOW`]; one more closes the connection
+/// with H3_EXCESSIVE_LOAD. A browser that leaves a page cancels dozens.
+pub(crate) const MAX_CANCELLED: u32 = 512;
+/// See [`MAX_CANCELLED`].
+pub(crate) const CANCEL_WINDOW: Duration = Duration::from_secs(10);

@@ -1,0 +1,278 @@
+//! Ordinary requests: what the peer sends (RFC 9114 section 4.1).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::config::MAX_IDLE_FRAMES;
+use super::events::{Event, Recv};
+use super::message::{Content, Message, Progress};
+use super::{Connection, Stream, frame_reason};
+use crate::codes::Code;
+use crate::h3::headers::{self, RequestHead};
+use crate::h3::reader::Frame;
+use crate::qpack::DecodeError;
+use crate::stream_id::{Side, StreamId};
+use crate::webtransport::negotiate;
+
+/// Why a message is read no further.
+enum Stop {
+    /// The connection is at an end.
+    Connection(Code, &'static str),
+    /// The message is malformed or unacceptable: both halves are reset with this.
+    Malformed(Code),
+    /// The server answers this by itself; the application never hears of the request.
+    Answer(StatusCode),
+    /// It is the CONNECT of a session, whose reader takes over.
+    Session(Box<RequestHead>),
+}
+
+impl Connection {
+    pub(super) fn recv_message(&mut self, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
+        // Taken out for the time of reading, so that frames can be handled meanwhile.
+        let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
+            return Recv::Done;
+        };
+        if message.recv == Progress::Closed {
+            self.streams.insert(stream, Stream::Message(message));
+            return Recv::Done;
+        }
+        match self.read_message(stream, &mut message, &mut data, fin) {
+            Ok(recv) => {
+                self.keep(stream, message);
+                recv
+            }
+            Err(Stop::Connection(code, reason)) => self.close(code, reason),
+            Err(Stop::Malformed(code)) => {
+                if self.is_visible(&message) {
+                    self.out.event(Event::MessageFailed {
+                        stream,
+                        code,
+                        by_peer: false,
+                    });
+                }
+                self.refuse(stream, code)
+            }
+            Err(Stop::Answer(status)) => {
+                self.answer(stream, status);
+                Recv::Done
+            }
+            Err(Stop::Session(head)) => self.session_head(stream, message.reader, *head, data, fin),
+        }
+    }
+
+    fn read_message(
+        &mut self,
+        stream: StreamId,
+        message: &mut Message,
+        data: &mut Bytes,
+        fin: bool,
+    ) -> Result<Recv, Stop> {
+        let mut yielded = false;
+        loop {
+            match message.reader.read(data) {
+                Err(error) => return Err(Stop::Connection(error.code(), frame_reason(error))),
+                Ok(None) => break,
+                Ok(Some(frame)) => yielded |= self.message_frame(stream, message, frame)?,
+            }
+        }
+        if message.reader.idle_frames() > MAX_IDLE_FRAMES {
+            return Err(Stop::Connection(
+                Code::H3_EXCESSIVE_LOAD,
+                "too many frames without effect",
+            ));
+        }
+        if fin {
+            // "If [...] the last frame on the stream was truncated, this MUST be treated as a connection error of type
+            // H3_FRAME_ERROR" (RFC 9114 section 7.1).
+            message
+                .reader
+                .finish()
+                .map_err(|error| Stop::Connection(error.code(), frame_reason(error)))?;
+            if message.recv == Progress::Head {
+                // "When a server does not receive a complete request, it SHOULD abort its response stream with the error
+                // code H3_REQUEST_INCOMPLETE" (section 4.1). A response without a final header section is malformed.
+                let is_server = self.side == Side::Server;
+                let code = if is_server {
+                    Code::H3_REQUEST_INCOMPLETE
+                } else {
+                    Code::H3_MESSAGE_ERROR
+                };
+                return Err(Stop::Malformed(code));
+            }
+            // "A request or response that [...] contains a Content-Length header field whose value does not equal the sum of
+            // the DATA frame lengths received" is malformed (section 4.1.2).
+            if !message.incoming.is_complete() {
+                return Err(Stop::Malformed(Code::H3_MESSAGE_ERROR));
+            }
+            message.recv = Progress::Closed;
+            self.out.event(Event::Finished { stream });
+            return Ok(Recv::Done);
+        }
+        Ok(if yielded { Recv::Pause } else { Recv::Continue })
+    }
+
+    /// Whether the frame yielded something that the application may want to take at its own pace.
+    fn message_frame(&mut self, stream: StreamId, message: &mut Message, frame: Frame) -> Result<bool, Stop> {
+        match (frame, message.recv) {
+            // "Receipt of an invalid sequence of frames MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
+            // (section 4.1): DATA first, anything known after the trailer section.
+            (Frame::Data(_), Progress::Head) => Err(Stop::Connection(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS")),
+            (Frame::Data(_) | Frame::Headers(_) | Frame::HeadersTooLarge, Progress::Trailed) => Err(Stop::Connection(
+                Code::H3_FRAME_UNEXPECTED,
+                "a frame after the trailer section",
+            )),
+            (Frame::Data(data), _) => {
+                if !message.incoming.add(data.len() as u64) {
+                    return Err(Stop::Malformed(Code::H3_MESSAGE_ERROR));
+                }
+                let yielded = !data.is_empty();
+                if yielded {
+                    self.out.event(Event::Data { stream, data });
+                }
+                Ok(yielded)
+            }
+            (Frame::HeadersTooLarge, progress) => Err(self.too_large(progress)),
+            (Frame::Headers(block), Progress::Head) if self.side == Side::Server => {
+                self.request_head(stream, message, block).map(|()| true)
+            }
+            (Frame::Headers(block), Progress::Head) => self.response_head(stream, message, block),
+            // "any known frame type other than DATA" ends a CONNECT (section 4.4).
+            (Frame::Headers(_), _) if message.method == Method::CONNECT => Err(Stop::Connection(
+                Code::H3_FRAME_UNEXPECTED,
+                "HEADERS on a CONNECT stream",
+            )),
+            (Frame::Headers(block), _) => {
+                let fields = self.decode(stream, block, Progress::Body)?;
+                let trailers = headers::decode_trailers(fields).map_err(|error| Stop::Malformed(error.code()))?;
+                message.recv = Progress::Trailed;
+                self.out.event(Event::Trailers { stream, trailers });
+                Ok(true)
+            }
+            // "A client MUST treat receipt of a PUSH_PROMISE frame that contains a larger push ID than the client has
+            // advertised as a connection error of H3_ID_ERROR" (section 7.2.5): none was advertised.
+            (Frame::PushPromise, _) if self.side == Side::Client => {
+                Err(Stop::Connection(Code::H3_ID_ERROR, "PUSH_PROMISE without MAX_PUSH_ID"))
+            }
+            // SETTINGS, CANCEL_PUSH, GOAWAY, MAX_PUSH_ID, PRIORITY_UPDATE, a client's PUSH_PROMISE (section 7.2).
+            _ => Err(Stop::Connection(
+                Code::H3_FRAME_UNEXPECTED,
+                "a frame that may not come on a request stream",
+            )),
+        }
+    }
+
+    fn request_head(&mut self, stream: StreamId, message: &mut Message, block: Bytes) -> Result<(), Stop> {
+        let fields = self.decode(stream, block, Progress::Head)?;
+        let head = headers::decode_request(fields).map_err(|error| Stop::Malformed(error.code()))?;
+        match &head.protocol {
+            Some(protocol) if self.config.webtransport && negotiate::is_upgrade_token(protocol) => {
+                return Err(Stop::Session(Box::new(head)));
+            }
+            // "If a server receives a request [with] an unknown or unsupported :protocol value, the server SHOULD respond to
+            // the request with a 501" (RFC 9220 section 3).
+            Some(_) => return Err(Stop::Answer(StatusCode::NOT_IMPLEMENTED)),
+            None => {}
+        }
+        message.method = head.head.method().clone();
+        let is_connect = message.method == Method::CONNECT;
+        message.incoming = Content::request(if is_connect { None } else { head.content_length });
+        message.recv = Progress::Body;
+        self.out.event(Event::Request {
+            stream,
+            head: Box::new(head.head),
+        });
+        Ok(())
+    }
+
+    fn response_head(&mut self, stream: StreamId, message: &mut Message, block: Bytes) -> Result<bool, Stop> {
+        let fields = self.decode(stream, block, Progress::Body)?;
+        let head = headers::decode_response(fields).map_err(|error| Stop::Malformed(error.code()))?;
+        let status = head.head.status();
+        let is_final = !status.is_informational();
+        if is_final {
+            message.incoming = Content::response(head.content_length, &message.method, status);
+            message.recv = Progress::Body;
+        }
+        self.out.event(Event::Response {
+            stream,
+            head: Box::new(head.head),
+        });
+        Ok(is_final)
+    }
+
+    /// Decompresses a section, which comes while the message has made that `progress`.
+    fn decode(&mut self, stream: StreamId, block: Bytes, progress: Progress) -> Result<Vec<crate::qpack::Field>, Stop> {
+        match self.decoder.decode(stream, block, self.config.max_field_section_size) {
+            Ok(fields) => Ok(fields),
+            Err(DecodeError::TooLarge) => Err(self.too_large(progress)),
+            Err(error) => Err(Stop::Connection(error.code(), "a field section cannot be decompressed")),
+        }
+    }
+
+    /// "A server that receives a larger header section than it is willing to handle can send an HTTP 431" (section 4.2.2). A
+    /// client, and a server that gets such trailers, give the message up.
+    fn too_large(&self, progress: Progress) -> Stop {
+        if self.side == Side::Server && progress == Progress::Head {
+            Stop::Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        } else {
+            Stop::Malformed(Code::H3_EXCESSIVE_LOAD)
+        }
+    }
+
+    /// Whether the application knows of the message.
+    fn is_visible(&self, message: &Message) -> bool {
+        self.side == Side::Client || message.recv != Progress::Head
+    }
+
+    /// Keeps the message unless both halves have ended.
+    pub(super) fn keep(&mut self, stream: StreamId, message: Box<Message>) {
+        if !message.is_over() {
+            self.streams.insert(stream, Stream::Message(message));
+        }
+    }
+
+    pub(super) fn message_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
+            return;
+        };
+        if self.side == Side::Server && message.send == Progress::Head {
+            self.count_cancelled(now);
+        }
+        if !self.is_visible(&message) {
+            self.out.reset(stream, Code::H3_REQUEST_CANCELLED);
+            return;
+        }
+        if message.recv != Progress::Closed {
+            message.recv = Progress::Closed;
+            self.out.event(Event::MessageFailed {
+                stream,
+                code,
+                by_peer: true,
+            });
+        }
+        self.keep(stream, message);
+    }
+
+    pub(super) fn message_stopped(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
+            return;
+        };
+        if self.side == Side::Server && message.send == Progress::Head {
+            self.count_cancelled(now);
+        }
+        if !self.is_visible(&message) {
+            self.discard(stream, Code::H3_REQUEST_CANCELLED);
+            return;
+        }
+        if message.send != Progress::Closed {
+            message.send = Progress::Closed;
+            // "An endpoint SHOULD copy the error code from the STOP_SENDING frame to the RESET_STREAM frame it sends" (RFC
+            // 9000 section 3.5).
+            self.out.reset(stream, code);
+            self.out.event(Event::SendStopped { stream, code });
+        }
+        self.keep(stream, message);
+    }
+}

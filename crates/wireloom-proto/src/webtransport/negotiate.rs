@@ -1,0 +1,290 @@
+//! The dialects of WebTransport over HTTP/3: what each announces, what it requires of the peer, and what it says in a
+//! CONNECT. No other file knows them apart.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::h3::settings::{self, Settings};
+use crate::stream_id::Side;
+
+use crate::connection::PeerTransport;
+
+/// A family of drafts that share a setting, in the order of their age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// Drafts 02 to 06: what browsers speak by default.
+    Draft02,
+    /// Drafts 07 to 12.
+    Draft07,
+    /// Drafts 13 and 14.
+    Draft13,
+    /// Drafts 15 and 16.
+    Draft15,
+}
+
+impl Dialect {
+    /// Every dialect, oldest first.
+    pub const ALL: [Self; 4] = [Self::Draft02, Self::Draft07, Self::Draft13, Self::Draft15];
+
+    /// The setting that announces it.
+    const fn setting(self) -> u64 {
+        match self {
+            Self::Draft02 => settings::WEBTRANSPORT_DRAFT02,
+            Self::Draft07 => settings::WEBTRANSPORT_MAX_SESSIONS_DRAFT07,
+            Self::Draft13 => settings::WT_MAX_SESSIONS_DRAFT13,
+            Self::Draft15 => settings::WT_ENABLED,
+        }
+    }
+
+    /// The `:protocol` that a client sends.
+    pub const fn upgrade_token(self) -> &'static str {
+        match self {
+            Self::Draft15 => "webtransport-h3",
+            _ => "webtransport",
+        }
+    }
+
+    /// Sessions that a server lets be open at once, of the `configured` ones.
+    ///
+    /// "If flow control is not enabled, clients MUST NOT attempt to establish more than one simultaneous WebTransport
+    /// session" (draft-ietf-webtrans-http3-16 section 5.1). Drafts 02 and 07 know no flow control and no such rule.
+    pub(crate) fn max_sessions(self, configured: usize) -> usize {
+        match self {
+            Self::Draft02 | Self::Draft07 => configured,
+            Self::Draft13 | Self::Draft15 => configured.min(1),
+        }
+    }
+
+    /// Sessions that a client may have open at once towards a server with these settings.
+    pub(crate) fn max_sessions_at(self, server: &Settings, configured: usize) -> usize {
+        match self {
+            // "The client MUST NOT open more sessions than indicated in the server SETTINGS parameters" (draft 08 section
+            // 3.4).
+            Self::Draft07 => {
+                let announced = server.get(self.setting()).unwrap_or(0);
+                configured.min(usize::try_from(announced).unwrap_or(usize::MAX))
+            }
+            _ => self.max_sessions(configured),
+        }
+    }
+
+    /// Adds what this dialect says in a CONNECT request.
+    pub(crate) fn add_request_fields(self, headers: &mut HeaderMap) {
+        // "The header corresponding to the version described in this draft is Sec-Webtransport-Http3-Draft02; its value
+        // SHALL be 1" (draft 02 section 7).
+        if self == Self::Draft02 {
+            headers.insert(
+                HeaderName::from_static("sec-webtransport-http3-draft02"),
+                HeaderValue::from_static("1"),
+            );
+        }
+    }
+
+    /// Adds what this dialect says in the 2xx response to a CONNECT.
+    pub(crate) fn add_response_fields(self, headers: &mut HeaderMap) {
+        // "The server SHALL reply with a Sec-Webtransport-Http3-Draft header indicating the selected version" (draft 02
+        // section 7).
+        if self == Self::Draft02 {
+            let value = HeaderValue::from_static("draft02");
+            headers.insert(HeaderName::from_static("sec-webtransport-http3-draft"), value);
+        }
+    }
+
+    /// Whether a peer with these settings and transport parameters speaks this dialect and has all that it requires.
+    fn is_met(self, peer_side: Side, peer: &Settings, transport: PeerTransport) -> bool {
+        if peer.get(self.setting()).unwrap_or(0) == 0 {
+            return false;
+        }
+        let on = |id| peer.get(id) == Some(1);
+        match self {
+            // "the SETTINGS_ENABLE_WEBTRANSPORT setting implies that an endpoint supports extended CONNECT" (draft 02
+            // section 3.2). Browsers need no more than one of the datagram settings, and none the transport parameter.
+            Self::Draft02 => on(settings::H3_DATAGRAM) || on(settings::H3_DATAGRAM_DRAFT04),
+            // Draft 08 sections 3.1 and 3.2; draft 16 section 3.1. Drafts 14 and later want the reset_stream_at transport
+            // parameter too. It is not asked for: hardly any QUIC library has it, and what it protects, the stream header
+            // of a stream that is reset early, is then lost on that one stream only.
+            _ => {
+                on(settings::H3_DATAGRAM)
+                    && transport.datagrams
+                    && (peer_side == Side::Client || on(settings::ENABLE_CONNECT_PROTOCOL))
+            }
+        }
+    }
+}
+
+/// A set of dialects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dialects(u8);
+
+impl Dialects {
+    /// None of them: WebTransport is then off.
+    pub const NONE: Self = Self(0);
+    /// All of them.
+    pub const ALL: Self = Self::NONE
+        .with(Dialect::Draft02)
+        .with(Dialect::Draft07)
+        .with(Dialect::Draft13)
+        .with(Dialect::Draft15);
+
+    /// The set and `dialect`.
+    #[must_use]
+    pub const fn with(self, dialect: Dialect) -> Self {
+        Self(self.0 | 1 << dialect as u8)
+    }
+
+    /// The set without `dialect`.
+    #[must_use]
+    pub const fn without(self, dialect: Dialect) -> Self {
+        Self(self.0 & !(1 << dialect as u8))
+    }
+
+    /// Whether `dialect` is in the set.
+    pub const fn contains(self, dialect: Dialect) -> bool {
+        self.0 & 1 << dialect as u8 != 0
+    }
+
+    /// The members, oldest first.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Dialect> {
+        Dialect::ALL.into_iter().filter(move |&dialect| self.contains(dialect))
+    }
+}
+
+impl FromIterator<Dialect> for Dialects {
+    fn from_iter<I: IntoIterator<Item = Dialect>>(dialects: I) -> Self {
+        dialects.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// Whether `protocol` asks for WebTransport over HTTP/3. Both tokens are taken from every client: the draft numbers behind
+/// them have been mixed up in practice.
+pub(crate) fn is_upgrade_token(protocol: &str) -> bool {
+    matches!(protocol, "webtransport" | "webtransport-h3")
+}
+
+/// Adds what an endpoint announces that speaks `dialects`.
+pub(crate) fn announce(dialects: Dialects, settings: &mut Settings) {
+    if dialects == Dialects::NONE {
+        return;
+    }
+    settings.set(settings::ENABLE_CONNECT_PROTOCOL, 1);
+    settings.set(settings::H3_DATAGRAM, 1);
+    if dialects.contains(Dialect::Draft02) {
+        settings.set(settings::H3_DATAGRAM_DRAFT04, 1);
+    }
+    for dialect in dialects.iter() {
+        // Where it is a number of sessions it is 1 too: without flow control more would be a promise that peers refuse.
+        settings.set(dialect.setting(), 1);
+    }
+}
+
+/// Checks the values of the peer's WebTransport settings; an error closes the connection with H3_SETTINGS_ERROR.
+pub(crate) fn validate(dialects: Dialects, peer: &Settings) -> Result<(), &'static str> {
+    // "an endpoint that receives a value other than "0" or "1" MUST close the connection with the H3_SETTINGS_ERROR error
+    // code" (draft 02 section 3.1); "Clients MUST treat values greater than "1" as a connection error of type
+    // H3_SETTINGS_ERROR" (draft 16 section 3.1).
+    for dialect in [Dialect::Draft02, Dialect::Draft15] {
+        if dialects.contains(dialect) && peer.get(dialect.setting()).is_some_and(|value| value > 1) {
+            return Err("a WebTransport setting that is 0 or 1 has another value");
+        }
+    }
+    Ok(())
+}
+
+/// The dialect that the connection will speak: "The highest version supported by both endpoints is selected" (draft 16
+/// section 7.1), of those whose requirements the peer meets.
+pub(crate) fn choose(
+    peer_side: Side,
+    dialects: Dialects,
+    peer: &Settings,
+    transport: PeerTransport,
+) -> Option<Dialect> {
+    dialects
+        .iter()
+        .rev()
+        .find(|dialect| dialect.is_met(peer_side, peer, transport))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATAGRAMS: PeerTransport = PeerTransport {
+        datagrams: true,
+        reset_stream_at: false,
+    };
+
+    fn settings(list: &[(u64, u64)]) -> Settings {
+        list.iter().copied().collect()
+    }
+
+    #[test]
+    fn browsers_get_draft_02() {
+        let chromium = settings(&[
+            (1, 65_536),
+            (6, 16_384),
+            (7, 100),
+            (0x33, 1),
+            (0xff_d277, 1),
+            (0x2b60_3742, 1),
+        ]);
+        let firefox = settings(&[
+            (1, 65_536),
+            (7, 20),
+            (0x2b60_3742, 1),
+            (0xff_d277, 1),
+            (0x33, 1),
+            (8, 1),
+        ]);
+        for browser in [chromium, firefox] {
+            for transport in [DATAGRAMS, PeerTransport::default()] {
+                assert_eq!(
+                    choose(Side::Client, Dialects::ALL, &browser, transport),
+                    Some(Dialect::Draft02)
+                );
+            }
+        }
+        let old = settings(&[(0xff_d277, 1), (0x2b60_3742, 1)]);
+        assert_eq!(
+            choose(Side::Client, Dialects::ALL, &old, DATAGRAMS),
+            Some(Dialect::Draft02)
+        );
+        let none = settings(&[(0x2b60_3742, 1)]);
+        assert_eq!(choose(Side::Client, Dialects::ALL, &none, DATAGRAMS), None);
+    }
+
+    #[test]
+    fn the_newest_dialect_of_both_whose_requirements_are_met() {
+        let mut all = Settings::new();
+        announce(Dialects::ALL, &mut all);
+        for peer in [Side::Client, Side::Server] {
+            assert_eq!(choose(peer, Dialects::ALL, &all, DATAGRAMS), Some(Dialect::Draft15));
+            assert_eq!(
+                choose(peer, Dialects::ALL.without(Dialect::Draft15), &all, DATAGRAMS),
+                Some(Dialect::Draft13)
+            );
+            // Without QUIC datagrams only draft 02 is left.
+            assert_eq!(
+                choose(peer, Dialects::ALL, &all, PeerTransport::default()),
+                Some(Dialect::Draft02)
+            );
+            assert_eq!(choose(peer, Dialects::NONE, &all, DATAGRAMS), None);
+        }
+        let no_connect = settings(&[(0x33, 1), (0x2c7c_f000, 1)]);
+        assert_eq!(
+            choose(Side::Client, Dialects::ALL, &no_connect, DATAGRAMS),
+            Some(Dialect::Draft15)
+        );
+        assert_eq!(choose(Side::Server, Dialects::ALL, &no_connect, DATAGRAMS), None);
+        let no_datagrams = settings(&[(8, 1), (0x2c7c_f000, 1)]);
+        assert_eq!(choose(Side::Server, Dialects::ALL, &no_datagrams, DATAGRAMS), None);
+    }
+
+    #[test]
+    fn values_above_one_are_an_error() {
+        for id in [0x2b60_3742, 0x2c7c_f000] {
+            assert!(validate(Dialects::ALL, &settings(&[(id, 2)])).is_err());
+            assert!(validate(Dialects::ALL, &settings(&[(id, 1)])).is_ok());
+            assert!(validate(Dialects::NONE, &settings(&[(id, 2)])).is_ok());
+        }
+        assert!(validate(Dialects::ALL, &settings(&[(0xc671_706a, 100)])).is_ok());
+    }
+}

@@ -1,0 +1,116 @@
+//! WT-Available-Protocols and WT-Protocol (draft-ietf-webtrans-http3-16 section 3.3), structured fields of Strings.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sfv::{BareItem, Item, ItemSerializer, List, ListEntry, ListSerializer, Parser, StringRef};
+
+use crate::connection::CommandError;
+
+const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
+const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
+
+/// What a client offers, in its order. Empty where there is no such field, or where it is malformed: "Any value type other
+/// than String MUST be treated as an error that causes the entire field to be ignored".
+pub(crate) fn offered(headers: &HeaderMap) -> Vec<String> {
+    let list: Option<List> = combined(headers, &AVAILABLE).and_then(|value| Parser::new(&value).parse().ok());
+    list.and_then(|list| list.into_iter().map(member).collect())
+        .unwrap_or_default()
+}
+
+/// What a server chose, `None` also where the field is malformed.
+pub(crate) fn chosen(headers: &HeaderMap) -> Option<String> {
+    let item: Item = Parser::new(&combined(headers, &CHOSEN)?).parse().ok()?;
+    string(item)
+}
+
+/// Puts the offer into a request. Nothing is added for an empty one.
+pub(crate) fn offer(headers: &mut HeaderMap, protocols: &[String]) -> Result<(), CommandError> {
+    let mut list = ListSerializer::new();
+    for protocol in protocols {
+        list.bare_item(sf_string(protocol)?);
+    }
+    if let Some(value) = list.finish() {
+        headers.insert(AVAILABLE, header_value(value)?);
+    }
+    Ok(())
+}
+
+/// Puts the choice into a response.
+pub(crate) fn choose(headers: &mut HeaderMap, protocol: &str) -> Result<(), CommandError> {
+    let value = ItemSerializer::new().bare_item(sf_string(protocol)?).finish();
+    headers.insert(CHOSEN, header_value(value)?);
+    Ok(())
+}
+
+/// Several lines of one field are one value (RFC 9110 section 5.3).
+fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+}
+
+fn member(entry: ListEntry) -> Option<String> {
+    match entry {
+        ListEntry::Item(item) => string(item),
+        ListEntry::InnerList(_) => None,
+    }
+}
+
+/// "No semantics are defined for parameters on either field; parameters MUST be ignored."
+fn string(item: Item) -> Option<String> {
+    match item.bare_item {
+        BareItem::String(string) => Some(string.into()),
+        _ => None,
+    }
+}
+
+fn sf_string(protocol: &str) -> Result<&StringRef, CommandError> {
+    StringRef::from_str(protocol).map_err(|_| CommandError::InvalidMessage("a protocol must be printable ASCII"))
+}
+
+fn header_value(value: String) -> Result<HeaderValue, CommandError> {
+    HeaderValue::try_from(value).map_err(|_| CommandError::InvalidMessage("a protocol must be printable ASCII"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(name: HeaderName, lines: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(name.clone(), HeaderValue::from_static(line));
+        }
+        headers
+    }
+
+    #[test]
+    fn round_trip() {
+        let mut headers = HeaderMap::new();
+        offer(&mut headers, &[]).expect("nothing to say");
+        assert!(headers.is_empty() && offered(&headers).is_empty());
+        let protocols = ["echo.v2".to_owned(), "a \"quoted\" \\ one".to_owned()];
+        offer(&mut headers, &protocols).expect("legal names");
+        assert_eq!(offered(&headers), protocols);
+        choose(&mut headers, &protocols[1]).expect("legal name");
+        assert_eq!(chosen(&headers).as_ref(), Some(&protocols[1]));
+        assert!(offer(&mut headers, &["caf\u{e9}".to_owned()]).is_err());
+        assert!(choose(&mut headers, "a\nb").is_err());
+    }
+
+    #[test]
+    fn lines_are_combined_and_parameters_ignored() {
+        let headers = fields(AVAILABLE, &["\"a\";q=1", "\"b\""]);
+        assert_eq!(offered(&headers), ["a", "b"]);
+        assert_eq!(chosen(&fields(CHOSEN, &["\"a\";x"])).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_malformed_field_is_ignored_as_a_whole() {
+        for bad in ["a", "\"a\", b", "\"a\", 1", "(\"a\")", "\"a", "\"a\",", ":YQ==:", "?1"] {
+            assert!(offered(&fields(AVAILABLE, &[bad])).is_empty(), "{bad}");
+        }
+        for bad in ["a", "1", "\"a", "\"a\", \"b\"", ""] {
+            assert_eq!(chosen(&fields(CHOSEN, &[bad])), None, "{bad}");
+        }
+        assert_eq!(chosen(&fields(CHOSEN, &["\"a\"", "\"a\""])), None);
+    }
+}

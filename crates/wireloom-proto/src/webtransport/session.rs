@@ -1,0 +1,81 @@
+//! One WebTransport session: where it stands and what its CONNECT stream needs.
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+
+use super::negotiate::Dialect;
+use super::stream_header::Prefixes;
+use crate::capsule::CapsuleReader;
+use crate::codes::Code;
+use crate::h3::reader::FrameReader;
+use crate::stream_id::SessionId;
+
+/// Where a session stands. It leaves the connection's table when it is over.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Server: the CONNECT waits for the client's SETTINGS, its head unseen by the application.
+    Held(Box<Request<()>>),
+    /// The CONNECT is there (server) or sent (client), without a final response.
+    Requested,
+    /// A 2xx was sent or received.
+    Open,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) state: State,
+    /// `None` only while it is held.
+    pub(crate) dialect: Option<Dialect>,
+    /// Of the CONNECT stream.
+    pub(crate) reader: FrameReader,
+    pub(crate) capsules: CapsuleReader,
+    pub(crate) prefixes: Prefixes,
+    /// What the client offered in WT-Available-Protocols.
+    pub(crate) protocols: Vec<String>,
+    /// Capsule bytes from before the response.
+    pub(crate) early: BytesMut,
+    /// FIN came before the response.
+    pub(crate) early_fin: bool,
+    /// The driver reads no more until the response.
+    pub(crate) paused: bool,
+    /// The application was told that the session is draining.
+    pub(crate) draining: bool,
+    /// WT_DRAIN_SESSION was sent.
+    pub(crate) drain_sent: bool,
+    /// STOP_SENDING arrived: nothing can be written any more, and the session only waits for the peer's WT_CLOSE_SESSION.
+    pub(crate) stopped: Option<Code>,
+}
+
+impl Session {
+    pub(crate) fn new(id: SessionId, state: State, dialect: Option<Dialect>, reader: FrameReader) -> Box<Self> {
+        Box::new(Self {
+            state,
+            dialect,
+            reader,
+            capsules: CapsuleReader::new(),
+            prefixes: Prefixes::new(id),
+            protocols: Vec::new(),
+            early: BytesMut::new(),
+            early_fin: false,
+            paused: false,
+            draining: false,
+            drain_sent: false,
+            stopped: None,
+        })
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Whether the application knows of it.
+    pub(crate) const fn is_visible(&self) -> bool {
+        !matches!(self.state, State::Held(_))
+    }
+
+    /// The early capsule bytes, which are to be processed now.
+    pub(crate) fn take_early(&mut self) -> Bytes {
+        std::mem::take(&mut self.early).freeze()
+    }
+}

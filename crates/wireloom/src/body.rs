@@ -1,0 +1,130 @@
+//! The body of a request, whatever version of HTTP carried it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::driver::{RequestBody, RequestError};
+
+/// The body of a request: data as it arrives, then trailers if there are any.
+///
+/// Reading it is what lets the peer send more. Dropping it before its end tells the peer to stop where the protocol can.
+pub struct Body(Inner);
+
+enum Inner {
+    Empty,
+    Tcp(hyper::body::Incoming),
+    H3(RequestBody),
+}
+
+impl Body {
+    /// A body without any data.
+    pub const fn empty() -> Self {
+        Self(Inner::Empty)
+    }
+}
+
+impl Body {
+    pub(crate) const fn h3(body: RequestBody) -> Self {
+        Self(Inner::H3(body))
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("size", &self.size_hint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self(Inner::Tcp(body))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Tcp(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Inner::H3(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Tcp(body) => body.is_end_stream(),
+            Inner::H3(body) => body.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Tcp(body) => body.size_hint(),
+            Inner::H3(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a request's body ended before its end. Nothing of it can be read any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The peer gave up, or the connection broke, in the middle of the body.
+    #[error("the body was cut off before its end")]
+    Incomplete(#[source] Box<dyn StdError + Send + Sync>),
+    /// The peer broke the rules of HTTP in the middle of the body.
+    #[error("the body is malformed")]
+    Malformed(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl From<RequestError> for BodyError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Malformed(_) => Self::Malformed(error.into()),
+            error => Self::Incomplete(error.into()),
+        }
+    }
+}
+
+impl From<hyper::Error> for BodyError {
+    fn from(error: hyper::Error) -> Self {
+        // hyper wraps a bad chunk size or trailer of HTTP/1 in an I/O error of the kind that names bad input.
+        let bad_input = error
+            .source()
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .is_some_and(|io| {
+                matches!(
+                    io.kind(),
+                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
+                )
+            });
+        if error.is_parse() || bad_input {
+            Self::Malformed(error.into())
+        } else {
+            Self::Incomplete(error.into())
+        }
+    }
+}
+
+/// The peer's address, in the extensions of every request. Behind a proxy it is that of the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteAddr(pub SocketAddr);

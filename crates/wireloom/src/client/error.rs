@@ -1,0 +1,62 @@
+//! Why there is no session.
+
+use std::io;
+
+use crate::driver::RequestError;
+use crate::error::{ConnectionError, SessionError};
+use crate::tls::{CertificateRejection, TrustError};
+
+/// Why a session could not be opened, by whose fault it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The caller's: not `https://host[:port]/path`.
+    #[error("invalid URL: {0}")]
+    InvalidUrl(&'static str),
+    /// The caller's: a field or a subprotocol that may not be sent.
+    #[error("invalid request: {0}")]
+    InvalidRequest(&'static str),
+    /// The name cannot be resolved.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No socket can be bound here.
+    #[error("no UDP socket: {0}")]
+    Socket(#[source] io::Error),
+    /// TLS cannot be set up here: no roots, no cipher suite.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] TrustError),
+    /// No answer at all: nobody listens there, or UDP is blocked on the way.
+    #[error("no answer over UDP")]
+    Unreachable,
+    /// The server's certificate is not trusted.
+    #[error(transparent)]
+    Certificate(#[from] CertificateRejection),
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The server speaks HTTP/3, but no WebTransport in a dialect that is enabled here.
+    #[error("the server does not speak WebTransport")]
+    NotWebTransport,
+    /// The server answered with another status than 2xx. Redirections are reported, never followed: data could have been
+    /// sent already (draft-ietf-webtrans-http3-16 section 3.2).
+    #[error("the server answered {}", .0.status())]
+    Rejected(
+        /// Status and fields.
+        Box<http::Response<()>>,
+    ),
+    /// The session ended before it was established. With code WT_ALPN_ERROR: the server chose a subprotocol that was not
+    /// offered.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// No more sessions or streams on this connection now.
+    #[error("no more sessions are possible on this connection")]
+    NoMoreSessions,
+    /// A request on the connection failed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}

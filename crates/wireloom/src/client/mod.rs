@@ -1,0 +1,244 @@
+//! Dialling servers.
+
+mod connection;
+mod dial;
+mod error;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+pub use connection::Connection;
+pub use error::ConnectError;
+pub use request::SessionBuilder;
+
+use crate::driver::{Driver, DriverConfig};
+use crate::identity::CertificateHash;
+use crate::quic::{Endpoint, NoAcceptor, QuicConfig, endpoint_config};
+use crate::resolve::{Resolve, SystemResolver};
+use crate::session::Session;
+use crate::tls::{ClientTls, RootCertificates, ServerTrust};
+
+/// Dials WebTransport servers over HTTP/3. A cheap handle; clones share sockets.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = wireloom::Client::builder().build()?;
+/// let session = client.connect("https://example.com:4433/live").await?;
+/// session.send_datagram(b"hello")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    tls: ClientTls,
+    resolver: Arc<dyn Resolve>,
+    quic: QuicConfig,
+    driver: Arc<DriverConfig>,
+    connect_timeout: Duration,
+    /// IPv4 and IPv6, bound when first needed.
+    endpoints: [OnceCell<Endpoint<Driver>>; 2],
+}
+
+impl Client {
+    /// A client with the platform's roots unless the builder says otherwise.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Opens a session at `url` (`https://host[:port]/path`), without subprotocols or further fields.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]: each says what failed and whose fault it was.
+    pub async fn connect(&self, url: &str) -> Result<Session, ConnectError> {
+        self.session(url).connect().await
+    }
+
+    /// Prepares a session at `url` with subprotocols, fields or an origin.
+    pub fn session(&self, url: &str) -> SessionBuilder {
+        SessionBuilder::new(self.clone(), url)
+    }
+
+    /// Dials the server of `url` and waits for its SETTINGS, for several sessions and requests on one connection.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn dial(&self, url: &str) -> Result<Connection, ConnectError> {
+        let target = dial::Target::parse(url)?;
+        dial::dial(self, &target).await
+    }
+
+    /// Waits until every connection is closed and the closing words are out; dial no more after it.
+    ///
+    /// Without it, a program that ends right after `Session::close` may end before the peer hears of it.
+    pub async fn shut_down(&self) {
+        for endpoint in self.0.endpoints.iter().filter_map(OnceCell::get) {
+            endpoint.shut_down().await;
+        }
+    }
+
+    /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on.
+    ///
+    /// # Errors
+    /// No socket can be bound.
+    pub fn rebind(&self) -> std::io::Result<()> {
+        for (family, endpoint) in self.0.endpoints.iter().enumerate() {
+            if let Some(endpoint) = endpoint.get() {
+                endpoint.rebind(std::net::UdpSocket::bind(dial::unspecified(family))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn endpoint(&self, family: usize) -> std::io::Result<&Endpoint<Driver>> {
+        self.0.endpoints[family]
+            .get_or_try_init(|| async {
+                let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
+                Endpoint::spawn(socket, endpoint_config(&self.0.quic), None, NoAcceptor)
+            })
+            .await
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Client`].
+#[must_use]
+pub struct ClientBuilder {
+    trust: ServerTrust,
+    hashes: Vec<CertificateHash>,
+    resolver: Arc<dyn Resolve>,
+    quic: QuicConfig,
+    h3: wireloom_proto::Config,
+    connect_timeout: Duration,
+    datagram_queue: usize,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            trust: ServerTrust::Platform,
+            hashes: Vec::new(),
+            resolver: Arc::new(SystemResolver),
+            quic: QuicConfig {
+                keep_alive: Some(Duration::from_secs(15)),
+                ..QuicConfig::default()
+            },
+            h3: wireloom_proto::Config::default(),
+            connect_timeout: Duration::from_secs(10),
+            datagram_queue: 1024,
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// Trusts a server whose certificate has this SHA-256, as browsers do (`serverCertificateHashes`): it must be ECDSA and
+    /// valid for at most 14 days; its names do not matter. Call it again for each further hash. Replaces roots.
+    pub fn server_certificate_hash(mut self, hash: CertificateHash) -> Self {
+        self.hashes.push(hash);
+        self
+    }
+
+    /// Trusts only servers whose certificate chain ends at one of these.
+    pub fn root_certificates(mut self, roots: RootCertificates) -> Self {
+        self.trust = ServerTrust::Roots(roots);
+        self
+    }
+
+    /// Asks this instead of the system for addresses.
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// How long a connection attempt may take, from name resolution to the server's answer. Default 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the connection is kept without a word from the server. Default 30 s; the smaller of both ends' counts.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.quic.idle_timeout = timeout;
+        self
+    }
+
+    /// How often a quiet connection is kept alive, `None` never. Default 15 s.
+    pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
+        self.quic.keep_alive = interval;
+        self
+    }
+
+    /// QUIC flow control: bytes that the server may send ahead of the application's reading, on one stream (default 2 MiB)
+    /// and on the whole connection (default 16 MiB). Each connection may cost that much memory.
+    pub fn receive_windows(mut self, stream: u32, connection: u32) -> Self {
+        self.quic.stream_window = stream;
+        self.quic.connection_window = connection;
+        self
+    }
+
+    /// Received datagrams that a session keeps until they are taken. Default 1024; the oldest are dropped first.
+    pub fn datagram_queue(mut self, datagrams: usize) -> Self {
+        self.datagram_queue = datagrams.max(1);
+        self
+    }
+
+    /// The WebTransport drafts that are offered. Default all; the newest in common is spoken.
+    pub fn dialects(mut self, dialects: wireloom_proto::webtransport::negotiate::Dialects) -> Self {
+        self.h3.dialects = dialects;
+        self
+    }
+
+    /// Settings that weaken security.
+    pub fn dangerous(self) -> DangerousClientBuilder {
+        DangerousClientBuilder(self)
+    }
+
+    /// The client. Sockets are bound when they are first needed.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, as where the platform has no roots.
+    pub fn build(self) -> Result<Client, ConnectError> {
+        let trust = if self.hashes.is_empty() {
+            self.trust
+        } else {
+            ServerTrust::Hashes(self.hashes)
+        };
+        let tls = ClientTls::new(&trust)?;
+        let driver = DriverConfig {
+            h3: self.h3,
+            handshake_timeout: self.connect_timeout,
+            unused_timeout: Some(Duration::from_secs(1)),
+            max_streams: 1024,
+            initial_streams: self.quic.streams,
+            datagram_queue: self.datagram_queue,
+        };
+        Ok(Client(Arc::new(Inner {
+            tls,
+            resolver: self.resolver,
+            quic: self.quic,
+            driver: Arc::new(driver),
+            connect_timeout: self.connect_timeout,
+            endpoints: Default::default(),
+        })))
+    }
+}
+
+/// Settings that weaken security; see each.
+#[must_use]
+pub struct DangerousClientBuilder(ClientBuilder);
+
+impl DangerousClientBuilder {
+    /// Accepts any certificate: whoever answers can read and change everything. For tests and for looking at a server.
+    pub fn accept_any_certificate(mut self) -> ClientBuilder {
+        self.0.trust = ServerTrust::Insecure;
+        self.0
+    }
+}

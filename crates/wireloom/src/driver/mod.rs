@@ -1,0 +1,540 @@
+//! One HTTP/3 connection: the QUIC state machine and the HTTP/3 one, composed.
+//!
+//! [`Driver`] runs under the connection's lock, in the endpoint's task when packets arrive and in application tasks when
+//! they call a handle. A stream's header is parsed where its bytes arrive, so between the packet and `accept_bi` there is
+//! no task, no channel and no second wake-up; once a WebTransport stream is handed out its handle reads and writes QUIC
+//! directly, and HTTP/3 hears only that a half is over.
+
+mod incoming;
+mod outgoing;
+mod requests;
+mod sessions;
+mod streams;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use wireloom_proto::connection::{OwnStreams, PeerTransport};
+use wireloom_proto::{Action, Code, Config, Connection as H3, Dir, Event, Recv, SessionId, Side, StreamId};
+
+pub(crate) use incoming::{Incoming, IncomingKind, IncomingQueue};
+pub use requests::RequestError;
+pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
+pub(crate) use sessions::{Established, SessionEntry};
+pub(crate) use streams::IncomingStream;
+
+use self::outgoing::Outgoing;
+use self::requests::Message;
+use self::streams::StreamEntry;
+use crate::error::ConnectionError;
+use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
+use crate::wake::{Signals, Topic, WakeList};
+
+/// A connection as its handles hold it.
+pub(crate) type Conn = Slot<Driver>;
+
+/// At most this much of a stream is read before its header is understood; the rest waits under QUIC's flow control.
+const HEAD_READ: usize = 2048;
+
+/// A message body is read in pieces of about this size, when the application asks for one.
+const BODY_READ: usize = 64 * 1024;
+
+/// What the endpoint's owner settles for each connection.
+#[derive(Debug, Clone)]
+pub(crate) struct DriverConfig {
+    pub(crate) h3: Config,
+    /// From the first packet to the peer's SETTINGS.
+    pub(crate) handshake_timeout: Duration,
+    /// How long a connection without sessions and requests is kept. `None`: until QUIC's idle timeout.
+    pub(crate) unused_timeout: Option<Duration>,
+    /// Up to this many concurrent streams of each direction the limit grows when the peer uses what it has.
+    pub(crate) max_streams: u32,
+    /// Streams of each direction that the limit starts with.
+    pub(crate) initial_streams: u32,
+    /// Received datagrams that a session keeps until the application takes them; the oldest are dropped first.
+    pub(crate) datagram_queue: usize,
+}
+
+pub(crate) struct Driver {
+    side: Side,
+    config: Arc<DriverConfig>,
+    h3: H3,
+    /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
+    own: Vec<StreamId>,
+    /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads.
+    feeds: FxHashMap<StreamId, Feed>,
+    /// Data that QUIC did not take yet.
+    outgoing: FxHashMap<StreamId, Outgoing>,
+    /// WebTransport streams on which a task waits, or that the peer stopped.
+    streams: FxHashMap<StreamId, StreamEntry>,
+    messages: FxHashMap<StreamId, Message>,
+    sessions: FxHashMap<SessionId, SessionEntry>,
+    pub(crate) signals: Arc<Signals>,
+    lost: Option<ConnectionError>,
+    ready: bool,
+    was_idle: bool,
+    incoming: Option<Arc<IncomingQueue>>,
+    me: Weak<Conn>,
+    /// Until the peer's SETTINGS, then while unused.
+    deadline: Option<Instant>,
+    stream_limit: [u32; 2],
+    /// Given back when the connection ends: connection limits count it.
+    permit: Option<Box<dyn Send>>,
+    span: tracing::Span,
+}
+
+/// A stream that HTTP/3 still reads.
+#[derive(Default)]
+struct Feed {
+    /// HTTP/3 wants no more for now.
+    paused: bool,
+    /// Read from QUIC, not yet taken by HTTP/3.
+    held: VecDeque<Bytes>,
+    end: Option<ReadEnd>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        side: Side,
+        config: Arc<DriverConfig>,
+        incoming: Option<Arc<IncomingQueue>>,
+        permit: Option<Box<dyn Send>>,
+        span: tracing::Span,
+        now: Instant,
+    ) -> Self {
+        Self {
+            side,
+            h3: H3::new(side, config.h3.clone()),
+            own: Vec::new(),
+            feeds: FxHashMap::default(),
+            outgoing: FxHashMap::default(),
+            streams: FxHashMap::default(),
+            messages: FxHashMap::default(),
+            sessions: FxHashMap::default(),
+            signals: Arc::default(),
+            lost: None,
+            ready: false,
+            was_idle: false,
+            incoming,
+            me: Weak::new(),
+            deadline: Some(now + config.handshake_timeout),
+            stream_limit: [config.initial_streams; 2],
+            permit,
+            span,
+            config,
+        }
+    }
+
+    /// Tells the connection its own handle, for those that it hands out.
+    pub(crate) fn set_handle(&mut self, me: &Arc<Conn>) {
+        self.me = Arc::downgrade(me);
+    }
+
+    pub(crate) fn lost(&self) -> Option<&ConnectionError> {
+        self.lost.as_ref()
+    }
+
+    pub(crate) fn h3(&self) -> &H3 {
+        &self.h3
+    }
+
+    /// The peer's SETTINGS are here.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.messages.is_empty() && self.sessions.is_empty() && self.h3.is_idle()
+    }
+
+    /// Refuses new requests and sessions (GOAWAY) and asks the open sessions to end.
+    pub(crate) fn go_away(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        let sessions: Vec<SessionId> = self.h3.sessions().collect();
+        self.h3.goaway(now);
+        for session in sessions {
+            // It may have ended meanwhile.
+            let _ = self.h3.drain_session(session);
+        }
+        self.settle(now, quic, wakes);
+    }
+
+    /// Closes the connection and tells everybody.
+    pub(crate) fn close(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        code: Code,
+        reason: &[u8],
+        error: ConnectionError,
+    ) {
+        if self.lost.is_none() {
+            quic.close(now, code, reason);
+            self.lose(error, wakes);
+        }
+    }
+
+    fn start(&mut self, now: Instant, quic: &mut Transport) {
+        // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
+        // CONNECT waits for them.
+        while self.own.len() < 3 {
+            let Some(stream) = quic.open(Dir::Uni) else { return };
+            self.own.push(stream);
+        }
+        self.h3.start(
+            now,
+            OwnStreams {
+                control: self.own[0],
+                qpack_encoder: self.own[1],
+                qpack_decoder: self.own[2],
+            },
+        );
+    }
+
+    fn on_quic_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: QuicEvent) {
+        match event {
+            QuicEvent::Connected => {
+                let transport = PeerTransport {
+                    datagrams: quic.max_datagram_size().is_some(),
+                    reset_stream_at: false,
+                };
+                self.h3.handle_connected(now, transport);
+            }
+            QuicEvent::Lost(reason) => {
+                let error = match reason {
+                    LostReason::Local => return,
+                    reason => reason.into(),
+                };
+                self.lose(error, wakes);
+            }
+            QuicEvent::Opened(dir) => {
+                while let Some(stream) = quic.accept(dir) {
+                    self.feed(now, quic, wakes, stream, Feed::default());
+                }
+                self.grow_stream_limit(quic, dir);
+            }
+            QuicEvent::Readable(stream) => {
+                if let Some(feed) = self.feeds.remove(&stream) {
+                    self.feed(now, quic, wakes, stream, feed);
+                } else if let Some(entry) = self.streams.get_mut(&stream) {
+                    wakes.waker(entry.reader.take());
+                } else if let Some(message) = self.messages.get_mut(&stream) {
+                    wakes.waker(message.reader.take());
+                }
+            }
+            QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
+            QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
+            QuicEvent::Available(dir) => wakes.one(&self.signals, streams::topic(dir)),
+            QuicEvent::Datagram => {
+                while let Some(datagram) = quic.recv_datagram() {
+                    if let Some((session, payload)) = self.h3.handle_datagram(now, datagram) {
+                        self.on_datagram(wakes, session, payload);
+                    }
+                }
+            }
+            QuicEvent::DatagramsUnblocked => wakes.one(&self.signals, Topic::Datagram),
+        }
+    }
+
+    /// The limit follows what the peer uses: a hundred streams cost memory on every idle connection, a thousand only
+    /// where they are wanted.
+    fn grow_stream_limit(&mut self, quic: &mut Transport, dir: Dir) {
+        let limit = &mut self.stream_limit[dir as usize];
+        if *limit < self.config.max_streams && quic.remote_open_streams(dir) * 2 > u64::from(*limit) {
+            *limit = limit.saturating_mul(4).min(self.config.max_streams);
+            quic.set_max_streams(dir, *limit);
+        }
+    }
+
+    fn on_stopped(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId, code: Code) {
+        if self.h3.send_closed(stream) {
+            // "An endpoint that receives a STOP_SENDING frame MUST send a RESET_STREAM frame" (RFC 9000 section 3.5),
+            // with the code copied.
+            quic.reset(stream, code);
+            self.outgoing.remove(&stream);
+            let entry = self.streams.entry(stream).or_default();
+            entry.stopped = Some(code);
+            wakes.waker(entry.writer.take());
+            return;
+        }
+        self.h3.handle_stopped(now, stream, code);
+    }
+
+    /// Reads a stream that HTTP/3 still owns and lets HTTP/3 have it.
+    fn feed(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId, mut feed: Feed) {
+        loop {
+            if feed.paused {
+                // What HTTP/3 took no more of waits in QUIC; only a reset overtakes it.
+                if let Some(code) = quic.received_reset(stream) {
+                    self.h3.handle_reset(now, stream, code);
+                    return;
+                }
+                break;
+            }
+            if feed.held.is_empty() && feed.end.is_none() {
+                let limit = if self.messages.contains_key(&stream) {
+                    BODY_READ
+                } else {
+                    HEAD_READ
+                };
+                match quic.read(stream, limit, &mut feed.held) {
+                    ReadEnd::Closed => return,
+                    ReadEnd::Reset(code) => {
+                        self.h3.handle_reset(now, stream, code);
+                        return;
+                    }
+                    ReadEnd::Finished => feed.end = Some(ReadEnd::Finished),
+                    ReadEnd::Blocked if feed.held.is_empty() => break,
+                    ReadEnd::Blocked | ReadEnd::More => {}
+                }
+            }
+            let chunk = feed.held.pop_front().unwrap_or_default();
+            let fin = feed.end.is_some() && feed.held.is_empty();
+            match self.h3.recv(now, stream, chunk, fin) {
+                Recv::Continue => {}
+                Recv::Pause => feed.paused = true,
+                Recv::WebTransport { session, payload } => {
+                    let rest = std::mem::take(&mut feed.held);
+                    self.on_stream(
+                        wakes,
+                        session,
+                        IncomingStream::new(stream, payload, rest, feed.end.is_some()),
+                    );
+                    return;
+                }
+                // What was read beyond the header waits with it.
+                Recv::Parked => feed.paused = true,
+                Recv::Done => return,
+            }
+            if fin {
+                // HTTP/3 has all of it.
+                return;
+            }
+        }
+        self.feeds.insert(stream, feed);
+    }
+
+    /// Carries out what HTTP/3 wants and hands out what it says.
+    fn settle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        loop {
+            let mut idle = true;
+            while let Some(action) = self.h3.poll_action() {
+                idle = false;
+                self.on_action(now, quic, wakes, action);
+            }
+            while let Some(event) = self.h3.poll_event() {
+                idle = false;
+                self.on_h3_event(now, quic, wakes, event);
+            }
+            if idle {
+                break;
+            }
+        }
+        self.note_idle(now, wakes);
+    }
+
+    fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
+        match action {
+            Action::Write { stream, data, fin } => self.write(quic, stream, data, fin),
+            Action::Reset { stream, code } => {
+                self.outgoing.remove(&stream);
+                quic.reset(stream, code);
+            }
+            Action::StopSending { stream, code } => {
+                self.feeds.remove(&stream);
+                quic.stop(stream, code);
+            }
+            Action::Close { code, reason } => {
+                tracing::debug!(parent: &self.span, %code, reason, "closing the connection");
+                self.close(
+                    now,
+                    quic,
+                    wakes,
+                    code,
+                    reason.as_bytes(),
+                    ConnectionError::Protocol { code, reason },
+                );
+            }
+        }
+    }
+
+    fn on_h3_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: Event) {
+        match event {
+            Event::Ready { dialect, .. } => {
+                tracing::debug!(parent: &self.span, ?dialect, "ready");
+                self.ready = true;
+                self.deadline = None;
+                wakes.all(&self.signals);
+            }
+            Event::Request { stream, head } => {
+                self.messages.insert(stream, Message::default());
+                let Some(conn) = self.me.upgrade() else { return };
+                if let Some(incoming) = &self.incoming {
+                    incoming.push(Incoming::request(conn, stream, *head));
+                }
+            }
+            Event::SessionRequested {
+                session,
+                head,
+                protocols,
+                dialect,
+            } => {
+                let Some(conn) = self.me.upgrade() else { return };
+                self.sessions.insert(session, SessionEntry::default());
+                if let Some(incoming) = &self.incoming {
+                    incoming.push(Incoming::session(conn, session, *head, protocols, dialect));
+                }
+            }
+            Event::Response { stream, head } => self.on_message(wakes, stream, MessageEvent::Response(head)),
+            Event::Data { stream, data } => self.on_message(wakes, stream, MessageEvent::Data(data)),
+            Event::Trailers { stream, trailers } => {
+                self.on_message(wakes, stream, MessageEvent::Trailers(Box::new(trailers)));
+            }
+            Event::Finished { stream } => self.on_message(wakes, stream, MessageEvent::Finished),
+            Event::MessageFailed { stream, code, by_peer } => {
+                self.feeds.remove(&stream);
+                self.on_message(wakes, stream, MessageEvent::Failed(RequestError::reset(code, by_peer)));
+            }
+            Event::SendStopped { stream, code } => self.on_send_stopped(wakes, stream, code),
+            Event::SessionEstablished {
+                session,
+                head,
+                protocol,
+            } => {
+                self.on_established(wakes, session, Established::Accepted { head, protocol });
+            }
+            Event::SessionRejected { session, head, streams } => {
+                self.forget_streams(wakes, &streams);
+                self.on_established(wakes, session, Established::Rejected { head });
+            }
+            Event::Stream {
+                session,
+                stream,
+                payload,
+                fin,
+            } => {
+                let feed = self.feeds.remove(&stream).unwrap_or_default();
+                let fin = fin || feed.end.is_some();
+                self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
+            }
+            Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
+            Event::SessionDraining { session } => self.on_draining(wakes, session),
+            Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::Resume { stream } => {
+                if let Some(mut feed) = self.feeds.remove(&stream) {
+                    feed.paused = false;
+                    self.feed(now, quic, wakes, stream, feed);
+                }
+            }
+            Event::GoAway { .. } => {
+                wakes.all(&self.signals);
+            }
+            // Events that this version of the core does not have.
+            _ => {}
+        }
+    }
+
+    /// The connection is over: whoever waits learns why.
+    fn lose(&mut self, error: ConnectionError, wakes: &mut WakeList) {
+        if self.lost.is_some() {
+            return;
+        }
+        tracing::debug!(parent: &self.span, %error, "connection over");
+        for (_, mut entry) in self.streams.drain() {
+            wakes.waker(entry.reader.take());
+            wakes.waker(entry.writer.take());
+        }
+        for message in self.messages.values_mut() {
+            wakes.waker(message.reader.take());
+            wakes.waker(message.writer.take());
+        }
+        for (_, entry) in self.sessions.drain() {
+            entry.end(error.clone().into(), wakes);
+        }
+        self.feeds.clear();
+        self.outgoing.clear();
+        self.deadline = None;
+        self.permit = None;
+        self.lost = Some(error);
+        wakes.all(&self.signals);
+    }
+
+    /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
+    fn note_idle(&mut self, now: Instant, wakes: &mut WakeList) {
+        if !self.ready || self.lost.is_some() {
+            return;
+        }
+        let idle = self.is_idle();
+        if idle && !self.was_idle {
+            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            wakes.all(&self.signals);
+        } else if !idle {
+            self.deadline = None;
+        }
+        self.was_idle = idle;
+    }
+}
+
+impl Application for Driver {
+    fn process(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) -> bool {
+        if self.lost.is_some() {
+            // quinn-proto's last events have nobody left to tell.
+            while quic.poll_event().is_some() {}
+            return false;
+        }
+        if self.own.len() < 3 {
+            self.start(now, quic);
+        }
+        let mut any = false;
+        while let Some(event) = quic.poll_event() {
+            any = true;
+            self.on_quic_event(now, quic, wakes, event);
+            if self.lost.is_some() {
+                return false;
+            }
+        }
+        if any || self.own.len() == 3 {
+            self.settle(now, quic, wakes);
+        }
+        any
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.lost.is_some() {
+            return None;
+        }
+        match (self.deadline, self.h3.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.deadline = None;
+            let error = if self.ready {
+                ConnectionError::LocallyClosed
+            } else {
+                ConnectionError::HandshakeTimedOut
+            };
+            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+            return;
+        }
+        self.h3.handle_timeout(now);
+        self.settle(now, quic, wakes);
+    }
+
+    fn endpoint_lost(&mut self, wakes: &mut WakeList) {
+        self.lose(ConnectionError::EndpointGone, wakes);
+    }
+}
+
+impl WriteEnd {
+    /// Whether the stream may take more later.
+    fn is_blocked(self) -> bool {
+        self == Self::Blocked
+    }
+}

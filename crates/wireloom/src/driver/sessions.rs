@@ -1,0 +1,293 @@
+//! WebTransport sessions below their handles.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
+use wireloom_proto::{Dir, SessionId, StreamId};
+
+use super::{Driver, IncomingStream, Topic, Transport, WakeList};
+use crate::error::{DatagramError, SessionError};
+use crate::session::SessionState;
+
+/// A session's queues, and the state that its handles share.
+#[derive(Default)]
+pub(crate) struct SessionEntry {
+    /// `None` between the request and the first handle.
+    pub(super) state: Option<Arc<SessionState>>,
+    /// By direction: streams of the peer that nobody accepted yet, bounded by QUIC's stream limits.
+    pub(super) streams: [VecDeque<IncomingStream>; 2],
+    datagrams: VecDeque<Bytes>,
+    answer: Option<Established>,
+}
+
+/// The server's answer to a CONNECT of ours.
+pub(crate) enum Established {
+    Accepted {
+        head: Box<http::Response<()>>,
+        protocol: Option<String>,
+    },
+    Rejected {
+        head: Box<http::Response<()>>,
+    },
+    Failed(SessionError),
+}
+
+impl SessionEntry {
+    pub(super) fn end(self, error: SessionError, wakes: &mut WakeList) {
+        if let Some(state) = self.state {
+            state.set_ended(error);
+            wakes.all(&state.signals);
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn on_datagram(&mut self, wakes: &mut WakeList, session: SessionId, payload: Bytes) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
+        if entry.datagrams.len() >= self.config.datagram_queue {
+            entry.datagrams.pop_front();
+        }
+        entry.datagrams.push_back(payload);
+        if let Some(state) = &entry.state {
+            wakes.one(&state.signals, Topic::Datagram);
+        }
+    }
+
+    pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
+        if let Some(state) = self.sessions.get(&session).and_then(|e| e.state.as_ref()) {
+            state.set_draining();
+            wakes.all(&state.signals);
+        }
+    }
+
+    pub(super) fn on_established(&mut self, wakes: &mut WakeList, session: SessionId, answer: Established) {
+        if let Some(entry) = self.sessions.get_mut(&session) {
+            entry.answer = Some(answer);
+            wakes.all(&self.signals);
+        }
+    }
+
+    pub(super) fn on_session_closed(
+        &mut self,
+        wakes: &mut WakeList,
+        session: SessionId,
+        end: SessionEnd,
+        streams: &[StreamId],
+    ) {
+        let error = match end {
+            SessionEnd::ClosedByPeer { code, reason } => SessionError::Closed { code, reason },
+            SessionEnd::ClosedByUs { code, reason } => SessionError::LocallyClosed { code, reason },
+            SessionEnd::ResetByPeer { code } => SessionError::Reset { code },
+            SessionEnd::PeerMisbehaved { code, reason } => SessionError::PeerMisbehaved { code, reason },
+            other => {
+                tracing::debug!(parent: &self.span, ?other, "session ended");
+                SessionError::LocallyClosed {
+                    code: 0,
+                    reason: String::new(),
+                }
+            }
+        };
+        tracing::debug!(parent: &self.span, %session, %error, "session over");
+        self.forget_streams(wakes, streams);
+        let Some(mut entry) = self.sessions.remove(&session) else {
+            return;
+        };
+        if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
+            // Nobody holds a handle yet: whoever dials learns it from the answer.
+            if entry.answer.is_none() {
+                entry.answer = Some(Established::Failed(error));
+            }
+            self.sessions.insert(session, entry);
+            wakes.all(&self.signals);
+            return;
+        }
+        entry.end(error, wakes);
+    }
+
+    /// HTTP/3 has reset these: whoever waits on them learns it.
+    pub(super) fn forget_streams(&mut self, wakes: &mut WakeList, streams: &[StreamId]) {
+        for stream in streams {
+            self.feeds.remove(stream);
+            self.outgoing.remove(stream);
+            if let Some(mut entry) = self.streams.remove(stream) {
+                wakes.waker(entry.reader.take());
+                wakes.waker(entry.writer.take());
+            }
+        }
+    }
+
+    /// Asks the server for a session.
+    pub(crate) fn connect(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        request: &SessionRequest,
+    ) -> Result<Option<SessionId>, CommandError> {
+        let Some(stream) = quic.open(Dir::Bi) else {
+            return Ok(None);
+        };
+        match self.h3.connect(now, stream, request) {
+            Ok(session) => {
+                self.sessions.insert(session, SessionEntry::default());
+                // From now on HTTP/3 reads the response and the capsules as they come.
+                self.feeds.insert(stream, super::Feed::default());
+                self.settle(now, quic, wakes);
+                Ok(Some(session))
+            }
+            Err(e) => {
+                quic.reset(stream, wireloom_proto::Code::H3_REQUEST_CANCELLED);
+                quic.stop(stream, wireloom_proto::Code::H3_REQUEST_CANCELLED);
+                Err(e)
+            }
+        }
+    }
+
+    /// The server's answer, once.
+    pub(crate) fn take_answer(&mut self, session: SessionId) -> Option<Established> {
+        let answer = self.sessions.get_mut(&session)?.answer.take()?;
+        if !matches!(answer, Established::Accepted { .. }) {
+            self.sessions.remove(&session);
+        }
+        Some(answer)
+    }
+
+    /// Gives a session the state that its handles share. `false` if it is over already.
+    pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
+        match self.sessions.get_mut(&state.id) {
+            Some(entry) => {
+                entry.state = Some(state.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Server: 2xx.
+    pub(crate) fn accept_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        head: &http::Response<()>,
+        protocol: Option<&str>,
+    ) -> Result<(), CommandError> {
+        self.h3.accept_session(now, session, head, protocol)?;
+        self.settle(now, quic, wakes);
+        Ok(())
+    }
+
+    /// Server: any other status.
+    pub(crate) fn reject_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        head: &http::Response<()>,
+        body: Bytes,
+    ) {
+        // Where it is over already there is nobody to tell.
+        if let Err(error) = self.h3.reject_session(session, head, body) {
+            tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected");
+        }
+        self.sessions.remove(&session);
+        self.settle(now, quic, wakes);
+    }
+
+    pub(crate) fn close_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        code: u32,
+        reason: &str,
+    ) {
+        // Where it is over already there is nothing to close.
+        let _ = self.h3.close_session(now, session, code, reason);
+        self.settle(now, quic, wakes);
+    }
+
+    pub(crate) fn close_all_sessions(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        code: u32,
+        reason: &str,
+    ) {
+        let sessions: Vec<SessionId> = self.h3.sessions().collect();
+        for session in sessions {
+            let _ = self.h3.close_session(now, session, code, reason);
+        }
+        self.settle(now, quic, wakes);
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn drain_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) {
+        let _ = self.h3.drain_session(session);
+        self.settle(now, quic, wakes);
+    }
+
+    /// A stream that waits to be accepted, and whether there are more.
+    pub(crate) fn take_stream(&mut self, session: SessionId, dir: Dir) -> Option<(IncomingStream, bool)> {
+        let queue = &mut self.sessions.get_mut(&session)?.streams[dir as usize];
+        let stream = queue.pop_front()?;
+        Some((stream, !queue.is_empty()))
+    }
+
+    /// A datagram that waits to be received, and whether there are more.
+    pub(crate) fn take_datagram(&mut self, session: SessionId) -> Option<(Bytes, bool)> {
+        let queue = &mut self.sessions.get_mut(&session)?.datagrams;
+        let datagram = queue.pop_front()?;
+        Some((datagram, !queue.is_empty()))
+    }
+
+    /// `Ok(false)` if the send buffer is full and `drop_oldest` is not wanted.
+    pub(crate) fn send_datagram(
+        &mut self,
+        quic: &mut Transport,
+        session: &SessionState,
+        payload: &[u8],
+        drop_oldest: bool,
+    ) -> Result<bool, DatagramError> {
+        self.check(session)?;
+        let Ok(prefix) = self.h3.datagram_prefix(session.id) else {
+            return Err(session.end_or_gone().into());
+        };
+        let Some(max) = quic.max_datagram_size() else {
+            return Err(DatagramError::Unsupported);
+        };
+        let max = max.saturating_sub(prefix.len());
+        if payload.len() > max {
+            return Err(DatagramError::TooLarge { max });
+        }
+        let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
+        datagram.extend_from_slice(&prefix);
+        datagram.extend_from_slice(payload);
+        Ok(quic.send_datagram(datagram.freeze(), drop_oldest))
+    }
+
+    /// The largest payload that fits a datagram now.
+    pub(crate) fn max_datagram_size(&self, quic: &mut Transport, session: SessionId) -> Option<usize> {
+        let prefix = self.h3.datagram_prefix(session).ok()?;
+        quic.max_datagram_size().map(|max| max.saturating_sub(prefix.len()))
+    }
+}

@@ -1,0 +1,35 @@
+//! QUIC: the only module that names the QUIC library (quinn-proto for the protocol, quinn-udp for the sockets).
+//!
+//! One [`Endpoint`](endpoint) task owns one UDP socket and drives every connection on it: it receives a batch, routes it,
+//! lets each touched connection's [`Application`] react, then transmits. What sits above QUIC (HTTP/3) is an `Application`
+//! and sees a connection only through [`Transport`], in the vocabulary of `wireloom-proto`.
+
+mod config;
+mod endpoint;
+mod ready;
+mod socket;
+mod timers;
+mod transport;
+
+pub(crate) use config::{QuicConfig, client_config, endpoint_config, server_config};
+pub(crate) use endpoint::{Acceptor, Admission, Endpoint, NoAcceptor};
+pub(crate) use ready::Slot;
+pub use transport::TransportStats;
+pub(crate) use transport::{LostReason, QuicEvent, ReadEnd, Transport, WriteEnd};
+
+use std::time::Instant;
+
+use crate::wake::WakeList;
+
+/// What runs on top of one QUIC connection, under that connection's lock.
+pub(crate) trait Application: Send + 'static {
+    /// Drains [`Transport::poll_event`] and reacts. Called after every QUIC input and every expired timer. Whether there
+    /// was an event.
+    fn process(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) -> bool;
+    /// When `handle_timeout` wants to be called.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// The deadline passed.
+    fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
+    /// The endpoint is gone (its task was dropped with the runtime): nothing will ever happen again.
+    fn endpoint_lost(&mut self, wakes: &mut WakeList);
+}

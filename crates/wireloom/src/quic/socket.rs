@@ -1,0 +1,111 @@
+//! One UDP socket with segmentation offload, receive offload, ECN and packet information.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+
+/// The most that one receive offload batch can hold.
+const RECV_BUFFER: usize = 65_535;
+/// The most that one send call may carry: the UDP length field, less headers. Larger batches fail with EMSGSIZE.
+const MAX_SEND: usize = 65_000;
+
+pub(super) struct Socket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    buffers: Box<[u8]>,
+}
+
+impl Socket {
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        // The kernel's default of 208 KiB holds a few milliseconds at speed; it caps these at its own limit.
+        let reference = socket2::SockRef::from(&socket);
+        let _ = reference.set_recv_buffer_size(4 << 20);
+        let _ = reference.set_send_buffer_size(4 << 20);
+        socket.set_nonblocking(true)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let per_message = if state.gro_segments() > 1 { RECV_BUFFER } else { 2048 };
+        Ok(Self {
+            io: tokio::net::UdpSocket::from_std(socket)?,
+            state,
+            buffers: vec![0; per_message * BATCH_SIZE].into(),
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    pub(super) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// How many datagrams of `mtu` bytes one send may carry.
+    pub(super) fn max_segments(&self, mtu: usize) -> usize {
+        self.state.max_gso_segments().min(MAX_SEND / mtu.max(1)).max(1)
+    }
+
+    /// Receives one batch and hands each message (possibly several datagrams of `meta.stride`) to `sink`.
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sink: impl FnMut(&RecvMeta, &[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let per_message = self.buffers.len() / BATCH_SIZE;
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let mut chunks = self.buffers.chunks_mut(per_message);
+            let mut iovs: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            let received = self.io.try_io(Interest::READABLE, || {
+                self.state.recv(UdpSockRef::from(&self.io), &mut iovs, &mut metas)
+            });
+            match received {
+                Ok(messages) => {
+                    for (meta, iov) in metas.iter().zip(&iovs).take(messages) {
+                        sink(meta, &iov[..meta.len.min(iov.len())]);
+                    }
+                    return Poll::Ready(Ok(messages));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // ICMP errors surface here; an attacker can inject them, so they mean nothing to QUIC.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+                    ) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    /// `Ok(false)` if the socket is full: call [`Self::poll_writable`] and try again.
+    pub(super) fn try_send(&self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> bool {
+        let message = Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|e| EcnCodepoint::from_bits(e as u8)),
+            contents: &contents[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        let sent = self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send(UdpSockRef::from(&self.io), &message)
+        });
+        match sent {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
+            Err(e) => {
+                // Loss as far as QUIC is concerned: an MTU probe that is too big, a route that is gone.
+                tracing::trace!(error = %e, destination = %transmit.destination, "send failed");
+                true
+            }
+        }
+    }
+
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
+    }
+}

@@ -1,0 +1,374 @@
+//! The seam: one QUIC connection in the vocabulary of `wireloom-proto`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto as qp;
+use wireloom_proto::{Code, Dir, Side, StreamId};
+
+pub(crate) struct Transport {
+    pub(super) inner: qp::Connection,
+    pub(super) handle: qp::ConnectionHandle,
+    /// Something was done that QUIC has to tell the peer.
+    pending: bool,
+}
+
+/// What QUIC has to say.
+#[derive(Debug)]
+pub(crate) enum QuicEvent {
+    /// Handshake complete.
+    Connected,
+    /// Nothing more will happen on this connection.
+    Lost(LostReason),
+    /// New streams of the peer may be accepted.
+    Opened(Dir),
+    /// A stream has data, its end or a reset to read.
+    Readable(StreamId),
+    /// A stream that blocked can be written.
+    Writable(StreamId),
+    /// The peer sent STOP_SENDING.
+    Stopped(StreamId, Code),
+    /// Streams may be opened that could not be before.
+    Available(Dir),
+    /// Datagrams arrived.
+    Datagram,
+    /// The datagram send buffer has room again.
+    DatagramsUnblocked,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LostReason {
+    /// CONNECTION_CLOSE from the peer's HTTP/3 layer.
+    ClosedByPeer { code: Code, reason: Bytes },
+    /// CONNECTION_CLOSE from the peer's QUIC layer; TLS alerts are among them.
+    PeerTransport { code: u64, reason: Bytes },
+    /// The peer broke QUIC's rules, or TLS failed here.
+    Transport { code: u64, reason: String },
+    /// A stateless reset: the peer forgot the connection.
+    Reset,
+    /// Nothing came for the idle timeout.
+    TimedOut,
+    /// No common QUIC version.
+    Version,
+    /// We closed it.
+    Local,
+}
+
+/// How far [`Transport::read`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    /// `limit` was reached; there may be more.
+    More,
+    /// Nothing more now; [`QuicEvent::Readable`] follows.
+    Blocked,
+    /// FIN, after everything that was read.
+    Finished,
+    /// RESET_STREAM.
+    Reset(Code),
+    /// Stopped by us, or read to its end before.
+    Closed,
+}
+
+/// Why a stream takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteEnd {
+    /// Flow control or the send window; [`QuicEvent::Writable`] follows.
+    Blocked,
+    /// STOP_SENDING from the peer.
+    Stopped(Code),
+    /// Finished or reset by us.
+    Closed,
+}
+
+/// Counters and estimates of one QUIC connection.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// The current round-trip estimate.
+    pub rtt: Duration,
+    /// The smallest round trip seen.
+    pub min_rtt: Duration,
+    /// UDP payload bytes sent.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets found lost.
+    pub packets_lost: u64,
+    /// UDP datagrams received.
+    pub packets_received: u64,
+    /// The congestion window, in bytes.
+    pub congestion_window: u64,
+    /// The path MTU estimate, in bytes of UDP payload.
+    pub mtu: u16,
+    /// QUIC DATAGRAM frames sent.
+    pub datagrams_sent: u64,
+    /// QUIC DATAGRAM frames received.
+    pub datagrams_received: u64,
+}
+
+fn to_qp(id: StreamId) -> qp::StreamId {
+    let side = match id.initiator() {
+        Side::Client => qp::Side::Client,
+        Side::Server => qp::Side::Server,
+    };
+    qp::StreamId::new(side, dir_to_qp(id.dir()), id.index())
+}
+
+fn from_qp(id: qp::StreamId) -> StreamId {
+    StreamId::from_u64(qp::VarInt::from(id).into_inner())
+}
+
+fn dir_to_qp(dir: Dir) -> qp::Dir {
+    match dir {
+        Dir::Bi => qp::Dir::Bi,
+        Dir::Uni => qp::Dir::Uni,
+    }
+}
+
+fn dir_from_qp(dir: qp::Dir) -> Dir {
+    match dir {
+        qp::Dir::Bi => Dir::Bi,
+        qp::Dir::Uni => Dir::Uni,
+    }
+}
+
+/// HTTP/3 codes are below 2^62 by construction; anything else would be our own error.
+fn code_to_qp(code: Code) -> qp::VarInt {
+    qp::VarInt::from_u64(code.into_u64()).unwrap_or(qp::VarInt::MAX)
+}
+
+fn code_from_qp(code: qp::VarInt) -> Code {
+    Code::new(code.into_inner())
+}
+
+impl Transport {
+    pub(super) fn new(inner: qp::Connection, handle: qp::ConnectionHandle) -> Self {
+        Self {
+            inner,
+            handle,
+            pending: false,
+        }
+    }
+
+    /// Whether there has been something to send since the last call.
+    pub(super) fn take_pending(&mut self) -> bool {
+        std::mem::take(&mut self.pending)
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<QuicEvent> {
+        use qp::{Event, StreamEvent};
+        loop {
+            return Some(match self.inner.poll()? {
+                Event::HandshakeDataReady => continue,
+                Event::Connected => QuicEvent::Connected,
+                Event::ConnectionLost { reason } => QuicEvent::Lost(lost(reason)),
+                Event::DatagramReceived => QuicEvent::Datagram,
+                Event::DatagramsUnblocked => QuicEvent::DatagramsUnblocked,
+                Event::Stream(event) => match event {
+                    StreamEvent::Opened { dir } => QuicEvent::Opened(dir_from_qp(dir)),
+                    StreamEvent::Readable { id } => QuicEvent::Readable(from_qp(id)),
+                    StreamEvent::Writable { id } => QuicEvent::Writable(from_qp(id)),
+                    StreamEvent::Finished { .. } => continue,
+                    StreamEvent::Stopped { id, error_code } => {
+                        QuicEvent::Stopped(from_qp(id), code_from_qp(error_code))
+                    }
+                    StreamEvent::Available { dir } => QuicEvent::Available(dir_from_qp(dir)),
+                },
+            });
+        }
+    }
+
+    /// `None` while the peer's stream limit is reached, or before the handshake told it.
+    pub(crate) fn open(&mut self, dir: Dir) -> Option<StreamId> {
+        self.inner.streams().open(dir_to_qp(dir)).map(from_qp)
+    }
+
+    pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamId> {
+        self.inner.streams().accept(dir_to_qp(dir)).map(from_qp)
+    }
+
+    /// Moves up to about `limit` bytes of chunks into `out`. The flow-control credit goes to the peer with the next packets.
+    pub(crate) fn read(&mut self, id: StreamId, limit: usize, out: &mut VecDeque<Bytes>) -> ReadEnd {
+        let mut stream = self.inner.recv_stream(to_qp(id));
+        let Ok(mut chunks) = stream.read(true) else {
+            return ReadEnd::Closed;
+        };
+        let mut left = limit;
+        let end = loop {
+            if left == 0 {
+                break ReadEnd::More;
+            }
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left -= chunk.bytes.len();
+                    out.push_back(chunk.bytes);
+                }
+                Ok(None) => break ReadEnd::Finished,
+                Err(qp::ReadError::Blocked) => break ReadEnd::Blocked,
+                Err(qp::ReadError::Reset(code)) => break ReadEnd::Reset(code_from_qp(code)),
+            }
+        };
+        self.pending |= chunks.finalize().should_transmit();
+        end
+    }
+
+    /// Takes what it can from the front of `data`. `Ok` once `data` is empty.
+    pub(crate) fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<(), WriteEnd> {
+        self.pending = true;
+        let mut stream = self.inner.send_stream(to_qp(id));
+        while !data.is_empty() {
+            stream.write_chunks(std::slice::from_mut(data)).map_err(write_end)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what it can of `data`; how much that was.
+    pub(crate) fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Result<usize, WriteEnd> {
+        self.pending = true;
+        self.inner.send_stream(to_qp(id)).write(data).map_err(write_end)
+    }
+
+    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), WriteEnd> {
+        self.pending = true;
+        self.inner.send_stream(to_qp(id)).finish().map_err(|e| match e {
+            qp::FinishError::Stopped(code) => WriteEnd::Stopped(code_from_qp(code)),
+            qp::FinishError::ClosedStream => WriteEnd::Closed,
+        })
+    }
+
+    /// A no-op where the send side is over.
+    pub(crate) fn reset(&mut self, id: StreamId, code: Code) {
+        self.pending = true;
+        let _ = self.inner.send_stream(to_qp(id)).reset(code_to_qp(code));
+    }
+
+    /// A no-op where the receive side is over.
+    pub(crate) fn stop(&mut self, id: StreamId, code: Code) {
+        self.pending = true;
+        let _ = self.inner.recv_stream(to_qp(id)).stop(code_to_qp(code));
+    }
+
+    /// The peer's RESET_STREAM, if it came, without reading what came before it.
+    pub(crate) fn received_reset(&mut self, id: StreamId) -> Option<Code> {
+        self.inner
+            .recv_stream(to_qp(id))
+            .received_reset()
+            .ok()
+            .flatten()
+            .map(code_from_qp)
+    }
+
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: i32) {
+        let _ = self.inner.send_stream(to_qp(id)).set_priority(priority);
+    }
+
+    /// `false` if the send buffer is full, which only happens without `drop_oldest`; [`QuicEvent::DatagramsUnblocked`]
+    /// follows. The caller has checked the size.
+    pub(crate) fn send_datagram(&mut self, data: Bytes, drop_oldest: bool) -> bool {
+        self.pending = true;
+        !matches!(
+            self.inner.datagrams().send(data, drop_oldest),
+            Err(qp::SendDatagramError::Blocked(_))
+        )
+    }
+
+    pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.inner.datagrams().recv()
+    }
+
+    /// The largest QUIC datagram that can be sent now; `None` if the peer takes none.
+    pub(crate) fn max_datagram_size(&mut self) -> Option<usize> {
+        self.inner.datagrams().max_size()
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, code: Code, reason: &[u8]) {
+        self.pending = true;
+        self.inner.close(now, code_to_qp(code), Bytes::copy_from_slice(reason));
+    }
+
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// Streams of the peer in direction `dir` that are not over.
+    pub(crate) fn remote_open_streams(&mut self, dir: Dir) -> u64 {
+        self.inner.streams().remote_open_streams(dir_to_qp(dir))
+    }
+
+    pub(crate) fn set_max_streams(&mut self, dir: Dir, count: u32) {
+        self.pending = true;
+        self.inner.set_max_concurrent_streams(dir_to_qp(dir), count.into());
+    }
+
+    pub(crate) fn stats(&self) -> TransportStats {
+        let stats = self.inner.stats();
+        TransportStats {
+            rtt: self.inner.rtt(),
+            min_rtt: self.inner.min_rtt(),
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+            packets_received: stats.udp_rx.datagrams,
+            congestion_window: stats.path.cwnd,
+            mtu: stats.path.current_mtu,
+            datagrams_sent: stats.frame_tx.datagram,
+            datagrams_received: stats.frame_rx.datagram,
+        }
+    }
+
+    /// RFC 5705 / RFC 8446 section 7.5. `false` before the handshake is complete or for an absurd length.
+    pub(crate) fn export_keying_material(&self, out: &mut [u8], label: &[u8], context: &[u8]) -> bool {
+        self.inner
+            .crypto_session()
+            .export_keying_material(out, label, context)
+            .is_ok()
+    }
+
+    /// The peer's transport parameters as they were on the wire, for `probe`.
+    pub(crate) fn peer_transport_parameters(&self) -> Option<Bytes> {
+        let parameters = self.inner.crypto_session().transport_parameters().ok().flatten()?;
+        let mut out = Vec::new();
+        parameters.write(&mut out);
+        Some(out.into())
+    }
+}
+
+fn write_end(error: qp::WriteError) -> WriteEnd {
+    match error {
+        qp::WriteError::Blocked => WriteEnd::Blocked,
+        qp::WriteError::Stopped(code) => WriteEnd::Stopped(code_from_qp(code)),
+        qp::WriteError::ClosedStream => WriteEnd::Closed,
+    }
+}
+
+fn lost(reason: qp::ConnectionError) -> LostReason {
+    use qp::ConnectionError as E;
+    match reason {
+        E::VersionMismatch => LostReason::Version,
+        E::TransportError(e) => LostReason::Transport {
+            code: u64::from(e.code),
+            reason: e.to_string(),
+        },
+        E::ConnectionClosed(c) => LostReason::PeerTransport {
+            code: u64::from(c.error_code),
+            reason: c.reason,
+        },
+        E::ApplicationClosed(c) => LostReason::ClosedByPeer {
+            code: code_from_qp(c.error_code),
+            reason: c.reason,
+        },
+        E::Reset => LostReason::Reset,
+        E::TimedOut => LostReason::TimedOut,
+        E::LocallyClosed => LostReason::Local,
+        E::CidsExhausted => LostReason::Transport {
+            code: 0,
+            reason: "connection ids exhausted".into(),
+        },
+    }
+}

@@ -1,0 +1,168 @@
+//! Sessions for servers without a router.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
+use wireloom_proto::SessionId;
+use wireloom_proto::webtransport::negotiate::Dialect;
+
+use super::admission::Connections;
+use super::dispatch;
+use super::origin::OriginPolicy;
+use crate::driver::{Conn, Incoming, IncomingKind, IncomingQueue};
+use crate::error::{ConnectionError, SessionError};
+use crate::session::Session;
+
+/// A session that a client asks for. Dropping it rejects it with 503.
+#[must_use]
+pub struct SessionRequest {
+    conn: Option<Arc<Conn>>,
+    id: SessionId,
+    head: http::Request<()>,
+    offered: Vec<String>,
+    protocol: Option<String>,
+    headers: HeaderMap,
+    dialect: Dialect,
+    remote: SocketAddr,
+}
+
+pub(super) async fn accept(
+    queue: &IncomingQueue,
+    origins: &OriginPolicy,
+    connections: &Connections,
+) -> Option<SessionRequest> {
+    loop {
+        let mut stop = pin!(connections.stop.notified());
+        stop.as_mut().enable();
+        if connections.is_stopped() {
+            return None;
+        }
+        let Incoming { conn, head, kind } = tokio::select! {
+            incoming = queue.pop() => incoming,
+            () = stop => return None,
+        };
+        match kind {
+            IncomingKind::Request(stream) => dispatch::not_found(conn, stream),
+            IncomingKind::Session { id, .. } if !origins.allows(&head) => {
+                dispatch::reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+            }
+            IncomingKind::Session { id, protocols, dialect } => {
+                let remote = conn.lock().quic.remote_address();
+                return Some(SessionRequest {
+                    conn: Some(conn),
+                    id,
+                    head,
+                    offered: protocols,
+                    protocol: None,
+                    headers: HeaderMap::new(),
+                    dialect,
+                    remote,
+                });
+            }
+        }
+    }
+}
+
+fn status(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+impl SessionRequest {
+    /// `https://authority/path?query`.
+    pub fn uri(&self) -> &Uri {
+        self.head.uri()
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.head.uri().path()
+    }
+
+    /// Host and port as the client named them.
+    pub fn authority(&self) -> &str {
+        self.head.uri().authority().map_or("", |a| a.as_str())
+    }
+
+    /// The web page's origin; programs send none.
+    pub fn origin(&self) -> Option<&str> {
+        self.head.headers().get(http::header::ORIGIN)?.to_str().ok()
+    }
+
+    /// The request's fields.
+    pub fn headers(&self) -> &HeaderMap {
+        self.head.headers()
+    }
+
+    /// What the client offered, most preferred first (WT-Available-Protocols).
+    pub fn offered_protocols(&self) -> &[String] {
+        &self.offered
+    }
+
+    /// Offers subprotocols: the client's first that is among them is agreed on.
+    pub fn protocols<P: AsRef<str>>(mut self, supported: impl IntoIterator<Item = P>) -> Self {
+        let supported: Vec<P> = supported.into_iter().collect();
+        self.protocol = self
+            .offered
+            .iter()
+            .find(|o| supported.iter().any(|s| s.as_ref() == *o))
+            .cloned();
+        self
+    }
+
+    /// Adds a field to the response that accepts the session.
+    pub fn response_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// The draft in which the client speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Where the client is.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Accepts the session with 200.
+    ///
+    /// # Errors
+    /// The client gave up meanwhile.
+    pub async fn accept(mut self) -> Result<Session, SessionError> {
+        let gone = SessionError::Connection(ConnectionError::LocallyClosed);
+        let conn = self.conn.take().ok_or(gone.clone())?;
+        let mut head = status(StatusCode::OK);
+        *head.headers_mut() = std::mem::take(&mut self.headers);
+        dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take()).ok_or(gone)
+    }
+
+    /// Rejects the session with `status`, which must not be 2xx.
+    pub fn reject(mut self, code: StatusCode) {
+        if let Some(conn) = self.conn.take() {
+            dispatch::reject(&conn, self.id, &status(code), Bytes::new());
+        }
+    }
+}
+
+impl Drop for SessionRequest {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            dispatch::reject(&conn, self.id, &status(StatusCode::SERVICE_UNAVAILABLE), Bytes::new());
+        }
+    }
+}
+
+impl std::fmt::Debug for SessionRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionRequest")
+            .field("uri", self.uri())
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! Settings of a server.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body as HttpBody;
+use tower_service::Service;
+use wireloom_proto::webtransport::negotiate::Dialects;
+
+use super::admission::{Connections, ServerAcceptor};
+use super::bind::bind;
+use super::origin::OriginPolicy;
+use super::serve::Serve;
+use super::{BoxError, Server};
+use crate::body::Body;
+use crate::driver::{DriverConfig, IncomingQueue};
+use crate::identity::Identity;
+use crate::limits::ConnectionLimits;
+use crate::quic::{Endpoint, QuicConfig, endpoint_config, server_config};
+use crate::tls;
+
+/// Why a server cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// `bind` was not called, or its argument is no address.
+    #[error("no address to bind: {0}")]
+    Address(String),
+    /// No identity was given.
+    #[error("a server needs an identity")]
+    NoIdentity,
+    /// The address cannot be bound.
+    #[error("cannot bind {address}: {source}")]
+    Bind {
+        /// UDP and TCP of this address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS cannot be set up with the identity.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[source] rustls::Error),
+    /// The socket cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Settings of a [`Server`]. An address and an identity are needed; everything else has a default.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::get};
+/// use wireloom::{Identity, Server};
+///
+/// let app = Router::new().route("/", get(|| async { "hello over HTTP/1.1, 2 and 3" }));
+/// Server::builder()
+///     .bind("[::]:4433")
+///     .identity(Identity::self_signed(["localhost", "127.0.0.1", "::1"])?)
+///     .serve(app)
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use]
+pub struct ServerBuilder {
+    addresses: Vec<Result<Vec<SocketAddr>, String>>,
+    identity: Option<Identity>,
+    origins: OriginPolicy,
+    quic: QuicConfig,
+    driver: DriverConfig,
+    max_connections: usize,
+    max_connections_per_address: usize,
+    retry_above: usize,
+    alt_svc: bool,
+    shutdown_deadline: Duration,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            identity: None,
+            origins: OriginPolicy::default(),
+            quic: QuicConfig::default(),
+            driver: DriverConfig {
+                h3: wireloom_proto::Config::default(),
+                handshake_timeout: Duration::from_secs(10),
+                unused_timeout: Some(Duration::from_secs(30)),
+                max_streams: 1024,
+                initial_streams: 100,
+                datagram_queue: 1024,
+            },
+            max_connections: ConnectionLimits::DEFAULT_TOTAL,
+            max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
+            retry_above: 4096,
+            alt_svc: true,
+            shutdown_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// Binds UDP and TCP of `address`; call it again for each further one. Port 0 finds a free one, the same for every
+    /// address that asks for it. `[::]` takes IPv4 too.
+    pub fn bind(mut self, address: impl ToSocketAddrs) -> Self {
+        self.addresses.push(
+            address
+                .to_socket_addrs()
+                .map(Iterator::collect)
+                .map_err(|e| e.to_string()),
+        );
+        self
+    }
+
+    /// The certificate and key, for TCP and UDP alike.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Lets pages of `origin` (`https://host[:port]`) open sessions; `*` lets all. Without it only pages of the same origin
+    /// may; others get 403. Programs other than browsers send no origin and are not concerned.
+    pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
+        self.origins.allow(origin.as_ref());
+        self
+    }
+
+    /// Asks `check` about origins that are neither the same nor listed.
+    pub fn check_origin(mut self, check: impl Fn(&str, &Request<()>) -> bool + Send + Sync + 'static) -> Self {
+        self.origins.check(Arc::new(check));
+        self
+    }
+
+    /// The WebTransport drafts that are announced. Default all; the newest in common is spoken.
+    pub fn dialects(mut self, dialects: Dialects) -> Self {
+        self.driver.h3.dialects = dialects;
+        self
+    }
+
+    /// How long a handshake may take, TLS and SETTINGS included. Default 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.driver.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a peer may take to complete a stream's or a request's header. Default 10 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.driver.h3.header_timeout = timeout;
+        self
+    }
+
+    /// How long a connection is kept without a word from the peer. Default 30 s; the smaller of both ends' counts.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.quic.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a QUIC connection without sessions and requests is kept. Default 30 s. Chromium never closes them itself.
+    pub fn unused_timeout(mut self, timeout: Duration) -> Self {
+        self.driver.unused_timeout = Some(timeout);
+        self
+    }
+
+    /// How often a quiet connection is kept alive by the server, `None` (the default) never: browsers do it themselves.
+    pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
+        self.quic.keep_alive = interval;
+        self
+    }
+
+    /// Connections, of UDP and TCP together, in all (default 100 000) and of one address, which is a /64 of IPv6
+    /// (default 1 000). The surplus is refused.
+    pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
+        self.max_connections = total;
+        self.max_connections_per_address = per_address;
+        self
+    }
+
+    /// From this many connections on, QUIC clients prove their address before they get a place (Retry, RFC 9000 section
+    /// 8.1.2), which costs them a round trip. Default 4 096; 0 for always.
+    pub fn retry_above(mut self, connections: usize) -> Self {
+        self.retry_above = connections;
+        self
+    }
+
+    /// WebTransport sessions that are open or requested at once on one connection. Default 16. Drafts 13 and later allow
+    /// one without flow control, whatever is set here.
+    pub fn max_sessions_per_connection(mut self, sessions: usize) -> Self {
+        self.driver.h3.max_sessions = sessions;
+        self
+    }
+
+    /// Streams of each direction that a peer may have open at once on one connection. Default 1024: the limit starts at
+    /// 100, which keeps idle connections small, and grows when a peer uses half of it.
+    pub fn max_streams_per_connection(mut self, streams: u32) -> Self {
+        self.driver.max_streams = streams;
+        self
+    }
+
+    /// QUIC flow control: bytes that a peer may send ahead of the application's reading, on one stream (default 2 MiB) and
+    /// on its whole connection (default 16 MiB). Each connection may cost that much memory.
+    pub fn receive_windows(mut self, stream: u32, connection: u32) -> Self {
+        self.quic.stream_window = stream;
+        self.quic.connection_window = connection;
+        self
+    }
+
+    /// Bytes that the application may write ahead of the peer's acknowledgements, per connection. Default 8 MiB.
+    pub fn send_window(mut self, bytes: u64) -> Self {
+        self.quic.send_window = bytes;
+        self
+    }
+
+    /// Received datagrams that a session keeps until they are taken. Default 1024; the oldest are dropped first.
+    pub fn datagram_queue(mut self, datagrams: usize) -> Self {
+        self.driver.datagram_queue = datagrams.max(1);
+        self
+    }
+
+    /// Whether responses over TCP point to HTTP/3 on the same port (Alt-Svc, RFC 7838). Default true.
+    pub fn alt_svc(mut self, announce: bool) -> Self {
+        self.alt_svc = announce;
+        self
+    }
+
+    /// How long a graceful shutdown waits for requests and sessions to end. Default 10 s.
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
+        self.shutdown_deadline = deadline;
+        self
+    }
+
+    /// Binds. From now on clients can connect; their requests wait for [`Server::serve`] or [`Server::accept`].
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn listen(mut self) -> Result<Server, ServeError> {
+        let identity = self.identity.take().ok_or(ServeError::NoIdentity)?;
+        let mut addresses = Vec::new();
+        for list in std::mem::take(&mut self.addresses) {
+            addresses.extend(list.map_err(ServeError::Address)?);
+        }
+        if addresses.is_empty() {
+            return Err(ServeError::Address("call bind".into()));
+        }
+        self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
+        self.driver.initial_streams = self.quic.streams;
+        let tls = tls::quic_server_config(&identity).map_err(ServeError::Tls)?;
+        let tls = server_config(&self.quic, Arc::new(tls))
+            .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
+        let queue = Arc::new(IncomingQueue::default());
+        let connections = Arc::new(Connections::default());
+        let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
+        let driver = Arc::new(self.driver);
+        let endpoint_config = endpoint_config(&self.quic);
+        let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
+        let mut free_port = None;
+        for mut address in addresses {
+            // localhost's two addresses are one server: one URL for both.
+            if let (0, Some(port)) = (address.port(), free_port) {
+                address.set_port(port);
+            }
+            let (udp, listener) = bind(address).map_err(|source| ServeError::Bind { address, source })?;
+            let acceptor = ServerAcceptor {
+                driver: driver.clone(),
+                queue: queue.clone(),
+                connections: connections.clone(),
+                limits: limits.clone(),
+                retry_above: self.retry_above,
+            };
+            let endpoint = Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?;
+            if address.port() == 0 {
+                free_port = Some(endpoint.local_addr().port());
+            }
+            endpoints.push(endpoint);
+            tcp.push(tokio::net::TcpListener::from_std(listener)?);
+        }
+        Ok(Server {
+            endpoints,
+            tcp,
+            queue,
+            connections,
+            limits,
+            identity,
+            origins: Arc::new(self.origins),
+            alt_svc: self.alt_svc,
+            handshake_timeout: driver.handshake_timeout,
+            shutdown_deadline: self.shutdown_deadline,
+        })
+    }
+
+    /// [`listen`](Self::listen) and [`Server::serve`] in one.
+    pub fn serve<S, B>(self, service: S) -> Serve<S>
+    where
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Serve::from_builder(self, service)
+    }
+}

@@ -1,0 +1,234 @@
+//! HTTP/3 requests and session requests, each in a task, through the application's service.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use tower_service::Service;
+use wireloom_proto::webtransport::negotiate::Dialect;
+use wireloom_proto::{SessionId, StreamId};
+
+use super::origin::OriginPolicy;
+use super::upgrade::WebTransportUpgrade;
+use crate::body::{Body, RemoteAddr};
+use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
+use crate::session::{Session, SessionState};
+
+/// The largest body that goes with a rejection; what is longer is cut.
+const MAX_REJECTION_BODY: usize = 16 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a server answers HTTP with, of any framework.
+pub(crate) async fn dispatch<S, B>(incoming: Incoming, mut service: S, origins: Arc<OriginPolicy>)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let Incoming { conn, mut head, kind } = incoming;
+    let remote = conn.lock().quic.remote_address();
+    head.extensions_mut().insert(RemoteAddr(remote));
+    match kind {
+        IncomingKind::Request(stream) => {
+            let is_head = head.method() == Method::HEAD;
+            let body = Body::h3(RequestBody::new(conn.clone(), stream).with_length(head.headers()));
+            let sender = ResponseSender::new(conn, stream);
+            let request = head.map(|()| body);
+            match call(&mut service, request).await {
+                Ok(response) => {
+                    if let Err(error) = respond(&sender, response, is_head).await {
+                        tracing::debug!(%remote, %error, "response cut short");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%remote, %error, "the service failed");
+                    let _ = sender.send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true);
+                }
+            }
+        }
+        IncomingKind::Session { id, protocols, dialect } => {
+            if !origins.allows(&head) {
+                tracing::debug!(%remote, "session from a foreign origin rejected");
+                return reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+            }
+            let upgrade = WebTransportUpgrade::new(protocols, dialect, remote);
+            head.extensions_mut().insert(upgrade.clone());
+            let request = head.map(|()| Body::empty());
+            match call(&mut service, request).await {
+                Ok(response) => decide(conn, id, dialect, response, &upgrade).await,
+                Err(error) => {
+                    tracing::warn!(%remote, %error, "the service failed");
+                    reject(&conn, id, &status(StatusCode::INTERNAL_SERVER_ERROR), Bytes::new());
+                }
+            }
+        }
+    }
+}
+
+async fn call<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, BoxError>
+where
+    S: Service<Request<Body>>,
+    S::Error: Into<BoxError>,
+{
+    std::future::poll_fn(|cx| service.poll_ready(cx).map_err(Into::into)).await?;
+    let response = service.call(request);
+    let mut response = std::pin::pin!(response);
+    std::future::poll_fn(|cx| response.as_mut().poll(cx).map_err(Into::into)).await
+}
+
+/// The next frame, with the body's own error made one that can be sent between threads.
+async fn next_frame<B>(mut body: Pin<&mut B>) -> Option<Result<Frame<Bytes>, BoxError>>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))
+        .await
+        .map(|frame| frame.map_err(Into::into))
+}
+
+fn status(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+async fn respond<B>(sender: &ResponseSender, response: Response<B>, is_head: bool) -> Result<(), RequestError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = response.into_parts();
+    let mut body = std::pin::pin!(body);
+    let mut head = Response::from_parts(parts, ());
+    if !head.headers().contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers_mut().insert(header::DATE, date);
+    }
+    // A known length spares the client from guessing; `http_body` knows it where the service set none.
+    if !head.headers().contains_key(header::CONTENT_LENGTH)
+        && let Some(length) = body.size_hint().exact()
+        && (length > 0 || !is_head)
+        && may_have_length(head.status())
+    {
+        head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    if is_head || body.is_end_stream() {
+        return sender.send_head(&head, true);
+    }
+    sender.send_head(&head, false)?;
+    while let Some(frame) = next_frame(body.as_mut()).await {
+        let frame = frame.map_err(|error| {
+            tracing::warn!(%error, "the response's body failed");
+            RequestError::Body
+        })?;
+        match frame.into_data() {
+            Ok(data) => sender.send_data(data).await?,
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return sender.send_trailers(&trailers);
+                }
+            }
+        }
+    }
+    sender.finish()
+}
+
+/// RFC 9110 section 8.6: no Content-Length with 1xx and 204; 304 would describe another body.
+fn may_have_length(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
+}
+
+/// Accepts or rejects as the handler decided, and runs its session to the end.
+async fn decide<B>(
+    conn: Arc<Conn>,
+    id: SessionId,
+    dialect: Dialect,
+    response: Response<B>,
+    upgrade: &WebTransportUpgrade,
+) where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = response.into_parts();
+    let mut head = Response::from_parts(parts, ());
+    let decision = upgrade.take();
+    if !head.status().is_success() {
+        let body = rejection_body(body).await;
+        return reject(&conn, id, &head, body);
+    }
+    let Some(callback) = decision.callback else {
+        // "If the target resource does not support WebTransport, the server SHOULD reply with status code 405"
+        // (draft-16 section 3.2).
+        return reject(&conn, id, &status(StatusCode::METHOD_NOT_ALLOWED), Bytes::new());
+    };
+    // Lengths and types describe a body that a CONNECT response does not have.
+    head.headers_mut().remove(header::CONTENT_LENGTH);
+    head.headers_mut().remove(header::CONTENT_TYPE);
+    head.headers_mut().extend(decision.headers);
+    if let Some(session) = accept(&conn, id, dialect, &head, decision.protocol) {
+        callback(session).await;
+    }
+}
+
+/// `None` if the session ended while the decision was made.
+pub(super) fn accept(
+    conn: &Arc<Conn>,
+    id: SessionId,
+    dialect: Dialect,
+    head: &Response<()>,
+    protocol: Option<String>,
+) -> Option<Session> {
+    let state = Arc::new(SessionState::new(id));
+    conn.with(|quic, driver, wakes| {
+        if !driver.attach(&state) {
+            return None;
+        }
+        let accepted = driver.accept_session(Instant::now(), quic, wakes, id, head, protocol.as_deref());
+        if let Err(error) = accepted {
+            tracing::debug!(%error, "session could not be accepted");
+            return None;
+        }
+        Some(())
+    })?;
+    Some(Session::new(conn.clone(), state, protocol, dialect, None))
+}
+
+pub(super) fn reject(conn: &Arc<Conn>, id: SessionId, head: &Response<()>, body: Bytes) {
+    conn.with(|quic, driver, wakes| {
+        driver.reject_session(Instant::now(), quic, wakes, id, head, body);
+    });
+}
+
+/// Refuses what a server without a router has no answer for.
+pub(super) fn not_found(conn: Arc<Conn>, stream: StreamId) {
+    // Dropping the body stops the client from sending one.
+    drop(RequestBody::new(conn.clone(), stream));
+    let _ = ResponseSender::new(conn, stream).send_head(&status(StatusCode::NOT_FOUND), true);
+}
+
+async fn rejection_body<B>(body: B) -> Bytes
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut out = Vec::new();
+    while let Some(Ok(frame)) = next_frame(body.as_mut()).await {
+        if let Ok(data) = frame.into_data() {
+            let room = MAX_REJECTION_BODY - out.len();
+            out.extend_from_slice(&data[..data.len().min(room)]);
+            if out.len() == MAX_REJECTION_BODY {
+                break;
+            }
+        }
+    }
+    out.into()
+}

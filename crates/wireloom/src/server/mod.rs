@@ -1,0 +1,214 @@
+//! Serving: UDP and TCP on the same port, one service for HTTP/1.1, HTTP/2, HTTP/3 and WebTransport.
+
+mod accept;
+mod admission;
+mod bind;
+mod builder;
+mod dispatch;
+mod origin;
+mod serve;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body as HttpBody;
+use tower_service::Service;
+
+pub use accept::SessionRequest;
+pub use builder::{ServeError, ServerBuilder};
+pub use serve::Serve;
+#[cfg(feature = "axum")]
+pub use upgrade::NotWebTransport;
+pub use upgrade::WebTransportUpgrade;
+
+use self::admission::Connections;
+use self::origin::OriginPolicy;
+use crate::body::Body;
+use crate::driver::{Driver, IncomingQueue};
+use crate::error::ConnectionError;
+use crate::identity::Identity;
+use crate::limits::ConnectionLimits;
+use crate::quic::Endpoint;
+use crate::wake::Topic;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A bound server: its sockets receive, and it waits to be told what to do with requests, by [`serve`](Self::serve) or
+/// [`accept`](Self::accept).
+///
+/// Dropping it closes every connection.
+pub struct Server {
+    endpoints: Vec<Endpoint<Driver>>,
+    tcp: Vec<tokio::net::TcpListener>,
+    queue: Arc<IncomingQueue>,
+    connections: Arc<Connections>,
+    limits: ConnectionLimits,
+    identity: Identity,
+    origins: Arc<OriginPolicy>,
+    alt_svc: bool,
+    handshake_timeout: Duration,
+    shutdown_deadline: Duration,
+}
+
+/// A count of what a server holds, for monitoring and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// QUIC connections that are not over.
+    pub connections: usize,
+    /// WebTransport sessions that are open or waiting for an answer.
+    pub sessions: usize,
+}
+
+/// Counts what a [`Server`] holds, also after it was given to [`Server::serve`].
+#[derive(Clone)]
+pub struct ServerMonitor(Arc<Connections>);
+
+impl ServerMonitor {
+    /// The counts of this moment.
+    pub fn stats(&self) -> ServerStats {
+        let mut stats = ServerStats::default();
+        for conn in self.0.list() {
+            conn.with(|_, driver, _| {
+                if driver.lost().is_none() {
+                    stats.connections += 1;
+                    stats.sessions += driver.session_count();
+                }
+            });
+        }
+        stats
+    }
+}
+
+impl std::fmt::Debug for ServerMonitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ServerMonitor").field(&self.stats()).finish()
+    }
+}
+
+impl Server {
+    /// A server with the defaults of [`ServerBuilder`].
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The bound addresses, UDP and TCP alike, in the order of the builder's `bind` calls.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.endpoints.iter().map(Endpoint::local_addr).collect()
+    }
+
+    /// A monitor that outlives the server.
+    pub fn monitor(&self) -> ServerMonitor {
+        ServerMonitor(self.connections.clone())
+    }
+
+    /// Serves every request, of HTTP/1.1, HTTP/2 and HTTP/3, with `service`; an axum `Router` fits as it is. WebTransport
+    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions.
+    ///
+    /// Await it to run it. Dropping it closes every connection at once.
+    pub fn serve<S, B>(self, service: S) -> Serve<S>
+    where
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Serve::new(self, service)
+    }
+
+    /// The next WebTransport session that a client asks for, for servers without a router. Requests of foreign origins are
+    /// answered 403, other HTTP/3 requests 404; TCP is not served. `None` once the server is shut down.
+    ///
+    /// Cancel safe.
+    pub async fn accept(&self) -> Option<SessionRequest> {
+        accept::accept(&self.queue, &self.origins, &self.connections).await
+    }
+
+    /// Ends in good order: refuses newcomers, sends GOAWAY and WT_DRAIN_SESSION, waits for requests and sessions to end
+    /// until the deadline, then closes what is left, with `code` and `reason` for sessions.
+    pub async fn shut_down(&self, code: u32, reason: &str) {
+        self.start_draining();
+        let idle = self.connections.wait_idle();
+        if tokio::time::timeout(self.shutdown_deadline, idle).await.is_err() {
+            tracing::debug!("shutdown deadline passed with sessions or requests open");
+        }
+        self.finish(code, reason).await;
+    }
+
+    fn start_draining(&self) {
+        self.connections.stop();
+        for endpoint in &self.endpoints {
+            endpoint.stop_accepting();
+        }
+        for conn in self.connections.list() {
+            conn.with(|quic, driver, wakes| {
+                driver.go_away(Instant::now(), quic, wakes);
+            });
+        }
+    }
+
+    /// Closes sessions, gives the peers a moment to confirm, closes connections, waits until QUIC is done with them.
+    async fn finish(&self, code: u32, reason: &str) {
+        /// QUIC's closing period is three probe timeouts; a dead peer's need not be waited for.
+        const GRACE: Duration = Duration::from_secs(1);
+        for conn in self.connections.list() {
+            conn.with(|quic, driver, wakes| {
+                driver.close_all_sessions(Instant::now(), quic, wakes, code, reason);
+            });
+        }
+        // "the endpoint SHOULD wait until all CONNECT streams have been closed by the peer before sending the
+        // CONNECTION_CLOSE" (draft-16 section 6).
+        let _ = tokio::time::timeout(GRACE, self.connections.wait_idle()).await;
+        for conn in self.connections.list() {
+            conn.with(|quic, driver, wakes| {
+                let code = wireloom_proto::Code::H3_NO_ERROR;
+                driver.close(Instant::now(), quic, wakes, code, b"", ConnectionError::LocallyClosed);
+            });
+        }
+        for endpoint in &self.endpoints {
+            let _ = tokio::time::timeout(GRACE, endpoint.shut_down()).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.connections.stop();
+        for conn in self.connections.list() {
+            conn.with(|quic, driver, wakes| {
+                let code = wireloom_proto::Code::H3_NO_ERROR;
+                driver.close(Instant::now(), quic, wakes, code, b"", ConnectionError::LocallyClosed);
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.local_addrs())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// Resolves when no connection carries a request or a session.
+    async fn wait_idle(&self) {
+        for conn in self.list() {
+            let signals = conn.with(|_, driver, _| driver.signals.clone());
+            loop {
+                let mut changed = std::pin::pin!(signals.notified(Topic::State));
+                changed.as_mut().enable();
+                if conn.with(|_, driver, _| driver.lost().is_some() || driver.is_idle()) {
+                    break;
+                }
+                changed.await;
+            }
+        }
+    }
+}

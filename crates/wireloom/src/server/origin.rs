@@ -1,0 +1,119 @@
+//! Which web pages may open sessions (draft-ietf-webtrans-http3-16 section 3.2).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Uri};
+
+type Check = dyn Fn(&str, &http::Request<()>) -> bool + Send + Sync;
+
+/// "When the request contains the Origin header, the WebTransport server MUST verify the Origin header": same-origin pages
+/// are allowed, others only if they are listed or the callback says so. Programs other than browsers send no origin.
+#[derive(Clone, Default)]
+pub(crate) struct OriginPolicy {
+    any: bool,
+    allowed: Vec<String>,
+    check: Option<Arc<Check>>,
+}
+
+impl OriginPolicy {
+    /// `*` allows every origin.
+    pub(crate) fn allow(&mut self, origin: &str) {
+        if origin == "*" {
+            self.any = true;
+        } else {
+            self.allowed.push(origin.trim_end_matches('/').to_ascii_lowercase());
+        }
+    }
+
+    pub(crate) fn check(&mut self, check: Arc<Check>) {
+        self.check = Some(check);
+    }
+
+    pub(crate) fn allows(&self, request: &http::Request<()>) -> bool {
+        let Some(origin) = origin(request.headers()) else {
+            // Absent, or not text, which no browser sends.
+            return !request.headers().contains_key(http::header::ORIGIN);
+        };
+        self.any
+            || self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            || is_same_origin(origin, request.uri())
+            || self.check.as_ref().is_some_and(|check| check(origin, request))
+    }
+}
+
+fn origin(headers: &HeaderMap) -> Option<&str> {
+    headers.get(http::header::ORIGIN)?.to_str().ok()
+}
+
+/// Scheme, host and port are equal, the port with its default (RFC 6454 section 5).
+fn is_same_origin(origin: &str, target: &Uri) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else {
+        return false;
+    };
+    origin.scheme_str() == Some("https")
+        && matches!((origin.host(), target.host()), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))
+        && origin.port_u16().unwrap_or(443) == target.port_u16().unwrap_or(443)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(origin: Option<&str>) -> http::Request<()> {
+        let mut builder = http::Request::builder()
+            .method("CONNECT")
+            .uri("https://example.com:4433/chat");
+        if let Some(origin) = origin {
+            builder = builder.header("origin", origin);
+        }
+        builder.body(()).expect("a valid request")
+    }
+
+    #[test]
+    fn same_origin_and_programs_pass_others_do_not() {
+        let policy = OriginPolicy::default();
+        assert!(policy.allows(&request(None)));
+        assert!(policy.allows(&request(Some("https://example.com:4433"))));
+        assert!(policy.allows(&request(Some("https://EXAMPLE.com:4433"))));
+        for foreign in [
+            "https://example.com",
+            "http://example.com:4433",
+            "https://evil.test",
+            "null",
+            "file://",
+            "%",
+        ] {
+            assert!(!policy.allows(&request(Some(foreign))), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_default_port_is_a_port() {
+        let request = http::Request::builder()
+            .uri("https://example.com/")
+            .header("origin", "https://example.com:443")
+            .body(())
+            .expect("a valid request");
+        assert!(OriginPolicy::default().allows(&request));
+    }
+
+    #[test]
+    fn listed_origins_and_the_callback_are_asked() {
+        let mut policy = OriginPolicy::default();
+        policy.allow("http://localhost:8080/");
+        policy.check(Arc::new(|origin, _| origin.ends_with(".example.com")));
+        assert!(policy.allows(&request(Some("http://localhost:8080"))));
+        assert!(policy.allows(&request(Some("https://a.example.com"))));
+        assert!(!policy.allows(&request(Some("http://localhost:8081"))));
+        policy.allow("*");
+        assert!(policy.allows(&request(Some("null"))));
+    }
+
+    #[test]
+    fn an_origin_that_is_no_text_is_foreign() {
+        let mut request = request(None);
+        let value = http::HeaderValue::from_bytes(b"\xff").expect("a valid value");
+        request.headers_mut().insert("origin", value);
+        assert!(!OriginPolicy::default().allows(&request));
+    }
+}

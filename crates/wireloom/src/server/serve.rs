@@ -1,0 +1,135 @@
+//! The running server.
+
+use std::future::{Future, IntoFuture};
+use std::pin::{Pin, pin};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body as HttpBody;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower_service::Service;
+
+use super::builder::{ServeError, ServerBuilder};
+use super::dispatch::dispatch;
+use super::{BoxError, Server};
+use crate::body::Body;
+use crate::tcp;
+
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A server about to run: await it. It ends with an error if it cannot start, or well after a graceful shutdown.
+#[must_use = "a server runs only while it is awaited"]
+pub struct Serve<S> {
+    server: Result<Server, Box<ServerBuilder>>,
+    service: S,
+    shutdown: Option<Shutdown>,
+}
+
+impl<S> Serve<S> {
+    pub(super) fn new(server: Server, service: S) -> Self {
+        Self {
+            server: Ok(server),
+            service,
+            shutdown: None,
+        }
+    }
+
+    pub(super) fn from_builder(builder: ServerBuilder, service: S) -> Self {
+        Self {
+            server: Err(Box::new(builder)),
+            service,
+            shutdown: None,
+        }
+    }
+
+    /// Shuts down in good order when `signal` resolves: newcomers are refused, GOAWAY and WT_DRAIN_SESSION are sent, requests
+    /// and sessions may end until the builder's `shutdown_deadline`; what is left is closed with code 0 and a reason.
+    pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<S, B> IntoFuture for Serve<S>
+where
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<(), ServeError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let server = match self.server {
+                Ok(server) => server,
+                Err(builder) => builder.listen().await?,
+            };
+            let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+            run(server, self.service, shutdown).await
+        })
+    }
+}
+
+async fn run<S, B>(mut server: Server, service: S, shutdown: Shutdown) -> Result<(), ServeError>
+where
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (stop, stopped) = watch::channel(false);
+    // Dropped with this future: no task outlives the server.
+    let mut tcp_tasks = JoinSet::new();
+    for listener in std::mem::take(&mut server.tcp) {
+        let mut options = tcp::Options::new()
+            .limits(server.limits.clone())
+            .handshake_timeout(server.handshake_timeout)
+            .shutdown_deadline(server.shutdown_deadline);
+        if server.alt_svc {
+            options = options.http3_port(listener.local_addr()?.port());
+        }
+        let (identity, service) = (server.identity.clone(), service.clone());
+        let mut stopped = stopped.clone();
+        let stop = async move {
+            let _ = stopped.wait_for(|s| *s).await;
+        };
+        tcp_tasks.spawn(async move { tcp::serve(listener, Some(&identity), service, options, stop).await });
+    }
+    let mut requests = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut deadline = None;
+    loop {
+        tokio::select! {
+            incoming = server.queue.pop() => {
+                requests.spawn(dispatch(incoming, service.clone(), server.origins.clone()));
+            }
+            Some(ended) = requests.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    // The task's handles are dropped: its stream or session was reset.
+                    tracing::error!("a request handler panicked");
+                }
+            }
+            () = &mut shutdown, if deadline.is_none() => {
+                let _ = stop.send(true);
+                server.start_draining();
+                deadline = Some(Box::pin(tokio::time::sleep(server.shutdown_deadline)));
+            }
+            () = async { if let Some(d) = &mut deadline { d.await } }, if deadline.is_some() => break,
+            // Biased by the guard only: requests that are still queued are taken first.
+            () = std::future::ready(()), if deadline.is_some() && requests.is_empty() => break,
+        }
+    }
+    server.finish(0, "the server is shutting down").await;
+    requests.shutdown().await;
+    while let Some(ended) = tcp_tasks.join_next().await {
+        if let Ok(result) = ended {
+            result?;
+        }
+    }
+    Ok(())
+}

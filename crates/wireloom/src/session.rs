@@ -1,0 +1,397 @@
+//! A WebTransport session.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use wireloom_proto::webtransport::negotiate::Dialect;
+use wireloom_proto::{Dir, SessionId};
+
+use crate::driver::Conn;
+use crate::error::{ConnectionError, DatagramError, SessionError};
+use crate::quic::TransportStats;
+use crate::stream::{RecvStream, SendStream};
+use crate::wake::{Signals, Topic};
+
+/// What a session's handles and the connection's driver share.
+pub(crate) struct SessionState {
+    pub(crate) id: SessionId,
+    pub(crate) signals: Arc<Signals>,
+    ended: OnceLock<SessionError>,
+    draining: AtomicBool,
+}
+
+impl SessionState {
+    pub(crate) fn new(id: SessionId) -> Self {
+        Self {
+            id,
+            signals: Arc::default(),
+            ended: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn ended(&self) -> Option<&SessionError> {
+        self.ended.get()
+    }
+
+    pub(crate) fn set_ended(&self, error: SessionError) {
+        // The first reason is the reason.
+        let _ = self.ended.set(error);
+    }
+
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// The reason for the end, which HTTP/3 knew before it was told here.
+    pub(crate) fn end_or_gone(&self) -> SessionError {
+        self.ended()
+            .cloned()
+            .unwrap_or(SessionError::Connection(ConnectionError::LocallyClosed))
+    }
+}
+
+/// A WebTransport session: streams and datagrams between this program and one peer.
+///
+/// A cheap handle: clone it and use it from any task. The session is closed, with code 0 and no reason, when the last clone
+/// and the last of its streams are dropped; [`Session::close`] says more. Closing it never closes the connection, which
+/// may carry other sessions and requests.
+///
+/// Every `async` method is cancel safe: dropping its future before it resolves takes nothing and loses nothing.
+///
+/// ```no_run
+/// # async fn f(session: wireloom::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut send, mut recv) = session.open_bi().await?;
+/// send.write_all(b"hello").await?;
+/// send.finish()?;
+/// let answer = recv.read_to_end(64 * 1024).await?;
+/// session.send_datagram(&answer)?;
+/// session.close(0, "done");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Handle>);
+
+/// Closes the session when the last clone is dropped.
+pub(crate) struct Handle {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) state: Arc<SessionState>,
+    protocol: Option<String>,
+    dialect: Dialect,
+    response: Option<http::Response<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.state.ended().is_none() {
+            self.close(0, "");
+        }
+    }
+}
+
+impl Handle {
+    fn close(&self, code: u32, reason: &str) {
+        self.conn.with(|quic, driver, wakes| {
+            driver.close_session(Instant::now(), quic, wakes, self.state.id, code, reason);
+        });
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        conn: Arc<Conn>,
+        state: Arc<SessionState>,
+        protocol: Option<String>,
+        dialect: Dialect,
+        response: Option<http::Response<()>>,
+    ) -> Self {
+        Self(Arc::new(Handle {
+            conn,
+            state,
+            protocol,
+            dialect,
+            response,
+        }))
+    }
+
+    /// Opens a bidirectional stream. The peer sees it at once, before anything is written.
+    ///
+    /// Waits while the peer's limit on open streams is reached.
+    ///
+    /// # Errors
+    /// The session or its connection is over.
+    pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        let id = self.open(Dir::Bi).await?;
+        Ok((SendStream::new(self.0.clone(), id), RecvStream::new(self.0.clone(), id)))
+    }
+
+    /// Opens a unidirectional stream. The peer sees it at once, before anything is written.
+    ///
+    /// Waits while the peer's limit on open streams is reached.
+    ///
+    /// # Errors
+    /// The session or its connection is over.
+    pub async fn open_uni(&self) -> Result<SendStream, SessionError> {
+        let id = self.open(Dir::Uni).await?;
+        Ok(SendStream::new(self.0.clone(), id))
+    }
+
+    async fn open(&self, dir: Dir) -> Result<wireloom_proto::StreamId, SessionError> {
+        let topic = match dir {
+            Dir::Bi => Topic::Bi,
+            Dir::Uni => Topic::Uni,
+        };
+        let Handle { conn, state, .. } = &*self.0;
+        let try_open = || {
+            conn.with(|quic, driver, _| {
+                let opened = driver.open_stream(quic, state, dir).transpose();
+                opened
+            })
+        };
+        if let Some(opened) = try_open() {
+            return opened;
+        }
+        let signals = conn.with(|_, driver, _| driver.signals.clone());
+        loop {
+            let mut room = pin!(signals.notified(topic));
+            let mut ended = pin!(state.signals.notified(Topic::State));
+            room.as_mut().enable();
+            ended.as_mut().enable();
+            if let Some(opened) = try_open() {
+                // There may be room for the next in line too.
+                signals.one(topic);
+                return opened;
+            }
+            tokio::select! {
+                () = room => {}
+                () = ended => {}
+            }
+        }
+    }
+
+    /// The next bidirectional stream that the peer opens.
+    ///
+    /// # Errors
+    /// The session or its connection is over and every stream that came before has been accepted.
+    pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        let (stream, handle) = (self.accept(Dir::Bi).await?, &self.0);
+        Ok((
+            SendStream::new(handle.clone(), stream.id),
+            RecvStream::incoming(handle.clone(), stream),
+        ))
+    }
+
+    /// The next unidirectional stream that the peer opens.
+    ///
+    /// # Errors
+    /// The session or its connection is over and every stream that came before has been accepted.
+    pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
+        let stream = self.accept(Dir::Uni).await?;
+        Ok(RecvStream::incoming(self.0.clone(), stream))
+    }
+
+    async fn accept(&self, dir: Dir) -> Result<crate::driver::IncomingStream, SessionError> {
+        let topic = match dir {
+            Dir::Bi => Topic::Bi,
+            Dir::Uni => Topic::Uni,
+        };
+        self.wait(topic, |driver, id| driver.take_stream(id, dir)).await
+    }
+
+    /// The next datagram. Those that the application does not take in time are dropped, the oldest first
+    /// ([`datagram_queue`](crate::ServerBuilder::datagram_queue)).
+    ///
+    /// # Errors
+    /// The session or its connection is over.
+    pub async fn recv_datagram(&self) -> Result<Bytes, SessionError> {
+        self.wait(Topic::Datagram, |driver, id| driver.take_datagram(id)).await
+    }
+
+    /// Takes one thing from a queue of the session, waiting for it; `take` says whether there is more, for the next waiter.
+    async fn wait<T>(
+        &self,
+        topic: Topic,
+        mut take: impl FnMut(&mut crate::driver::Driver, SessionId) -> Option<(T, bool)>,
+    ) -> Result<T, SessionError> {
+        let Handle { conn, state, .. } = &*self.0;
+        let mut attempt = || -> Option<Result<T, SessionError>> {
+            let taken = take(&mut conn.lock().app, state.id);
+            match taken {
+                Some((thing, more)) => {
+                    if more {
+                        state.signals.one(topic);
+                    }
+                    Some(Ok(thing))
+                }
+                None => state.ended().cloned().map(Err),
+            }
+        };
+        if let Some(result) = attempt() {
+            return result;
+        }
+        loop {
+            let mut notified = pin!(state.signals.notified(topic));
+            notified.as_mut().enable();
+            if let Some(result) = attempt() {
+                return result;
+            }
+            notified.await;
+        }
+    }
+
+    /// Sends a datagram, unreliably and unordered. Returns at once: where datagrams are queued faster than the network takes
+    /// them, the oldest that are still queued on this connection are dropped.
+    ///
+    /// # Errors
+    /// It is larger than [`max_datagram_size`](Self::max_datagram_size), the peer takes no datagrams, or the session is over.
+    pub fn send_datagram(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        self.0
+            .conn
+            .with(|quic, driver, _| driver.send_datagram(quic, &self.0.state, payload, true))
+            .map(drop)
+    }
+
+    /// Sends a datagram, waiting for room instead of dropping older ones.
+    ///
+    /// # Errors
+    /// As [`send_datagram`](Self::send_datagram).
+    pub async fn send_datagram_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        let Handle { conn, state, .. } = &*self.0;
+        let attempt = || conn.with(|quic, driver, _| driver.send_datagram(quic, state, payload, false));
+        if attempt()? {
+            return Ok(());
+        }
+        let signals = conn.with(|_, driver, _| driver.signals.clone());
+        loop {
+            let mut room = pin!(signals.notified(Topic::Datagram));
+            let mut ended = pin!(state.signals.notified(Topic::State));
+            room.as_mut().enable();
+            ended.as_mut().enable();
+            if attempt()? {
+                signals.one(Topic::Datagram);
+                return Ok(());
+            }
+            tokio::select! {
+                () = room => {}
+                () = ended => {}
+            }
+        }
+    }
+
+    /// The largest payload that a datagram can carry now, in bytes; it follows the path's MTU. `None` if the peer takes no
+    /// datagrams or the session is over.
+    pub fn max_datagram_size(&self) -> Option<usize> {
+        self.0
+            .conn
+            .with(|quic, driver, _| driver.max_datagram_size(quic, self.0.state.id))
+    }
+
+    /// Closes the session, with a code and a reason for the peer (WT_CLOSE_SESSION, draft-ietf-webtrans-http3 section 6).
+    ///
+    /// The reason is cut at 1024 bytes, at a character boundary. Open streams are reset. The first close counts; later ones
+    /// do nothing. Returns at once: the peer's confirmation is awaited in the background, as long as the endpoint lives.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.0.close(code, reason);
+    }
+
+    /// Waits until the session is over and says why.
+    pub async fn closed(&self) -> SessionError {
+        let state = &self.0.state;
+        loop {
+            let mut notified = pin!(state.signals.notified(Topic::State));
+            notified.as_mut().enable();
+            if let Some(ended) = state.ended() {
+                return ended.clone();
+            }
+            notified.await;
+        }
+    }
+
+    /// Why the session is over, if it is.
+    pub fn close_reason(&self) -> Option<SessionError> {
+        self.0.state.ended().cloned()
+    }
+
+    /// Asks the peer to end the session soon (WT_DRAIN_SESSION, section 4.7). Everything goes on working.
+    pub fn drain(&self) {
+        self.0.conn.with(|quic, driver, wakes| {
+            driver.drain_session(Instant::now(), quic, wakes, self.0.state.id);
+        });
+    }
+
+    /// Waits until the peer asks that the session be ended soon (WT_DRAIN_SESSION or GOAWAY), or it is over.
+    pub async fn draining(&self) {
+        let state = &self.0.state;
+        loop {
+            let mut notified = pin!(state.signals.notified(Topic::State));
+            notified.as_mut().enable();
+            if state.draining.load(Ordering::Acquire) || state.ended().is_some() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// The subprotocol that was agreed on (WT-Protocol, section 3.3).
+    pub fn protocol(&self) -> Option<&str> {
+        self.0.protocol.as_deref()
+    }
+
+    /// The draft in which the session speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// Client: the server's response, status and fields.
+    pub fn response(&self) -> Option<&http::Response<()>> {
+        self.0.response.as_ref()
+    }
+
+    /// Counters and estimates of the connection under the session.
+    pub fn stats(&self) -> TransportStats {
+        self.0.conn.with(|quic, _, _| quic.stats())
+    }
+
+    /// Keying material bound to this session (section 4.8): a TLS exporter whose context names the session, the label and
+    /// the context. Both ends get the same `N` bytes.
+    ///
+    /// # Errors
+    /// `None` if label or context are longer than 255 bytes, or TLS refuses the length.
+    pub fn export_keying_material<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
+        let mut bound = Vec::with_capacity(10 + label.len() + context.len());
+        bound.extend_from_slice(&self.0.state.id.into_u64().to_be_bytes());
+        bound.push(u8::try_from(label.len()).ok()?);
+        bound.extend_from_slice(label);
+        bound.push(u8::try_from(context.len()).ok()?);
+        bound.extend_from_slice(context);
+        let mut out = [0; N];
+        let done = self
+            .0
+            .conn
+            .with(|quic, _, _| quic.export_keying_material(&mut out, b"EXPORTER-WebTransport", &bound));
+        done.then_some(out)
+    }
+
+    /// Where the peer is now; it changes when the peer migrates.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.0.conn.with(|quic, _, _| quic.remote_address())
+    }
+
+    /// The session's identifier: the number of its CONNECT stream on the connection.
+    pub fn id(&self) -> u64 {
+        self.0.state.id.into_u64()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("ended", &self.0.state.ended())
+            .finish_non_exhaustive()
+    }
+}

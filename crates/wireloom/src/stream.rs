@@ -1,0 +1,344 @@
+//! WebTransport streams.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wireloom_proto::StreamId;
+
+use crate::driver::IncomingStream;
+use crate::error::{ReadError, ReadToEndError, SessionError, WriteError};
+use crate::session::Handle;
+
+/// Taken from QUIC at once, so that a bulk reader takes the lock once per this much.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// The sending half of a stream.
+///
+/// Dropping it before [`finish`](Self::finish) resets the stream with code 0, so that the peer never mistakes a cut
+/// transfer for a complete one. It keeps the session alive.
+///
+/// It also implements [`AsyncWrite`], where shutting down means `finish` and flushing does nothing: QUIC sends what was
+/// written as soon as it may.
+pub struct SendStream {
+    session: Arc<Handle>,
+    id: StreamId,
+    over: bool,
+}
+
+impl SendStream {
+    pub(crate) fn new(session: Arc<Handle>, id: StreamId) -> Self {
+        Self {
+            session,
+            id,
+            over: false,
+        }
+    }
+
+    /// Writes some of `data`, waiting for room, and answers how many bytes were taken.
+    ///
+    /// Cancel safe: if the future is dropped before it resolves, nothing was taken.
+    ///
+    /// # Errors
+    /// The peer stopped the stream, it is finished, or the session is over.
+    pub async fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
+        poll_fn(|cx| self.poll_write_slice(cx, data)).await
+    }
+
+    /// Writes all of `data`.
+    ///
+    /// Not cancel safe: if the future is dropped, an unknown part was written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_all(&mut self, mut data: &[u8]) -> Result<(), WriteError> {
+        while !data.is_empty() {
+            let written = self.write(data).await?;
+            data = &data[written..];
+        }
+        Ok(())
+    }
+
+    /// Writes all of `chunk` without copying it.
+    ///
+    /// Not cancel safe: if the future is dropped, an unknown part was written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_chunk(&mut self, mut chunk: Bytes) -> Result<(), WriteError> {
+        poll_fn(|cx| {
+            if self.over {
+                return Poll::Ready(Err(WriteError::Finished));
+            }
+            let Handle { conn, state, .. } = &*self.session;
+            conn.with(|quic, driver, _| driver.poll_write_chunk(quic, state, self.id, &mut chunk, cx))
+        })
+        .await
+    }
+
+    fn poll_write_slice(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
+        if self.over {
+            return Poll::Ready(Err(WriteError::Finished));
+        }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let Handle { conn, state, .. } = &*self.session;
+        conn.with(|quic, driver, _| driver.poll_write(quic, state, self.id, data, cx))
+    }
+
+    /// Ends the stream: everything that was written will be delivered, then its end. Returns at once.
+    ///
+    /// # Errors
+    /// The peer stopped the stream, it is finished already, or the session is over.
+    pub fn finish(&mut self) -> Result<(), WriteError> {
+        if self.over {
+            return Err(WriteError::Finished);
+        }
+        self.over = true;
+        let Handle { conn, state, .. } = &*self.session;
+        conn.with(|quic, driver, _| {
+            let finished = driver.finish_stream(quic, state, self.id);
+            if finished.is_err() {
+                driver.send_over(self.id);
+            }
+            finished
+        })
+    }
+
+    /// Abandons the stream: the peer sees `code` (RESET_STREAM), and what it has not received yet may be lost. Does
+    /// nothing once the stream is finished or reset.
+    pub fn reset(&mut self, code: u32) {
+        if !self.over {
+            self.over = true;
+            self.session
+                .conn
+                .with(|quic, driver, _| driver.reset_stream(quic, self.id, code));
+        }
+    }
+
+    /// Sets how urgent this stream is among those of its connection: higher first, 0 to begin with.
+    pub fn set_priority(&self, priority: i32) {
+        self.session
+            .conn
+            .with(|quic, _, _| quic.set_priority(self.id, priority));
+    }
+
+    /// Waits until the peer wants no more of the stream, and answers with its code.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The session ended first.
+    pub async fn stopped(&mut self) -> Result<Option<u32>, SessionError> {
+        if self.over {
+            std::future::pending::<()>().await;
+        }
+        let Handle { conn, state, .. } = &*self.session;
+        poll_fn(|cx| conn.with(|_, driver, _| driver.poll_stopped(state, self.id, cx))).await
+    }
+
+    /// The QUIC stream identifier.
+    pub fn id(&self) -> u64 {
+        self.id.into_u64()
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        self.reset(0);
+    }
+}
+
+impl AsyncWrite for SendStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_slice(cx, data).map_err(Into::into)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.finish() {
+            // Shutting down twice is harmless.
+            Ok(()) | Err(WriteError::Finished) => Poll::Ready(Ok(())),
+            Err(e) => Poll::Ready(Err(e.into())),
+        }
+    }
+}
+
+impl std::fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendStream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The receiving half of a stream.
+///
+/// Dropping it before its end asks the peer to stop sending, with code 0. It keeps the session alive.
+///
+/// It also implements [`AsyncRead`].
+pub struct RecvStream {
+    session: Arc<Handle>,
+    id: StreamId,
+    /// What came with the stream's header: the whole of many a short stream.
+    first: Bytes,
+    chunks: VecDeque<Bytes>,
+    end: Option<End>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum End {
+    /// FIN, after what is still buffered.
+    Finished,
+    Failed(ReadError),
+}
+
+impl RecvStream {
+    pub(crate) fn new(session: Arc<Handle>, id: StreamId) -> Self {
+        Self {
+            session,
+            id,
+            first: Bytes::new(),
+            chunks: VecDeque::new(),
+            end: None,
+        }
+    }
+
+    pub(crate) fn incoming(session: Arc<Handle>, stream: IncomingStream) -> Self {
+        let end = stream.finished.then_some(End::Finished);
+        Self {
+            session,
+            id: stream.id,
+            first: stream.first,
+            chunks: stream.rest,
+            end,
+        }
+    }
+
+    /// The first bytes that nobody has read yet; empty at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Bytes, ReadError>> {
+        loop {
+            if !self.first.is_empty() {
+                return Poll::Ready(Ok(&mut self.first));
+            }
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.first = chunk;
+                continue;
+            }
+            match &self.end {
+                Some(End::Finished) => return Poll::Ready(Ok(&mut self.first)),
+                Some(End::Failed(e)) => return Poll::Ready(Err(e.clone())),
+                None => {}
+            }
+            let Handle { conn, state, .. } = &*self.session;
+            let (id, chunks) = (self.id, &mut self.chunks);
+            let read = conn.with(|quic, driver, _| driver.poll_read(quic, state, id, READ_AHEAD, chunks, cx));
+            match ready!(read) {
+                Ok(true) => self.end = Some(End::Finished),
+                Ok(false) => {}
+                Err(e) => self.end = Some(End::Failed(e)),
+            }
+        }
+    }
+
+    /// Reads some bytes into `buffer`. `None` at the end of the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer reset the stream, reading was stopped, or the session is over.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ReadError> {
+        poll_fn(|cx| {
+            let available = ready!(self.poll_fill(cx))?;
+            if available.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            let n = available.len().min(buffer.len());
+            available.copy_to_slice(&mut buffer[..n]);
+            Poll::Ready(Ok(Some(n)))
+        })
+        .await
+    }
+
+    /// The next bytes, as they came, without copying them; at most `limit` of them. `None` at the end of the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_chunk(&mut self, limit: usize) -> Result<Option<Bytes>, ReadError> {
+        poll_fn(|cx| {
+            let available = ready!(self.poll_fill(cx))?;
+            let n = available.len().min(limit);
+            Poll::Ready(Ok((!available.is_empty()).then(|| available.split_to(n))))
+        })
+        .await
+    }
+
+    /// Everything up to the end of the stream.
+    ///
+    /// Not cancel safe: what was read is lost.
+    ///
+    /// # Errors
+    /// The stream holds more than `limit` bytes, or as [`read`](Self::read).
+    pub async fn read_to_end(&mut self, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+        let mut out = Vec::new();
+        while let Some(chunk) = self.read_chunk(usize::MAX).await? {
+            if out.len() + chunk.len() > limit {
+                return Err(ReadToEndError::TooLong);
+            }
+            out.extend_from_slice(&chunk);
+        }
+        Ok(out)
+    }
+
+    /// Asks the peer to send no more, with `code` (STOP_SENDING). What was not read is dropped. Does nothing at the end of
+    /// the stream.
+    pub fn stop(&mut self, code: u32) {
+        if self.end.is_none() {
+            self.end = Some(End::Failed(ReadError::Stopped));
+            self.session
+                .conn
+                .with(|quic, driver, _| driver.stop_stream(quic, self.id, code));
+        }
+        self.first.clear();
+        self.chunks.clear();
+    }
+
+    /// The QUIC stream identifier.
+    pub fn id(&self) -> u64 {
+        self.id.into_u64()
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.stop(0);
+    }
+}
+
+impl AsyncRead for RecvStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let available = ready!(self.poll_fill(cx))?;
+        let n = available.len().min(out.remaining());
+        out.put_slice(&available.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl std::fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecvStream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

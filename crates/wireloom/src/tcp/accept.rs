@@ -1,0 +1,95 @@
+//! Accepting connections through every kind of failure.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure to accept.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// The last delay; zero while accepting works.
+    delay: Duration,
+}
+
+impl Backoff {
+    /// `None`: the failure concerned one connection, which is gone, so that the next can be tried at once. Otherwise the
+    /// process or the machine lacks something (EMFILE, ENFILE, ENOBUFS, ENOMEM): trying again at once would spin, because
+    /// the listener stays readable.
+    fn failed(&mut self, error: &io::Error) -> Option<Duration> {
+        use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | TimedOut
+        ) {
+            return None;
+        }
+        self.delay = (self.delay * 2).clamp(FIRST_DELAY, LONGEST_DELAY);
+        Some(self.delay)
+    }
+
+    fn succeeded(&mut self) {
+        self.delay = Duration::ZERO;
+    }
+}
+
+/// The next connection. Cancel safe: no accepted connection is lost.
+pub(super) async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                backoff.succeeded();
+                return accepted;
+            }
+            Err(error) => {
+                let first = backoff.delay.is_zero();
+                if let Some(delay) = backoff.failed(&error) {
+                    // Once per trouble, not once per attempt.
+                    if first {
+                        tracing::warn!(%error, "cannot accept connections, will keep trying");
+                    }
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Linux: out of file descriptors in the process.
+    const EMFILE: i32 = 24;
+    /// Linux: out of file descriptors in the machine.
+    const ENFILE: i32 = 23;
+
+    #[test]
+    fn a_lack_of_descriptors_backs_off_and_recovers() {
+        let mut backoff = Backoff::default();
+        let delays: Vec<_> = (0..10)
+            .map(|_| backoff.failed(&io::Error::from_raw_os_error(EMFILE)))
+            .collect();
+        assert_eq!(delays[..3], [5, 10, 20].map(|ms| Some(Duration::from_millis(ms))));
+        assert_eq!(delays[9], Some(LONGEST_DELAY));
+        backoff.succeeded();
+        assert_eq!(backoff.failed(&io::Error::from_raw_os_error(ENFILE)), Some(FIRST_DELAY));
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_costs_no_wait() {
+        let mut backoff = Backoff::default();
+        for kind in [
+            ErrorKind::ConnectionAborted,
+            ErrorKind::ConnectionReset,
+            ErrorKind::Interrupted,
+        ] {
+            assert_eq!(backoff.failed(&kind.into()), None);
+        }
+        assert!(backoff.delay.is_zero());
+    }
+}

@@ -1,0 +1,183 @@
+//! One TCP connection from accept to close.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+
+use super::Options;
+use super::service::{Activity, Idle, answer};
+use super::stream::Owned;
+use super::tasks::Spawner;
+use crate::body::Body;
+use crate::limits::ConnectionPermit;
+use crate::tls::ALPN_H2;
+
+/// How often a silent peer is asked whether it is still there, and how long its answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What all connections of a listener have in common.
+pub(super) struct Shared {
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) spawner: Spawner,
+    pub(super) options: Options,
+    /// Becomes true when the shutdown begins.
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+/// Serves one connection. `permit` counts it until its socket is closed, upgraded or not.
+pub(super) async fn run<S, B>(
+    shared: Arc<Shared>,
+    service: S,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+) where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    prepare(&tcp);
+    let Some(tls) = &shared.tls else {
+        return serve(&shared, service, tcp, false, peer, permit).await;
+    };
+    let mut drain = shared.drain.clone();
+    let handshake = tokio::select! {
+        handshake = timeout(shared.options.handshake_timeout, tls.accept(tcp)) => handshake,
+        // Nothing was asked yet that would deserve an answer.
+        () = draining(&mut drain) => return,
+    };
+    match handshake {
+        Ok(Ok(stream)) => {
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+            serve(&shared, service, stream, is_h2, peer, permit).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!("TLS handshake timed out"),
+    }
+}
+
+fn prepare(tcp: &TcpStream) {
+    // Both fail only on a socket that is broken already, which the next read tells.
+    let _ = tcp.set_nodelay(true);
+    let _ = SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE));
+}
+
+async fn draining(drain: &mut watch::Receiver<bool>) {
+    // The sender is dropped together with every connection's task: an error is as good as the signal.
+    let _ = drain.wait_for(|&draining| draining).await;
+}
+
+async fn serve<S, B, T>(shared: &Shared, service: S, io: T, is_h2: bool, peer: SocketAddr, permit: ConnectionPermit)
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let options = &shared.options;
+    let (io, owner) = Owned::new(io);
+    let io = TokioIo::new(io);
+    let activity = Arc::<Activity>::default();
+    let (alt_svc, requests) = (options.alt_svc.clone(), Arc::clone(&activity));
+    let service = service_fn(move |request: Request<Incoming>| {
+        answer(service.clone(), request, peer, alt_svc.clone(), Arc::clone(&requests))
+    });
+    // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
+    // a deadline.
+    let result = if is_h2 {
+        let connection = http2::Builder::new(shared.spawner.clone())
+            .timer(TokioTimer::new())
+            .max_header_list_size(options.max_header_size)
+            .max_concurrent_streams(options.max_concurrent_streams)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .enable_connect_protocol()
+            .serve_connection(io, service);
+        let idle = idle(&activity, options.header_timeout);
+        drive(
+            connection,
+            shared.drain.clone(),
+            idle,
+            http2::Connection::graceful_shutdown,
+        )
+        .await
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            .max_header_size(options.max_header_size as usize)
+            .serve_connection(io, service)
+            .with_upgrades();
+        drive(
+            connection,
+            shared.drain.clone(),
+            std::future::pending(),
+            http1::UpgradeableConnection::graceful_shutdown,
+        )
+        .await
+    };
+    if let Err(error) = result {
+        tracing::debug!(error = &error as &dyn StdError, "connection failed");
+    }
+    // An upgraded connection goes on in the application; it stays counted, and this task stays there to cut it off.
+    owner.closed().await;
+    drop(permit);
+}
+
+/// Polls the connection until it ends, winding it down when the server drains or it has been idle for too long.
+async fn drive<C>(
+    connection: C,
+    mut drain: watch::Receiver<bool>,
+    idle: impl Future<Output = Idle>,
+    graceful_shutdown: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = &mut connection => return result,
+        () = draining(&mut drain) => {}
+        idle = idle => if idle == Idle::Unused {
+            // Perhaps not even its preface has arrived, so that there is nobody to say goodbye to.
+            tracing::debug!("no request arrived in time");
+            return Ok(());
+        },
+    }
+    graceful_shutdown(connection.as_mut());
+    connection.await
+}
+
+/// Completes when no request has been there for `limit`, up to as long again later.
+async fn idle(activity: &Activity, limit: Duration) -> Idle {
+    let mut wait = limit;
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = match activity.idle() {
+            Idle::Busy => limit,
+            Idle::For(duration) if duration < limit => limit - duration,
+            idle => return idle,
+        };
+    }
+}

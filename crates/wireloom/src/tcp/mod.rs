@@ -1,0 +1,102 @@
+//! HTTP/1.1 and HTTP/2 over TCP, with TLS or without, answered by one tower service.
+//!
+//! The same service answers HTTP/3 in a `Server`; this module alone is for what has no QUIC side, such as a page on
+//! plain `http://`. Bodies stream both ways, trailers included. `Expect: 100-continue` is answered when the service
+//! begins to read the body. HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441) reach the service through
+//! [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's `WebSocketUpgrade` looks for it.
+
+mod accept;
+mod connection;
+mod options;
+mod service;
+mod stream;
+mod tasks;
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+use tracing::Instrument as _;
+
+pub use options::Options;
+
+use crate::body::Body;
+use crate::identity::Identity;
+use crate::tls::tcp_server_config;
+use connection::Shared;
+use tasks::Tasks;
+
+/// Serves every connection of `listener` until `shutdown` completes and the connections have ended.
+///
+/// With an identity the connections are TLS 1.2 or 1.3, and ALPN chooses between HTTP/2 and HTTP/1.1; without one they
+/// are plaintext HTTP/1.1. The address of the peer is in the extensions of each request as
+/// [`RemoteAddr`](crate::RemoteAddr). An error of the service breaks the connection (HTTP/1.1) or the stream (HTTP/2) off.
+///
+/// When `shutdown` completes, the listener is closed, idle connections end and requests that have begun are answered.
+/// Whatever still runs after [`Options::shutdown_deadline`], upgraded connections among it, is cut off.
+///
+/// Cancel safe in the sense that nothing goes on without it: dropping the future cuts every connection off at once.
+///
+/// # Errors
+/// Only before anything was accepted, when TLS cannot be configured. Failures of peers are logged at debug level, a
+/// lack of file descriptors or memory at warn level, and neither ends the serving.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    identity: Option<&Identity>,
+    service: S,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let tls = identity.map(tcp_server_config).transpose().map_err(io::Error::other)?;
+    let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+    let tasks = Tasks::default();
+    let (draining, drain) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        tls,
+        spawner: tasks.spawner(),
+        options,
+        drain,
+    });
+    let mut shutdown = pin!(shutdown);
+    let mut backoff = accept::Backoff::default();
+    loop {
+        let (tcp, peer) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept::accept(&listener, &mut backoff) => accepted,
+        };
+        match shared.options.limits.acquire(peer.ip()) {
+            Ok(permit) => {
+                let span = tracing::debug_span!("tcp", %peer);
+                tasks.spawn(connection::run(Arc::clone(&shared), service.clone(), tcp, peer, permit).instrument(span));
+            }
+            Err(refused) => tracing::debug!(%peer, %refused, "connection refused"),
+        }
+    }
+    drop(listener);
+    draining.send_replace(true);
+    if tokio::time::timeout(shared.options.shutdown_deadline, tasks.join())
+        .await
+        .is_err()
+    {
+        tracing::info!("connections are cut off, the deadline of the shutdown has passed");
+        tasks.abort();
+        tasks.join().await;
+    }
+    Ok(())
+}

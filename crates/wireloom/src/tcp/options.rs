@@ -1,0 +1,88 @@
+//! Limits and deadlines of the TCP side.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::limits::ConnectionLimits;
+
+/// Limits and deadlines of [`serve`](super::serve).
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(super) limits: ConnectionLimits,
+    pub(super) handshake_timeout: Duration,
+    pub(super) header_timeout: Duration,
+    pub(super) max_header_size: u32,
+    pub(super) max_concurrent_streams: u32,
+    pub(super) shutdown_deadline: Duration,
+    pub(super) alt_svc: Option<HeaderValue>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: ConnectionLimits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
+            max_header_size: 64 * 1024,
+            max_concurrent_streams: 200,
+            shutdown_deadline: Duration::from_secs(30),
+            alt_svc: None,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Connections at once; a connection over a limit is closed as soon as it is accepted. Give clones of one
+    /// [`ConnectionLimits`] to several listeners to count them together. Default: [`ConnectionLimits::default`].
+    pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long a TLS handshake may take. Default: 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may take for the header of its first request, and then for that of each next one, which
+    /// makes it the longest idle time of a kept connection. On HTTP/2 an idle connection may live up to twice as long.
+    /// Default: 30 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// Bytes that a request's header may have; a larger one is answered with 431. It is held in memory while it is read.
+    /// Default: 65 536.
+    pub fn max_header_size(mut self, bytes: u32) -> Self {
+        self.max_header_size = bytes;
+        self
+    }
+
+    /// Requests at once on one HTTP/2 connection. Default: 200.
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.max_concurrent_streams = streams;
+        self
+    }
+
+    /// How long requests and upgraded connections may go on after the shutdown began. Default: 30 s.
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
+        self.shutdown_deadline = deadline;
+        self
+    }
+
+    /// Tells clients that HTTP/3 is served on this UDP port, for a day (`alt-svc: h3=":443"; ma=86400`, RFC 7838), in
+    /// every response that has no `alt-svc` of its own. Default: no.
+    pub fn http3_port(mut self, port: u16) -> Self {
+        let value = format!("h3=\":{port}\"; ma=86400");
+        self.alt_svc = Some(HeaderValue::try_from(value).expect("digits and punctuation are a header value"));
+        self
+    }
+}

@@ -1,0 +1,101 @@
+//! Between hyper and the application's tower service.
+
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::ALT_SVC;
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::body::{Body, RemoteAddr};
+
+/// Which requests a connection has, to tell an idle one from a busy one.
+#[derive(Debug, Default)]
+pub(super) struct Activity(Mutex<Requests>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    running: usize,
+    /// When the last one ended; `None` before the first one ended.
+    idle_since: Option<Instant>,
+}
+
+/// What a connection has been doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// It has never sent a request.
+    Unused,
+    /// A request is being answered.
+    Busy,
+    /// The last answer ended this long ago.
+    For(Duration),
+}
+
+impl Activity {
+    pub(super) fn idle(&self) -> Idle {
+        self.with(|requests| match requests.idle_since {
+            _ if requests.running > 0 => Idle::Busy,
+            Some(since) => Idle::For(since.elapsed()),
+            None => Idle::Unused,
+        })
+    }
+
+    fn begin(self: &Arc<Self>) -> Running {
+        self.with(|requests| requests.running += 1);
+        Running(Arc::clone(self))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Requests) -> T) -> T {
+        // Nothing that runs under this lock can panic.
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One request, from its header to the end of its answer's body.
+struct Running(Arc<Activity>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.with(|requests| {
+            requests.running -= 1;
+            requests.idle_since = Some(Instant::now());
+        });
+    }
+}
+
+/// Passes one request to the service and adds what every answer has.
+pub(super) async fn answer<S, B>(
+    mut service: S,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    alt_svc: Option<HeaderValue>,
+    activity: Arc<Activity>,
+) -> Result<Response<impl http_body::Body<Data = B::Data, Error = B::Error> + Send + use<S, B>>, S::Error>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body + Send,
+{
+    let running = activity.begin();
+    request.extensions_mut().insert(RemoteAddr(peer));
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    let mut response = service.call(request.map(Body::from)).await?;
+    if let Some(alt_svc) = alt_svc
+        && !response.status().is_informational()
+    {
+        response.headers_mut().entry(ALT_SVC).or_insert(alt_svc);
+    }
+    // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
+    Ok(response.map(|body| {
+        body.map_err(move |error| {
+            let _until_the_body_ends = &running;
+            error
+        })
+    }))
+}

@@ -1,0 +1,96 @@
+//! A byte stream that its connection's task can cut off, even after it was handed to the application by an upgrade.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+/// Keeps a stream open from outside: dropping it makes every use of the stream fail.
+pub(super) struct Owner(oneshot::Sender<Infallible>);
+
+impl Owner {
+    /// Waits until the stream was dropped.
+    pub(super) async fn closed(mut self) {
+        self.0.closed().await;
+    }
+}
+
+/// The stream. After its [`Owner`] is gone, reading and writing fail with `ConnectionAborted`.
+pub(super) struct Owned<T> {
+    io: T,
+    owner: oneshot::Receiver<Infallible>,
+    cut: bool,
+}
+
+impl<T> Owned<T> {
+    pub(super) fn new(io: T) -> (Self, Owner) {
+        let (sender, owner) = oneshot::channel();
+        (Self { io, owner, cut: false }, Owner(sender))
+    }
+
+    /// Pending while the owner lives, and then wakes the task that asked last: whoever waits for data.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.cut {
+            let Err(_gone) = ready!(Pin::new(&mut self.owner).poll(cx));
+            self.cut = true;
+        }
+        Poll::Ready(())
+    }
+
+    fn is_cut(&mut self) -> bool {
+        self.cut |= self.owner.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+        self.cut
+    }
+}
+
+fn aborted() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Owned<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.poll_cut(cx).is_ready() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Owned<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,153 @@
+//! Which servers a client trusts, and the TLS configuration that follows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::verify::{Observed, Pin, Pinned};
+use super::{ALPN_H3, CertificateObserver, provider};
+use crate::identity::CertificateHash;
+
+/// Which servers a client trusts.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum ServerTrust {
+    /// Those that the operating system trusts. The default.
+    #[default]
+    Platform,
+    /// Those whose certificate chain ends at one of these roots; the name must match, too.
+    Roots(RootCertificates),
+    /// Those whose certificate has one of these hashes, under the rules of the W3C `serverCertificateHashes`: valid now,
+    /// for at most 14 days in all, with an ECDSA key on P-256 or P-384. Its names and its issuer do not matter.
+    Hashes(Vec<CertificateHash>),
+    /// Any server at all. Whoever sits on the way can read and change everything: for tests only.
+    Insecure,
+}
+
+/// Root certificates of one's own, to trust instead of those of the operating system. A cheap clone.
+#[derive(Clone)]
+pub struct RootCertificates(Arc<RootCertStore>);
+
+impl RootCertificates {
+    /// Reads every certificate of a PEM text.
+    ///
+    /// # Errors
+    /// [`TrustError::Pem`], [`TrustError::NoRoots`] when there is none, [`TrustError::BadRoot`] when one is unusable.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, TrustError> {
+        let certificates = CertificateDer::pem_slice_iter(pem.as_ref())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| TrustError::Pem(error.to_string()))?;
+        Self::new(certificates)
+    }
+
+    /// Takes certificates in DER.
+    ///
+    /// # Errors
+    /// [`TrustError::NoRoots`] when there is none, [`TrustError::BadRoot`] when one is unusable.
+    pub fn from_der<D: Into<Vec<u8>>>(certificates: impl IntoIterator<Item = D>) -> Result<Self, TrustError> {
+        Self::new(certificates.into_iter().map(|der| CertificateDer::from(der.into())))
+    }
+
+    fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots
+                .add(certificate)
+                .map_err(|error| TrustError::BadRoot(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            Err(TrustError::NoRoots)
+        } else {
+            Ok(Self(Arc::new(roots)))
+        }
+    }
+}
+
+impl fmt::Debug for RootCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootCertificates")
+            .field("count", &self.0.len())
+            .finish()
+    }
+}
+
+/// Why a client cannot tell whom to trust: a fault of its configuration or of the machine, never of a server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The operating system's root certificates cannot be used, or there are none.
+    #[error("cannot use the root certificates of the operating system")]
+    Platform(#[source] rustls::Error),
+    /// The PEM text is damaged.
+    #[error("damaged PEM: {0}")]
+    Pem(String),
+    /// Not one root certificate was given.
+    #[error("no root certificate was given")]
+    NoRoots,
+    /// One of the root certificates is unusable.
+    #[error("unusable root certificate: {0}")]
+    BadRoot(String),
+    /// An empty list of hashes would refuse every server.
+    #[error("no certificate hash was given")]
+    NoHashes,
+    /// The TLS library refused the configuration. Not expected to happen.
+    #[error("cannot configure TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The client's TLS for QUIC, from which each connection gets its configuration.
+#[derive(Debug)]
+pub(crate) struct ClientTls {
+    config: ClientConfig,
+    verifier: Arc<dyn ServerCertVerifier>,
+}
+
+impl ClientTls {
+    /// TLS 1.3 only (RFC 9001, section 4.2), asking for HTTP/3. Reads the operating system's roots when it must, which
+    /// blocks for some milliseconds.
+    pub(crate) fn new(trust: &ServerTrust) -> Result<Self, TrustError> {
+        let verifier = verifier(trust)?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        Ok(Self { config, verifier })
+    }
+
+    /// A configuration for one connection, and where to read afterwards which certificate it saw and why it refused it.
+    ///
+    /// Such a connection does not resume an earlier one: a resumed one is shown no certificate.
+    pub(crate) fn observed(&self) -> (ClientConfig, Arc<CertificateObserver>) {
+        let observer = Arc::<CertificateObserver>::default();
+        let mut config = self.config.clone();
+        let verifier = Observed {
+            inner: Arc::clone(&self.verifier),
+            observer: Arc::clone(&observer),
+        };
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        config.resumption = rustls::client::Resumption::disabled();
+        (config, observer)
+    }
+}
+
+fn verifier(trust: &ServerTrust) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+    Ok(match trust {
+        ServerTrust::Platform => {
+            Arc::new(rustls_platform_verifier::Verifier::new(provider()).map_err(TrustError::Platform)?)
+        }
+        ServerTrust::Roots(roots) => WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.0), provider())
+            .build()
+            .map_err(|error| TrustError::BadRoot(error.to_string()))?,
+        ServerTrust::Hashes(hashes) if hashes.is_empty() => return Err(TrustError::NoHashes),
+        ServerTrust::Hashes(hashes) => Arc::new(Pinned::new(Pin::Hashes(hashes.clone()))),
+        ServerTrust::Insecure => Arc::new(Pinned::new(Pin::Anything)),
+    })
+}

@@ -1,0 +1,28 @@
+//! TLS configurations for both ends, made from an [`Identity`](crate::Identity) or a [`ServerTrust`].
+
+mod client;
+mod rejection;
+mod server;
+mod verify;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+pub(crate) use client::ClientTls;
+pub use client::{RootCertificates, ServerTrust, TrustError};
+pub use rejection::CertificateRejection;
+pub(crate) use server::{quic_server_config, tcp_server_config};
+pub(crate) use verify::CertificateObserver;
+
+/// HTTP/3's ALPN name (RFC 9114, section 3.1).
+const ALPN_H3: &[u8] = b"h3";
+/// HTTP/2's ALPN name (RFC 9113, section 3.3).
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+/// HTTP/1.1's ALPN name (RFC 7301, section 6).
+const ALPN_HTTP11: &[u8] = b"http/1.1";
+
+/// Named at every use, so that no process-wide default provider is needed or touched.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

@@ -1,0 +1,57 @@
+//! The server's TLS for TCP and for QUIC.
+
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use super::{ALPN_H2, ALPN_H3, ALPN_HTTP11, provider};
+use crate::identity::Identity;
+
+/// TLS 1.2 and 1.3, offering HTTP/2 before HTTP/1.1.
+///
+/// # Errors
+/// Only when the crypto provider cannot make ticket keys.
+pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
+    server_config(identity, &[&TLS13, &TLS12], &[ALPN_H2, ALPN_HTTP11])
+}
+
+/// TLS 1.3 only, as QUIC demands (RFC 9001, section 4.2), offering HTTP/3. No early data.
+///
+/// # Errors
+/// Only when the crypto provider cannot make ticket keys.
+pub(crate) fn quic_server_config(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
+    server_config(identity, &[&TLS13], &[ALPN_H3])
+}
+
+fn server_config(
+    identity: &Identity,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(identity.resolver());
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    // Tickets that the client keeps: resumption costs no memory here, however many clients there are.
+    config.ticketer = Ticketer::new()?;
+    // Early data can be replayed by whoever recorded it, and no request here is known to be safe for that.
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_transport_offers_its_own_protocols() {
+        let identity = Identity::self_signed(["localhost"]).expect("a valid name");
+        let tcp = tcp_server_config(&identity).expect("a TCP configuration");
+        assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        let quic = std::sync::Arc::new(quic_server_config(&identity).expect("a QUIC configuration"));
+        assert_eq!(quic.alpn_protocols, [b"h3".to_vec()]);
+        assert_eq!(quic.max_early_data_size, 0);
+        rustls::quic::ServerConnection::new(quic, rustls::quic::Version::V1, Vec::new()).expect("usable with QUIC");
+    }
+}

@@ -1,0 +1,277 @@
+//! Ordinary HTTP/3 beside WebTransport, through an axum router, with our own client.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use bytes::Bytes;
+use common::within;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use wireloom::{Client, ConnectError, Connection, Identity, RemoteAddr, Server, ServerMonitor, WebTransportUpgrade};
+
+struct Running {
+    client: Client,
+    url: String,
+    monitor: ServerMonitor,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn run(app: Router) -> Running {
+    let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
+    let hash = identity.certificate_hashes().current;
+    let server = Server::builder()
+        .bind("127.0.0.1:0")
+        .identity(identity)
+        .listen()
+        .await
+        .unwrap();
+    let url = format!("https://{}", server.local_addrs()[0]);
+    let monitor = server.monitor();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        server
+            .serve(app)
+            .with_graceful_shutdown(async {
+                let _ = stopped.await;
+            })
+            .await
+            .unwrap();
+    });
+    let client = Client::builder().server_certificate_hash(hash).build().unwrap();
+    Running {
+        client,
+        url,
+        monitor,
+        stop: Some(stop),
+        task,
+    }
+}
+
+impl Running {
+    async fn dial(&self) -> Connection {
+        within(self.client.dial(&self.url)).await.unwrap()
+    }
+
+    fn request(&self, method: &str, path: &str, body: &'static [u8]) -> http::Request<Bytes> {
+        http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .body(Bytes::from_static(body))
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_router_answers_with_status_fields_and_body() {
+    let app = Router::new().route(
+        "/hello",
+        get(|request: Request| async move {
+            assert_eq!(request.version(), http::Version::HTTP_3);
+            assert!(request.extensions().get::<RemoteAddr>().is_some());
+            ([("x-a", "b")], "hello")
+        }),
+    );
+    let run = run(app).await;
+    let connection = run.dial().await;
+    let response = within(connection.request_whole(run.request("GET", "/hello", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["x-a"], "b");
+    assert_eq!(response.headers()["content-length"], "5");
+    assert!(response.headers().contains_key("date"));
+    assert_eq!(response.body(), "hello");
+    let response = within(connection.request_whole(run.request("GET", "/nowhere", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let response = within(connection.request_whole(run.request("HEAD", "/hello", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status(), response.headers()["content-length"].as_bytes()),
+        (StatusCode::OK, &b"5"[..])
+    );
+    assert!(response.body().is_empty());
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_and_end_with_trailers() {
+    let app = Router::new().route(
+        "/double",
+        post(|request: Request| async move {
+            let mut body = request.into_body().into_data_stream();
+            let (tx, rx) = tokio::sync::mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
+            tokio::spawn(async move {
+                let mut n = 0;
+                while let Some(chunk) = body.next().await {
+                    let chunk = chunk.unwrap();
+                    n += chunk.len();
+                    for _ in 0..2 {
+                        tx.send(Ok(http_body::Frame::data(chunk.clone()))).await.unwrap();
+                    }
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("x-received", HeaderValue::from(n));
+                tx.send(Ok(http_body::Frame::trailers(trailers))).await.unwrap();
+            });
+            let stream = futures_util::stream::unfold(rx, |mut rx| async { rx.recv().await.map(|f| (f, rx)) });
+            Body::new(http_body_util::StreamBody::new(stream))
+        }),
+    );
+    let run = run(app).await;
+    let connection = run.dial().await;
+    let sent: &'static [u8] = vec![7u8; 3 << 20].leak();
+    let mut response = within(connection.request(run.request("POST", "/double", sent)))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let (mut received, mut trailers) = (0, None);
+    while let Some(frame) = within(response.body_mut().frame()).await {
+        match frame.unwrap().into_data() {
+            Ok(data) => received += data.len(),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    assert_eq!(received, 6 << 20);
+    assert_eq!(trailers.unwrap()["x-received"], (3 << 20).to_string().as_str());
+}
+
+#[tokio::test]
+async fn sessions_and_requests_share_a_connection() {
+    let app = Router::new().route("/hello", get(|| async { "hello" })).route(
+        "/live",
+        any(|wt: WebTransportUpgrade| async move {
+            wt.protocols(["v2", "v1"])
+                .response_header(http::HeaderName::from_static("x-live"), HeaderValue::from_static("yes"))
+                .on_upgrade(|session| async move {
+                    while let Ok(datagram) = session.recv_datagram().await {
+                        session.send_datagram(&datagram).unwrap();
+                    }
+                })
+        }),
+    );
+    let run = run(app).await;
+    let connection = run.dial().await;
+    let authority = run.url.trim_start_matches("https://");
+    let mut request = wireloom::proto::connection::SessionRequest::new(authority, "/live");
+    request.protocols = vec!["v1".into(), "v3".into()];
+    let session = within(connection.open(request)).await.unwrap();
+    assert_eq!(session.protocol(), Some("v1"));
+    assert_eq!(session.response().unwrap().headers()["x-live"], "yes");
+    session.send_datagram(b"x").unwrap();
+    let response = within(connection.request_whole(run.request("GET", "/hello", b""), 100))
+        .await
+        .unwrap();
+    assert_eq!(response.body(), "hello");
+    assert_eq!(within(session.recv_datagram()).await.unwrap(), "x");
+    session.close(0, "");
+    let response = within(connection.request_whole(run.request("GET", "/hello", b""), 100))
+        .await
+        .unwrap();
+    assert_eq!(
+        response.body(),
+        "hello",
+        "closing a session never closes its connection"
+    );
+}
+
+#[tokio::test]
+async fn a_handler_rejects_with_any_status_and_plain_routes_are_no_sessions() {
+    let app = Router::new()
+        .route(
+            "/teapot",
+            any(|wt: WebTransportUpgrade| async move { wt.reject(StatusCode::IM_A_TEAPOT) }),
+        )
+        .route("/plain", any(|| async { "not a session" }))
+        .route("/get", get(|| async { "not a session" }))
+        .route(
+            "/live",
+            any(|wt: WebTransportUpgrade| async move { wt.on_upgrade(|_| async {}) }),
+        );
+    let run = run(app).await;
+    for (path, status) in [("/teapot", 418), ("/plain", 405), ("/get", 405), ("/missing", 404)] {
+        let result = within(run.client.connect(&format!("{}{path}", run.url))).await;
+        match result {
+            Err(ConnectError::Rejected(response)) => assert_eq!(response.status(), status, "{path}"),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    let connection = run.dial().await;
+    let response = within(connection.request_whole(run.request("GET", "/live", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_panicking_handler_costs_only_its_own_request() {
+    async fn panics() -> Response {
+        panic!("on purpose")
+    }
+    let app = Router::new()
+        .route("/panic", get(panics))
+        .route("/hello", get(|| async { "hello" }));
+    let run = run(app).await;
+    let connection = run.dial().await;
+    assert!(
+        within(connection.request_whole(run.request("GET", "/panic", b""), 100))
+            .await
+            .is_err()
+    );
+    let response = within(connection.request_whole(run.request("GET", "/hello", b""), 100))
+        .await
+        .unwrap();
+    assert_eq!(response.body(), "hello");
+}
+
+#[tokio::test]
+async fn graceful_shutdown_lets_requests_and_sessions_end() {
+    let (started, has_started) = oneshot::channel::<()>();
+    let (go_on, may_go_on) = oneshot::channel::<()>();
+    let gate = std::sync::Arc::new(std::sync::Mutex::new(Some((started, may_go_on))));
+    let app = Router::new()
+        .route(
+            "/slow",
+            get(move || async move {
+                let (started, may_go_on) = gate.lock().unwrap().take().unwrap();
+                started.send(()).unwrap();
+                may_go_on.await.unwrap();
+                "done".into_response()
+            }),
+        )
+        .route(
+            "/live",
+            any(|wt: WebTransportUpgrade| async move {
+                wt.on_upgrade(|session| async move {
+                    session.closed().await;
+                })
+            }),
+        );
+    let mut run = run(app).await;
+    let session = within(run.client.connect(&format!("{}/live", run.url))).await.unwrap();
+    let connection = run.dial().await;
+    let slow = connection.request_whole(run.request("GET", "/slow", b""), 100);
+    let stop = run.stop.take().unwrap();
+    let rest = async {
+        has_started.await.unwrap();
+        stop.send(()).unwrap();
+        session.draining().await;
+        session.send_datagram(b"still works").unwrap();
+        go_on.send(()).unwrap();
+        session.close(0, "");
+    };
+    let (response, ()) = within(async { tokio::join!(slow, rest) }).await;
+    assert_eq!(response.unwrap().body(), "done");
+    within(run.task).await.unwrap();
+    assert_eq!(run.monitor.stats().connections, 0);
+    assert!(run.client.connect(&run.url).await.is_err());
+}

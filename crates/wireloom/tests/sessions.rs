@@ -1,0 +1,345 @@
+//! Sessions, streams and datagrams between our own ends, over real QUIC on loopback.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{fixture, fixture_with, within};
+use http::{HeaderName, HeaderValue, StatusCode};
+use wireloom::{ConnectError, ReadError, ReadToEndError, SessionError, WriteError};
+
+#[tokio::test]
+async fn a_bidirectional_stream_carries_bytes_both_ways_and_ends() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let (mut send, mut recv) = within(client.open_bi()).await.unwrap();
+    send.write_all(b"ping").await.unwrap();
+    send.finish().unwrap();
+    let (mut s_send, mut s_recv) = within(server.accept_bi()).await.unwrap();
+    assert_eq!(within(s_recv.read_to_end(100)).await.unwrap(), b"ping");
+    s_send.write_chunk(Bytes::from_static(b"pong")).await.unwrap();
+    s_send.finish().unwrap();
+    assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"pong");
+}
+
+#[tokio::test]
+async fn the_peer_sees_a_stream_before_anything_is_written() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let (_send, mut recv) = within(client.open_bi()).await.unwrap();
+    let (mut s_send, _s_recv) = within(server.accept_bi()).await.unwrap();
+    s_send.write_all(b"server first").await.unwrap();
+    s_send.finish().unwrap();
+    assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"server first");
+}
+
+#[tokio::test]
+async fn the_server_opens_streams_too() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let mut uni = within(server.open_uni()).await.unwrap();
+    uni.write_all(b"uni").await.unwrap();
+    uni.finish().unwrap();
+    assert_eq!(
+        within(client.accept_uni())
+            .await
+            .unwrap()
+            .read_to_end(100)
+            .await
+            .unwrap(),
+        b"uni"
+    );
+    let (mut send, mut recv) = within(server.open_bi()).await.unwrap();
+    send.finish().unwrap();
+    let (mut c_send, mut c_recv) = within(client.accept_bi()).await.unwrap();
+    assert_eq!(within(c_recv.read_to_end(100)).await.unwrap(), b"");
+    c_send.write_all(b"bi").await.unwrap();
+    c_send.finish().unwrap();
+    assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"bi");
+}
+
+#[tokio::test]
+async fn datagrams_go_both_ways_and_have_a_size() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    client.send_datagram(b"ping").unwrap();
+    assert_eq!(within(server.recv_datagram()).await.unwrap(), "ping");
+    server.send_datagram_wait(b"pong").await.unwrap();
+    assert_eq!(within(client.recv_datagram()).await.unwrap(), "pong");
+    let max = client.max_datagram_size().unwrap();
+    assert!(max >= 1100, "{max}");
+    assert!(client.send_datagram(&vec![0; max + 1000]).is_err());
+}
+
+#[tokio::test]
+async fn twenty_mebibytes_arrive_intact() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let data: Vec<u8> = (0..20 << 20)
+        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let echo = async {
+        let (mut send, mut recv) = server.accept_bi().await.unwrap();
+        while let Some(chunk) = recv.read_chunk(usize::MAX).await.unwrap() {
+            send.write_chunk(chunk).await.unwrap();
+        }
+        send.finish().unwrap();
+    };
+    let (mut send, mut recv) = within(client.open_bi()).await.unwrap();
+    let write = async {
+        send.write_all(&data).await.unwrap();
+        send.finish().unwrap();
+    };
+    let (.., got) = within(async { tokio::join!(echo, write, recv.read_to_end(data.len())) }).await;
+    assert!(got.unwrap() == data);
+}
+
+#[tokio::test]
+async fn two_thousand_streams_pass_the_limit_of_a_hundred() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let serve = async {
+        for _ in 0..2000 {
+            let (mut send, mut recv) = server.accept_bi().await.unwrap();
+            tokio::spawn(async move {
+                let got = recv.read_to_end(100).await.unwrap();
+                send.write_all(&got).await.unwrap();
+                send.finish().unwrap();
+            });
+        }
+    };
+    let ask = async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in 0..2000u32 {
+            let client = client.clone();
+            tasks.spawn(async move {
+                let (mut send, mut recv) = client.open_bi().await.unwrap();
+                send.write_all(&i.to_be_bytes()).await.unwrap();
+                send.finish().unwrap();
+                assert_eq!(recv.read_to_end(100).await.unwrap(), i.to_be_bytes());
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.unwrap();
+        }
+    };
+    within(async { tokio::join!(serve, ask) }).await;
+}
+
+#[tokio::test]
+async fn reset_and_stop_codes_are_exact() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    for code in [0, 1, 29, 30, 31, 255, 256, 65_536, u32::MAX] {
+        let (mut send, mut recv) = within(client.open_bi()).await.unwrap();
+        let (mut s_send, mut s_recv) = within(server.accept_bi()).await.unwrap();
+        send.reset(code);
+        assert_eq!(within(s_recv.read_chunk(10)).await, Err(ReadError::Reset(Some(code))));
+        recv.stop(code);
+        assert_eq!(within(s_send.stopped()).await, Ok(Some(code)));
+        assert_eq!(s_send.write(b"x").await, Err(WriteError::Stopped(Some(code))));
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_stream_is_reset_and_never_looks_complete() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let mut send = within(client.open_uni()).await.unwrap();
+    send.write_all(b"half a mess").await.unwrap();
+    let mut recv = within(server.accept_uni()).await.unwrap();
+    drop(send);
+    let end = within(recv.read_to_end(100)).await;
+    assert_eq!(end, Err(ReadToEndError::Read(ReadError::Reset(Some(0)))));
+}
+
+#[tokio::test]
+async fn a_dropped_reader_stops_the_writer() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let mut send = within(client.open_uni()).await.unwrap();
+    drop(within(server.accept_uni()).await.unwrap());
+    assert_eq!(within(send.stopped()).await, Ok(Some(0)));
+}
+
+#[tokio::test]
+async fn close_code_and_reason_arrive_both_ways() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let (_send, mut recv) = within(client.open_bi()).await.unwrap();
+    client.close(42, "good bye");
+    assert_eq!(
+        within(server.closed()).await,
+        SessionError::Closed {
+            code: 42,
+            reason: "good bye".into()
+        }
+    );
+    assert_eq!(
+        within(client.closed()).await,
+        SessionError::LocallyClosed {
+            code: 42,
+            reason: "good bye".into()
+        }
+    );
+    assert!(matches!(within(recv.read_chunk(1)).await, Err(ReadError::Session(e)) if e.is_closed()));
+    assert!(within(server.accept_uni()).await.is_err());
+
+    let (server, client) = f.session().await;
+    server.close(u32::MAX, &"ü".repeat(600));
+    let SessionError::Closed { code, reason } = within(client.closed()).await else {
+        panic!("not closed")
+    };
+    assert_eq!((code, reason), (u32::MAX, "ü".repeat(512)));
+}
+
+#[tokio::test]
+async fn close_arrives_even_if_the_client_is_shut_down_right_after() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    client.close(7, "last words");
+    drop(client);
+    within(f.client.shut_down()).await;
+    assert_eq!(
+        within(server.closed()).await,
+        SessionError::Closed {
+            code: 7,
+            reason: "last words".into()
+        }
+    );
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_closes_the_session() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let (send, recv) = within(client.open_bi()).await.unwrap();
+    drop(client);
+    let _ = within(server.accept_bi()).await.unwrap();
+    assert!(server.close_reason().is_none(), "streams keep it open");
+    drop((send, recv));
+    assert_eq!(
+        within(server.closed()).await,
+        SessionError::Closed {
+            code: 0,
+            reason: String::new()
+        }
+    );
+}
+
+#[tokio::test]
+async fn protocols_headers_status_and_request_reach_the_other_end() {
+    let f = fixture().await;
+    let serve = async {
+        let request = f.server.accept().await.unwrap();
+        assert_eq!(request.path(), "/test");
+        assert_eq!(request.uri().query(), Some("x=1"));
+        assert_eq!(request.offered_protocols(), ["b", "a"]);
+        assert_eq!(request.headers()["x-token"], "t");
+        assert_eq!(request.authority(), f.server.local_addrs()[0].to_string());
+        let request = request
+            .protocols(["a", "b", "c"])
+            .response_header(HeaderName::from_static("x-answer"), HeaderValue::from_static("42"));
+        request.accept().await.unwrap()
+    };
+    let connect = f
+        .client
+        .session(&f.url)
+        .protocols(["b", "a"])
+        .header(HeaderName::from_static("x-token"), HeaderValue::from_static("t"))
+        .connect();
+    let (_server, client) = within(async { tokio::join!(serve, connect) }).await;
+    let client = client.unwrap();
+    assert_eq!(client.protocol(), Some("b"));
+    assert_eq!(client.response().unwrap().headers()["x-answer"], "42");
+}
+
+#[tokio::test]
+async fn rejections_carry_their_status_and_redirections_are_not_followed() {
+    let f = fixture().await;
+    for status in [StatusCode::NOT_FOUND, StatusCode::FOUND, StatusCode::TOO_MANY_REQUESTS] {
+        let reject = async { f.server.accept().await.unwrap().reject(status) };
+        let (_, client) = within(async { tokio::join!(reject, f.client.connect(&f.url)) }).await;
+        assert!(matches!(client, Err(ConnectError::Rejected(r)) if r.status() == status));
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_origin_is_refused_and_an_allowed_one_is_not() {
+    let f = fixture_with(|b| b.allow_origin("https://good.test")).await;
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let dial = async {
+        let foreign = f.client.session(&f.url).origin("https://evil.test").connect().await;
+        assert!(matches!(foreign, Err(ConnectError::Rejected(r)) if r.status() == StatusCode::FORBIDDEN));
+        f.client
+            .session(&f.url)
+            .origin("https://good.test")
+            .connect()
+            .await
+            .unwrap()
+    };
+    within(async { tokio::join!(serve, dial) }).await;
+}
+
+#[tokio::test]
+async fn draining_is_a_hint_and_everything_goes_on_working() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    server.drain();
+    within(client.draining()).await;
+    client.send_datagram(b"still here").unwrap();
+    assert_eq!(within(server.recv_datagram()).await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn both_ends_export_the_same_keying_material_bound_to_label_and_context() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let ours: [u8; 32] = client.export_keying_material(b"label", b"context").unwrap();
+    assert_eq!(server.export_keying_material(b"label", b"context"), Some(ours));
+    assert_ne!(server.export_keying_material(b"labelc", b"ontext"), Some(ours));
+    assert!(client.export_keying_material::<32>(&[0; 256], b"").is_none());
+}
+
+#[tokio::test]
+async fn shutting_down_closes_what_is_left_with_code_and_reason() {
+    let f = fixture_with(|b| b.shutdown_deadline(std::time::Duration::from_millis(1))).await;
+    let (_server_session, client) = f.session().await;
+    within(f.server.shut_down(9, "maintenance")).await;
+    assert_eq!(
+        within(client.closed()).await,
+        SessionError::Closed {
+            code: 9,
+            reason: "maintenance".into()
+        }
+    );
+    within(client.draining()).await;
+}
+
+#[tokio::test]
+async fn a_session_survives_a_move_to_another_socket() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let before = server.remote_address();
+    f.client.rebind().unwrap();
+    let (mut send, _recv) = within(client.open_bi()).await.unwrap();
+    send.write_all(b"moved").await.unwrap();
+    let (_s, mut recv) = within(server.accept_bi()).await.unwrap();
+    assert_eq!(within(recv.read_chunk(100)).await.unwrap().unwrap(), "moved");
+    assert_ne!(server.remote_address(), before);
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_sessions_are_over() {
+    let f = fixture().await;
+    for _ in 0..3 {
+        let (server, client) = f.session().await;
+        let _ = within(client.open_bi()).await.unwrap();
+        client.close(0, "");
+        within(server.closed()).await;
+    }
+    assert_eq!(f.server.monitor().stats().sessions, 0);
+    within(f.client.shut_down()).await;
+    within(f.server.shut_down(0, "")).await;
+    assert_eq!(f.server.monitor().stats().connections, 0);
+}
