@@ -99,8 +99,8 @@ pub enum CapsuleError {
 }
 
 impl CapsuleError {
-    /// With what the stream is reset: "the message [is] malformed" (RFC 9297 section 3.3), "the stream MUST be reset with
-    /// code H3_MESSAGE_ERROR" (draft-ietf-webtrans-http3-16 section 6).
+    /// With what the stream is reset: such a capsule is "a malformed or incomplete HTTP message" (RFC 9297 section 3.3), and
+    /// WT_CLOSE_SESSION says the same of itself (draft-ietf-webtrans-http3-16 section 6).
     pub const fn code(self) -> Code {
         Code::H3_MESSAGE_ERROR
     }
@@ -118,8 +118,9 @@ enum State {
 /// Reads capsules from a stream that may be cut anywhere. It buffers at most one payload: 1028 bytes, or [`MAX_DATAGRAM`] for
 /// a DATAGRAM.
 ///
-/// Unknown and reserved types are skipped inside, however long, without buffering: "Endpoints that receive a Capsule with an
-/// unknown Capsule Type MUST silently drop that Capsule and skip over it" (RFC 9297 section 3.2).
+/// Unknown and reserved types are skipped inside, however long, without buffering: "Endpoints
+/// which receive a Capsule with an unknown Capsule Type MUST silently drop that Capsule and skip over it to parse the next
+/// Capsule" (RFC 9297 section 3.2).
 ///
 /// After an error the reader must not be used again.
 #[derive(Debug)]
@@ -190,8 +191,7 @@ impl CapsuleReader {
         }
     }
 
-    /// To be called when the stream ended. An error if that was inside a capsule: "the receiver MUST treat [it] as malformed
-    /// or incomplete" (RFC 9297 section 3.3).
+    /// To be called when the stream ended. An error if "the last capsule on the stream was truncated" (RFC 9297 section 3.3).
     pub const fn finish(&self) -> Result<(), CapsuleError> {
         match self.state {
             State::Type if !self.varint.is_partial() => Ok(()),
@@ -276,9 +276,13 @@ fn complete(ty: u64, mut payload: Bytes) -> Result<Capsule, CapsuleError> {
 
 /// The longest prefix of `reason` that WT_CLOSE_SESSION can carry: at most [`MAX_REASON`] bytes, cut between characters.
 ///
-/// "Senders that truncate an error message [...] MUST ensure that" it remains valid UTF-8 (section 6).
+/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (section 6).
 pub fn clip_reason(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(MAX_REASON)]
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 /// A whole WT_CLOSE_SESSION with the reason as [`clip_reason`] leaves it.

@@ -104,8 +104,8 @@ impl Code {
 
     /// The code that carries a WebTransport application's stream error code.
     ///
-    /// "there are codepoints inside that range of form 0x1f * N + 0x21 that are reserved [...]; those have to be skipped
-    /// when mapping" (draft-ietf-webtrans-http3-16 section 4.4).
+    /// Codes of the form 0x1f * N + 0x21 lie in the range too; "those have to be skipped when mapping the error codes"
+    /// (draft-ietf-webtrans-http3-16 section 4.4).
     pub const fn from_application(code: u32) -> Self {
         let n = code as u64;
         Self(APPLICATION_FIRST + n + n / 0x1e)

@@ -3,6 +3,11 @@
 //! Each takes any bytes and panics where a property that its comment names does not hold. Behind the feature `__testing`;
 //! may change or vanish at any time.
 
+pub mod connection;
+pub mod peer;
+pub mod pipe;
+pub mod script;
+
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wireloom_proto::webtransport::negotiate::Dialect;
-use wireloom_proto::{Dir, SessionId};
+use wireloom_proto::{Dir, SessionId, datagram};
 
 use crate::driver::Conn;
 use crate::error::{ConnectionError, DatagramError, SessionError};
@@ -22,16 +22,27 @@ pub(crate) struct SessionState {
     pub(crate) signals: Arc<Signals>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
+    prefix: ([u8; 8], usize),
 }
 
 impl SessionState {
     pub(crate) fn new(id: SessionId) -> Self {
+        let mut prefix = [0; 8];
+        let mut rest = &mut prefix[..];
+        datagram::encode_prefix(id.stream(), &mut rest);
+        let len = 8 - rest.len();
         Self {
             id,
             signals: Arc::default(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            prefix: (prefix, len),
         }
+    }
+
+    pub(crate) fn datagram_prefix(&self) -> &[u8] {
+        &self.prefix.0[..self.prefix.1]
     }
 
     pub(crate) fn ended(&self) -> Option<&SessionError> {
@@ -285,9 +296,12 @@ impl Session {
     /// The largest payload that a datagram can carry now, in bytes; it follows the path's MTU. `None` if the peer takes no
     /// datagrams or the session is over.
     pub fn max_datagram_size(&self) -> Option<usize> {
-        self.0
-            .conn
-            .with(|quic, driver, _| driver.max_datagram_size(quic, self.0.state.id))
+        let Handle { conn, state, .. } = &*self.0;
+        if state.ended().is_some() {
+            return None;
+        }
+        let max = conn.with(|quic, _, _| quic.max_datagram_size())?;
+        Some(max.saturating_sub(state.datagram_prefix().len()))
     }
 
     /// Closes the session, with a code and a reason for the peer (WT_CLOSE_SESSION, draft-ietf-webtrans-http3 section 6).

@@ -409,7 +409,7 @@ impl Connection {
     }
 
     /// The send half of a WebTransport stream is over: finished or reset by the application, or stopped by the peer. One
-    /// look-up; says nothing to anybody, and does nothing where it is known already.
+    /// look-up; says nothing to anybody. Answers whether the half was open until now.
     pub fn send_closed(&mut self, stream: StreamId) -> bool {
         let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
             return false;
@@ -426,14 +426,18 @@ impl Connection {
 
     /// The receive half of a WebTransport stream is over: read to its end, reset by the peer, or stopped by the application.
     /// Not needed where [`Recv::WebTransport`] answered a call with `fin`, or [`Event::Stream`] came with it. One look-up.
-    pub fn recv_closed(&mut self, stream: StreamId) {
-        if let Entry::Occupied(mut entry) = self.streams.entry(stream)
-            && let Stream::WebTransport { send, recv, .. } = entry.get_mut()
-        {
-            *recv = false;
-            if !*send {
-                entry.remove();
-            }
+    /// Answers whether the half was open until now.
+    pub fn recv_closed(&mut self, stream: StreamId) -> bool {
+        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+            return false;
+        };
+        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
+            return false;
+        };
+        let was_open = std::mem::replace(recv, false);
+        if !*send {
+            entry.remove();
         }
+        was_open
     }
 }

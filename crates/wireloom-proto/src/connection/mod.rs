@@ -215,7 +215,9 @@ impl Connection {
             Some(Stream::Closing { .. }) => {
                 self.streams.remove(&stream);
             }
-            Some(Stream::WebTransport { .. }) => self.recv_closed(stream),
+            Some(Stream::WebTransport { .. }) => {
+                self.recv_closed(stream);
+            }
             Some(Stream::Parked) => {
                 // What was received of it is void. A bidirectional stream could still be answered, but nobody has seen it.
                 self.parked.remove_stream(stream);
@@ -325,6 +327,19 @@ impl Connection {
             .iter()
             .filter(|(_, session)| session.is_visible())
             .map(|(&id, _)| id)
+    }
+
+    /// What is still kept, for tests that end with nothing left over.
+    #[cfg(feature = "__testing")]
+    #[doc(hidden)]
+    pub fn leftovers(&self) -> Vec<String> {
+        let is_critical =
+            |stream: &Stream| matches!(stream, Stream::Control | Stream::QpackEncoder | Stream::QpackDecoder);
+        let streams = self.streams.iter().filter(|(_, stream)| !is_critical(stream));
+        let mut left: Vec<_> = streams.map(|(id, stream)| format!("stream {id}: {stream:?}")).collect();
+        left.extend(self.sessions.keys().map(|id| format!("session {id}")));
+        left.extend(self.parked.next_expiry().map(|_| "parked items".to_owned()));
+        left
     }
 
     /// Chooses the dialect once all that it depends on is known, and tells.

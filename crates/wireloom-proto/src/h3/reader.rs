@@ -111,7 +111,7 @@ enum State {
 
 /// Reads frames from a stream that may be cut anywhere. It buffers at most one payload, bounded by [`FrameLimits`].
 ///
-/// Frames of unknown and reserved types are skipped inside, however long, without buffering: "implementations MUST ignore
+/// Frames of unknown and reserved types are skipped inside, however long, without buffering: "Implementations MUST ignore
 /// unknown or unsupported values in all extensible protocol elements" (RFC 9114 section 9).
 ///
 /// After an error the reader must not be used again.

@@ -145,7 +145,7 @@ pub(crate) fn encode(text: &[u8], len: usize, out: &mut BytesMut) {
         }
     }
     if held > 0 {
-        // "the most significant bits of the EOS symbol", which are ones, fill the last byte.
+        // Padding is the beginning of EOS, which is all ones.
         let last = (bits << (32 - held)) as u32 | u32::MAX >> held;
         out.put_slice(&last.to_be_bytes()[..held.div_ceil(8) as usize]);
     }
@@ -219,8 +219,7 @@ fn finish(mut bits: u64, mut held: usize, out: &mut [u8], mut written: usize) ->
         bits <<= len;
         held -= len;
     }
-    // "A padding strictly longer than 7 bits MUST be treated as a decoding error. A padding not corresponding to the most
-    // significant bits of the code for the EOS symbol MUST be treated as a decoding error" (RFC 7541 section 5.2).
+    // Padding longer than 7 bits, or other than the beginning of EOS, is an error (RFC 7541 section 5.2).
     let ones = bits.leading_ones() as usize;
     if held <= 7 && ones == held {
         Ok(written)
@@ -229,8 +228,8 @@ fn finish(mut bits: u64, mut held: usize, out: &mut [u8], mut written: usize) ->
     }
 }
 
-/// The symbol at the high end of `bits` whose code has between `min` and `max` bits, and the length of its code. EOS, whose
-/// presence "MUST be treated as a decoding error" (RFC 7541 section 5.2), is none.
+/// The symbol at the high end of `bits` whose code has between `min` and `max` bits, and the length of its code. EOS, which
+/// must not occur (RFC 7541 section 5.2), is none.
 fn long(bits: u64, min: usize, max: usize) -> Option<(u8, usize)> {
     for len in min..=max.min(MAX_BITS) {
         let code = (bits >> (64 - len)) as u32;

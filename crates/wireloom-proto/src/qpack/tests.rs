@@ -63,8 +63,8 @@ fn literal_with_name_reference() {
     assert_eq!(decode(block), Ok(vec![field(":path", "/index.html")]));
 }
 
-/// "the size of a field list is calculated based on the uncompressed size of fields, including the length of the name and
-/// value in bytes plus an overhead of 32 bytes for each field" (RFC 9114 section 4.2.2).
+/// The size is "calculated based on the uncompressed size of fields, including the length of the name and value in bytes
+/// plus an overhead of 32 bytes for each field" (RFC 9114 section 4.2.2).
 #[test]
 fn the_size_is_counted_and_bounded() {
     let fields = vec![field("name", "value"); 3];

@@ -133,7 +133,7 @@ impl Default for ClientBuilder {
             },
             h3: wireloom_proto::Config::default(),
             connect_timeout: Duration::from_secs(10),
-            datagram_queue: 1024,
+            datagram_queue: 4 << 20,
         }
     }
 }
@@ -184,9 +184,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Received datagrams that a session keeps until they are taken. Default 1024; the oldest are dropped first.
-    pub fn datagram_queue(mut self, datagrams: usize) -> Self {
-        self.datagram_queue = datagrams.max(1);
+    /// Bytes of received datagrams that a session keeps until they are taken, 32 more for each than its payload. Default
+    /// 4 MiB; the oldest are dropped first.
+    pub fn datagram_queue(mut self, bytes: usize) -> Self {
+        self.datagram_queue = bytes;
         self
     }
 

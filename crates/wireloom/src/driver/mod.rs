@@ -9,6 +9,7 @@ mod incoming;
 mod outgoing;
 mod requests;
 mod sessions;
+mod stream_limit;
 mod streams;
 
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ pub(crate) use streams::IncomingStream;
 
 use self::outgoing::Outgoing;
 use self::requests::Message;
+use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::error::ConnectionError;
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
@@ -54,7 +56,7 @@ pub(crate) struct DriverConfig {
     pub(crate) max_streams: u32,
     /// Streams of each direction that the limit starts with.
     pub(crate) initial_streams: u32,
-    /// Received datagrams that a session keeps until the application takes them; the oldest are dropped first.
+    /// Bytes of received datagrams that a session keeps until the application takes them.
     pub(crate) datagram_queue: usize,
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct Driver {
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
     deadline: Option<Instant>,
-    stream_limit: [u32; 2],
+    limits: [StreamLimit; 2],
     /// Given back when the connection ends: connection limits count it.
     permit: Option<Box<dyn Send>>,
     span: tracing::Span,
@@ -121,7 +123,7 @@ impl Driver {
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
-            stream_limit: [config.initial_streams; 2],
+            limits: [(); 2].map(|()| StreamLimit::new(config.initial_streams, config.max_streams, now)),
             permit,
             span,
             config,
@@ -211,10 +213,15 @@ impl Driver {
                 self.lose(error, wakes);
             }
             QuicEvent::Opened(dir) => {
+                let mut opened = 0;
                 while let Some(stream) = quic.accept(dir) {
+                    opened += 1;
                     self.feed(now, quic, wakes, stream, Feed::default());
                 }
-                self.grow_stream_limit(quic, dir);
+                let open = quic.remote_open_streams(dir);
+                if let Some(limit) = self.limits[dir as usize].on_opened(now, quic.rtt(), opened, open) {
+                    quic.set_max_streams(dir, limit);
+                }
             }
             QuicEvent::Readable(stream) => {
                 if let Some(feed) = self.feeds.remove(&stream) {
@@ -236,16 +243,6 @@ impl Driver {
                 }
             }
             QuicEvent::DatagramsUnblocked => wakes.one(&self.signals, Topic::Datagram),
-        }
-    }
-
-    /// The limit follows what the peer uses: a hundred streams cost memory on every idle connection, a thousand only
-    /// where they are wanted.
-    fn grow_stream_limit(&mut self, quic: &mut Transport, dir: Dir) {
-        let limit = &mut self.stream_limit[dir as usize];
-        if *limit < self.config.max_streams && quic.remote_open_streams(dir) * 2 > u64::from(*limit) {
-            *limit = limit.saturating_mul(4).min(self.config.max_streams);
-            quic.set_max_streams(dir, *limit);
         }
     }
 

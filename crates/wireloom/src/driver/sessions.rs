@@ -20,6 +20,7 @@ pub(crate) struct SessionEntry {
     /// By direction: streams of the peer that nobody accepted yet, bounded by QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
+    datagram_bytes: usize,
     answer: Option<Established>,
 }
 
@@ -44,16 +45,24 @@ impl SessionEntry {
     }
 }
 
+/// What a queued datagram costs: small ones are not free.
+fn datagram_cost(payload: &Bytes) -> usize {
+    payload.len() + size_of::<Bytes>()
+}
+
 impl Driver {
     pub(super) fn on_datagram(&mut self, wakes: &mut WakeList, session: SessionId, payload: Bytes) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
         // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
-        if entry.datagrams.len() >= self.config.datagram_queue {
-            entry.datagrams.pop_front();
-        }
+        entry.datagram_bytes += datagram_cost(&payload);
         entry.datagrams.push_back(payload);
+        while entry.datagram_bytes > self.config.datagram_queue
+            && let Some(oldest) = entry.datagrams.pop_front()
+        {
+            entry.datagram_bytes -= datagram_cost(&oldest);
+        }
         if let Some(state) = &entry.state {
             wakes.one(&state.signals, Topic::Datagram);
         }
@@ -255,9 +264,10 @@ impl Driver {
 
     /// A datagram that waits to be received, and whether there are more.
     pub(crate) fn take_datagram(&mut self, session: SessionId) -> Option<(Bytes, bool)> {
-        let queue = &mut self.sessions.get_mut(&session)?.datagrams;
-        let datagram = queue.pop_front()?;
-        Some((datagram, !queue.is_empty()))
+        let entry = self.sessions.get_mut(&session)?;
+        let datagram = entry.datagrams.pop_front()?;
+        entry.datagram_bytes -= datagram_cost(&datagram);
+        Some((datagram, !entry.datagrams.is_empty()))
     }
 
     /// `Ok(false)` if the send buffer is full and `drop_oldest` is not wanted.
@@ -269,25 +279,17 @@ impl Driver {
         drop_oldest: bool,
     ) -> Result<bool, DatagramError> {
         self.check(session)?;
-        let Ok(prefix) = self.h3.datagram_prefix(session.id) else {
-            return Err(session.end_or_gone().into());
-        };
         let Some(max) = quic.max_datagram_size() else {
             return Err(DatagramError::Unsupported);
         };
+        let prefix = session.datagram_prefix();
         let max = max.saturating_sub(prefix.len());
         if payload.len() > max {
             return Err(DatagramError::TooLarge { max });
         }
         let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
-        datagram.extend_from_slice(&prefix);
+        datagram.extend_from_slice(prefix);
         datagram.extend_from_slice(payload);
         Ok(quic.send_datagram(datagram.freeze(), drop_oldest))
-    }
-
-    /// The largest payload that fits a datagram now.
-    pub(crate) fn max_datagram_size(&self, quic: &mut Transport, session: SessionId) -> Option<usize> {
-        let prefix = self.h3.datagram_prefix(session).ok()?;
-        quic.max_datagram_size().map(|max| max.saturating_sub(prefix.len()))
     }
 }

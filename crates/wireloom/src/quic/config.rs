@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use quinn_proto as qp;
 
+use super::socket::MAX_BATCH;
+
 /// QUIC transport settings of one endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct QuicConfig {
@@ -15,6 +17,7 @@ pub(crate) struct QuicConfig {
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
     pub(crate) send_window: u64,
+    /// Bytes of datagrams that wait to be sent. Received ones are moved to their session with each batch.
     pub(crate) datagram_buffer: usize,
     /// Largest UDP payload that MTU discovery tries.
     pub(crate) max_mtu: u16,
@@ -48,7 +51,7 @@ impl QuicConfig {
             .stream_receive_window(self.stream_window.into())
             .receive_window(self.connection_window.into())
             .send_window(self.send_window)
-            .datagram_receive_buffer_size(Some(self.datagram_buffer))
+            .datagram_receive_buffer_size(Some(2 * MAX_BATCH))
             .datagram_send_buffer_size(self.datagram_buffer)
             .mtu_discovery_config(Some(discovery));
         Arc::new(transport)

@@ -323,6 +323,10 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                     let _ = socket.try_send(transmit, contents);
                 }
             }
+            // After each batch: QUIC's buffer for received datagrams is made for one, small datagrams included.
+            for key in touched.drain(..) {
+                self.process(key, now);
+            }
             match polled {
                 Poll::Ready(Ok(_)) if received >= RECV_PER_TURN => break true,
                 Poll::Ready(Ok(_)) => {}
@@ -333,9 +337,6 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 Poll::Pending => break false,
             }
         };
-        for key in touched {
-            self.process(key, now);
-        }
         more
     }
 

@@ -12,6 +12,9 @@ const RECV_BUFFER: usize = 65_535;
 /// The most that one send call may carry: the UDP length field, less headers. Larger batches fail with EMSGSIZE.
 const MAX_SEND: usize = 65_000;
 
+/// The most that one call of [`Socket::poll_recv`] can yield.
+pub(super) const MAX_BATCH: usize = RECV_BUFFER * BATCH_SIZE;
+
 pub(super) struct Socket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,

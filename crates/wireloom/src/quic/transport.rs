@@ -291,6 +291,10 @@ impl Transport {
         self.inner.close(now, code_to_qp(code), Bytes::copy_from_slice(reason));
     }
 
+    pub(crate) fn rtt(&self) -> Duration {
+        self.inner.rtt()
+    }
+
     pub(crate) fn remote_address(&self) -> SocketAddr {
         self.inner.remote_address()
     }

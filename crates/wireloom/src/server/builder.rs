@@ -91,7 +91,7 @@ impl Default for ServerBuilder {
                 unused_timeout: Some(Duration::from_secs(30)),
                 max_streams: 1024,
                 initial_streams: 100,
-                datagram_queue: 1024,
+                datagram_queue: 4 << 20,
             },
             max_connections: ConnectionLimits::DEFAULT_TOTAL,
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
@@ -213,9 +213,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Received datagrams that a session keeps until they are taken. Default 1024; the oldest are dropped first.
-    pub fn datagram_queue(mut self, datagrams: usize) -> Self {
-        self.driver.datagram_queue = datagrams.max(1);
+    /// Bytes of received datagrams that a session keeps until they are taken, 32 more for each than its payload. Default
+    /// 4 MiB; the oldest are dropped first.
+    pub fn datagram_queue(mut self, bytes: usize) -> Self {
+        self.driver.datagram_queue = bytes;
         self
     }
 

@@ -32,6 +32,9 @@ use crate::tls::ALPN_H2;
 /// How often a silent peer is asked whether it is still there, and how long its answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// How long a connection that never had a request may take to react to the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// What all connections of a listener have in common.
 pub(super) struct Shared {
     pub(super) tls: Option<TlsAcceptor>,
@@ -114,14 +117,7 @@ where
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
             .serve_connection(io, service);
-        let idle = idle(&activity, options.header_timeout);
-        drive(
-            connection,
-            shared.drain.clone(),
-            idle,
-            http2::Connection::graceful_shutdown,
-        )
-        .await
+        drive(connection, shared, &activity, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -131,8 +127,8 @@ where
             .with_upgrades();
         drive(
             connection,
-            shared.drain.clone(),
-            std::future::pending(),
+            shared,
+            &activity,
             http1::UpgradeableConnection::graceful_shutdown,
         )
         .await
@@ -148,36 +144,39 @@ where
 /// Polls the connection until it ends, winding it down when the server drains or it has been idle for too long.
 async fn drive<C>(
     connection: C,
-    mut drain: watch::Receiver<bool>,
-    idle: impl Future<Output = Idle>,
+    shared: &Shared,
+    activity: &Activity,
     graceful_shutdown: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
+    let mut drain = shared.drain.clone();
     let mut connection = pin!(connection);
     tokio::select! {
         result = &mut connection => return result,
         () = draining(&mut drain) => {}
-        idle = idle => if idle == Idle::Unused {
-            // Perhaps not even its preface has arrived, so that there is nobody to say goodbye to.
-            tracing::debug!("no request arrived in time");
-            return Ok(());
-        },
+        () = idle(activity, shared.options.header_timeout) => {}
     }
     graceful_shutdown(connection.as_mut());
-    connection.await
+    // A connection without any request may not even have sent the preface of HTTP/2, and then there is nobody yet who
+    // could take the goodbye: hyper would wait for it.
+    match timeout(GOODBYE, connection.as_mut()).await {
+        Ok(result) => result,
+        Err(_elapsed) if activity.idle() == Idle::Unused => Ok(()),
+        Err(_elapsed) => connection.await,
+    }
 }
 
 /// Completes when no request has been there for `limit`, up to as long again later.
-async fn idle(activity: &Activity, limit: Duration) -> Idle {
+async fn idle(activity: &Activity, limit: Duration) {
     let mut wait = limit;
     loop {
         tokio::time::sleep(wait).await;
         wait = match activity.idle() {
             Idle::Busy => limit,
             Idle::For(duration) if duration < limit => limit - duration,
-            idle => return idle,
+            Idle::For(_) | Idle::Unused => return,
         };
     }
 }

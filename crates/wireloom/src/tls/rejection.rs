@@ -40,8 +40,9 @@ pub enum CertificateRejection {
     /// Its issuer has withdrawn it.
     #[error("the server's certificate has been revoked")]
     Revoked,
-    /// The server did not prove that it has the certificate's private key.
-    #[error("the server's signature does not match its certificate")]
+    /// The server did not prove that it has the certificate's private key, or the issuer whom the certificate names did
+    /// not sign it.
+    #[error("a signature by the server or on its certificate is wrong")]
     BadSignature,
     /// It is not a valid X.509 certificate.
     #[error("the server's certificate is malformed")]

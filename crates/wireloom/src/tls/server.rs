@@ -42,6 +42,8 @@ fn server_config(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -49,7 +51,7 @@ mod tests {
         let identity = Identity::self_signed(["localhost"]).expect("a valid name");
         let tcp = tcp_server_config(&identity).expect("a TCP configuration");
         assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        let quic = std::sync::Arc::new(quic_server_config(&identity).expect("a QUIC configuration"));
+        let quic = Arc::new(quic_server_config(&identity).expect("a QUIC configuration"));
         assert_eq!(quic.alpn_protocols, [b"h3".to_vec()]);
         assert_eq!(quic.max_early_data_size, 0);
         rustls::quic::ServerConnection::new(quic, rustls::quic::Version::V1, Vec::new()).expect("usable with QUIC");

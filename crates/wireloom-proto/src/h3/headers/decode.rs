@@ -204,7 +204,7 @@ impl Section {
         if name == header::CONTENT_LENGTH {
             let length = content_length(&value)?;
             match self.content_length.replace(length) {
-                // "replace the duplicated fields with a single valid Content-Length" (RFC 9110 section 8.6).
+                // One may stand for all that say the same (RFC 9110 section 8.6).
                 Some(before) if before == length => return Ok(()),
                 Some(_) => return Err(HeaderError::ConflictingContentLength),
                 None => {}
@@ -282,8 +282,8 @@ fn uri(scheme: &[u8], authority: Option<Authority>, path: Bytes, method: &Method
         return Err(HeaderError::InvalidScheme);
     }
     let scheme = Scheme::try_from(scheme).map_err(|_| HeaderError::InvalidScheme)?;
-    // "The path [...] MUST NOT be empty for "http" or "https" URIs [...] An OPTIONS request that does not include a path
-    // component includes the value '*'" (RFC 9114 section 4.3.1). A fragment is no part of it.
+    // "This pseudo-header field MUST NOT be empty for "http" or "https" URIs", and only OPTIONS may have `*` in place of a
+    // path (RFC 9114 section 4.3.1). A fragment is no part of it.
     let rooted = path.first() == Some(&b'/') || (*method == Method::OPTIONS && &path[..] == b"*");
     if !rooted || path.contains(&b'#') {
         return Err(HeaderError::InvalidPath);

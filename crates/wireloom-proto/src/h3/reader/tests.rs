@@ -77,7 +77,7 @@ fn every_split_gives_the_same_frames() {
     assert_eq!(read_in(&single), Ok(frames));
 }
 
-/// "each frame's payload MUST contain exactly the fields identified in its description" (RFC 9114 section 7.1).
+/// "Each frame's payload MUST contain exactly the fields identified in its description" (RFC 9114 section 7.1).
 #[test]
 fn lengths_that_do_not_match_the_fields() {
     for ty in [frame::CANCEL_PUSH, frame::GOAWAY, frame::MAX_PUSH_ID] {

@@ -1,0 +1,1 @@
+//! The fuzz target of the connection: any peer at all.

@@ -1,0 +1,1073 @@
+//! One connection against a peer that breaks the rules: what each crime gets, and that it reaches no further than it must.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use wireloom_proto::connection::{SessionEnd, SessionRequest};
+use wireloom_proto::h3::frame;
+use wireloom_proto::testing::peer::{
+    ALL_SETTINGS, DRAFT02_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
+};
+use wireloom_proto::{Action, Code, Config, Event, Recv, SessionId, Side, StreamId, capsule};
+
+fn id(stream: u64) -> StreamId {
+    StreamId::from_u64(stream)
+}
+
+fn session(stream: u64) -> SessionId {
+    SessionId::new(id(stream)).expect("a request stream")
+}
+
+/// Reset and stopped with `code`, and nothing else.
+fn refused(stream: u64, code: Code) -> Vec<Action> {
+    vec![
+        Action::Reset {
+            stream: id(stream),
+            code,
+        },
+        Action::StopSending {
+            stream: id(stream),
+            code,
+        },
+    ]
+}
+
+/// The bytes on a fresh stream close a fresh connection with `code`, in one piece and byte by byte.
+fn closes(mut fresh: impl FnMut() -> Lone, stream: impl Fn(&Lone) -> u64, bytes: &[u8], fin: bool, code: Code) {
+    for chunk in [bytes.len().max(1), 1] {
+        let mut lone = fresh();
+        let stream = stream(&lone);
+        let pieces: Vec<&[u8]> = bytes.chunks(chunk).collect();
+        for (index, piece) in pieces.iter().enumerate() {
+            let _ = lone.recv(stream, piece, fin && index + 1 == pieces.len());
+        }
+        assert_eq!(lone.closed_with(), Some(code), "{bytes:x?}");
+        // Nothing happens after it.
+        assert!(lone.core.is_closed() && lone.core.poll_timeout().is_none());
+        assert_eq!(lone.recv(stream, b"more", true), Recv::Done);
+        lone.advance(Duration::from_secs(3600));
+        assert!(lone.actions().is_empty());
+    }
+}
+
+/// The bytes on the control stream after SETTINGS close the connection with `code`.
+fn control_closes(side: Side, bytes: &[u8], code: Code) {
+    closes(
+        || Lone::new(side, Config::default(), &ALL_SETTINGS),
+        |lone| lone.peer_uni(0),
+        bytes,
+        false,
+        code,
+    );
+}
+
+fn id_frame(ty: u64, id: u64) -> Vec<u8> {
+    frame::encode(ty, &varints(&[id])).to_vec()
+}
+
+#[test]
+fn the_control_stream_begins_with_settings() {
+    // RFC 9114 section 6.2.1.
+    for first in [
+        id_frame(frame::GOAWAY, 0),
+        frame::encode(0x21, b"").to_vec(),
+        data(b""),
+        vec![0x02, 0x00],
+    ] {
+        for side in [Side::Server, Side::Client] {
+            let bytes = [&[0][..], &first, &[4, 0]].concat();
+            let fresh = || Lone::without_settings(side, Config::default());
+            closes(fresh, |lone| lone.peer_uni(0), &bytes, false, Code::H3_MISSING_SETTINGS);
+        }
+    }
+}
+
+#[test]
+fn settings_have_a_deadline() {
+    let mut lone = Lone::without_settings(Side::Server, Config::default());
+    lone.advance(Duration::from_secs(9));
+    assert!(!lone.core.is_closed());
+    lone.advance(Duration::from_secs(1));
+    assert_eq!(lone.closed_with(), Some(Code::H3_MISSING_SETTINGS));
+}
+
+#[test]
+fn critical_streams_are_single_and_stay_open() {
+    for (ty, index) in [(0u8, 1), (2, 4), (3, 5)] {
+        // RFC 9114 section 6.2.1, RFC 9204 section 4.2: a second one, and one that ends.
+        let with_first = || {
+            let mut lone = Lone::server();
+            if ty != 0 {
+                assert_eq!(lone.recv(lone.peer_uni(3), &[ty], false), Recv::Continue);
+            }
+            lone
+        };
+        closes(
+            with_first,
+            |lone| lone.peer_uni(index),
+            &[ty],
+            false,
+            Code::H3_STREAM_CREATION_ERROR,
+        );
+        let first = if ty == 0 { 0 } else { 3 };
+        let code = Code::H3_CLOSED_CRITICAL_STREAM;
+        let mut lone = with_first();
+        assert_eq!(lone.recv(lone.peer_uni(first), b"", true), Recv::Done);
+        assert_eq!(lone.closed_with(), Some(code));
+        let mut lone = with_first();
+        lone.reset(lone.peer_uni(first), Code::H3_NO_ERROR);
+        assert_eq!(lone.closed_with(), Some(code));
+    }
+    for own in [3, 7, 11] {
+        let mut lone = Lone::server();
+        lone.core.handle_stopped(lone.now, id(own), Code::H3_NO_ERROR);
+        assert_eq!(lone.closed_with(), Some(Code::H3_CLOSED_CRITICAL_STREAM));
+    }
+}
+
+#[test]
+fn frames_that_may_not_come_on_the_control_stream() {
+    let unexpected = Code::H3_FRAME_UNEXPECTED;
+    for side in [Side::Server, Side::Client] {
+        control_closes(side, &[4, 0], unexpected);
+        control_closes(side, &data(b"x"), unexpected);
+        control_closes(side, &get(), unexpected);
+        control_closes(side, &frame::encode(frame::PUSH_PROMISE, b"\0"), unexpected);
+        for ty in [2, 6, 8, 9] {
+            control_closes(side, &[ty, 0], unexpected);
+        }
+        control_closes(side, &varints(&[0x41, 0]), Code::H3_FRAME_ERROR);
+        control_closes(side, &id_frame(frame::CANCEL_PUSH, 0), Code::H3_ID_ERROR);
+        // RFC 9114 section 5.2: the id may not grow.
+        let growing = [id_frame(frame::GOAWAY, 4), id_frame(frame::GOAWAY, 8)].concat();
+        control_closes(side, &growing, Code::H3_ID_ERROR);
+        control_closes(side, &[7, 2, 0, 0], Code::H3_FRAME_ERROR);
+        control_closes(side, &[7, 0], Code::H3_FRAME_ERROR);
+    }
+    control_closes(Side::Client, &id_frame(frame::MAX_PUSH_ID, 0), unexpected);
+    control_closes(
+        Side::Client,
+        &frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\0u=1"),
+        unexpected,
+    );
+    control_closes(Side::Client, &id_frame(frame::GOAWAY, 1), Code::H3_ID_ERROR);
+    let shrinking = [id_frame(frame::MAX_PUSH_ID, 4), id_frame(frame::MAX_PUSH_ID, 3)].concat();
+    control_closes(Side::Server, &shrinking, Code::H3_ID_ERROR);
+    control_closes(
+        Side::Server,
+        &frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x01u=1"),
+        Code::H3_ID_ERROR,
+    );
+    control_closes(
+        Side::Server,
+        &frame::encode(frame::PRIORITY_UPDATE_PUSH, b"\x01u=1"),
+        Code::H3_ID_ERROR,
+    );
+}
+
+#[test]
+fn control_frames_that_are_legal() {
+    let mut lone = Lone::server();
+    let control = lone.peer_uni(0);
+    let legal = [
+        id_frame(frame::MAX_PUSH_ID, 4),
+        id_frame(frame::MAX_PUSH_ID, 4),
+        frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x04u=1").to_vec(),
+        frame::encode(frame::PRIORITY_UPDATE_PUSH, b"\x04u=1").to_vec(),
+        frame::encode(0x21, b"grease").to_vec(),
+        frame::encode(0xabc, b"unknown").to_vec(),
+        id_frame(frame::GOAWAY, 8),
+        id_frame(frame::GOAWAY, 8),
+        id_frame(frame::GOAWAY, 0),
+    ];
+    assert_eq!(lone.recv(control, &legal.concat(), false), Recv::Continue);
+    assert!(lone.actions().is_empty());
+    assert!(lone.events().iter().all(|event| matches!(event, Event::GoAway { .. })));
+}
+
+#[test]
+fn settings_that_may_not_be() {
+    for settings in [
+        &[(2, 0)][..],
+        &[(0x33, 2)],
+        &[(8, 2)],
+        &[(0x2b60_3742, 2)],
+        &[(0x2c7c_f000, 2)],
+    ] {
+        let bytes = varints(&settings.iter().flat_map(|&(id, value)| [id, value]).collect::<Vec<_>>());
+        let stream = [&[0][..], &frame::encode(frame::SETTINGS, &bytes)].concat();
+        let fresh = || Lone::without_settings(Side::Client, Config::default());
+        closes(fresh, |lone| lone.peer_uni(0), &stream, false, Code::H3_SETTINGS_ERROR);
+    }
+    let twice = [&[0][..], &frame::encode(frame::SETTINGS, &varints(&[0x33, 1, 0x33, 1]))].concat();
+    let fresh = || Lone::without_settings(Side::Server, Config::default());
+    closes(fresh, |lone| lone.peer_uni(0), &twice, false, Code::H3_SETTINGS_ERROR);
+}
+
+#[test]
+fn streams_that_may_not_be() {
+    // RFC 9114 section 6.2.2 and 4.6.
+    closes(
+        Lone::server,
+        |lone| lone.peer_uni(1),
+        &[1, 0],
+        false,
+        Code::H3_STREAM_CREATION_ERROR,
+    );
+    closes(Lone::client, |lone| lone.peer_uni(1), &[1, 0], false, Code::H3_ID_ERROR);
+    // A bidirectional stream from a server: section 6.1.
+    closes(Lone::client, |_| 1, &get(), false, Code::H3_STREAM_CREATION_ERROR);
+    let without = || Lone::new(Side::Client, Config::default(), &[]);
+    closes(
+        without,
+        |_| 1,
+        &varints(&[0x41, 0]),
+        false,
+        Code::H3_STREAM_CREATION_ERROR,
+    );
+    // Session ids that are no request streams: draft-ietf-webtrans-http3-16 section 4.
+    for bad in [1, 2, 3, 7] {
+        closes(
+            Lone::server,
+            |lone| lone.peer_uni(1),
+            &varints(&[0x54, bad]),
+            false,
+            Code::H3_ID_ERROR,
+        );
+        closes(Lone::server, |_| 0, &varints(&[0x41, bad]), false, Code::H3_ID_ERROR);
+        closes(Lone::client, |_| 1, &varints(&[0x41, bad]), false, Code::H3_ID_ERROR);
+    }
+}
+
+#[test]
+fn unknown_streams_are_stopped_and_forgotten() {
+    let mut lone = Lone::server();
+    let stream = lone.peer_uni(5);
+    assert_eq!(lone.recv(stream, &varints(&[0x21]), false), Recv::Done);
+    // RFC 9114 section 6.2.
+    assert_eq!(
+        lone.actions(),
+        [Action::StopSending {
+            stream: id(stream),
+            code: Code::H3_STREAM_CREATION_ERROR
+        }]
+    );
+    assert_eq!(lone.recv(stream, b"\0", true), Recv::Done);
+    assert!(lone.actions().is_empty() && lone.core.leftovers().is_empty());
+    // "A receiver MUST tolerate unidirectional streams being closed or reset prior to the reception of the unidirectional
+    // stream header."
+    for (index, bytes) in [(6, &b""[..]), (7, b"\x40"), (8, b"\x40\x54\x40")] {
+        let stream = lone.peer_uni(index);
+        assert_eq!(lone.recv(stream, bytes, true), Recv::Done);
+        let stream = lone.peer_uni(10 + index);
+        let _ = lone.recv(stream, bytes, false);
+        lone.reset(stream, Code::H3_NO_ERROR);
+    }
+    assert!(lone.actions().is_empty() && lone.core.leftovers().is_empty());
+}
+
+#[test]
+fn frames_that_may_not_come_on_a_request_stream() {
+    let unexpected = Code::H3_FRAME_UNEXPECTED;
+    let frames = [
+        frame::encode(frame::SETTINGS, b"").to_vec(),
+        id_frame(frame::CANCEL_PUSH, 0),
+        id_frame(frame::GOAWAY, 0),
+        id_frame(frame::MAX_PUSH_ID, 0),
+        frame::encode(frame::PUSH_PROMISE, b"\0").to_vec(),
+        frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\0").to_vec(),
+        vec![2, 0],
+        vec![6, 0],
+        vec![8, 0],
+        vec![9, 0],
+    ];
+    for bad in frames {
+        closes(Lone::server, |_| 0, &bad, false, unexpected);
+        closes(Lone::server, |_| 0, &[get(), bad].concat(), false, unexpected);
+    }
+    // RFC 9114 section 4.1: DATA first, anything after trailers.
+    closes(Lone::server, |_| 0, &data(b"x"), false, unexpected);
+    let trailers = headers(&[("checksum", "x")]);
+    closes(
+        Lone::server,
+        |_| 0,
+        &[post(None), trailers.clone(), data(b"x")].concat(),
+        false,
+        unexpected,
+    );
+    closes(
+        Lone::server,
+        |_| 0,
+        &[post(None), trailers.clone(), trailers].concat(),
+        false,
+        unexpected,
+    );
+    // Section 7.1: FIN inside a frame. Draft 16 section 4.3: WT_STREAM later.
+    closes(Lone::server, |_| 0, &get()[..5], true, Code::H3_FRAME_ERROR);
+    closes(
+        Lone::server,
+        |_| 0,
+        &[&post(None)[..], &data(b"xyz")[..3]].concat(),
+        true,
+        Code::H3_FRAME_ERROR,
+    );
+    closes(Lone::server, |_| 0, &[0x40], true, Code::H3_FRAME_ERROR);
+    closes(
+        Lone::server,
+        |_| 0,
+        &[get(), varints(&[0x41, 0])].concat(),
+        false,
+        Code::H3_FRAME_ERROR,
+    );
+    // Section 4.4: only DATA on a CONNECT stream.
+    let connect = headers(&[(":method", "CONNECT"), (":authority", "localhost:1")]);
+    closes(
+        Lone::server,
+        |_| 0,
+        &[connect, headers(&[("a", "b")])].concat(),
+        false,
+        unexpected,
+    );
+    closes(
+        Lone::server,
+        |_| 0,
+        &[webtransport_connect(), headers(&[("a", "b")])].concat(),
+        false,
+        unexpected,
+    );
+    // QPACK: RFC 9204 sections 3.1 and 4.5.1.1.
+    for section in [&[0, 0, 0xff, 0x24][..], &[1, 0], &[0, 0, 0x80], &[0]] {
+        let bytes = frame::encode(frame::HEADERS, section);
+        closes(Lone::server, |_| 0, &bytes, false, Code::QPACK_DECOMPRESSION_FAILED);
+    }
+    closes(
+        Lone::server,
+        |lone| lone.peer_uni(1),
+        &[2, 0x3f, 0xe1, 0x1f],
+        false,
+        Code::QPACK_ENCODER_STREAM_ERROR,
+    );
+    closes(
+        Lone::server,
+        |lone| lone.peer_uni(1),
+        &[3, 0],
+        false,
+        Code::QPACK_DECODER_STREAM_ERROR,
+    );
+}
+
+#[test]
+fn malformed_requests_are_reset() {
+    let base = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", "/"),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| [&base[..], more].concat();
+    let requests: Vec<Vec<(&str, &str)>> = vec![
+        with(&[(":path", "/")]),
+        base[..3].to_vec(),
+        with(&[("a", "b"), (":path", "/")]),
+        with(&[(":unknown", "x")]),
+        with(&[("Upper", "x")]),
+        with(&[("connection", "close")]),
+        with(&[("transfer-encoding", "chunked")]),
+        with(&[("a", "b\r\nc: d")]),
+        with(&[("a", "b\0c")]),
+        with(&[("host", "elsewhere")]),
+        with(&[("te", "gzip")]),
+        with(&[(":protocol", "webtransport")]),
+        vec![(":method", "CONNECT"), (":authority", "localhost"), (":path", "/")],
+        with(&[("content-length", "x")]),
+    ];
+    for fields in requests {
+        let mut lone = Lone::server();
+        assert_eq!(lone.recv(0, &headers(&fields), true), Recv::Done, "{fields:?}");
+        // RFC 9114 section 4.1.2.
+        assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR), "{fields:?}");
+        assert!(lone.events().is_empty() && lone.core.leftovers().is_empty());
+        // The connection goes on.
+        assert_eq!(lone.recv(4, &get(), true), Recv::Done);
+        assert!(matches!(
+            lone.events()[..],
+            [Event::Request { .. }, Event::Finished { .. }]
+        ));
+    }
+}
+
+#[test]
+fn content_length_and_data_must_agree() {
+    for (length, body, fin) in [
+        ("3", &b"four"[..], false),
+        ("3", b"no", true),
+        ("0", b"x", false),
+        ("1", b"", true),
+    ] {
+        let mut lone = Lone::server();
+        let _ = lone.recv(0, &[post(Some(length)), data(body)].concat(), fin);
+        let actions = lone.actions();
+        assert_eq!(actions, refused(0, Code::H3_MESSAGE_ERROR), "{length} {body:?}");
+        let events = lone.events();
+        let last = events.last();
+        assert!(
+            matches!(
+                last,
+                Some(Event::MessageFailed {
+                    code: Code::H3_MESSAGE_ERROR,
+                    by_peer: false,
+                    ..
+                })
+            ),
+            "{events:?}"
+        );
+        assert!(lone.core.leftovers().is_empty());
+    }
+}
+
+#[test]
+fn responses_are_judged_too() {
+    let answer = |bytes: Vec<u8>, fin, expected| {
+        let mut lone = Lone::client();
+        let head = http::Request::get("https://localhost/").body(()).expect("a request");
+        lone.core
+            .send_request(lone.now, id(0), &head, true)
+            .expect("a new stream");
+        lone.actions();
+        let _ = lone.recv(0, &bytes, fin);
+        let events = lone.events();
+        let failed = events.iter().find_map(|event| match event {
+            Event::MessageFailed {
+                code, by_peer: false, ..
+            } => Some(*code),
+            _ => None,
+        });
+        assert_eq!(failed.or_else(|| lone.closed_with()), Some(expected), "{bytes:x?}");
+    };
+    let error = Code::H3_MESSAGE_ERROR;
+    answer(headers(&[("a", "b")]), false, error);
+    answer(headers(&[(":status", "101")]), false, error);
+    answer(headers(&[(":status", "2000")]), false, error);
+    answer(headers(&[(":status", "200"), (":path", "/")]), false, error);
+    answer(Vec::new(), true, error);
+    answer(headers(&[(":status", "100")]), true, error);
+    answer([headers(&[(":status", "204")]), data(b"x")].concat(), false, error);
+    answer(
+        [headers(&[(":status", "200"), ("content-length", "1")]), data(b"xy")].concat(),
+        false,
+        error,
+    );
+    answer(
+        frame::encode(frame::PUSH_PROMISE, b"\0").to_vec(),
+        false,
+        Code::H3_ID_ERROR,
+    );
+    answer(data(b"x"), false, Code::H3_FRAME_UNEXPECTED);
+}
+
+#[test]
+fn some_requests_are_answered_without_the_application() {
+    let answered = |lone: &mut Lone, bytes: &[u8], status: &str| {
+        assert_eq!(lone.recv(0, bytes, false), Recv::Done);
+        let section = headers(&[(":status", status)]);
+        let expected = [
+            Action::Write {
+                stream: id(0),
+                data: section.into(),
+                fin: true,
+            },
+            Action::StopSending {
+                stream: id(0),
+                code: Code::H3_NO_ERROR,
+            },
+        ];
+        assert_eq!(lone.actions(), expected);
+        assert!(lone.events().is_empty() && lone.core.leftovers().is_empty());
+    };
+    // RFC 9220 section 3.
+    answered(&mut Lone::server(), &extended_connect("connect-udp", &[]), "501");
+    let mut config = Config::default();
+    config.webtransport = false;
+    answered(
+        &mut Lone::new(Side::Server, config, &ALL_SETTINGS),
+        &webtransport_connect(),
+        "501",
+    );
+    // RFC 9114 section 4.2.2, by the length of the frame, and by what it decodes to.
+    let mut config = Config::default();
+    config.max_field_section_size = 1000;
+    let large = "x".repeat(2000);
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", "/"),
+        ("large", &large),
+    ];
+    answered(
+        &mut Lone::new(Side::Server, config.clone(), &ALL_SETTINGS),
+        &headers(&fields),
+        "431",
+    );
+    let mut many = fields[..4].to_vec();
+    many.extend([("age", "0"); 50]);
+    answered(
+        &mut Lone::new(Side::Server, config, &ALL_SETTINGS),
+        &headers(&many),
+        "431",
+    );
+}
+
+#[test]
+fn connects_are_held_until_settings_and_bounded() {
+    let mut lone = Lone::without_settings(Side::Server, Config::default());
+    for index in 0..17 {
+        let _ = lone.recv(4 * index, &webtransport_connect(), false);
+    }
+    // Sixteen is the default limit while the dialect is unknown.
+    assert_eq!(lone.actions(), refused(64, Code::H3_REQUEST_REJECTED));
+    assert!(lone.events().is_empty() && lone.core.sessions().next().is_none());
+    lone.settings(&ALL_SETTINGS);
+    let events = lone.events();
+    assert!(
+        matches!(events[..], [Event::Ready { .. }, Event::SessionRequested { session: id, .. }] if id == session(0)),
+        "{events:?}"
+    );
+    // "A server that receives more than one session [...] when flow control is not enabled MUST reset the excessive CONNECT
+    // streams with a H3_REQUEST_REJECTED status" (draft-ietf-webtrans-http3-16 section 5.1).
+    let expected: Vec<_> = (1..16)
+        .flat_map(|index| refused(4 * index, Code::H3_REQUEST_REJECTED))
+        .collect();
+    assert_eq!(lone.actions(), expected);
+
+    // Draft 02 has no such rule.
+    let mut lone = Lone::without_settings(Side::Server, Config::default());
+    for index in 0..3 {
+        let _ = lone.recv(4 * index, &webtransport_connect(), false);
+    }
+    lone.settings(&DRAFT02_SETTINGS);
+    assert_eq!(lone.events().len(), 4);
+    assert_eq!(lone.core.sessions().count(), 3);
+
+    // A client without the settings: "the server MUST treat all established and newly incoming WebTransport sessions as
+    // malformed" (section 3.1).
+    let mut lone = Lone::without_settings(Side::Server, Config::default());
+    let _ = lone.recv(0, &webtransport_connect(), false);
+    lone.settings(&[(0x33, 1)]);
+    assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR));
+    let _ = lone.recv(4, &webtransport_connect(), false);
+    assert_eq!(lone.actions(), refused(4, Code::H3_MESSAGE_ERROR));
+    assert!(matches!(lone.events()[..], [Event::Ready { dialect: None, .. }]));
+}
+
+#[test]
+fn both_tokens_are_taken_and_https_is_required() {
+    for token in ["webtransport", "webtransport-h3"] {
+        for settings in [&ALL_SETTINGS[..], &DRAFT02_SETTINGS] {
+            let mut lone = Lone::new(Side::Server, Config::default(), settings);
+            // "Any value type other than String MUST be treated as an error that causes the entire field to be ignored".
+            let connect = extended_connect(token, &[("wt-available-protocols", "\"a\", b")]);
+            assert_eq!(lone.recv(0, &connect, false), Recv::Continue);
+            let events = lone.events();
+            assert!(
+                matches!(&events[..], [Event::SessionRequested { protocols, .. }] if protocols.is_empty()),
+                "{events:?}"
+            );
+        }
+    }
+    let http = [
+        (":method", "CONNECT"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", "/"),
+        (":protocol", "webtransport"),
+    ];
+    let mut lone = Lone::server();
+    assert_eq!(lone.recv(0, &headers(&http), false), Recv::Done);
+    assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR));
+}
+
+#[test]
+fn capsules_wait_for_the_response() {
+    let mut config = Config::default();
+    config.max_early_capsule_bytes = 100;
+    let mut lone = Lone::new(Side::Server, config, &DRAFT02_SETTINGS);
+    // As Chromium does: a reserved capsule at once.
+    let early = [
+        webtransport_connect(),
+        data(&[0x17, 3, 1, 2, 3]),
+        data(&capsule::encode_drain_session()),
+    ]
+    .concat();
+    assert_eq!(lone.recv(0, &early, false), Recv::Continue);
+    assert!(matches!(lone.events()[..], [Event::SessionRequested { .. }]));
+    let mut rest = data(&[&[0x17, 0x40, 100][..], &[0; 100]].concat());
+    rest.extend(data(&capsule::encode_close_session(7, "early")));
+    assert_eq!(lone.recv(0, &rest[..80], false), Recv::Continue);
+    assert_eq!(lone.recv(0, &rest[80..], false), Recv::Pause);
+    lone.core
+        .accept_session(lone.now, session(0), &Response::new(()), None)
+        .expect("requested");
+    let events = lone.events();
+    let [
+        Event::SessionDraining { .. },
+        Event::SessionClosed { end, .. },
+        Event::Resume { .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        *end,
+        SessionEnd::ClosedByPeer {
+            code: 7,
+            reason: "early".to_owned()
+        }
+    );
+
+    // FIN before the response counts after it.
+    assert_eq!(lone.recv(4, &webtransport_connect(), true), Recv::Done);
+    lone.core
+        .accept_session(lone.now, session(4), &Response::new(()), None)
+        .expect("requested");
+    let events = lone.events();
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::SessionRequested { .. },
+                Event::SessionClosed {
+                    end: SessionEnd::ClosedByPeer { code: 0, .. },
+                    ..
+                }
+            ]
+        ),
+        "{events:?}"
+    );
+    // What came early for a session that is rejected is discarded.
+    assert_eq!(
+        lone.recv(8, &[webtransport_connect(), data(b"\x68\x43\x05")].concat(), true),
+        Recv::Done
+    );
+    let mut head = Response::new(());
+    *head.status_mut() = http::StatusCode::FORBIDDEN;
+    lone.core
+        .reject_session(session(8), &head, Bytes::new())
+        .expect("requested");
+    assert!(matches!(lone.events()[..], [Event::SessionRequested { .. }]));
+    assert!(!lone.core.is_closed());
+    let _ = lone.recv(0, b"", true);
+    assert!(lone.core.leftovers().is_empty());
+}
+
+#[test]
+fn capsules_that_break_the_session() {
+    let error = Code::H3_MESSAGE_ERROR;
+    let header = |ty, len| varints(&[ty, len]);
+    let close = |len: u64, payload: &[u8]| [header(capsule::WT_CLOSE_SESSION, len), payload.to_vec()].concat();
+    let cases: Vec<(Vec<u8>, bool, Code)> = vec![
+        // Draft 16 section 6: too short, too long, not UTF-8.
+        (close(3, &[0; 3]), false, error),
+        (close(4 + 1025, &[]), false, error),
+        (close(5, &[0, 0, 0, 0, 0xff]), false, error),
+        // RFC 9297 section 3.3: FIN inside a capsule.
+        (header(capsule::WT_DRAIN_SESSION, 0)[..2].to_vec(), true, error),
+        (header(0x17, 9), true, error),
+        // Section 5.4.
+        (
+            header(capsule::WT_MAX_STREAM_DATA, 0),
+            false,
+            Code::WT_FLOW_CONTROL_ERROR,
+        ),
+        (
+            header(capsule::WT_STREAM_DATA_BLOCKED, 0),
+            false,
+            Code::WT_FLOW_CONTROL_ERROR,
+        ),
+    ];
+    for (bytes, fin, expected) in cases {
+        for chunk in [usize::MAX, 1] {
+            let (mut lone, id) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+            let frame = data(&bytes);
+            let count = frame.chunks(chunk.min(frame.len())).count();
+            for (index, piece) in frame.chunks(chunk.min(frame.len())).enumerate() {
+                let _ = lone.recv(0, piece, fin && index + 1 == count);
+            }
+            assert_eq!(lone.actions(), refused(0, expected), "{bytes:x?}");
+            let events = lone.events();
+            assert!(
+                matches!(&events[..], [Event::SessionClosed { session, end: SessionEnd::PeerMisbehaved { code, .. }, .. }]
+                    if *session == id && *code == expected),
+                "{events:?}"
+            );
+            assert!(!lone.core.is_closed() && lone.core.leftovers().is_empty());
+        }
+    }
+}
+
+#[test]
+fn nothing_may_follow_the_close_capsule() {
+    // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION capsule, the stream
+    // MUST be reset with code H3_MESSAGE_ERROR" (draft-ietf-webtrans-http3-16 section 6).
+    let close = data(&capsule::encode_close_session(1, "bye"));
+    for cut in [close.len(), close.len() + 1] {
+        let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+        let bytes = [close.clone(), vec![0x21, 0]].concat();
+        let _ = lone.recv(0, &bytes[..cut], false);
+        let _ = lone.recv(0, &bytes[cut..], false);
+        let actions = lone.actions();
+        assert!(actions.ends_with(&refused(0, Code::H3_MESSAGE_ERROR)), "{actions:?}");
+        let events = lone.events();
+        assert!(
+            matches!(
+                &events[..],
+                [Event::SessionClosed {
+                    end: SessionEnd::ClosedByPeer { code: 1, .. },
+                    ..
+                }]
+            ),
+            "{events:?}"
+        );
+        assert!(lone.core.leftovers().is_empty());
+    }
+    // A peer that closes and never sends FIN is stopped.
+    let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    assert_eq!(lone.recv(0, &close, false), Recv::Continue);
+    assert_eq!(
+        lone.actions(),
+        [Action::Write {
+            stream: id(0),
+            data: Bytes::new(),
+            fin: true
+        }]
+    );
+    lone.advance(Duration::from_secs(5));
+    assert_eq!(
+        lone.actions(),
+        [Action::StopSending {
+            stream: id(0),
+            code: Code::WT_SESSION_GONE
+        }]
+    );
+    assert!(lone.core.leftovers().is_empty());
+}
+
+#[test]
+fn capsules_that_mean_nothing_are_skipped() {
+    let (mut lone, id) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    let mut bytes = Vec::new();
+    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+    for ty in [
+        capsule::WT_MAX_DATA,
+        capsule::WT_MAX_STREAMS_BIDI,
+        capsule::WT_MAX_STREAMS_UNI,
+        capsule::WT_DATA_BLOCKED,
+        capsule::WT_STREAMS_BLOCKED_BIDI,
+        capsule::WT_STREAMS_BLOCKED_UNI,
+    ] {
+        bytes.extend(data(&varints(&[ty, 8, (1 << 61) + 1])));
+    }
+    bytes.extend(data(&capsule::encode_datagram(b"slow")));
+    // A length of 2^62-1 costs nothing.
+    bytes.extend(data(&varints(&[0x1234, (1 << 62) - 1])));
+    bytes.extend(data(&[0; 100]));
+    assert_eq!(lone.recv(0, &bytes, false), Recv::Continue);
+    assert!(lone.actions().is_empty());
+    let events = lone.events();
+    assert!(
+        matches!(&events[..], [Event::Datagram { session, payload }] if *session == id && payload == "slow"),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn datagrams() {
+    for bad in [&b""[..], &[0xc0], &[0xd0, 0, 0, 0, 0, 0, 0, 0]] {
+        let mut lone = Lone::server();
+        assert_eq!(lone.core.handle_datagram(lone.now, Bytes::copy_from_slice(bad)), None);
+        // RFC 9297 section 2.1.
+        assert_eq!(lone.closed_with(), Some(Code::H3_DATAGRAM_ERROR));
+    }
+    let (mut lone, open) = Lone::server_with_session(Config::default(), &DRAFT02_SETTINGS);
+    let datagram = |quarter: u8| Bytes::copy_from_slice(&[quarter, b'x']);
+    assert_eq!(
+        lone.core.handle_datagram(lone.now, datagram(0)),
+        Some((open, Bytes::from_static(b"x")))
+    );
+    // Bounded before the session, dropped beyond (draft 16 section 4.6).
+    for _ in 0..1000 {
+        assert_eq!(lone.core.handle_datagram(lone.now, datagram(1)), None);
+    }
+    let _ = lone.recv(4, &webtransport_connect(), false);
+    lone.core
+        .accept_session(lone.now, session(4), &Response::new(()), None)
+        .expect("requested");
+    let waiting = lone
+        .events()
+        .iter()
+        .filter(|event| matches!(event, Event::Datagram { .. }))
+        .count();
+    assert_eq!(waiting, Config::default().max_parked_datagrams);
+    // Of a closed session: dropped.
+    lone.core.close_session(lone.now, open, 0, "").expect("open");
+    assert_eq!(lone.core.handle_datagram(lone.now, datagram(0)), None);
+    assert!(!lone.core.is_closed());
+    let _ = lone.recv(0, b"", true);
+    lone.reset(4, Code::H3_NO_ERROR);
+    assert!(lone.core.leftovers().is_empty());
+}
+
+#[test]
+fn streams_of_sessions_that_are_over_or_can_never_be() {
+    let (mut lone, open) = Lone::server_with_session(Config::default(), &DRAFT02_SETTINGS);
+    lone.core.close_session(lone.now, open, 0, "").expect("open");
+    let _ = lone.recv(0, b"", true);
+    // An ordinary request is no session, and neither is a WebTransport stream.
+    let _ = lone.recv(4, &get(), true);
+    let _ = lone.recv(8, &varints(&[0x41, 12]), false);
+    lone.actions();
+    lone.events();
+    for (index, gone) in [0, 4, 8].into_iter().enumerate() {
+        let stream = 100 + 4 * index as u64;
+        assert_eq!(lone.recv(stream, &varints(&[0x41, gone]), false), Recv::Done);
+        assert_eq!(lone.actions(), refused(stream, Code::WT_SESSION_GONE));
+    }
+    // One that may yet come waits, and so does one whose header section is incomplete.
+    assert_eq!(lone.recv(200, &varints(&[0x41, 80]), false), Recv::Parked);
+    let _ = lone.recv(84, &webtransport_connect()[..3], false);
+    assert_eq!(lone.recv(204, &varints(&[0x41, 84]), false), Recv::Parked);
+    // A client knows what it requested.
+    let mut client = Lone::client();
+    assert_eq!(client.recv(1, &varints(&[0x41, 0]), false), Recv::Done);
+    assert_eq!(client.actions(), refused(1, Code::WT_SESSION_GONE));
+    // Without WebTransport the stream types are unknown ones.
+    let mut none = Lone::new(Side::Server, Config::default(), &[]);
+    assert_eq!(none.recv(0, &varints(&[0x41, 0]), false), Recv::Done);
+    assert_eq!(none.actions(), refused(0, Code::H3_STREAM_CREATION_ERROR));
+}
+
+#[test]
+fn early_streams_are_bounded() {
+    let mut lone = Lone::server();
+    let parked = (0..100)
+        .filter(|index| lone.recv(400 + 4 * index, &varints(&[0x41, 0]), false) == Recv::Parked)
+        .count();
+    assert_eq!(parked, 64);
+    assert_eq!(lone.actions().len(), 2 * 36);
+    // One that is reset makes room.
+    lone.reset(400, Code::H3_NO_ERROR);
+    assert_eq!(
+        lone.actions(),
+        [Action::Reset {
+            stream: id(400),
+            code: Code::WT_BUFFERED_STREAM_REJECTED
+        }]
+    );
+    assert_eq!(lone.recv(1200, &varints(&[0x41, 0]), false), Recv::Parked);
+    // By bytes too.
+    let mut lone = Lone::server();
+    let big = [varints(&[0x54, 0]), vec![0; 100 << 10]].concat();
+    let answers: Vec<Recv> = (5..8)
+        .map(|index| lone.recv(lone.peer_uni(index), &big, false))
+        .collect();
+    assert_eq!(answers, [Recv::Parked, Recv::Parked, Recv::Done]);
+    lone.advance(Duration::from_secs(5));
+    assert!(lone.core.leftovers().is_empty());
+    // The time runs from each stream's own arrival.
+    let mut lone = Lone::server();
+    for index in 0..5 {
+        let _ = lone.recv(400 + 4 * index, &varints(&[0x41, 0]), false);
+        lone.advance(Duration::from_secs(1));
+    }
+    assert_eq!(lone.actions(), refused(400, Code::WT_BUFFERED_STREAM_REJECTED));
+}
+
+#[test]
+fn slow_headers_have_a_deadline() {
+    let mut lone = Lone::server();
+    let uni = lone.peer_uni(3);
+    assert_eq!(lone.recv(0, &[0x40], false), Recv::Continue);
+    assert_eq!(lone.recv(uni, &[0x40, 0x54], false), Recv::Continue);
+    assert_eq!(lone.recv(4, &webtransport_connect()[..2], false), Recv::Continue);
+    lone.advance(Duration::from_secs(9));
+    // Trickling does not move it.
+    assert_eq!(lone.recv(uni, &[0xc0], false), Recv::Continue);
+    assert_eq!(lone.recv(4, &webtransport_connect()[2..4], false), Recv::Continue);
+    assert!(lone.actions().is_empty());
+    lone.advance(Duration::from_secs(1));
+    let mut expected = refused(0, Code::H3_STREAM_CREATION_ERROR);
+    expected.push(Action::StopSending {
+        stream: id(uni),
+        code: Code::H3_STREAM_CREATION_ERROR,
+    });
+    expected.extend(refused(4, Code::H3_REQUEST_INCOMPLETE));
+    assert_eq!(lone.actions(), expected);
+    assert!(lone.core.leftovers().is_empty() && lone.core.poll_timeout().is_none());
+    // Late bytes of theirs are nothing new.
+    assert_eq!(lone.recv(4, b"x", false), Recv::Done);
+    assert_eq!(lone.recv(uni, b"x", false), Recv::Done);
+    assert!(lone.actions().is_empty());
+}
+
+#[test]
+fn requests_that_end_early() {
+    let mut lone = Lone::server();
+    assert_eq!(lone.recv(0, b"", true), Recv::Done);
+    assert_eq!(lone.actions(), refused(0, Code::H3_REQUEST_INCOMPLETE));
+    assert_eq!(lone.recv(4, &[0x40, 0x41, 0x40], true), Recv::Done);
+    assert_eq!(lone.actions(), refused(4, Code::H3_REQUEST_INCOMPLETE));
+    assert_eq!(lone.recv(8, &frame::encode(0x21, b"x"), true), Recv::Done);
+    assert_eq!(lone.actions(), refused(8, Code::H3_REQUEST_INCOMPLETE));
+    let _ = lone.recv(12, &get()[..4], false);
+    lone.reset(12, Code::H3_REQUEST_CANCELLED);
+    lone.reset(16, Code::H3_REQUEST_CANCELLED);
+    let reset = |stream| Action::Reset {
+        stream: id(stream),
+        code: Code::H3_REQUEST_CANCELLED,
+    };
+    assert_eq!(lone.actions(), [reset(12), reset(16)]);
+    assert!(lone.events().is_empty() && lone.core.leftovers().is_empty());
+}
+
+#[test]
+fn floods_close_the_connection() {
+    let load = Code::H3_EXCESSIVE_LOAD;
+    // RFC 9114 section 10.5: frames without effect, on every kind of stream.
+    let grease = frame::encode(0x21, b"").repeat(2000);
+    control_closes(Side::Server, &grease, load);
+    closes(Lone::server, |_| 0, &grease, false, load);
+    closes(
+        Lone::server,
+        |_| 0,
+        &[get(), data(b"").repeat(2000)].concat(),
+        false,
+        load,
+    );
+    let with_session = || Lone::server_with_session(Config::default(), &ALL_SETTINGS).0;
+    closes(with_session, |_| 0, &grease, false, load);
+    closes(with_session, |_| 0, &data(&[0x17, 0]).repeat(2000), false, load);
+    // Some are fine.
+    let mut lone = Lone::server();
+    let _ = lone.recv(0, &[get(), frame::encode(0x21, b"").repeat(1000)].concat(), true);
+    assert!(!lone.core.is_closed());
+
+    // Requests that are made to be cancelled.
+    for bytes in [get(), webtransport_connect()] {
+        let mut lone = Lone::server();
+        let mut made = 0;
+        while !lone.core.is_closed() && made < 2000 {
+            let _ = lone.recv(4 * made, &bytes, false);
+            lone.reset(4 * made, Code::H3_REQUEST_CANCELLED);
+            lone.core.reset_message(id(4 * made), Code::H3_REQUEST_CANCELLED);
+            made += 1;
+        }
+        assert_eq!((lone.closed_with(), made), (Some(load), 513));
+        // At a human pace it is no crime.
+        let mut lone = Lone::server();
+        for made in 0..2000 {
+            let _ = lone.recv(4 * made, &bytes, false);
+            lone.reset(4 * made, Code::H3_REQUEST_CANCELLED);
+            lone.core.reset_message(id(4 * made), Code::H3_REQUEST_CANCELLED);
+            lone.advance(Duration::from_millis(50));
+        }
+        assert!(!lone.core.is_closed());
+    }
+}
+
+#[test]
+fn a_server_may_not_choose_what_was_not_offered() {
+    let respond = |fields: &[(&str, &str)], offer: &[&str]| {
+        let mut lone = Lone::client();
+        let mut request = SessionRequest::new("localhost", "/");
+        request.protocols = offer.iter().map(|&protocol| protocol.to_owned()).collect();
+        lone.core.connect(lone.now, id(0), &request).expect("ready");
+        lone.actions();
+        let _ = lone.recv(0, &headers(&[&[(":status", "200")], fields].concat()), false);
+        lone
+    };
+    // Draft 16 section 3.3.
+    let mut lone = respond(&[("wt-protocol", "\"c\"")], &["a", "b"]);
+    assert_eq!(lone.actions(), refused(0, Code::WT_ALPN_ERROR));
+    let events = lone.events();
+    assert!(
+        matches!(
+            &events[..],
+            [Event::SessionClosed {
+                end: SessionEnd::PeerMisbehaved {
+                    code: Code::WT_ALPN_ERROR,
+                    ..
+                },
+                ..
+            }]
+        ),
+        "{events:?}"
+    );
+    for (field, offer, expected) in [
+        ("\"b\";x=1", &["a", "b"][..], Some("b")),
+        ("b", &["a", "b"], None),
+        ("\"b\"", &[], None),
+    ] {
+        let mut lone = respond(&[("wt-protocol", field)], offer);
+        let events = lone.events();
+        assert!(
+            matches!(&events[..], [Event::SessionEstablished { protocol, .. }] if protocol.as_deref() == expected),
+            "{events:?}"
+        );
+        assert!(lone.actions().is_empty());
+    }
+}
+
+#[test]
+fn responses_to_connect_are_judged() {
+    let respond = |bytes: &[u8], fin| {
+        let mut lone = Lone::client();
+        lone.core
+            .connect(lone.now, id(0), &SessionRequest::new("localhost", "/"))
+            .expect("ready");
+        lone.actions();
+        let _ = lone.recv(0, bytes, fin);
+        lone
+    };
+    let misbehaved = |mut lone: Lone, expected: Code| {
+        assert_eq!(lone.actions(), refused(0, expected));
+        let events = lone.events();
+        assert!(
+            matches!(&events[..], [Event::SessionClosed { end: SessionEnd::PeerMisbehaved { code, .. }, .. }] if *code == expected),
+            "{events:?}"
+        );
+        assert!(lone.core.leftovers().is_empty());
+    };
+    misbehaved(respond(&headers(&[("a", "b")]), false), Code::H3_MESSAGE_ERROR);
+    misbehaved(respond(b"", true), Code::H3_MESSAGE_ERROR);
+    misbehaved(respond(&headers(&[(":status", "103")]), true), Code::H3_MESSAGE_ERROR);
+    misbehaved(
+        respond(&headers(&[(":status", "200"), ("x", &"y".repeat(100_000))]), false),
+        Code::H3_EXCESSIVE_LOAD,
+    );
+    assert_eq!(
+        respond(&data(b"x"), false).closed_with(),
+        Some(Code::H3_FRAME_UNEXPECTED)
+    );
+    assert_eq!(respond(&get()[..4], true).closed_with(), Some(Code::H3_FRAME_ERROR));
+    // "The WebTransport client MUST NOT automatically follow such redirects" (draft 16 section 3.2).
+    let mut lone = respond(
+        &[headers(&[(":status", "302"), ("location", "/x")]), data(b"moved")].concat(),
+        false,
+    );
+    let events = lone.events();
+    assert!(
+        matches!(&events[..], [Event::SessionRejected { head, .. }] if head.status() == 302),
+        "{events:?}"
+    );
+    assert_eq!(
+        lone.actions(),
+        [Action::Write {
+            stream: id(0),
+            data: Bytes::new(),
+            fin: true
+        }]
+    );
+    assert_eq!(lone.recv(0, b"\0\x01x", true), Recv::Done);
+    assert!(lone.core.leftovers().is_empty());
+}

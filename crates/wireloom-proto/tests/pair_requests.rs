@@ -1,0 +1,378 @@
+//! Ordinary requests between two connections on one thread.
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use wireloom_proto::connection::{CommandError, PeerTransport, SessionRequest};
+use wireloom_proto::testing::pipe::{End, Pair};
+use wireloom_proto::{Action, Code, Config, Dir, Event, Side, StreamId};
+
+fn pair(chunk: usize) -> Pair {
+    let mut pair = Pair::new(Config::default(), Config::default());
+    pair.chunk = chunk;
+    pair.handshake(PeerTransport {
+        datagrams: true,
+        reset_stream_at: false,
+    });
+    assert!(matches!(pair.client.event(), Event::Ready { .. }));
+    assert!(matches!(pair.server.event(), Event::Ready { .. }));
+    pair
+}
+
+fn request(method: Method, fields: &[(&'static str, &'static str)]) -> Request<()> {
+    let mut head = Request::new(());
+    *head.uri_mut() = "https://localhost:4433/path?query".parse().expect("a URI");
+    *head.method_mut() = method;
+    for (name, value) in fields {
+        head.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    head
+}
+
+fn response(status: u16, fields: &[(&'static str, &'static str)]) -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::from_u16(status).expect("a status");
+    for (name, value) in fields {
+        head.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    head
+}
+
+/// Sends one DATA frame as a driver does: its header from the core, its payload past it.
+fn send_data(end: &mut End, stream: StreamId, payload: &[u8]) -> Result<(), CommandError> {
+    let header = end.core.data_header(stream, payload.len() as u64)?;
+    end.pump();
+    end.write(stream, &header, false);
+    end.write(stream, payload, false);
+    Ok(())
+}
+
+fn start(pair: &mut Pair, head: &Request<()>, fin: bool) -> StreamId {
+    let stream = pair.client.new_stream(Dir::Bi);
+    pair.client
+        .core
+        .send_request(pair.now, stream, head, fin)
+        .expect("a legal request");
+    pair.run();
+    stream
+}
+
+/// Head, body, trailers and end of a message, from the events of one stream.
+fn message(end: &mut End) -> (Vec<u8>, Option<HeaderMap>, bool) {
+    let (mut body, mut trailers, mut finished) = (Vec::new(), None, false);
+    for event in end.events.drain(..) {
+        match event {
+            Event::Data { data, .. } => body.extend_from_slice(&data),
+            Event::Trailers { trailers: fields, .. } => trailers = Some(fields),
+            Event::Finished { .. } => finished = true,
+            Event::Response { head, .. } if head.status().is_informational() => {}
+            event => panic!("{event:?}"),
+        }
+    }
+    (body, trailers, finished)
+}
+
+#[test]
+fn a_request_with_bodies_and_trailers_in_pieces_of_any_size() {
+    for chunk in [1, 3, 10, usize::MAX] {
+        let mut pair = pair(chunk);
+        let head = request(
+            Method::POST,
+            &[("content-length", "12"), ("cookie", "a=1"), ("cookie", "b=2")],
+        );
+        let stream = start(&mut pair, &head, false);
+        let Event::Request { head, stream: asked } = pair.server.event() else {
+            panic!("no request")
+        };
+        assert_eq!(
+            (asked, head.method(), head.uri().path()),
+            (stream, &Method::POST, "/path")
+        );
+        assert_eq!(head.headers()["cookie"], "a=1; b=2", "RFC 9114 section 4.2.1");
+        send_data(&mut pair.client, stream, b"hello ").expect("within its length");
+        assert_eq!(pair.client.core.finish(stream), Err(CommandError::ContentLength));
+        send_data(&mut pair.client, stream, b"world!").expect("within its length");
+        assert_eq!(
+            send_data(&mut pair.client, stream, b"?"),
+            Err(CommandError::ContentLength)
+        );
+        let trailers: HeaderMap = [("checksum".parse().expect("a name"), HeaderValue::from_static("x"))]
+            .into_iter()
+            .collect();
+        pair.client.core.send_trailers(stream, &trailers).expect("complete");
+        pair.run();
+        assert_eq!(
+            message(&mut pair.server),
+            (b"hello world!".to_vec(), Some(trailers.clone()), true)
+        );
+
+        let server = &mut pair.server;
+        server
+            .core
+            .send_response(stream, &response(103, &[("link", "</style>")]), false)
+            .expect("interim");
+        server
+            .core
+            .send_response(stream, &response(200, &[]), false)
+            .expect("final");
+        assert_eq!(
+            server.core.send_response(stream, &response(200, &[]), false),
+            Err(CommandError::InvalidState)
+        );
+        pair.run();
+        assert!(matches!(pair.client.event(), Event::Response { head, .. } if head.status() == 103));
+        assert!(matches!(pair.client.event(), Event::Response { head, .. } if head.status() == 200));
+        send_data(&mut pair.server, stream, b"any length").expect("no Content-Length");
+        pair.server.core.finish(stream).expect("complete");
+        pair.run();
+        assert_eq!(message(&mut pair.client), (b"any length".to_vec(), None, true));
+        pair.assert_nothing_left();
+    }
+}
+
+#[test]
+fn requests_without_a_body() {
+    let mut pair = pair(usize::MAX);
+    for (method, status) in [(Method::GET, 204), (Method::HEAD, 200), (Method::GET, 304)] {
+        let stream = start(&mut pair, &request(method, &[]), true);
+        assert!(matches!(pair.server.event(), Event::Request { .. }));
+        assert!(matches!(pair.server.event(), Event::Finished { .. }));
+        // RFC 9114 section 4.1.2: a Content-Length without content is legal here.
+        pair.server
+            .core
+            .send_response(stream, &response(status, &[("content-length", "5")]), false)
+            .expect("final");
+        assert_eq!(
+            pair.server.core.data_header(stream, 5),
+            Err(CommandError::ContentLength)
+        );
+        pair.server.core.finish(stream).expect("complete");
+        pair.run();
+        assert!(matches!(pair.client.event(), Event::Response { .. }));
+        assert!(matches!(pair.client.event(), Event::Finished { .. }));
+    }
+    let stream = start(&mut pair, &request(Method::GET, &[]), true);
+    assert_eq!(
+        pair.server
+            .core
+            .send_response(stream, &response(200, &[("content-length", "5")]), true),
+        Err(CommandError::ContentLength)
+    );
+    pair.server
+        .core
+        .send_response(stream, &response(200, &[("connection", "close")]), true)
+        .expect("dropped fields");
+    pair.run();
+    let Some(Event::Response { head, .. }) = pair.client.events.pop_front() else {
+        panic!("no response")
+    };
+    assert!(head.headers().is_empty());
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn a_tunnel_has_no_length_and_no_trailers() {
+    let mut pair = pair(usize::MAX);
+    let mut head = request(Method::CONNECT, &[]);
+    *head.uri_mut() = "example.org:443".parse().expect("an authority");
+    let stream = start(&mut pair, &head, false);
+    let Event::Request { head, .. } = pair.server.event() else {
+        panic!("no request")
+    };
+    assert_eq!(
+        (head.method(), head.uri().to_string().as_str()),
+        (&Method::CONNECT, "example.org:443")
+    );
+    pair.server
+        .core
+        .send_response(stream, &response(200, &[]), false)
+        .expect("final");
+    for side in [Side::Client, Side::Server] {
+        send_data(pair.end(side), stream, b"through").expect("a tunnel");
+        assert_eq!(
+            pair.end(side).core.send_trailers(stream, &HeaderMap::new()),
+            Err(CommandError::InvalidState)
+        );
+        pair.end(side).core.finish(stream).expect("any time");
+    }
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    for side in [Side::Client, Side::Server] {
+        assert_eq!(message(pair.end(side)), (b"through".to_vec(), None, true));
+    }
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn either_end_gives_up() {
+    let mut pair = pair(usize::MAX);
+    let stream = start(&mut pair, &request(Method::POST, &[]), false);
+    assert!(matches!(pair.server.event(), Event::Request { .. }));
+    // The server answers early and wants no more of the body.
+    pair.server
+        .core
+        .send_response(stream, &response(413, &[]), true)
+        .expect("final");
+    pair.server.core.stop_message(stream, Code::H3_NO_ERROR);
+    pair.run();
+    // STOP_SENDING may overtake the response, which counts all the same (RFC 9114 section 4.1.1).
+    assert!(matches!(
+        pair.client.event(),
+        Event::SendStopped {
+            code: Code::H3_NO_ERROR,
+            ..
+        }
+    ));
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    assert!(matches!(pair.client.event(), Event::Finished { .. }));
+    pair.assert_nothing_left();
+
+    // The client cancels.
+    let stream = start(&mut pair, &request(Method::POST, &[]), false);
+    assert!(matches!(pair.server.event(), Event::Request { .. }));
+    pair.client.core.reset_message(stream, Code::H3_REQUEST_CANCELLED);
+    pair.client.core.stop_message(stream, Code::H3_REQUEST_CANCELLED);
+    pair.run();
+    let code = Code::H3_REQUEST_CANCELLED;
+    for _ in 0..2 {
+        match pair.server.event() {
+            Event::MessageFailed {
+                code, by_peer: true, ..
+            } => assert_eq!(code, Code::H3_REQUEST_CANCELLED),
+            Event::SendStopped { code, .. } => assert_eq!(code, Code::H3_REQUEST_CANCELLED),
+            event => panic!("{event:?}"),
+        }
+    }
+    assert!(pair.server.aborted.contains(&Action::Reset { stream, code }));
+    pair.assert_nothing_left();
+
+    // The server breaks off in the middle of its body.
+    let stream = start(&mut pair, &request(Method::GET, &[]), true);
+    pair.server
+        .core
+        .send_response(stream, &response(200, &[]), false)
+        .expect("final");
+    pair.run();
+    pair.server.core.reset_message(stream, Code::H3_INTERNAL_ERROR);
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    assert!(matches!(
+        pair.client.event(),
+        Event::MessageFailed {
+            code: Code::H3_INTERNAL_ERROR,
+            by_peer: true,
+            ..
+        }
+    ));
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn goaway_rejects_later_requests_and_lets_earlier_ones_end() {
+    let mut pair = pair(usize::MAX);
+    let early = start(&mut pair, &request(Method::GET, &[]), true);
+    pair.held.extend([3, 7, 11].map(StreamId::from_u64));
+    pair.server.core.goaway(pair.now);
+    let late = start(&mut pair, &request(Method::GET, &[]), true);
+    // "the server indicates that requests [...] with the indicated identifier or greater [...] were not processed" (RFC 9114
+    // section 5.2).
+    assert!(pair.server.aborted.contains(&Action::Reset {
+        stream: late,
+        code: Code::H3_REQUEST_REJECTED
+    }));
+    assert!(
+        matches!(pair.client.event(), Event::MessageFailed { stream, code: Code::H3_REQUEST_REJECTED, by_peer: true } if stream == late)
+    );
+    pair.held.clear();
+    pair.server
+        .core
+        .send_response(early, &response(200, &[]), true)
+        .expect("final");
+    pair.run();
+    assert!(matches!(
+        pair.client.events.pop_front(),
+        Some(Event::GoAway { id: 4 } | Event::Response { .. })
+    ));
+    let stream = pair.client.new_stream(Dir::Bi);
+    let head = request(Method::GET, &[]);
+    assert_eq!(
+        pair.client.core.send_request(pair.now, stream, &head, true),
+        Err(CommandError::GoingAway)
+    );
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn requests_and_sessions_share_a_connection() {
+    let mut pair = pair(usize::MAX);
+    let session = pair.session();
+    let stream = start(&mut pair, &request(Method::GET, &[]), true);
+    pair.client.core.close_session(pair.now, session, 0, "").expect("open");
+    pair.run();
+    pair.server
+        .core
+        .send_response(stream, &response(200, &[]), true)
+        .expect("final");
+    pair.run();
+    assert!(
+        pair.client
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Response { .. }))
+    );
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn what_the_peer_does_not_accept_is_not_sent() {
+    let mut server = Config::default();
+    server.max_field_section_size = 250;
+    let mut pair = Pair::connected(Config::default(), server);
+    let head = request(
+        Method::GET,
+        &[(
+            "x",
+            "0123456789012345678901234567890123456789012345678901234567890123456789",
+        )],
+    );
+    let stream = pair.client.new_stream(Dir::Bi);
+    // "An implementation that has received this parameter SHOULD NOT send an HTTP message header that exceeds the indicated
+    // size" (RFC 9114 section 4.2.2).
+    let error = pair.client.core.send_request(pair.now, stream, &head, true);
+    assert!(matches!(error, Err(CommandError::InvalidMessage(_))), "{error:?}");
+    let session = SessionRequest::new("localhost", format!("/{}", "x".repeat(200)));
+    let error = pair.client.core.connect(pair.now, stream, &session);
+    assert!(matches!(error, Err(CommandError::InvalidMessage(_))), "{error:?}");
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn commands_in_the_wrong_state() {
+    let mut pair = pair(usize::MAX);
+    let stream = start(&mut pair, &request(Method::GET, &[]), true);
+    let (client, server, now) = (&mut pair.client.core, &mut pair.server.core, pair.now);
+    let invalid = Err(CommandError::InvalidState);
+    assert_eq!(
+        client.send_request(now, stream, &request(Method::GET, &[]), true),
+        invalid
+    );
+    assert_eq!(
+        client.send_request(now, StreamId::from_u64(2), &request(Method::GET, &[]), true),
+        invalid
+    );
+    assert_eq!(client.finish(stream), invalid);
+    assert_eq!(client.data_header(stream, 1), Err(CommandError::InvalidState));
+    assert_eq!(server.finish(stream), invalid);
+    assert_eq!(
+        server.send_request(now, StreamId::from_u64(4), &request(Method::GET, &[]), true),
+        invalid
+    );
+    assert_eq!(
+        server.send_response(StreamId::from_u64(4), &response(200, &[]), true),
+        invalid
+    );
+    assert!(server.send_response(stream, &response(100, &[]), true).is_err());
+    assert!(server.send_response(stream, &response(101, &[]), false).is_err());
+    server.reset_message(StreamId::from_u64(400), Code::H3_NO_ERROR);
+    server.stop_message(stream, Code::H3_NO_ERROR);
+    server.reset_message(stream, Code::H3_INTERNAL_ERROR);
+    assert_eq!(server.send_response(stream, &response(200, &[]), true), invalid);
+}

@@ -1,0 +1,104 @@
+//! Peers that are silent, slow or too many.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use http_body_util::{BodyExt as _, Empty};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use wireloom::ConnectionLimits;
+use wireloom::tcp::Options;
+
+use crate::support::{Server, localhost, within};
+
+fn router() -> Router {
+    Router::new().route("/", get(async || "hello"))
+}
+
+const SHORT: Duration = Duration::from_millis(50);
+
+/// Waits until the server has closed the connection.
+async fn closed(io: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = Vec::new();
+    // A reset is a way to close, too.
+    let _ = within(io.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn a_silent_peer_loses_its_handshake() {
+    let limits = ConnectionLimits::default();
+    let options = Options::new().handshake_timeout(SHORT).limits(limits.clone());
+    let server = Server::start(router(), Some(&localhost()), options).await;
+    closed(&mut server.connect().await).await;
+    let mut half = server.connect().await;
+    let _already_closed = half.write_all(&[0x16, 0x03, 0x01]).await;
+    closed(&mut half).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed() {
+    let options = || Options::new().header_timeout(SHORT);
+    let server = Server::start(router(), Some(&localhost()), options()).await;
+    for alpn in ["http/1.1", "h2"] {
+        closed(&mut server.connect_tls(alpn).await).await;
+    }
+    let mut slow = server.connect_tls("http/1.1").await;
+    let _already_closed = slow.write_all(b"GET / HTTP/1.1\r\nhost").await;
+    closed(&mut slow).await;
+    let mut preface_only = server.connect_tls("h2").await;
+    let _already_closed = preface_only
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    closed(&mut preface_only).await;
+    let plain = Server::start(router(), None, options()).await;
+    closed(&mut plain.connect().await).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_said_goodbye_to() {
+    let options = Options::new().header_timeout(Duration::from_millis(200));
+    let server = Server::start(router(), Some(&localhost()), options).await;
+    // On a machine that is busy enough, the connection is closed before its first request has come.
+    let ended = within(async {
+        loop {
+            let (mut sender, connection) = server.http2().await;
+            let request = http::Request::get("https://localhost/")
+                .body(Empty::new().boxed())
+                .expect("a request");
+            if let Ok(response) = sender.send_request(request).await {
+                assert_eq!(response.collect().await.expect("a body").to_bytes(), "hello");
+                let ended = connection.await.expect("no panic");
+                // Until now: without it, the client itself would have ended the connection.
+                drop(sender);
+                return ended;
+            }
+        }
+    })
+    .await;
+    ended.expect("GOAWAY is no error");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_at_once() {
+    let limits = ConnectionLimits::new(10, 1);
+    let server = Server::start(router(), None, Options::new().limits(limits.clone())).await;
+    let mut first = server.connect().await;
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .expect("sent");
+    assert_eq!(within(first.read_u8()).await.expect("an answer"), b'H');
+    closed(&mut server.connect().await).await;
+    drop(first);
+    // The server notices in its own time that there is room again.
+    within(async {
+        loop {
+            let mut next = server.connect().await;
+            let sent = next.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            if sent.is_ok() && next.read_u8().await.is_ok() {
+                return;
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,238 @@
+//! What HTTP promises, over both versions.
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::Body as AxumBody;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use wireloom::RemoteAddr;
+use wireloom::tcp::Options;
+
+use crate::support::{ClientBody, Server, curl, localhost, within};
+
+fn router() -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(async |request: Request| {
+                let RemoteAddr(peer) = request.extensions().get().expect("the peer's address");
+                format!("{:?} from {}", request.version(), peer.ip())
+            }),
+        )
+        .route("/own", get(async || ([(header::ALT_SVC, "clear")], "own")))
+        .route(
+            "/echo",
+            post(async |request: Request| Response::new(request.into_body())),
+        )
+        .route("/length", post(async |body: Bytes| body.len().to_string()))
+        .route("/trailers", any(trailers))
+}
+
+/// Answers with a body and the request's own `x-sum` trailer, doubled.
+async fn trailers(request: Request) -> impl IntoResponse {
+    let body = request.into_body().collect().await.expect("a body");
+    let sum = body
+        .trailers()
+        .and_then(|t| t.get("x-sum"))
+        .map_or_else(String::new, |v| v.to_str().unwrap_or("").repeat(2));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::try_from(sum).expect("digits"));
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(body.to_bytes())),
+        Ok(Frame::trailers(trailers)),
+    ];
+    (
+        [(header::TRAILER, "x-sum")],
+        AxumBody::new(StreamBody::new(futures_util::stream::iter(frames))),
+    )
+}
+
+#[tokio::test]
+async fn curl_speaks_both_versions_and_learns_of_http3() {
+    let server = Server::start(router(), Some(&localhost()), Options::new().http3_port(4433)).await;
+    for (version, name) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2.0")] {
+        let text = curl(&[version, "--include", &server.url("https", "/")]).await;
+        assert!(text.ends_with(&format!("{name} from 127.0.0.1")), "{text}");
+        assert!(text.contains("alt-svc: h3=\":4433\"; ma=86400"), "{text}");
+        let own = curl(&[version, "--include", &server.url("https", "/own")]).await;
+        assert!(
+            own.contains("alt-svc: clear") && !own.contains("h3="),
+            "the application's own stays: {own}"
+        );
+    }
+    let tls12 = curl(&["--tls-max", "1.2", &server.url("https", "/")]).await;
+    assert_eq!(tls12, "HTTP/2.0 from 127.0.0.1");
+    within(server.stop()).await.expect("no panic").expect("served");
+}
+
+#[tokio::test]
+async fn plaintext_is_http1_without_alt_svc() {
+    let server = Server::start(router(), None, Options::new()).await;
+    let text = curl(&["--include", &server.url("http", "/")]).await;
+    assert!(
+        text.ends_with("HTTP/1.1 from 127.0.0.1") && !text.contains("alt-svc"),
+        "{text}"
+    );
+    within(server.stop()).await.expect("no panic").expect("served");
+}
+
+#[tokio::test]
+async fn head_has_the_length_and_no_body() {
+    let server = Server::tls(router()).await;
+    for version in ["--http1.1", "--http2"] {
+        let text = curl(&[version, "--head", &server.url("https", "/own")]).await;
+        assert!(text.contains("content-length: 3") && !text.ends_with("own"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_when_it_is_expected() {
+    let server = Server::tls(router()).await;
+    let args = [
+        "--http1.1",
+        "--verbose",
+        "--header",
+        "Expect: 100-continue",
+        "--data-binary",
+        "hello",
+    ];
+    let text = curl(&[&args[..], &[&server.url("https", "/length")]].concat()).await;
+    assert!(
+        text.contains("< HTTP/1.1 100 Continue") && text.starts_with('5'),
+        "{text}"
+    );
+    let refused = curl(&[&args[..], &[&server.url("https", "/nowhere")]].concat()).await;
+    assert!(
+        refused.contains("< HTTP/1.1 404") && !refused.contains("100 Continue"),
+        "{refused}"
+    );
+}
+
+fn request(server: &Server, version: Version, path: &str, body: ClientBody) -> http::Request<ClientBody> {
+    let host = format!("localhost:{}", server.address.port());
+    let builder = http::Request::post(if version == Version::HTTP_2 {
+        format!("https://{host}{path}")
+    } else {
+        path.to_owned()
+    });
+    let builder = if version == Version::HTTP_2 {
+        builder
+    } else {
+        builder.header(header::HOST, host)
+    };
+    builder
+        .version(version)
+        .header(header::TE, "trailers")
+        .body(body)
+        .expect("a request")
+}
+
+async fn send(
+    server: &Server,
+    version: Version,
+    path: &str,
+    body: ClientBody,
+) -> http::Response<hyper::body::Incoming> {
+    let request = request(server, version, path, body);
+    if version == Version::HTTP_2 {
+        let (mut sender, _connection) = server.http2().await;
+        within(sender.send_request(request)).await.expect("an answer")
+    } else {
+        within(server.http1().await.send_request(request))
+            .await
+            .expect("an answer")
+    }
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let server = Server::tls(router()).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let trailers =
+            HeaderMap::from_iter([(header::HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))]);
+        let body = Full::new(Bytes::from_static(b"data")).with_trailers(async { Some(Ok(trailers)) });
+        let mut request = request(&server, version, "/trailers", body.boxed());
+        if version == Version::HTTP_11 {
+            // HTTP/1.1 has trailers only in chunked bodies, and only announced ones.
+            request
+                .headers_mut()
+                .insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            request
+                .headers_mut()
+                .insert(header::TRAILER, HeaderValue::from_static("x-sum"));
+        }
+        let response = if version == Version::HTTP_2 {
+            server.http2().await.0.send_request(request).await
+        } else {
+            server.http1().await.send_request(request).await
+        };
+        let body = within(response.expect("an answer").into_body().collect())
+            .await
+            .expect("a body");
+        assert_eq!(
+            body.trailers().and_then(|t| t.get("x-sum")).map(HeaderValue::as_bytes),
+            Some(&b"4242"[..])
+        );
+        assert_eq!(body.to_bytes(), "data");
+    }
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_at_once() {
+    let server = Server::tls(router()).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let (chunks, mut receiver) = mpsc::channel::<Bytes>(1);
+        let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let frames = futures_util::StreamExt::map(stream, |chunk| Ok::<_, Infallible>(Frame::data(chunk)));
+        chunks.send(Bytes::from_static(b"first")).await.expect("room");
+        let body = StreamBody::new(frames).boxed();
+        let mut response = send(&server, version, "/echo", body).await;
+        for expected in ["first", "second", "third"] {
+            let frame = within(response.frame()).await.expect("not over").expect("no error");
+            assert_eq!(frame.into_data().expect("data"), expected);
+            // Sent only after the one before came back: nothing waits for a whole body.
+            let next = if expected == "first" { "second" } else { "third" };
+            if expected != "third" {
+                chunks.send(Bytes::from_static(next.as_bytes())).await.expect("room");
+            }
+        }
+        drop(chunks);
+        let rest = within(response.collect()).await.expect("no error").to_bytes();
+        assert_eq!(rest, "", "the end of the request's body is the end of the answer's");
+    }
+}
+
+#[tokio::test]
+async fn nonsense_and_oversized_headers_are_refused() {
+    let server = Server::start(router(), None, Options::new().max_header_size(4096)).await;
+    let big = format!("GET / HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "x".repeat(5000));
+    for (bytes, status) in [(&b"nonsense\r\n\r\n"[..], "400"), (big.as_bytes(), "431")] {
+        let mut tcp = server.connect().await;
+        tcp.write_all(bytes).await.expect("sent");
+        let mut answer = Vec::new();
+        let _may_be_reset = within(tcp.read_to_end(&mut answer)).await;
+        assert!(
+            answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()),
+            "{:?}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    let server = Server::start(router(), Some(&localhost()), Options::new().max_header_size(4096)).await;
+    let mut request = request(&server, Version::HTTP_2, "/echo", Empty::new().boxed());
+    request
+        .headers_mut()
+        .insert("x-big", HeaderValue::try_from("x".repeat(5000)).expect("a value"));
+    let (mut sender, _connection) = server.http2().await;
+    let refused = within(sender.send_request(request))
+        .await
+        .map_or(true, |answer| answer.status() == 431);
+    assert!(refused, "by status or by reset");
+}
