@@ -93,7 +93,7 @@ pub(crate) struct Handle {
     pub(crate) state: Arc<SessionState>,
     protocol: Option<String>,
     dialect: Dialect,
-    response: Option<http::Response<()>>,
+    response: Option<Box<http::Response<()>>>,
 }
 
 impl Drop for Handle {
@@ -118,7 +118,7 @@ impl Session {
         state: Arc<SessionState>,
         protocol: Option<String>,
         dialect: Dialect,
-        response: Option<http::Response<()>>,
+        response: Option<Box<http::Response<()>>>,
     ) -> Self {
         Self(Arc::new(Handle {
             conn,
@@ -358,7 +358,7 @@ impl Session {
 
     /// Client: the server's response, status and fields.
     pub fn response(&self) -> Option<&http::Response<()>> {
-        self.0.response.as_ref()
+        self.0.response.as_deref()
     }
 
     /// Counters and estimates of the connection under the session.

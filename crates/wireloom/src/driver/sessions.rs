@@ -144,9 +144,9 @@ impl Driver {
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
-                self.sessions.insert(session, SessionEntry::default());
+                self.sessions.insert(session, Box::default());
                 // From now on HTTP/3 reads the response and the capsules as they come.
-                self.feeds.insert(stream, super::Feed::default());
+                self.feeds.insert(stream, None);
                 self.settle(now, quic, wakes);
                 Ok(Some(session))
             }
