@@ -27,7 +27,7 @@ pub(crate) struct TrustArgs {
     pub(crate) timeout: Duration,
 }
 
-fn parse_hash(text: &str) -> Result<CertificateHash, String> {
+pub(crate) fn parse_hash(text: &str) -> Result<CertificateHash, String> {
     text.parse().map_err(|e: wireloom::ParseHashError| e.to_string())
 }
 
