@@ -3,7 +3,7 @@
 //! Each takes any bytes and panics where a property that its comment names does not hold. Behind the feature `__testing`;
 //! may change or vanish at any time.
 
-pub mod connection;
+mod connection;
 pub mod peer;
 pub mod pipe;
 pub mod script;
@@ -20,6 +20,8 @@ use crate::h3::settings::Settings;
 use crate::qpack::{Decoder, Encoder, Field, FieldRef};
 use crate::stream_id::StreamId;
 use crate::varint as varints;
+
+pub use connection::{connection, connection_script};
 
 const STREAM: StreamId = StreamId::from_u64(0);
 

@@ -32,4 +32,6 @@ macro_rules! replays {
     };
 }
 
-replays! { varint frame_reader settings qpack_decode huffman headers capsule datagram }
+replays! {
+    varint frame_reader settings qpack_decode huffman headers capsule datagram connection connection_script
+}

@@ -157,12 +157,7 @@ impl Session {
             Dir::Uni => Topic::Uni,
         };
         let Handle { conn, state, .. } = &*self.0;
-        let try_open = || {
-            conn.with(|quic, driver, _| {
-                let opened = driver.open_stream(quic, state, dir).transpose();
-                opened
-            })
-        };
+        let try_open = || conn.with(|quic, driver, _| driver.open_stream(quic, state, dir).transpose());
         if let Some(opened) = try_open() {
             return opened;
         }

@@ -273,5 +273,8 @@ async fn graceful_shutdown_lets_requests_and_sessions_end() {
     assert_eq!(response.unwrap().body(), "done");
     within(run.task).await.unwrap();
     assert_eq!(run.monitor.stats().connections, 0);
-    assert!(run.client.connect(&run.url).await.is_err());
+    assert!(matches!(
+        within(run.client.connect(&run.url)).await,
+        Err(ConnectError::Unreachable)
+    ));
 }

@@ -343,3 +343,17 @@ async fn nothing_is_left_when_sessions_are_over() {
     within(f.server.shut_down(0, "")).await;
     assert_eq!(f.server.monitor().stats().connections, 0);
 }
+
+#[tokio::test]
+async fn a_closed_port_is_told_at_once_and_another_address_is_tried() {
+    let f = fixture().await;
+    // A port that was free a moment ago.
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = within(f.client.connect(&format!("https://{closed}/"))).await;
+    assert!(matches!(refused, Err(ConnectError::Unreachable)), "{refused:?}");
+    // localhost is ::1 first, where the server does not listen.
+    let url = format!("https://localhost:{}/test", f.server.local_addrs()[0].port());
+    let accept = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (_, session) = within(async { tokio::join!(accept, f.client.connect(&url)) }).await;
+    session.unwrap();
+}

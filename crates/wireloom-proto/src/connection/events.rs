@@ -29,7 +29,7 @@ pub struct OwnStreams {
     pub qpack_decoder: StreamId,
 }
 
-/// What to do with a stream after [`Connection::recv`].
+/// What to do with a stream after [`Connection::recv`](super::Connection::recv).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Recv {
@@ -79,7 +79,7 @@ pub enum Action {
         /// The HTTP/3 error code.
         code: Code,
     },
-    /// Close the connection. Nothing comes after it.
+    /// Close the connection. Nothing comes after it, not even [`Event::SessionClosed`]: the caller ends what is open.
     Close {
         /// The HTTP/3 error code.
         code: Code,
@@ -178,7 +178,8 @@ pub enum Event {
         /// Streams that were opened in it already and have been reset by actions.
         streams: Vec<StreamId>,
     },
-    /// A stream that waited for its session ([`Recv::Parked`]).
+    /// A stream that waited for its session ([`Recv::Parked`]). If the session ended at once, with capsules that had waited
+    /// too, actions have reset the stream already and [`Event::SessionClosed`] follows.
     Stream {
         /// Whose it is.
         session: SessionId,

@@ -28,12 +28,14 @@ mod capsules;
 mod config;
 mod control;
 mod deadlines;
+mod endings;
 mod events;
 mod incoming;
 mod message;
 mod outbox;
 mod requests;
 mod responses;
+mod session_streams;
 mod sessions;
 mod stream_set;
 
@@ -347,7 +349,6 @@ impl Connection {
         let (Some(transport), Some(settings), None) = (self.transport, &self.control.settings, self.negotiated) else {
             return;
         };
-        self.settings_deadline = None;
         let dialect = negotiate::choose(!self.side, self.dialects, settings, transport);
         self.negotiated = Some(dialect);
         self.out.event(Event::Ready {

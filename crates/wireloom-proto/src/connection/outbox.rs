@@ -31,6 +31,7 @@ impl Outbox {
 
     /// Resets and stops: nothing of the stream is wanted. `side` is this end.
     pub(super) fn abort(&mut self, side: Side, stream: StreamId, code: Code) {
+        tracing::trace!(%stream, %code, "stream refused");
         if stream.dir() == Dir::Bi || stream.initiator() == side {
             self.reset(stream, code);
         }
@@ -41,6 +42,9 @@ impl Outbox {
 
     /// Closes the connection: what was queued is still handed out, nothing comes after it.
     pub(super) fn close(&mut self, code: Code, reason: &'static str) {
+        if !self.closed {
+            tracing::debug!(%code, reason, "connection error");
+        }
         self.action(Action::Close { code, reason });
         self.closed = true;
     }

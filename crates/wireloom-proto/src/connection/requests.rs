@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::config::MAX_IDLE_FRAMES;
+use super::config::{CANCEL_WINDOW, MAX_CANCELLED, MAX_IDLE_FRAMES};
 use super::events::{Event, Recv};
 use super::message::{Content, Message, Progress};
 use super::{Connection, Stream, frame_reason};
@@ -274,5 +274,24 @@ impl Connection {
             self.out.event(Event::SendStopped { stream, code });
         }
         self.keep(stream, message);
+    }
+
+    /// "An endpoint MAY treat activity that is suspicious as a connection error of type H3_EXCESSIVE_LOAD" (RFC 9114 section
+    /// 10.5): requests that are made only to be cancelled cost us more than the peer.
+    pub(super) fn count_cancelled(&mut self, now: Instant) {
+        if self.side == Side::Client {
+            return;
+        }
+        if self
+            .cancel_since
+            .is_none_or(|since| now.saturating_duration_since(since) > CANCEL_WINDOW)
+        {
+            self.cancel_since = Some(now);
+            self.cancelled = 0;
+        }
+        self.cancelled += 1;
+        if self.cancelled > MAX_CANCELLED {
+            self.out.close(Code::H3_EXCESSIVE_LOAD, "too many requests cancelled");
+        }
     }
 }

@@ -164,8 +164,11 @@ impl End {
                     stream, payload, fin, ..
                 } => {
                     let received = self.received.entry(*stream).or_default();
-                    assert_eq!(received.reader, Reader::Nobody, "{stream} handed out twice");
-                    received.reader = Reader::Application;
+                    assert_ne!(received.reader, Reader::Application, "{stream} handed out twice");
+                    // Its session may have ended in the same call, with an action that came before this.
+                    if received.reader == Reader::Nobody {
+                        received.reader = Reader::Application;
+                    }
                     received.data.extend_from_slice(payload);
                     received.fin |= fin;
                 }
@@ -216,6 +219,27 @@ impl End {
         }
     }
 
+    /// Whether this end's application may still write on a WebTransport stream: it has it, and has not ended it.
+    pub fn owns_send(&self, stream: StreamId) -> bool {
+        let has_it = stream.initiator() == self.side || self.is_handed_out(stream);
+        has_it
+            && self
+                .sent
+                .get(&stream)
+                .is_none_or(|sent| !sent.fin && sent.reset.is_none())
+    }
+
+    /// Whether this end's application may still read a WebTransport stream.
+    pub fn owns_recv(&self, stream: StreamId) -> bool {
+        stream.initiator() == self.side || self.is_handed_out(stream)
+    }
+
+    fn is_handed_out(&self, stream: StreamId) -> bool {
+        self.received
+            .get(&stream)
+            .is_some_and(|received| received.reader == Reader::Application)
+    }
+
     /// Sends a datagram of `session`.
     pub fn send_datagram(&mut self, session: SessionId, payload: &[u8]) -> Result<(), CommandError> {
         let prefix = self.core.datagram_prefix(session)?;
@@ -226,14 +250,14 @@ impl End {
     /// Takes one piece of a stream, at most `chunk` bytes; whether anything happened.
     fn receive(&mut self, now: Instant, stream: StreamId, sent: &mut Sent, chunk: usize) -> bool {
         let received = self.received.entry(stream).or_default();
-        if sent.delivered || received.reader == Reader::Nobody {
+        if sent.delivered {
             return false;
         }
         if let Some(code) = sent.reset {
             sent.delivered = true;
             received.reset = Some(code);
             match received.reader {
-                Reader::Core => self.core.handle_reset(now, stream, code),
+                Reader::Core | Reader::Nobody => self.core.handle_reset(now, stream, code),
                 Reader::Application => {
                     self.core.recv_closed(stream);
                 }
@@ -241,6 +265,9 @@ impl End {
             }
             self.pump();
             return true;
+        }
+        if received.reader == Reader::Nobody {
+            return false;
         }
         let data = sent.data.split_to(chunk.min(sent.data.len())).freeze();
         let fin = sent.fin && sent.data.is_empty();

@@ -63,14 +63,11 @@ impl Connection {
         let session = loop {
             let mut room = pin!(signals.notified(Topic::Bi));
             room.as_mut().enable();
-            let connected = conn.with(|quic, driver, wakes| {
-                let connected = match driver.lost() {
-                    Some(lost) => Err(ConnectError::Connection(lost.clone())),
-                    None => driver
-                        .connect(Instant::now(), quic, wakes, &request)
-                        .map_err(command_error),
-                };
-                connected
+            let connected = conn.with(|quic, driver, wakes| match driver.lost() {
+                Some(lost) => Err(ConnectError::Connection(lost.clone())),
+                None => driver
+                    .connect(Instant::now(), quic, wakes, &request)
+                    .map_err(command_error),
             });
             match connected? {
                 Some(session) => break session,

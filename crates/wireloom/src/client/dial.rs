@@ -108,7 +108,7 @@ async fn race(client: &Client, target: &Target) -> Result<Connection, ConnectErr
     loop {
         let next = addresses.next();
         if let Some(address) = next {
-            attempts.push(attempt(client, target, address));
+            attempts.push(attempt_or_refused(client, target, address));
         }
         let more = addresses.len() > 0;
         let mut delay = pin!(tokio::time::sleep(ATTEMPT_DELAY));
@@ -128,6 +128,30 @@ async fn race(client: &Client, target: &Target) -> Result<Connection, ConnectErr
                 source: std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"),
             }));
         }
+    }
+}
+
+/// An attempt that fails as soon as ICMP says that nobody listens.
+async fn attempt_or_refused(client: &Client, target: &Target, address: SocketAddr) -> Result<Connection, ConnectError> {
+    tokio::select! {
+        result = attempt(client, target, address) => result,
+        () = refused(address) => Err(ConnectError::Unreachable),
+    }
+}
+
+/// Resolves if the port is closed. Only a connected socket is told so by the system, and QUIC's is not connected: another
+/// one asks, with a datagram that is no QUIC, once a server that listens would have answered the handshake.
+async fn refused(address: SocketAddr) {
+    tokio::time::sleep(ATTEMPT_DELAY).await;
+    let ask = async {
+        let socket = tokio::net::UdpSocket::bind(unspecified(usize::from(address.is_ipv6()))).await?;
+        socket.connect(address).await?;
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0; 16]).await
+    };
+    match ask.await {
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {}
+        _ => std::future::pending().await,
     }
 }
 
@@ -153,12 +177,9 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
     loop {
         let mut changed = pin!(signals.notified(Topic::State));
         changed.as_mut().enable();
-        let outcome = conn.with(|quic, driver, _| {
-            let outcome = match driver.lost() {
-                Some(lost) => Some(Err((lost.clone(), quic.stats().packets_received == 0))),
-                None => driver.is_ready().then_some(Ok(())),
-            };
-            outcome
+        let outcome = conn.with(|quic, driver, _| match driver.lost() {
+            Some(lost) => Some(Err((lost.clone(), quic.stats().packets_received == 0))),
+            None => driver.is_ready().then_some(Ok(())),
         });
         match outcome {
             Some(Ok(())) => {

@@ -246,7 +246,7 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
     fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut received = 0;
         let mut touched: Vec<usize> = Vec::new();
-        let more = loop {
+        loop {
             let Self {
                 socket,
                 endpoint,
@@ -328,16 +328,15 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 self.process(key, now);
             }
             match polled {
-                Poll::Ready(Ok(_)) if received >= RECV_PER_TURN => break true,
+                Poll::Ready(Ok(_)) if received >= RECV_PER_TURN => return true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(e)) => {
                     tracing::warn!(error = %e, "receiving failed");
-                    break false;
+                    return false;
                 }
-                Poll::Pending => break false,
+                Poll::Pending => return false,
             }
-        };
-        more
+        }
     }
 
     fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) {

@@ -75,17 +75,13 @@ impl Socket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 // ICMP errors surface here; an attacker can inject them, so they mean nothing to QUIC.
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-                    ) => {}
+                Err(e) if is_icmp(&e) => {}
                 Err(e) => return Poll::Ready(Err(e)),
             }
         }
     }
 
-    /// `Ok(false)` if the socket is full: call [`Self::poll_writable`] and try again.
+    /// `false` if the socket is full: call [`Self::poll_writable`] and try again.
     pub(super) fn try_send(&self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> bool {
         let message = Transmit {
             destination: transmit.destination,
@@ -111,4 +107,12 @@ impl Socket {
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.poll_send_ready(cx)
     }
+}
+
+fn is_icmp(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
 }

@@ -136,7 +136,7 @@ impl SessionRequest {
     /// The client gave up meanwhile.
     pub async fn accept(mut self) -> Result<Session, SessionError> {
         let gone = SessionError::Connection(ConnectionError::LocallyClosed);
-        let conn = self.conn.take().ok_or(gone.clone())?;
+        let Some(conn) = self.conn.take() else { return Err(gone) };
         let mut head = status(StatusCode::OK);
         *head.headers_mut() = std::mem::take(&mut self.headers);
         dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take()).ok_or(gone)

@@ -1,0 +1,220 @@
+//! How sessions end (draft-ietf-webtrans-http3-16 section 6).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::capsules::Over;
+use super::events::{CommandError, Event, Recv, SessionEnd};
+use super::{Connection, Stream};
+use crate::capsule;
+use crate::codes::Code;
+use crate::h3::frame;
+use crate::stream_id::{SessionId, StreamId};
+use crate::webtransport::session::Session;
+
+impl Connection {
+    /// Ends a session with WT_CLOSE_SESSION and FIN. `reason` is cut at 1024 bytes, between characters. All its streams are
+    /// reset; [`Event::SessionClosed`] lists them. The CONNECT stream is then read, and what comes dropped, until the peer
+    /// ends it too; after [`Config::close_timeout`](super::Config::close_timeout) it is stopped.
+    ///
+    /// A client that has no response yet may call this too; a server rejects such a session instead.
+    pub fn close_session(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        code: u32,
+        reason: &str,
+    ) -> Result<(), CommandError> {
+        self.now = Some(now);
+        self.usable_session(session)?;
+        let Some(closed) = self.sessions.remove(&session) else {
+            return Err(CommandError::SessionClosed);
+        };
+        let reason = capsule::clip_reason(reason).to_owned();
+        let stream = session.stream();
+        let streams = self.end_streams(session);
+        if closed.stopped.is_some() {
+            self.streams.remove(&stream);
+            self.out.stop(stream, Code::WT_SESSION_GONE);
+        } else {
+            // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream. The
+            // endpoint MAY also send a STOP_SENDING" (section 6): not now, since it could overtake the capsule and hide it.
+            let payload = capsule::encode_close_session(code, &reason);
+            self.out.write(stream, frame::encode(frame::DATA, &payload), true);
+            self.await_end(stream, false, false, Code::WT_SESSION_GONE);
+        }
+        let end = SessionEnd::ClosedByUs { code, reason };
+        self.out.event(Event::SessionClosed { session, end, streams });
+        Ok(())
+    }
+
+    /// Asks the peer to end the session soon (WT_DRAIN_SESSION). Nothing else changes. A second call does nothing.
+    pub fn drain_session(&mut self, session: SessionId) -> Result<(), CommandError> {
+        self.usable_session(session)?;
+        let Some(draining) = self.sessions.get_mut(&session) else {
+            return Err(CommandError::SessionClosed);
+        };
+        if !draining.drain_sent && draining.stopped.is_none() {
+            draining.drain_sent = true;
+            let payload = capsule::encode_drain_session();
+            self.out
+                .write(session.stream(), frame::encode(frame::DATA, &payload), false);
+        }
+        Ok(())
+    }
+
+    /// Ends a session for a reason that came over the CONNECT stream; `fin` if that stream has ended.
+    pub(super) fn end_session(&mut self, id: SessionId, session: &Session, over: Over, fin: bool) -> Recv {
+        let stream = id.stream();
+        if let Over::Connection(code, reason) = over {
+            return self.close(code, reason);
+        }
+        let streams = self.end_streams(id);
+        let end = match over {
+            Over::Connection(..) => return Recv::Done,
+            Over::Closed {
+                code,
+                reason,
+                trailing: false,
+            } => {
+                // "The recipient MUST either close or reset the stream in response" (section 6).
+                if session.stopped.is_none() {
+                    self.out.write(stream, Bytes::new(), true);
+                }
+                self.await_end(stream, fin, true, Code::WT_SESSION_GONE);
+                SessionEnd::ClosedByPeer { code, reason }
+            }
+            Over::Closed {
+                code,
+                reason,
+                trailing: true,
+            } => {
+                // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION
+                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (section 6).
+                self.discard(stream, Code::H3_MESSAGE_ERROR);
+                SessionEnd::ClosedByPeer { code, reason }
+            }
+            Over::Misbehaved(code, reason) => {
+                self.discard(stream, code);
+                SessionEnd::PeerMisbehaved { code, reason }
+            }
+            Over::Aborted(code) => {
+                self.discard(stream, Code::H3_REQUEST_CANCELLED);
+                SessionEnd::ResetByPeer { code }
+            }
+            Over::Rejected(head) => {
+                self.out.write(stream, Bytes::new(), true);
+                self.await_end(stream, fin, false, Code::H3_REQUEST_CANCELLED);
+                self.out.event(Event::SessionRejected {
+                    session: id,
+                    head,
+                    streams,
+                });
+                return if fin { Recv::Done } else { Recv::Continue };
+            }
+        };
+        if session.is_visible() {
+            self.out.event(Event::SessionClosed {
+                session: id,
+                end,
+                streams,
+            });
+        }
+        if self.streams.contains_key(&stream) {
+            Recv::Continue
+        } else {
+            Recv::Done
+        }
+    }
+
+    /// Our side of the CONNECT stream has ended; waits for the peer to end its own, unless it has (`fin`).
+    pub(super) fn await_end(&mut self, stream: StreamId, fin: bool, peer_closed: bool, code: Code) {
+        if fin {
+            self.streams.remove(&stream);
+            return;
+        }
+        self.streams.insert(stream, Stream::Closing { peer_closed, code });
+        self.push_close_deadline(stream);
+    }
+
+    fn push_close_deadline(&mut self, stream: StreamId) {
+        // A session cannot come about before the caller has told the time.
+        let Some(now) = self.now else { return };
+        let (streams, sessions) = (&self.streams, &self.sessions);
+        self.close_deadlines
+            .push(now + self.config.close_timeout, stream, |stream| {
+                match streams.get(&stream) {
+                    Some(Stream::Closing { .. }) => true,
+                    Some(Stream::Connect) => SessionId::new(stream)
+                        .and_then(|id| sessions.get(&id))
+                        .is_some_and(|session| session.stopped.is_some()),
+                    _ => false,
+                }
+            });
+    }
+
+    pub(super) fn recv_closing(&mut self, stream: StreamId, data: &Bytes, fin: bool, peer_closed: bool) -> Recv {
+        if peer_closed && !data.is_empty() {
+            // As above: data after WT_CLOSE_SESSION.
+            return self.refuse(stream, Code::H3_MESSAGE_ERROR);
+        }
+        if fin {
+            self.streams.remove(&stream);
+            return Recv::Done;
+        }
+        Recv::Continue
+    }
+
+    pub(super) fn close_expired(&mut self, stream: StreamId) {
+        match self.streams.get(&stream) {
+            Some(&Stream::Closing { code, .. }) => {
+                // "If the sender of CLOSE_WEBTRANSPORT_SESSION does not receive a FIN after some time, it SHOULD send
+                // STOP_SENDING on the CONNECT stream" (draft 02 section 5).
+                self.streams.remove(&stream);
+                self.out.stop(stream, code);
+            }
+            Some(Stream::Connect) => {
+                let session = SessionId::new(stream).and_then(|id| self.sessions.get(&id));
+                if let Some(code) = session.and_then(|session| session.stopped) {
+                    self.abort_session(stream, code);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer reset the CONNECT stream.
+    pub(super) fn connect_aborted(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let is_unanswered = SessionId::new(stream)
+            .and_then(|id| self.sessions.get(&id))
+            .is_some_and(|session| !session.is_open());
+        if is_unanswered {
+            self.count_cancelled(now);
+        }
+        self.abort_session(stream, code);
+    }
+
+    /// The peer reads no more of the CONNECT stream. That ends the session, the CONNECT stream being "closed, either cleanly
+    /// or abruptly, on either side" (section 6). But a peer "MAY also send a STOP_SENDING with error code WT_SESSION_GONE" with
+    /// its WT_CLOSE_SESSION, which is then waited for, lest its code and reason be lost.
+    pub(super) fn connect_stopped(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let session = SessionId::new(stream).and_then(|id| self.sessions.get_mut(&id));
+        match session {
+            Some(session) if session.is_open() && code == Code::WT_SESSION_GONE => {
+                if session.stopped.replace(code).is_none() {
+                    self.out.reset(stream, code);
+                    self.push_close_deadline(stream);
+                }
+            }
+            _ => self.connect_aborted(now, stream, code),
+        }
+    }
+
+    fn abort_session(&mut self, stream: StreamId, code: Code) {
+        let Some(id) = SessionId::new(stream) else { return };
+        if let Some(session) = self.sessions.remove(&id) {
+            let _ = self.end_session(id, &session, Over::Aborted(code), true);
+        }
+    }
+}

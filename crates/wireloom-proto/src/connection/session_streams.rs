@@ -1,0 +1,270 @@
+//! Streams and datagrams of sessions (draft-ietf-webtrans-http3-16 section 4).
+
+use std::collections::hash_map::Entry;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::events::{CommandError, Event, Recv};
+use super::{Connection, Stream};
+use crate::codes::Code;
+use crate::datagram;
+use crate::stream_id::{Dir, SessionId, Side, StreamId};
+use crate::webtransport::parked::Item;
+use crate::webtransport::session::{Session, State};
+
+/// What a session id from the peer refers to.
+enum Owner {
+    Open,
+    /// Its CONNECT is not here, not complete, or not answered yet.
+    Expected,
+    /// It is over, was rejected, or can never be.
+    Gone,
+}
+
+impl Connection {
+    /// A WebTransport stream's header is complete. This is the hot path: one look-up, one insertion, no allocation.
+    #[inline]
+    pub(super) fn attach(&mut self, now: Instant, stream: StreamId, session: u64, payload: Bytes, fin: bool) -> Recv {
+        self.mark_seen(stream);
+        // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does not
+        // correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
+        // H3_ID_ERROR error code" (draft-ietf-webtrans-http3-16 section 4).
+        let Some(session) = SessionId::new(StreamId::from_u64(session)) else {
+            return self.close(Code::H3_ID_ERROR, "session id that is no request stream");
+        };
+        if !self.sessions.get(&session).is_some_and(|session| session.is_open()) {
+            return self.park(now, stream, session, payload, fin);
+        }
+        let send = stream.dir() == Dir::Bi;
+        if send || !fin {
+            self.streams.insert(
+                stream,
+                Stream::WebTransport {
+                    session,
+                    send,
+                    recv: !fin,
+                },
+            );
+        }
+        Recv::WebTransport { session, payload }
+    }
+
+    #[cold]
+    fn park(&mut self, now: Instant, stream: StreamId, session: SessionId, payload: Bytes, fin: bool) -> Recv {
+        if !self.may_speak_webtransport() {
+            // A stream type that was not negotiated is an unknown one.
+            return self.refuse(stream, Code::H3_STREAM_CREATION_ERROR);
+        }
+        match self.owner(session) {
+            // "the endpoint MUST reset the send side and abort reading on the receive side [...] using the WT_SESSION_GONE
+            // error code" (draft-ietf-webtrans-http3-16 section 6).
+            Owner::Gone => return self.refuse(stream, Code::WT_SESSION_GONE),
+            Owner::Open | Owner::Expected => {}
+        }
+        if !self
+            .parked
+            .push(now, session, Item::Stream { stream, payload, fin }, &self.config)
+        {
+            // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or
+            // STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
+            return self.refuse(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+        }
+        self.streams.insert(stream, Stream::Parked);
+        Recv::Parked
+    }
+
+    /// Whether WebTransport was negotiated or still may be.
+    fn may_speak_webtransport(&self) -> bool {
+        match self.negotiated {
+            Some(dialect) => dialect.is_some(),
+            None => self.config.webtransport,
+        }
+    }
+
+    fn owner(&self, session: SessionId) -> Owner {
+        match self.sessions.get(&session) {
+            Some(session) if session.is_open() => Owner::Open,
+            Some(_) => Owner::Expected,
+            // A client knows its own requests.
+            None if self.side == Side::Client => Owner::Gone,
+            None if !self.was_seen(session.stream()) || self.awaits_head(session.stream()) => Owner::Expected,
+            None => Owner::Gone,
+        }
+    }
+
+    /// The session is open now: hands out what waited for it.
+    pub(super) fn release_parked(&mut self, session: SessionId) {
+        for item in self.parked.take(session) {
+            match item {
+                Item::Stream { stream, payload, fin } => {
+                    let send = stream.dir() == Dir::Bi;
+                    if send || !fin {
+                        self.streams.insert(
+                            stream,
+                            Stream::WebTransport {
+                                session,
+                                send,
+                                recv: !fin,
+                            },
+                        );
+                    } else {
+                        self.streams.remove(&stream);
+                    }
+                    self.out.event(Event::Stream {
+                        session,
+                        stream,
+                        payload,
+                        fin,
+                    });
+                }
+                Item::Datagram(payload) => self.out.event(Event::Datagram { session, payload }),
+            }
+        }
+    }
+
+    pub(super) fn expire_parked(&mut self, now: Instant) {
+        while let Some(item) = self.parked.pop_expired(now) {
+            if let Item::Stream { stream, .. } = item {
+                self.discard(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+            }
+        }
+    }
+
+    /// Takes a QUIC datagram. One of an open session is handed straight back; one whose session may still come waits for it
+    /// and becomes [`Event::Datagram`]; others are dropped. One without a legal prefix closes the connection.
+    pub fn handle_datagram(&mut self, now: Instant, mut data: Bytes) -> Option<(SessionId, Bytes)> {
+        self.now = Some(now);
+        if self.out.is_closed() {
+            return None;
+        }
+        let stream = match datagram::decode(&mut data) {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.out
+                    .close(error.code(), "HTTP datagram without a legal quarter stream id");
+                return None;
+            }
+        };
+        let session = SessionId::new(stream)?;
+        if self.sessions.get(&session).is_some_and(|session| session.is_open()) {
+            return Some((session, data));
+        }
+        if self.may_speak_webtransport() && matches!(self.owner(session), Owner::Expected) {
+            // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (section 4.6).
+            self.parked.push(now, session, Item::Datagram(data), &self.config);
+        }
+        None
+    }
+
+    /// Registers a stream that this end opened for `session` and answers the bytes to be written first. The prefix is built
+    /// once per session, so this costs a look-up and an insertion.
+    ///
+    /// A client may open streams as soon as it has called [`Connection::connect`]: "The client MAY optimistically open
+    /// unidirectional and bidirectional streams" (draft-ietf-webtrans-http3-16 section 4).
+    pub fn open_stream(&mut self, session: SessionId, stream: StreamId) -> Result<Bytes, CommandError> {
+        let owner = self.usable_session(session)?;
+        if stream.initiator() != self.side {
+            return Err(CommandError::InvalidState);
+        }
+        let prefix = match stream.dir() {
+            Dir::Bi => owner.prefixes.bi.clone(),
+            Dir::Uni => owner.prefixes.uni.clone(),
+        };
+        match self.streams.entry(stream) {
+            Entry::Occupied(_) => Err(CommandError::InvalidState),
+            Entry::Vacant(entry) => {
+                entry.insert(Stream::WebTransport {
+                    session,
+                    send: true,
+                    recv: stream.dir() == Dir::Bi,
+                });
+                Ok(prefix)
+            }
+        }
+    }
+
+    /// The bytes before each datagram of `session`.
+    pub fn datagram_prefix(&self, session: SessionId) -> Result<Bytes, CommandError> {
+        self.usable_session(session)
+            .map(|session| session.prefixes.datagram.clone())
+    }
+
+    pub(super) fn usable_session(&self, session: SessionId) -> Result<&Session, CommandError> {
+        if self.out.is_closed() {
+            return Err(CommandError::SessionClosed);
+        }
+        let session = self.sessions.get(&session).ok_or(CommandError::SessionClosed)?;
+        match session.state {
+            State::Open => Ok(session),
+            State::Requested if self.side == Side::Client => Ok(session),
+            _ => Err(CommandError::InvalidState),
+        }
+    }
+
+    /// The send half of a WebTransport stream is over: finished or reset by the application, or stopped by the peer. One
+    /// look-up; says nothing to anybody. Answers whether the half was open until now.
+    pub fn send_closed(&mut self, stream: StreamId) -> bool {
+        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+            return false;
+        };
+        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
+            return false;
+        };
+        let was_open = std::mem::replace(send, false);
+        if !*recv {
+            entry.remove();
+        }
+        was_open
+    }
+
+    /// The receive half of a WebTransport stream is over: read to its end, reset by the peer, or stopped by the application.
+    /// Not needed where [`Recv::WebTransport`] answered a call with `fin`, or [`Event::Stream`] came with it. One look-up.
+    /// Answers whether the half was open until now.
+    pub fn recv_closed(&mut self, stream: StreamId) -> bool {
+        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+            return false;
+        };
+        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
+            return false;
+        };
+        let was_open = std::mem::replace(recv, false);
+        if !*send {
+            entry.remove();
+        }
+        was_open
+    }
+
+    /// Ends all streams of a session, which is over, and refuses those that waited for it. Answers the former. Takes time in
+    /// proportion to all streams of the connection.
+    pub(super) fn end_streams(&mut self, session: SessionId) -> Vec<StreamId> {
+        let is_its =
+            |stream: &Stream| matches!(stream, Stream::WebTransport { session: owner, .. } if *owner == session);
+        let mut ended: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| is_its(stream))
+            .map(|(&id, _)| id)
+            .collect();
+        ended.sort_unstable();
+        for &stream in &ended {
+            // "Upon learning that the session has been terminated, the endpoint MUST reset the send side and abort reading on
+            // the receive side of all unidirectional and bidirectional streams associated with the session [...] using the
+            // WT_SESSION_GONE error code" (section 6). Draft 02 names no code; browsers take any.
+            if let Some(Stream::WebTransport { send, recv, .. }) = self.streams.remove(&stream) {
+                if send {
+                    self.out.reset(stream, Code::WT_SESSION_GONE);
+                }
+                if recv {
+                    self.out.stop(stream, Code::WT_SESSION_GONE);
+                }
+            }
+        }
+        for item in self.parked.take(session) {
+            if let Item::Stream { stream, .. } = item {
+                self.discard(stream, Code::WT_SESSION_GONE);
+            }
+        }
+        ended
+    }
+}

@@ -1,0 +1,305 @@
+//! Chromium and Firefox against the server. One process starts both browsers; every test is a tab of one of them.
+//!
+//! `cargo test -p wireloom-interop --test browsers -- firefox` runs one browser's; any part of a name selects.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+use wireloom::ServerStats;
+use wireloom_interop::browser::{Browser, Kind};
+use wireloom_interop::journal::{Event, Journal, PATIENCE};
+use wireloom_interop::page::Pages;
+use wireloom_interop::peers::{self, Target};
+
+/// How many tabs of one browser work at the same time; most of them only wait.
+const TABS: usize = 4;
+
+struct Lab {
+    browser: Browser,
+    target: Target,
+    /// The same server, to which the page's origin is a foreign one.
+    strict: Target,
+    journal: Arc<Journal>,
+}
+
+type Outcome = Result<(), String>;
+type Case = fn(&Lab, &str) -> Outcome;
+
+const CASES: [(&str, Case); 18] = [
+    ("silence", silence),
+    ("tab_close_leaves_nothing", tab_close_leaves_nothing),
+    ("reload_leaves_nothing", reload_leaves_nothing),
+    ("wrong_hash", wrong_hash),
+    ("not_found", not_found),
+    ("foreign_origin", foreign_origin),
+    ("bidi_echo", bidi_echo),
+    ("uni_echo", uni_echo),
+    ("datagram_echo", datagram_echo),
+    ("bulk_echo", bulk_echo),
+    ("streams_80_at_once", streams_80_at_once),
+    ("streams_1000_in_waves", streams_1000_in_waves),
+    ("server_opens", server_opens),
+    ("server_closes", server_closes),
+    ("client_closes", client_closes),
+    ("server_resets", server_resets),
+    ("client_resets", client_resets),
+    ("protocol", protocol),
+];
+
+impl Lab {
+    fn options(&self, path: &str, id: &str) -> Value {
+        json!({"url": format!("{}{path}id={id}", self.target.url), "hash": self.target.hash})
+    }
+
+    fn run(&self, case: &str, options: &Value) -> Result<Value, String> {
+        self.browser.open(case, options).result(PATIENCE)
+    }
+
+    fn chromium(&self) -> bool {
+        self.browser.kind() == Kind::Chromium
+    }
+}
+
+fn with(mut options: Value, more: &[(&str, Value)]) -> Value {
+    for (name, value) in more {
+        options[*name] = value.clone();
+    }
+    options
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(got: &T, expected: &T) -> Outcome {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(format!("got {got:?}, expected {expected:?}"))
+    }
+}
+
+fn bidi_echo(lab: &Lab, id: &str) -> Outcome {
+    lab.run("bidiEcho", &lab.options("/echo?", id))?;
+    lab.journal.wait_idle(id)
+}
+
+fn uni_echo(lab: &Lab, id: &str) -> Outcome {
+    equal(&lab.run("uniEcho", &lab.options("/echo?", id))?, &json!("uni"))
+}
+
+fn datagram_echo(lab: &Lab, id: &str) -> Outcome {
+    let value = lab.run("datagramEcho", &lab.options("/echo?", id))?;
+    equal(&value["text"], &json!("datagram"))?;
+    let size = value["size"].as_u64().unwrap_or(0);
+    if (1000..1500).contains(&size) {
+        Ok(())
+    } else {
+        Err(format!("maxDatagramSize is {size}"))
+    }
+}
+
+fn bulk_echo(lab: &Lab, id: &str) -> Outcome {
+    let size = 20 << 20;
+    let value = lab.run("bulkEcho", &with(lab.options("/echo?", id), &[("size", json!(size))]))?;
+    equal(&value["size"], &json!(size))?;
+    equal(&value["received"], &value["sent"])
+}
+
+fn streams_80_at_once(lab: &Lab, id: &str) -> Outcome {
+    let options = with(
+        lab.options("/echo?", id),
+        &[("atOnce", json!(80)), ("total", json!(80))],
+    );
+    equal(&lab.run("manyStreams", &options)?, &json!(80))?;
+    lab.journal.wait_idle(id)
+}
+
+fn streams_1000_in_waves(lab: &Lab, id: &str) -> Outcome {
+    let options = with(
+        lab.options("/echo?", id),
+        &[("atOnce", json!(50)), ("total", json!(1000))],
+    );
+    equal(&lab.run("manyStreams", &options)?, &json!(1000))?;
+    lab.journal.wait_idle(id)
+}
+
+fn server_opens(lab: &Lab, id: &str) -> Outcome {
+    let value = lab.run("serverOpens", &lab.options("/server-opens?", id))?;
+    equal(
+        &value,
+        &json!({"uni": "uni of the server", "bidi": "bidi of the server"}),
+    )?;
+    lab.journal.wait(id, &Event::Finished("answer of the page".to_owned()))
+}
+
+fn server_closes(lab: &Lab, id: &str) -> Outcome {
+    let value = lab.run(
+        "serverCloses",
+        &lab.options("/close?code=4294967295&reason=so%20long%2C%20%C3%BC&", id),
+    )?;
+    equal(&value, &json!({"closeCode": u32::MAX, "reason": "so long, ü"}))
+}
+
+fn client_closes(lab: &Lab, id: &str) -> Outcome {
+    let more = [("closeCode", json!(4_000_000_000_u32)), ("reason", json!("bye, ü"))];
+    lab.run("clientCloses", &with(lab.options("/observe?", id), &more))?;
+    lab.journal.wait(id, &Event::Closed(4_000_000_000, "bye, ü".to_owned()))
+}
+
+/// Chromium tells a page the exact codes; Firefox knows codes up to 255 (0 for others), and none on a bidi stream.
+fn server_resets(lab: &Lab, id: &str) -> Outcome {
+    let exact = |code: u32| json!({"name": "WebTransportError", "code": code});
+    for code in [200_u32, 4_000_000_000] {
+        let value = lab.run("serverResets", &lab.options(&format!("/resets?code={code}&"), id))?;
+        let seen = if lab.chromium() || code <= 255 { code } else { 0 };
+        equal(&value["uni"], &exact(seen))?;
+        equal(&value["stopped"], &exact(seen))?;
+        let bidi = if lab.chromium() {
+            exact(code)
+        } else {
+            json!({"name": "TypeError", "code": null})
+        };
+        equal(&value["reset"], &bidi)?;
+    }
+    Ok(())
+}
+
+/// Both browsers clamp the page's codes to 255; Firefox stops a bidi stream only when its session closes.
+fn client_resets(lab: &Lab, id: &str) -> Outcome {
+    for (code, sent) in [(7_u32, 7_u32), (1000, 255)] {
+        let id = &format!("{id}-{code}");
+        let tab = lab.browser.open(
+            "clientResets",
+            &with(lab.options("/observe?", id), &[("code", json!(code))]),
+        );
+        tab.result(PATIENCE)?;
+        lab.journal.wait(id, &Event::Reset(Some(sent)))?;
+        if lab.chromium() {
+            lab.journal.wait(id, &Event::Stopped(Some(sent)))?;
+        }
+    }
+    Ok(())
+}
+
+fn handshake_fails(lab: &Lab, options: &Value) -> Outcome {
+    let value = lab.run("handshakeFails", options)?;
+    let message = if lab.chromium() {
+        "Opening handshake failed."
+    } else {
+        "WebTransport connection rejected"
+    };
+    equal(&value, &json!({"name": "WebTransportError", "message": message}))
+}
+
+fn not_found(lab: &Lab, id: &str) -> Outcome {
+    handshake_fails(lab, &lab.options("/nowhere?", id))
+}
+
+fn foreign_origin(lab: &Lab, id: &str) -> Outcome {
+    handshake_fails(
+        lab,
+        &json!({"url": format!("{}/echo?id={id}", lab.strict.url), "hash": lab.strict.hash}),
+    )?;
+    equal(&lab.journal.count(id, &Event::Accepted), &0)
+}
+
+fn wrong_hash(lab: &Lab, id: &str) -> Outcome {
+    handshake_fails(
+        lab,
+        &with(lab.options("/echo?", id), &[("hash", json!("00".repeat(32)))]),
+    )?;
+    equal(&lab.journal.count(id, &Event::Accepted), &0)
+}
+
+/// Firefox has no subprotocols yet: its page sees none, and the session works.
+fn protocol(lab: &Lab, id: &str) -> Outcome {
+    let offered = with(
+        lab.options("/echo?", id),
+        &[("protocols", json!(["other", "echo.v2", "echo.v1"]))],
+    );
+    let value = lab.run("protocol", &offered)?;
+    equal(&value, &if lab.chromium() { json!("echo.v2") } else { Value::Null })
+}
+
+fn silence(lab: &Lab, id: &str) -> Outcome {
+    let options = with(lab.options("/echo?", id), &[("seconds", json!(65))]);
+    lab.browser
+        .open("silence", &options)
+        .result(PATIENCE + Duration::from_secs(65))
+        .map(drop)
+}
+
+fn tab_close_leaves_nothing(lab: &Lab, id: &str) -> Outcome {
+    let tab = lab.browser.open("hold", &lab.options("/observe?", id));
+    tab.result(PATIENCE)?;
+    drop(tab);
+    lab.journal.wait_idle(id)
+}
+
+fn reload_leaves_nothing(lab: &Lab, id: &str) -> Outcome {
+    let tab = lab.browser.open("hold", &lab.options("/observe?", id));
+    tab.result(PATIENCE)?;
+    tab.reload();
+    tab.result(PATIENCE)?;
+    equal(&lab.journal.count(id, &Event::Accepted), &2)?;
+    drop(tab);
+    lab.journal.wait_idle(id)
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Tests mostly wait, so there may be more of them than cores; the browsers' tabs are what is limited.
+    arguments.test_threads.get_or_insert(2 * TABS);
+
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let journal = Arc::new(Journal::default());
+    let (pages, address) = runtime.block_on(Pages::serve()).expect("the pages are served");
+    let origin = format!("http://localhost:{}", address.port());
+    let serve = |origins: &[String]| {
+        runtime
+            .block_on(peers::wireloom::serve(journal.clone(), origins))
+            .expect("the server starts")
+    };
+    let (target, monitor) = serve(&[origin]);
+    let (strict, strict_monitor) = serve(&[]);
+    let labs = Kind::ALL.map(|kind| {
+        // A listing starts nothing.
+        let lab = (!arguments.list).then(|| Lab {
+            browser: Browser::start(kind, &pages, address).expect("the browser starts"),
+            target: target.clone(),
+            strict: strict.clone(),
+            journal: journal.clone(),
+        });
+        (kind, lab.map(Arc::new))
+    });
+
+    let mut trials = Vec::new();
+    for (name, case) in CASES {
+        for (kind, lab) in &labs {
+            let id = format!("{}-{name}", kind.name());
+            let lab = lab.clone();
+            trials.push(Trial::test(format!("{}::{name}", kind.name()), move || {
+                let lab = lab.ok_or("not started")?;
+                case(&lab, &id).map_err(Failed::from)
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(labs); // ends the browsers, without a word to the server
+    let gone = Trial::test("killed_browsers_leave_nothing", move || {
+        let deadline = Instant::now() + PATIENCE;
+        while [&monitor, &strict_monitor]
+            .into_iter()
+            .any(|monitor| monitor.stats() != ServerStats::default())
+        {
+            if Instant::now() > deadline {
+                return Err(format!("{monitor:?} {strict_monitor:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    });
+    let gone = libtest_mimic::run(&arguments, vec![gone]);
+    if conclusion.has_failed() || gone.has_failed() {
+        std::process::exit(101);
+    }
+}
