@@ -176,8 +176,12 @@ where
 
 #[test]
 fn a_close_by_the_server_is_told() {
-    let close = |code: u32| move |session: Session| async move { session.close(code, "enough") };
-    // Nothing of the input is taken: the session is over first.
+    let close = |code: u32| {
+        move |session: Session| async move {
+            let _stream = session.accept_bi().await.expect("a stream");
+            session.close(code, "enough");
+        }
+    };
     let outcome = against(close(7), "", &["--message", "x"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(
