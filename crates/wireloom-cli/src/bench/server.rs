@@ -15,7 +15,7 @@ use super::workload::Workload;
 use super::{ServerArgs, failed, process};
 use crate::failure::{Failure, chain};
 use crate::output;
-use crate::signals::stop_requested;
+use crate::signals::StopSignals;
 
 /// What came in on all sessions.
 #[derive(Default)]
@@ -51,6 +51,7 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         .listen()
         .await
         .map_err(|e| failed(chain(&e)))?;
+    let mut signals = StopSignals::new();
     let listening = Listening {
         event: "listening".to_owned(),
         address: server.local_addrs()[0].to_string(),
@@ -70,7 +71,7 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     };
     tokio::select! {
         () = accept => {}
-        () = stop_requested() => {}
+        () = signals.next() => {}
         () = end_of_input() => {}
     }
     Ok(())

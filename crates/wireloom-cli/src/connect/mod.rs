@@ -16,7 +16,7 @@ use self::input::Lines;
 use self::print::{Printer, Via};
 use crate::explain;
 use crate::failure::{Failure, chain};
-use crate::signals::stop_requested;
+use crate::signals::StopSignals;
 use crate::trust::{TrustArgs, parse_url};
 
 /// How long datagrams are waited for that may have been lost, after the last one was sent.
@@ -80,11 +80,12 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         .connect()
         .await
         .map_err(|e| explain::connect_error(&args.url, &e))?;
+    let mut signals = StopSignals::new();
     let printer = Printer::new(args.json);
     printer.connected(&args.url, &session);
     let result = tokio::select! {
         result = talk(&session, &args, &printer) => result,
-        () = stop_requested() => Ok(()),
+        () = signals.next() => Ok(()),
     };
     session.close(0, "");
     client.shut_down().await;

@@ -22,7 +22,7 @@ use self::identity::Served;
 use self::site::Site;
 use crate::failure::Failure;
 use crate::output::{self, Paint};
-use crate::signals::stop_requested;
+use crate::signals::StopSignals;
 
 const DEFAULT_BIND: &str = "localhost:4433";
 const DEFAULT_PAGE_BIND: &str = "localhost:8080";
@@ -116,6 +116,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let webtransport = format!("https://{}", served.authority(addresses[0]));
     let page = page_url(page_address);
     let site = Site::new(&webtransport, &served, args.root.as_deref());
+    let mut signals = StopSignals::new();
     announce(&args, &webtransport, &page, &addresses, &served);
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -138,12 +139,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     let quiet = args.json;
     tokio::spawn(async move {
-        stop_requested().await;
+        signals.next().await;
         let _ = stop.send(true);
         if !quiet {
             output::note("shutting down; ctrl-c again ends it at once");
         }
-        stop_requested().await;
+        signals.next().await;
         std::process::exit(1);
     });
     server

@@ -55,6 +55,18 @@ fn a_long_certificate_is_noted() {
     assert!(made.code == Some(0) && made.stderr.contains("14 days"), "{made:?}");
     let shown = run(&["cert", "hash", &cert]);
     assert!(shown.code == Some(0) && shown.stderr.contains("90 days"), "{shown:?}");
+
+    // The page must not pin it, and dials the name that a root would vouch for.
+    let server = Serve::start(&["--cert", &cert, "--key", &key]);
+    assert!(
+        server.text("webtransport").starts_with("https://localhost:"),
+        "{}",
+        server.listening
+    );
+    assert!(server.get("/").1.contains("data-pin=\"false\""));
+    let (url, ca) = (server.url("/echo"), ["--ca", &cert]);
+    let reply = run(&[&["connect", &url, "--message", "hi"], &ca[..]].concat());
+    assert_eq!((reply.code, reply.stdout.as_str()), (Some(0), "hi\n"), "{reply:?}");
 }
 
 #[test]

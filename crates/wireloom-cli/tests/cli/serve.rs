@@ -193,3 +193,26 @@ fn a_second_signal_does_not_wait() {
         signal(server.pid(), "INT");
     }
 }
+
+/// $BROWSER is asked first: here it is a script that says with what it was started.
+#[cfg(unix)]
+#[test]
+fn open_starts_a_browser_on_the_page() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let pipe = dir.path("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
+    dir.write("browser", &format!("#!/bin/sh\necho \"$1\" > {pipe}\n"));
+    let script = std::path::PathBuf::from(dir.path("browser"));
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("mode set");
+    let server = Serve::start_with(&["--open"], &[("BROWSER", &dir.path("browser"))]);
+    // Waits for the writer.
+    let opened = std::fs::read_to_string(&pipe).expect("written");
+    assert_eq!(opened.trim(), server.text("page"));
+}
