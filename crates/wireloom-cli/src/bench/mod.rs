@@ -26,8 +26,8 @@ use crate::trust::{parse_hash, parse_seconds};
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-Server and client run as processes of their own, each on one thread, and on one core where `taskset` is there.
-Build with --release: anything else measures the compiler's patience."
+Server and client run as processes of their own, each on one thread, and on one core each where
+`taskset` is there. Build with --release: debug builds are many times slower."
 )]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]

@@ -27,8 +27,9 @@ const MAX_REPLY: usize = 64 << 20;
 
 #[derive(Args)]
 #[command(after_help = "\
-Lines of standard input go out on one bidirectional stream, with their line feeds; at its end the stream
-is finished, and what still comes back is printed. Streams and datagrams that the server sends are printed too.
+Lines of standard input go out on one bidirectional stream, with their line feeds. Where the input
+ends the stream is finished, and what still comes back is printed. Streams and datagrams that the
+server sends by itself are printed too.
 
   wireloom connect https://127.0.0.1:4433/echo --cert-hash HEX --message hello")]
 pub(crate) struct ConnectArgs {

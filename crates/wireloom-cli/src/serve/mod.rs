@@ -33,10 +33,10 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Args)]
 #[command(after_help = "\
 What is served:
-  /echo                WebTransport: echoes bidirectional streams and datagrams, answers a unidirectional
-                       stream with one; subprotocols echo.v1 and echo.v2
-  /                    the demo page; the files of --root if there is an index.html among them
-  /demo/               the demo page, always
+  /echo                WebTransport: bidirectional streams and datagrams come back, a
+                       unidirectional stream is answered with one; subprotocols echo.v1, echo.v2
+  /                    the demo page, or the index.html of --root
+  /demo/               the demo page
   /certificate-hashes  {\"current\": SHA-256, \"next\": SHA-256 or null}
 
 The first ctrl-c lets sessions end for three seconds, the second ends the program at once.")]
