@@ -29,8 +29,8 @@ type Case = fn(&Lab, &str) -> Outcome;
 
 const CASES: [(&str, Case); 18] = [
     ("silence", silence),
-    ("tab_close_leaves_nothing", tab_close_leaves_nothing),
-    ("reload_leaves_nothing", reload_leaves_nothing),
+    ("tab_close", tab_close),
+    ("reload", reload),
     ("wrong_hash", wrong_hash),
     ("not_found", not_found),
     ("foreign_origin", foreign_origin),
@@ -228,21 +228,31 @@ fn silence(lab: &Lab, id: &str) -> Outcome {
         .map(drop)
 }
 
-fn tab_close_leaves_nothing(lab: &Lab, id: &str) -> Outcome {
+/// Chromium closes the sessions of a page that goes. Firefox keeps them, alive by its own PINGs, until it ends itself
+/// (nothing had come 400 s after the tab was closed); `killed_browsers_leave_nothing` covers that.
+fn page_has_gone(lab: &Lab, id: &str) -> Outcome {
+    if lab.chromium() {
+        lab.journal.wait_idle(id)
+    } else {
+        Ok(())
+    }
+}
+
+fn tab_close(lab: &Lab, id: &str) -> Outcome {
     let tab = lab.browser.open("hold", &lab.options("/observe?", id));
     tab.result(PATIENCE)?;
     drop(tab);
-    lab.journal.wait_idle(id)
+    page_has_gone(lab, id)
 }
 
-fn reload_leaves_nothing(lab: &Lab, id: &str) -> Outcome {
+fn reload(lab: &Lab, id: &str) -> Outcome {
     let tab = lab.browser.open("hold", &lab.options("/observe?", id));
     tab.result(PATIENCE)?;
     tab.reload();
     tab.result(PATIENCE)?;
     equal(&lab.journal.count(id, &Event::Accepted), &2)?;
     drop(tab);
-    lab.journal.wait_idle(id)
+    page_has_gone(lab, id)
 }
 
 fn main() {
@@ -296,7 +306,7 @@ fn main() {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(())
+        journal.wait_all_idle().map_err(Failed::from)
     });
     let gone = libtest_mimic::run(&arguments, vec![gone]);
     if conclusion.has_failed() || gone.has_failed() {
