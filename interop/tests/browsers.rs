@@ -12,6 +12,7 @@ use wireloom_interop::browser::{Browser, Kind};
 use wireloom_interop::journal::{Event, Journal, PATIENCE};
 use wireloom_interop::page::Pages;
 use wireloom_interop::peers::{self, Target};
+use wireloom_interop::program::Serve;
 
 /// How many tabs of one browser work at the same time; most of them only wait.
 const TABS: usize = 4;
@@ -27,13 +28,14 @@ struct Lab {
 type Outcome = Result<(), String>;
 type Case = fn(&Lab, &str) -> Outcome;
 
-const CASES: [(&str, Case); 18] = [
+const CASES: [(&str, Case); 19] = [
     ("silence", silence),
     ("tab_close", tab_close),
     ("reload", reload),
     ("wrong_hash", wrong_hash),
     ("not_found", not_found),
     ("foreign_origin", foreign_origin),
+    ("demo_page", demo_page),
     ("bidi_echo", bidi_echo),
     ("uni_echo", uni_echo),
     ("datagram_echo", datagram_echo),
@@ -220,6 +222,12 @@ fn protocol(lab: &Lab, id: &str) -> Outcome {
     equal(&value, &if lab.chromium() { json!("echo.v2") } else { Value::Null })
 }
 
+/// `wireloom serve` itself, and every button of its page.
+fn demo_page(lab: &Lab, _: &str) -> Outcome {
+    let advice = lab.run("demoPage", &json!({}))?;
+    equal(&advice, &json!("Closed with code 7 and reason “seen enough”."))
+}
+
 fn silence(lab: &Lab, id: &str) -> Outcome {
     let options = with(lab.options("/echo?", id), &[("seconds", json!(65))]);
     lab.browser
@@ -269,8 +277,13 @@ fn main() {
             .block_on(peers::wireloom::serve(journal.clone(), origins))
             .expect("the server starts")
     };
-    let (target, monitor) = serve(&[origin]);
+    let (target, monitor) = serve(std::slice::from_ref(&origin));
     let (strict, strict_monitor) = serve(&[]);
+    let _serve = (!arguments.list).then(|| {
+        let serve = Serve::start(&["--allow-origin", &origin]).expect("`wireloom serve` starts");
+        pages.show_demo(&serve.page);
+        serve
+    });
     let labs = Kind::ALL.map(|kind| {
         // A listing starts nothing.
         let lab = (!arguments.list).then(|| Lab {
