@@ -233,8 +233,8 @@ const cases = {
     await loaded;
     const $ = (id) => frame.contentDocument.getElementById(id);
     const until = async (what, done) => {
-      for (let waited = 0; !done(); waited += 50) {
-        if (waited > 20_000) throw new Error(`${what}; ${$('state').textContent} ${$('advice').textContent} ${$('log').textContent}`);
+      for (const start = performance.now(); !done(); ) {
+        if (performance.now() - start > 20_000) throw new Error(`${what}; ${$('state').textContent} ${$('advice').textContent} ${$('log').textContent}`);
         await sleep(50);
       }
     };
@@ -255,7 +255,7 @@ const cases = {
     return $('advice').textContent;
   },
 
-  // Leaves a session with open streams behind; the controller then closes or reloads the tab.
+  // Leaves a session with open streams behind; the controller then closes or reloads the window.
   async hold(options) {
     const transport = await connect(options);
     await expectEcho(transport, 'held');

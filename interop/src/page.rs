@@ -1,6 +1,6 @@
 //! The pages that browsers are driven through, over plain HTTP on localhost (a secure context for browsers).
 //!
-//! A browser shows `controller.html`, which long-polls for orders and opens one tab (`case.html`) for each job. A tab
+//! A browser shows `controller.html`, which long-polls for orders and opens one window (`case.html`) for each job. A window
 //! fetches its job, runs the case of `cases.js` that it names, and posts the result.
 
 use std::collections::HashMap;
@@ -67,7 +67,7 @@ impl Pages {
         self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Opens a tab of `browser` for the case; the receiver gets a result each time that the tab's page has run it.
+    /// Opens a window of `browser` for the case; the receiver gets a result each time that the window's page has run it.
     pub fn open(&self, browser: &str, name: &str, options: &Value) -> (u64, mpsc::Receiver<Value>) {
         let (done, results) = mpsc::channel();
         let mut tables = self.tables();
@@ -85,12 +85,12 @@ impl Pages {
         (id, results)
     }
 
-    /// Closes the tab of a job.
+    /// Closes the window of a job.
     pub fn close(&self, browser: &str, job: u64) {
         self.order(browser, "close", job);
     }
 
-    /// Reloads the tab of a job, which runs its case again.
+    /// Reloads the window of a job, which runs its case again.
     pub fn reload(&self, browser: &str, job: u64) {
         self.order(browser, "reload", job);
     }

@@ -1,4 +1,4 @@
-//! Chromium and Firefox against the server. One process starts both browsers; every test is a tab of one of them.
+//! Chromium and Firefox against the server. One process starts both browsers; every test is a window of one of them.
 //!
 //! `cargo test -p wireloom-interop --test browsers -- firefox` runs one browser's; any part of a name selects.
 
@@ -14,8 +14,8 @@ use wireloom_interop::page::Pages;
 use wireloom_interop::peers::{self, Target};
 use wireloom_interop::program::Serve;
 
-/// How many tabs of one browser work at the same time; most of them only wait.
-const TABS: usize = 4;
+/// How many windows of one browser work at the same time; most of them only wait.
+const WINDOWS: usize = 4;
 
 struct Lab {
     browser: Browser,
@@ -30,7 +30,7 @@ type Case = fn(&Lab, &str) -> Outcome;
 
 const CASES: [(&str, Case); 19] = [
     ("silence", silence),
-    ("tab_close", tab_close),
+    ("window_close", window_close),
     ("reload", reload),
     ("wrong_hash", wrong_hash),
     ("not_found", not_found),
@@ -169,11 +169,11 @@ fn server_resets(lab: &Lab, id: &str) -> Outcome {
 fn client_resets(lab: &Lab, id: &str) -> Outcome {
     for (code, sent) in [(7_u32, 7_u32), (1000, 255)] {
         let id = &format!("{id}-{code}");
-        let tab = lab.browser.open(
+        let window = lab.browser.open(
             "clientResets",
             &with(lab.options("/observe?", id), &[("code", json!(code))]),
         );
-        tab.result(PATIENCE)?;
+        window.result(PATIENCE)?;
         lab.journal.wait(id, &Event::Reset(Some(sent)))?;
         if lab.chromium() {
             lab.journal.wait(id, &Event::Stopped(Some(sent)))?;
@@ -237,7 +237,7 @@ fn silence(lab: &Lab, id: &str) -> Outcome {
 }
 
 /// Chromium closes the sessions of a page that goes. Firefox keeps them, alive by its own PINGs, until it ends itself
-/// (nothing had come 400 s after the tab was closed); `killed_browsers_leave_nothing` covers that.
+/// (nothing had come 400 s after the window was closed); `killed_browsers_leave_nothing` covers that.
 fn page_has_gone(lab: &Lab, id: &str) -> Outcome {
     if lab.chromium() {
         lab.journal.wait_idle(id)
@@ -246,27 +246,27 @@ fn page_has_gone(lab: &Lab, id: &str) -> Outcome {
     }
 }
 
-fn tab_close(lab: &Lab, id: &str) -> Outcome {
-    let tab = lab.browser.open("hold", &lab.options("/observe?", id));
-    tab.result(PATIENCE)?;
-    drop(tab);
+fn window_close(lab: &Lab, id: &str) -> Outcome {
+    let window = lab.browser.open("hold", &lab.options("/observe?", id));
+    window.result(PATIENCE)?;
+    drop(window);
     page_has_gone(lab, id)
 }
 
 fn reload(lab: &Lab, id: &str) -> Outcome {
-    let tab = lab.browser.open("hold", &lab.options("/observe?", id));
-    tab.result(PATIENCE)?;
-    tab.reload();
-    tab.result(PATIENCE)?;
+    let window = lab.browser.open("hold", &lab.options("/observe?", id));
+    window.result(PATIENCE)?;
+    window.reload();
+    window.result(PATIENCE)?;
     equal(&lab.journal.count(id, &Event::Accepted), &2)?;
-    drop(tab);
+    drop(window);
     page_has_gone(lab, id)
 }
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Tests mostly wait, so there may be more of them than cores; the browsers' tabs are what is limited.
-    arguments.test_threads.get_or_insert(2 * TABS);
+    // Tests mostly wait, so there may be more of them than cores; the browsers' windows are what is limited.
+    arguments.test_threads.get_or_insert(2 * WINDOWS);
 
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let journal = Arc::new(Journal::default());
