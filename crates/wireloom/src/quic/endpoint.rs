@@ -219,12 +219,14 @@ impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
         this.fire_timers(now);
 
         if !this.wakes.is_empty() {
-            this.wakes.wake();
             if !this.deferred {
+                // Of many tasks only half, so that their answers are on the way, and the peer at work, while the others run.
+                this.wakes.wake_half();
                 this.deferred = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            this.wakes.wake();
         }
         this.deferred = false;
 
