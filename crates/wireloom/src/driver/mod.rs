@@ -212,6 +212,9 @@ impl Driver {
                     LostReason::Local => return,
                     reason => reason.into(),
                 };
+                // What arrived before the connection's end still counts: a session's close code and reason often come
+                // with the same datagrams.
+                self.settle(now, quic, wakes);
                 self.lose(error, wakes);
             }
             QuicEvent::Opened(dir) => {

@@ -22,6 +22,8 @@ pub(crate) struct SessionEntry {
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     answer: Option<Established>,
+    /// It ended after the answer and before the first handle, which learns it at once.
+    ended: Option<SessionError>,
 }
 
 /// The server's answer to a CONNECT of ours.
@@ -111,6 +113,8 @@ impl Driver {
             // Nobody holds a handle yet: whoever dials learns it from the answer.
             if entry.answer.is_none() {
                 entry.answer = Some(Established::Failed(error));
+            } else {
+                entry.ended = Some(error);
             }
             self.sessions.insert(session, entry);
             wakes.all(&self.signals);
@@ -171,7 +175,13 @@ impl Driver {
     pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
         match self.sessions.get_mut(&state.id) {
             Some(entry) => {
-                entry.state = Some(state.clone());
+                match entry.ended.take() {
+                    Some(error) => {
+                        state.set_ended(error);
+                        self.sessions.remove(&state.id);
+                    }
+                    None => entry.state = Some(state.clone()),
+                }
                 true
             }
             None => false,
