@@ -80,6 +80,8 @@ pub(crate) struct Driver {
     lost: Option<ConnectionError>,
     ready: bool,
     was_idle: bool,
+    /// Unused, the connection is closed at once.
+    winding_down: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
@@ -122,6 +124,7 @@ impl Driver {
             lost: None,
             ready: false,
             was_idle: false,
+            winding_down: false,
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
@@ -266,7 +269,9 @@ impl Driver {
     }
 
     fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
-        self.feeds.remove(&stream).map(|feed| feed.map_or_else(Feed::default, |feed| *feed))
+        self.feeds
+            .remove(&stream)
+            .map(|feed| feed.map_or_else(Feed::default, |feed| *feed))
     }
 
     fn keep_feed(&mut self, stream: StreamId, feed: Feed) {
@@ -480,7 +485,12 @@ impl Driver {
         }
         let idle = self.is_idle();
         if idle && !self.was_idle {
-            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            let timeout = if self.winding_down {
+                Some(Duration::ZERO)
+            } else {
+                self.config.unused_timeout
+            };
+            self.deadline = timeout.map(|timeout| now + timeout);
             wakes.all(&self.signals);
         } else if !idle {
             self.deadline = None;
@@ -536,6 +546,14 @@ impl Application for Driver {
         }
         self.h3.handle_timeout(now);
         self.settle(now, quic, wakes);
+    }
+
+    fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        self.winding_down = true;
+        if self.is_idle() {
+            let error = ConnectionError::LocallyClosed;
+            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+        }
     }
 
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {

@@ -106,21 +106,19 @@ impl Driver {
         };
         tracing::debug!(parent: &self.span, %session, %error, "session over");
         self.forget_streams(wakes, streams);
-        let Some(mut entry) = self.sessions.remove(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
-            // Nobody holds a handle yet: whoever dials learns it from the answer.
+            // Nobody holds a handle yet: whoever dials learns it with the answer.
             if entry.answer.is_none() {
-                entry.answer = Some(Established::Failed(error));
-            } else {
-                entry.ended = Some(error);
+                entry.answer = Some(Established::Failed(error.clone()));
             }
-            self.sessions.insert(session, entry);
+            entry.ended = Some(error);
             wakes.all(&self.signals);
-            return;
+        } else if let Some(entry) = self.sessions.remove(&session) {
+            entry.end(error, wakes);
         }
-        entry.end(error, wakes);
     }
 
     /// HTTP/3 has reset these: whoever waits on them learns it.
@@ -171,21 +169,19 @@ impl Driver {
         Some(answer)
     }
 
-    /// Gives a session the state that its handles share. `false` if it is over already.
+    /// Gives a session the state that its handles share. `false` if it is forgotten already.
     pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
-        match self.sessions.get_mut(&state.id) {
-            Some(entry) => {
-                match entry.ended.take() {
-                    Some(error) => {
-                        state.set_ended(error);
-                        self.sessions.remove(&state.id);
-                    }
-                    None => entry.state = Some(state.clone()),
-                }
-                true
+        let Some(entry) = self.sessions.get_mut(&state.id) else {
+            return false;
+        };
+        match entry.ended.take() {
+            Some(error) => {
+                state.set_ended(error);
+                self.sessions.remove(&state.id);
             }
-            None => false,
+            None => entry.state = Some(state.clone()),
         }
+        true
     }
 
     /// Server: 2xx.
