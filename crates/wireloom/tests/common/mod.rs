@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use wireloom::{Client, Identity, Server, ServerBuilder, Session};
+use wireloom::{CertificateHash, Client, Identity, Server, ServerBuilder, Session};
 
 /// Generous: a deadline here only tells a hang from a slow machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -17,6 +17,7 @@ pub struct Fixture {
     pub server: Server,
     pub client: Client,
     pub url: String,
+    pub hash: CertificateHash,
 }
 
 pub async fn fixture() -> Fixture {
@@ -32,7 +33,12 @@ pub async fn fixture_with(configure: impl FnOnce(ServerBuilder) -> ServerBuilder
         .unwrap();
     let url = format!("https://{}/test?x=1", server.local_addrs()[0]);
     let client = Client::builder().server_certificate_hash(hash).build().unwrap();
-    Fixture { server, client, url }
+    Fixture {
+        server,
+        client,
+        url,
+        hash,
+    }
 }
 
 impl Fixture {
