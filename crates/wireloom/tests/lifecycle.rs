@@ -3,23 +3,21 @@
 
 mod common;
 
-use common::{fixture_with, within};
-use wireloom::Client;
+use axum::Router;
+use axum::routing::get;
+use common::{run, thrifty, within};
 
 #[tokio::test]
-async fn a_stream_that_is_stopped_after_its_end_gives_its_buffer_back() {
-    let mut f = fixture_with(|b| b.send_window(1 << 20)).await;
-    f.client = Client::builder()
-        .server_certificate_hash(f.hash)
-        .receive_windows(64 << 10, 1 << 20)
-        .build()
-        .unwrap();
-    let (server, client) = f.session().await;
+async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
+    let app = Router::new().route("/big", get(|| async { vec![7; 256 << 10] }));
+    let run = run(app, |b| b.max_streams_per_connection(8)).await;
+    // The body is complete on the server before the client's window lets it go.
+    let client = thrifty(run.hash, 16 << 10);
+    let connection = within(client.dial(&run.url)).await.unwrap();
     for _ in 0..20 {
-        // More than the client's window: the end cannot be sent before the client reads.
-        let mut send = within(server.open_uni()).await.unwrap();
-        within(send.write_all(&vec![7; 256 << 10])).await.unwrap();
-        send.finish().unwrap();
-        drop(within(client.accept_uni()).await.unwrap());
+        let response = within(connection.request(run.request("GET", "/big", b"")))
+            .await
+            .unwrap();
+        drop(response);
     }
 }
