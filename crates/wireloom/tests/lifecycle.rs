@@ -5,7 +5,10 @@ mod common;
 
 use axum::Router;
 use axum::routing::get;
-use common::{run, thrifty, within};
+use common::{fixture, fixture_with, run, thrifty, within};
+use http::StatusCode;
+use tokio::task::JoinSet;
+use wireloom::{Client, ConnectError, SessionError};
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
@@ -20,4 +23,115 @@ async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
             .unwrap();
         drop(response);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_right_after_it_was_accepted_ends_at_the_client_too() {
+    let f = fixture().await;
+    for code in 0..30 {
+        let serve = async {
+            let session = f.server.accept().await.unwrap().accept().await.unwrap();
+            session.drain();
+            session.close(code, "at once");
+        };
+        let (client, ()) = within(async { tokio::join!(f.client.connect(&f.url), serve) }).await;
+        let client = client.unwrap();
+        within(client.draining()).await;
+        let reason = "at once".into();
+        assert_eq!(within(client.closed()).await, SessionError::Closed { code, reason });
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_arrives_even_if_the_connection_is_closed_right_after() {
+    let f = fixture().await;
+    let serve = async {
+        f.server.accept().await.unwrap().reject(StatusCode::GONE);
+        f.server.shut_down(0, "").await;
+    };
+    let (client, ()) = within(async { tokio::join!(f.client.connect(&f.url), serve) }).await;
+    assert!(matches!(client, Err(ConnectError::Rejected(r)) if r.status() == StatusCode::GONE));
+}
+
+#[tokio::test]
+async fn a_connection_without_use_is_closed_whatever_it_carried() {
+    let f = fixture().await;
+    // Nothing but the timer can end its connections.
+    let quiet = || {
+        let builder = Client::builder().server_certificate_hash(f.hash).keep_alive(None);
+        builder
+            .idle_timeout(std::time::Duration::from_secs(600))
+            .build()
+            .unwrap()
+    };
+    let rejected = quiet();
+    let reject = async { f.server.accept().await.unwrap().reject(StatusCode::NOT_FOUND) };
+    let (session, ()) = within(async { tokio::join!(rejected.connect(&f.url), reject) }).await;
+    assert!(session.is_err());
+
+    let abandoned = quiet();
+    let request = async {
+        tokio::select! {
+            _ = abandoned.connect(&f.url) => panic!("nobody answers"),
+            request = f.server.accept() => request.unwrap(),
+        }
+    };
+    let request = within(request).await;
+
+    let accepted = quiet();
+    let accept = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (session, server) = within(async { tokio::join!(accepted.connect(&f.url), accept) }).await;
+    drop(session.unwrap());
+    within(server.closed()).await;
+
+    let asked = quiet();
+    let connection = within(asked.dial(&f.url)).await.unwrap();
+    let ask = async {
+        let get = http::Request::get(&f.url).body(bytes::Bytes::new()).unwrap();
+        connection.request_whole(get, 100).await.unwrap()
+    };
+    tokio::select! {
+        _ = f.server.accept() => panic!("no session"),
+        answer = within(ask) => assert_eq!(answer.status(), StatusCode::NOT_FOUND),
+    }
+    for client in [rejected, abandoned, accepted, asked] {
+        within(client.shut_down()).await;
+    }
+    drop(request);
+}
+
+#[tokio::test]
+async fn requests_and_sessions_that_wait_for_room_all_get_it() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let run = run(app, |b| b.max_streams_per_connection(4)).await;
+    let connection = run.dial().await;
+    let mut tasks = JoinSet::new();
+    for i in 0..200 {
+        let (connection, request) = (connection.clone(), run.request("GET", "/", b""));
+        tasks.spawn(async move {
+            let response = connection.request_whole(request, 100);
+            // Some give up while they wait.
+            if i % 5 == 0 {
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(i / 10), response).await;
+            } else {
+                assert_eq!(response.await.unwrap().body(), "hello");
+            }
+        });
+    }
+    while let Some(task) = within(tasks.join_next()).await {
+        task.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn stopped_after_the_end_waits_no_longer_than_the_session() {
+    let f = fixture_with(|b| b).await;
+    let (server, client) = f.session().await;
+    let mut send = within(client.open_uni()).await.unwrap();
+    send.finish().unwrap();
+    server.close(3, "");
+    assert!(matches!(
+        within(send.stopped()).await,
+        Err(SessionError::Closed { code: 3, .. })
+    ));
 }

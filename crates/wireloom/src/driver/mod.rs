@@ -330,7 +330,7 @@ impl Driver {
                 break;
             }
         }
-        self.note_idle(now, wakes);
+        self.note_idle(now, quic, wakes);
     }
 
     fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
@@ -448,8 +448,14 @@ impl Driver {
             wakes.waker(message.reader.take());
             wakes.waker(message.writer.take());
         }
-        for (_, entry) in self.sessions.drain() {
-            entry.end(error.clone().into(), wakes);
+        for (session, mut entry) in std::mem::take(&mut self.sessions) {
+            if entry.has_answer() {
+                // The server's answer came before the end: whoever dials gets it.
+                entry.end_unattached(error.clone().into());
+                self.sessions.insert(session, entry);
+            } else {
+                entry.end(error.clone().into(), wakes);
+            }
         }
         self.feeds.clear();
         self.outgoing.clear();
@@ -460,13 +466,15 @@ impl Driver {
     }
 
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
-    fn note_idle(&mut self, now: Instant, wakes: &mut WakeList) {
+    fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if !self.ready || self.lost.is_some() {
             return;
         }
         let idle = self.is_idle();
         if idle && !self.was_idle {
             self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            // An application task may have ended the last request: only the endpoint's task can arm the timer.
+            quic.wake();
             wakes.all(&self.signals);
         } else if !idle {
             self.deadline = None;

@@ -22,6 +22,9 @@ pub(crate) struct SessionEntry {
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     answer: Option<Established>,
+    /// What happened between the answer and the first handle.
+    draining: bool,
+    ended: Option<SessionError>,
 }
 
 /// The server's answer to a CONNECT of ours.
@@ -42,6 +45,20 @@ impl SessionEntry {
             state.set_ended(error);
             wakes.all(&state.signals);
         }
+    }
+
+    /// Client: keeps the answer for whoever dials.
+    pub(super) fn end_unattached(&mut self, error: SessionError) {
+        self.streams = Default::default();
+        self.datagrams = VecDeque::new();
+        match self.answer {
+            Some(_) => self.ended = Some(error),
+            None => self.answer = Some(Established::Failed(error)),
+        }
+    }
+
+    pub(super) fn has_answer(&self) -> bool {
+        self.answer.is_some()
     }
 }
 
@@ -69,7 +86,11 @@ impl Driver {
     }
 
     pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
-        if let Some(state) = self.sessions.get(&session).and_then(|e| e.state.as_ref()) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        entry.draining = true;
+        if let Some(state) = &entry.state {
             state.set_draining();
             wakes.all(&state.signals);
         }
@@ -108,10 +129,8 @@ impl Driver {
             return;
         };
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
-            // Nobody holds a handle yet: whoever dials learns it from the answer.
-            if entry.answer.is_none() {
-                entry.answer = Some(Established::Failed(error));
-            }
+            // Nobody holds a handle yet: whoever dials learns it from the answer, or from the handle.
+            entry.end_unattached(error);
             self.sessions.insert(session, entry);
             wakes.all(&self.signals);
             return;
@@ -159,23 +178,53 @@ impl Driver {
     }
 
     /// The server's answer, once.
-    pub(crate) fn take_answer(&mut self, session: SessionId) -> Option<Established> {
+    pub(crate) fn take_answer(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) -> Option<Established> {
         let answer = self.sessions.get_mut(&session)?.answer.take()?;
         if !matches!(answer, Established::Accepted { .. }) {
             self.sessions.remove(&session);
+            self.note_idle(now, quic, wakes);
         }
         Some(answer)
     }
 
     /// Gives a session the state that its handles share. `false` if it is over already.
     pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
-        match self.sessions.get_mut(&state.id) {
-            Some(entry) => {
-                entry.state = Some(state.clone());
-                true
-            }
-            None => false,
+        let Some(entry) = self.sessions.get_mut(&state.id) else {
+            return false;
+        };
+        if entry.draining {
+            state.set_draining();
         }
+        match entry.ended.take() {
+            // The peer accepted it and closed it at once: the handle says so.
+            Some(ended) => {
+                state.set_ended(ended);
+                self.sessions.remove(&state.id);
+            }
+            None => entry.state = Some(state.clone()),
+        }
+        true
+    }
+
+    /// Client: nobody waits for the session any more.
+    pub(crate) fn abandon_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) {
+        // Where it is over already there is nothing to close.
+        let _ = self.h3.close_session(now, session, 0, "");
+        self.settle(now, quic, wakes);
+        self.sessions.remove(&session);
+        self.note_idle(now, quic, wakes);
     }
 
     /// Server: 2xx.

@@ -160,6 +160,11 @@ impl Transport {
         std::mem::take(&mut self.pending)
     }
 
+    /// Has the endpoint look at the connection's deadlines again.
+    pub(crate) fn wake(&mut self) {
+        self.pending = true;
+    }
+
     pub(crate) fn poll_event(&mut self) -> Option<QuicEvent> {
         use qp::{Event, StreamEvent};
         loop {
