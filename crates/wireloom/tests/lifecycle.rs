@@ -4,11 +4,12 @@
 mod common;
 
 use axum::Router;
-use axum::routing::get;
+use axum::response::IntoResponse;
+use axum::routing::{any, get};
 use common::{fixture, fixture_with, run, thrifty, within};
 use http::StatusCode;
 use tokio::task::JoinSet;
-use wireloom::{Client, ConnectError, SessionError};
+use wireloom::{Client, ConnectError, SessionError, WebTransportUpgrade};
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
@@ -134,4 +135,72 @@ async fn stopped_after_the_end_waits_no_longer_than_the_session() {
         within(send.stopped()).await,
         Err(SessionError::Closed { code: 3, .. })
     ));
+}
+
+/// The status with which a session at `path` is rejected.
+async fn rejection(run: &common::Running, path: &str) -> StatusCode {
+    match run.connect(path).await {
+        Err(ConnectError::Rejected(response)) => response.status(),
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_session_request_is_answered_whatever_its_handler_does() {
+    async fn panics(_: WebTransportUpgrade) -> StatusCode {
+        panic!("on purpose")
+    }
+    async fn too_large(upgrade: WebTransportUpgrade) -> impl IntoResponse {
+        let mut response = upgrade.on_upgrade(|_| async {});
+        let value = http::HeaderValue::try_from("x".repeat(100_000)).unwrap();
+        response.headers_mut().insert("x-large", value);
+        response
+    }
+    let app = Router::new()
+        .route("/panic", any(panics))
+        .route("/large", any(too_large))
+        .route(
+            "/101",
+            any(|_: WebTransportUpgrade| async { StatusCode::SWITCHING_PROTOCOLS }),
+        )
+        .route(
+            "/103",
+            any(|_: WebTransportUpgrade| async { StatusCode::from_u16(103).unwrap() }),
+        )
+        .route(
+            "/upgraded",
+            any(|upgrade: WebTransportUpgrade| async {
+                upgrade.on_upgrade(|session| async move {
+                    session.send_datagram(b"about to panic").unwrap();
+                    panic!("on purpose")
+                })
+            }),
+        );
+    let run = run(app, |b| b).await;
+    for path in ["/panic", "/large", "/101", "/103"] {
+        assert_eq!(rejection(&run, path).await, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+    }
+    let session = run.connect("/upgraded").await.unwrap();
+    assert!(within(session.closed()).await.is_closed());
+    assert_eq!(run.monitor.stats().sessions, 0);
+
+    let f = fixture().await;
+    let reject = async { f.server.accept().await.unwrap().reject(StatusCode::OK) };
+    let (rejected, ()) = within(async { tokio::join!(f.client.connect(&f.url), reject) }).await;
+    assert!(matches!(rejected, Err(ConnectError::Rejected(r)) if r.status() == StatusCode::INTERNAL_SERVER_ERROR));
+}
+
+#[tokio::test]
+async fn a_body_where_there_can_be_none_is_left_out() {
+    let app = Router::new()
+        .route("/204", get(|| async { (StatusCode::NO_CONTENT, "too much") }))
+        .route("/304", get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
+    let run = run(app, |b| b).await;
+    let connection = run.dial().await;
+    for path in ["/204", "/304"] {
+        let response = within(connection.request_whole(run.request("GET", path, b""), 100))
+            .await
+            .unwrap();
+        assert_eq!((response.status().as_str(), response.body().len()), (&path[1..], 0));
+    }
 }

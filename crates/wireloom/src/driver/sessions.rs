@@ -252,9 +252,13 @@ impl Driver {
         head: &http::Response<()>,
         body: Bytes,
     ) {
-        // Where it is over already there is nobody to tell.
         if let Err(error) = self.h3.reject_session(session, head, body) {
-            tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected");
+            tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected in these words");
+            // The client must not wait for ever because of a head that cannot be sent. Where the session is over already
+            // there is nobody to tell.
+            let mut plain = http::Response::new(());
+            *plain.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            let _ = self.h3.reject_session(session, &plain, Bytes::new());
         }
         self.sessions.remove(&session);
         self.settle(now, quic, wakes);
