@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::pin::pin;
+
 use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
@@ -203,4 +205,50 @@ async fn a_body_where_there_can_be_none_is_left_out() {
             .unwrap();
         assert_eq!((response.status().as_str(), response.body().len()), (&path[1..], 0));
     }
+}
+
+#[tokio::test]
+async fn short_streams_that_nobody_accepts_are_bounded_and_none_is_lost() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let mut opened = 0u32;
+    'opening: while opened < 10_000 {
+        let mut open = pin!(client.open_uni());
+        let mut rounds = 0;
+        let mut send = loop {
+            tokio::select! {
+                biased;
+                send = &mut open => break send.unwrap(),
+                // What the server has to say about credit comes before the echo.
+                () = within(round_trip(&client, &server)) => rounds += 1,
+            }
+            if rounds > 50 {
+                break 'opening;
+            }
+        };
+        send.write_all(&opened.to_be_bytes()).await.unwrap();
+        send.finish().unwrap();
+        opened += 1;
+    }
+    assert!((1000..3000).contains(&opened), "{opened}");
+    // Other streams are not held up.
+    let (mut send, _recv) = within(client.open_bi()).await.unwrap();
+    send.finish().unwrap();
+    within(server.accept_bi()).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..opened {
+        let mut recv = within(server.accept_uni()).await.unwrap();
+        let number = within(recv.read_to_end(4)).await.unwrap();
+        seen.push(u32::from_be_bytes(number.try_into().unwrap()));
+    }
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..opened));
+    within(client.open_uni()).await.unwrap();
+}
+
+async fn round_trip(client: &wireloom::Session, server: &wireloom::Session) {
+    client.send_datagram(b"?").unwrap();
+    server.recv_datagram().await.unwrap();
+    server.send_datagram(b"!").unwrap();
+    client.recv_datagram().await.unwrap();
 }

@@ -41,6 +41,17 @@ pub(crate) type Conn = Slot<Driver>;
 /// At most this much of a stream is read before its header is understood; the rest waits under QUIC's flow control.
 const HEAD_READ: usize = 2048;
 
+/// So many streams may wait to be accepted with all that came of them. Beyond that only the header is read, so that the rest
+/// stays under QUIC's limits: a short stream that is read to its end counts against none of them.
+const MAX_UNACCEPTED: usize = 1024;
+
+/// With so many things waiting for the application, small payloads are copied out of the large buffers in which they were
+/// received.
+const COPY_FROM: usize = 32;
+
+/// Enough for the header of any WebTransport stream.
+const HEADER_READ: usize = 16;
+
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
 
@@ -74,6 +85,8 @@ pub(crate) struct Driver {
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
     sessions: FxHashMap<SessionId, SessionEntry>,
+    /// Streams of all sessions that nobody accepted yet.
+    unaccepted: usize,
     pub(crate) signals: Arc<Signals>,
     lost: Option<ConnectionError>,
     ready: bool,
@@ -116,6 +129,7 @@ impl Driver {
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
             sessions: FxHashMap::default(),
+            unaccepted: 0,
             signals: Arc::default(),
             lost: None,
             ready: false,
@@ -272,12 +286,14 @@ impl Driver {
                 break;
             }
             if feed.held.is_empty() && feed.end.is_none() {
-                let limit = if self.messages.contains_key(&stream) {
-                    BODY_READ
+                let read = if self.messages.contains_key(&stream) {
+                    quic.read(stream, BODY_READ, &mut feed.held)
+                } else if self.unaccepted < MAX_UNACCEPTED {
+                    quic.read(stream, HEAD_READ, &mut feed.held)
                 } else {
-                    HEAD_READ
+                    quic.read_one(stream, HEADER_READ, &mut feed.held)
                 };
-                match quic.read(stream, limit, &mut feed.held) {
+                match read {
                     ReadEnd::Closed => return,
                     ReadEnd::Reset(code) => {
                         self.h3.handle_reset(now, stream, code);
@@ -457,6 +473,7 @@ impl Driver {
                 entry.end(error.clone().into(), wakes);
             }
         }
+        self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
         self.deadline = None;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::{Dir, SessionId, StreamId};
 
-use super::{Driver, IncomingStream, Topic, Transport, WakeList};
+use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
 use crate::error::{DatagramError, SessionError};
 use crate::session::SessionState;
 
@@ -17,7 +17,7 @@ use crate::session::SessionState;
 pub(crate) struct SessionEntry {
     /// `None` between the request and the first handle.
     pub(super) state: Option<Arc<SessionState>>,
-    /// By direction: streams of the peer that nobody accepted yet, bounded by QUIC's stream limits.
+    /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
@@ -57,6 +57,11 @@ impl SessionEntry {
         }
     }
 
+    /// How many of the driver's `unaccepted` streams are this session's.
+    pub(super) fn unaccepted(&self) -> usize {
+        self.streams.iter().map(VecDeque::len).sum()
+    }
+
     pub(super) fn has_answer(&self) -> bool {
         self.answer.is_some()
     }
@@ -74,6 +79,11 @@ impl Driver {
         };
         // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
         entry.datagram_bytes += datagram_cost(&payload);
+        let payload = if entry.datagrams.len() < COPY_FROM {
+            payload
+        } else {
+            Bytes::copy_from_slice(&payload)
+        };
         entry.datagrams.push_back(payload);
         while entry.datagram_bytes > self.config.datagram_queue
             && let Some(oldest) = entry.datagrams.pop_front()
@@ -128,6 +138,11 @@ impl Driver {
         let Some(mut entry) = self.sessions.remove(&session) else {
             return;
         };
+        self.unaccepted -= entry.unaccepted();
+        for stream in entry.streams.iter().flatten() {
+            // No handle will: the peer may have stopped a stream that nobody accepted.
+            self.streams.remove(&stream.id);
+        }
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
             // Nobody holds a handle yet: whoever dials learns it from the answer, or from the handle.
             entry.end_unattached(error);
@@ -204,6 +219,7 @@ impl Driver {
         match entry.ended.take() {
             // The peer accepted it and closed it at once: the handle says so.
             Some(ended) => {
+                // Its queues are empty.
                 state.set_ended(ended);
                 self.sessions.remove(&state.id);
             }
@@ -223,7 +239,9 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.close_session(now, session, 0, "");
         self.settle(now, quic, wakes);
-        self.sessions.remove(&session);
+        if let Some(entry) = self.sessions.remove(&session) {
+            self.unaccepted -= entry.unaccepted();
+        }
         self.note_idle(now, quic, wakes);
     }
 
@@ -312,6 +330,7 @@ impl Driver {
     pub(crate) fn take_stream(&mut self, session: SessionId, dir: Dir) -> Option<(IncomingStream, bool)> {
         let queue = &mut self.sessions.get_mut(&session)?.streams[dir as usize];
         let stream = queue.pop_front()?;
+        self.unaccepted -= 1;
         Some((stream, !queue.is_empty()))
     }
 

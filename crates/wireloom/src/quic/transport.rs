@@ -222,6 +222,26 @@ impl Transport {
         end
     }
 
+    /// Moves one chunk of at most `limit` bytes into `out`, and leaves the end of the stream to a later call: until that, the
+    /// stream counts against the peer's limit.
+    pub(crate) fn read_one(&mut self, id: StreamId, limit: usize, out: &mut VecDeque<Bytes>) -> ReadEnd {
+        let mut stream = self.inner.recv_stream(to_qp(id));
+        let Ok(mut chunks) = stream.read(true) else {
+            return ReadEnd::Closed;
+        };
+        let end = match chunks.next(limit) {
+            Ok(Some(chunk)) => {
+                out.push_back(chunk.bytes);
+                ReadEnd::More
+            }
+            Ok(None) => ReadEnd::Finished,
+            Err(qp::ReadError::Blocked) => ReadEnd::Blocked,
+            Err(qp::ReadError::Reset(code)) => ReadEnd::Reset(code_from_qp(code)),
+        };
+        self.pending |= chunks.finalize().should_transmit();
+        end
+    }
+
     /// Takes what it can from the front of `data`. `Ok` once `data` is empty.
     pub(crate) fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<(), WriteEnd> {
         self.pending = true;
