@@ -561,12 +561,12 @@ impl Application for Driver {
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            let error = if self.ready {
-                ConnectionError::LocallyClosed
+            let (code, error) = if self.ready {
+                (Code::H3_NO_ERROR, ConnectionError::LocallyClosed)
             } else {
-                ConnectionError::HandshakeTimedOut
+                (Code::H3_MISSING_SETTINGS, ConnectionError::HandshakeTimedOut)
             };
-            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+            self.close(now, quic, wakes, code, b"", error);
             return;
         }
         self.h3.handle_timeout(now);

@@ -238,6 +238,8 @@ pub(crate) struct RequestBody {
     over: bool,
     /// Content-Length, less what was read.
     left: Option<u64>,
+    /// The client waits for 100 (Continue) before it sends.
+    expects_continue: bool,
 }
 
 impl RequestBody {
@@ -247,7 +249,16 @@ impl RequestBody {
             stream,
             over: false,
             left: None,
+            expects_continue: false,
         }
+    }
+
+    /// Server: "A server that receives a 100-continue expectation" says that it reads the body when it does (RFC 9110 section
+    /// 10.1.1).
+    pub(crate) fn with_expectation(mut self, fields: &HeaderMap) -> Self {
+        let expect = fields.get(http::header::EXPECT);
+        self.expects_continue = expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        self
     }
 
     /// Takes the length from the message's fields; the core has checked them.
@@ -294,8 +305,19 @@ impl RequestBody {
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<MessageEvent> {
         let stream = self.stream;
-        self.conn
-            .with(|quic, driver, wakes| driver.poll_message(Instant::now(), quic, wakes, stream, cx))
+        let expects_continue = std::mem::take(&mut self.expects_continue);
+        self.conn.with(|quic, driver, wakes| {
+            let now = Instant::now();
+            let next = driver.poll_message(now, quic, wakes, stream, cx);
+            if expects_continue && next.is_pending() {
+                let mut head = http::Response::new(());
+                *head.status_mut() = http::StatusCode::CONTINUE;
+                // Where the final response is sent already it says enough.
+                let _ = driver.h3.send_response(stream, &head, false);
+                driver.settle(now, quic, wakes);
+            }
+            next
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use tower_service::Service;
 use wireloom_proto::webtransport::negotiate::Dialect;
@@ -37,7 +37,7 @@ where
     match kind {
         IncomingKind::Request(stream) => {
             let is_head = head.method() == Method::HEAD;
-            let body = Body::h3(RequestBody::new(conn.clone(), stream).with_length(head.headers()));
+            let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
             let sender = ResponseSender::new(conn, stream);
             let request = head.map(|()| body);
             match call(&mut service, request).await {
@@ -67,6 +67,12 @@ where
             }
         }
     }
+}
+
+fn body_of(conn: Arc<Conn>, stream: StreamId, fields: &HeaderMap) -> RequestBody {
+    RequestBody::new(conn, stream)
+        .with_length(fields)
+        .with_expectation(fields)
 }
 
 async fn call<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, BoxError>
