@@ -312,6 +312,11 @@ impl Connection {
         self.out.poll_event()
     }
 
+    /// Whether there is anything to poll, for callers that drain only then.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// What the peer announced; `None` before its SETTINGS arrived.
     pub const fn peer_settings(&self) -> Option<&Settings> {
         self.control.settings.as_ref()
