@@ -110,6 +110,17 @@ impl Handle {
             driver.close_session(Instant::now(), quic, wakes, self.state.id, code, reason);
         });
     }
+
+    pub(crate) async fn closed(&self) -> SessionError {
+        loop {
+            let mut notified = pin!(self.state.signals.notified(Topic::State));
+            notified.as_mut().enable();
+            if let Some(ended) = self.state.ended() {
+                return ended.clone();
+            }
+            notified.await;
+        }
+    }
 }
 
 impl Session {
@@ -182,7 +193,8 @@ impl Session {
     /// The next bidirectional stream that the peer opens.
     ///
     /// # Errors
-    /// The session or its connection is over and every stream that came before has been accepted.
+    /// The session or its connection is over. Streams that were not accepted by then are gone: the end of a session resets
+    /// all of its streams.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
         let (stream, handle) = (self.accept(Dir::Bi).await?, &self.0);
         Ok((
@@ -194,7 +206,7 @@ impl Session {
     /// The next unidirectional stream that the peer opens.
     ///
     /// # Errors
-    /// The session or its connection is over and every stream that came before has been accepted.
+    /// As [`accept_bi`](Self::accept_bi).
     pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
         let stream = self.accept(Dir::Uni).await?;
         Ok(RecvStream::incoming(self.0.clone(), stream))
@@ -314,15 +326,7 @@ impl Session {
 
     /// Waits until the session is over and says why.
     pub async fn closed(&self) -> SessionError {
-        let state = &self.0.state;
-        loop {
-            let mut notified = pin!(state.signals.notified(Topic::State));
-            notified.as_mut().enable();
-            if let Some(ended) = state.ended() {
-                return ended.clone();
-            }
-            notified.await;
-        }
+        self.0.closed().await
     }
 
     /// Why the session is over, if it is.

@@ -128,7 +128,8 @@ impl SendStream {
             .with(|quic, _, _| quic.set_priority(self.id, priority));
     }
 
-    /// Waits until the peer wants no more of the stream, and answers with its code.
+    /// Waits until the peer wants no more of the stream, and answers with its code. Once the stream is finished or reset
+    /// here, it only waits for the end of the session.
     ///
     /// Cancel safe.
     ///
@@ -136,7 +137,7 @@ impl SendStream {
     /// The session ended first.
     pub async fn stopped(&mut self) -> Result<Option<u32>, SessionError> {
         if self.over {
-            std::future::pending::<()>().await;
+            return Err(self.session.closed().await);
         }
         let Handle { conn, state, .. } = &*self.session;
         poll_fn(|cx| conn.with(|_, driver, _| driver.poll_stopped(state, self.id, cx))).await

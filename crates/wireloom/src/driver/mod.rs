@@ -41,6 +41,17 @@ pub(crate) type Conn = Slot<Driver>;
 /// At most this much of a stream is read before its header is understood; the rest waits under QUIC's flow control.
 const HEAD_READ: usize = 2048;
 
+/// So many streams may wait to be accepted with all that came of them. Beyond that only the header is read, so that the rest
+/// stays under QUIC's limits: a short stream that is read to its end counts against none of them.
+const MAX_UNACCEPTED: usize = 1024;
+
+/// With so many things waiting for the application, small payloads are copied out of the large buffers in which they were
+/// received.
+const COPY_FROM: usize = 32;
+
+/// Enough for the header of any WebTransport stream.
+const HEADER_READ: usize = 16;
+
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
 
@@ -80,6 +91,8 @@ pub(crate) struct Driver {
     messages: FxHashMap<StreamId, Message>,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
+    /// Streams of all sessions that nobody accepted yet.
+    unaccepted: usize,
     pub(crate) signals: Arc<Signals>,
     lost: Option<ConnectionError>,
     ready: bool,
@@ -124,6 +137,7 @@ impl Driver {
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
             sessions: FxHashMap::default(),
+            unaccepted: 0,
             signals: Arc::default(),
             lost: None,
             ready: false,
@@ -297,12 +311,14 @@ impl Driver {
                 break;
             }
             if feed.held.is_empty() && feed.end.is_none() {
-                let limit = if self.messages.contains_key(&stream) {
-                    BODY_READ
+                let read = if self.messages.contains_key(&stream) {
+                    quic.read(stream, BODY_READ, &mut feed.held)
+                } else if self.unaccepted < MAX_UNACCEPTED {
+                    quic.read(stream, HEAD_READ, &mut feed.held)
                 } else {
-                    HEAD_READ
+                    quic.read_one(stream, HEADER_READ, &mut feed.held)
                 };
-                match quic.read(stream, limit, &mut feed.held) {
+                match read {
                     ReadEnd::Closed => return,
                     ReadEnd::Reset(code) => {
                         self.h3.handle_reset(now, stream, code);
@@ -355,7 +371,7 @@ impl Driver {
                 break;
             }
         }
-        self.note_idle(now, wakes);
+        self.note_idle(now, quic, wakes);
     }
 
     fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
@@ -482,9 +498,16 @@ impl Driver {
             wakes.waker(message.reader.take());
             wakes.waker(message.writer.take());
         }
-        for (_, entry) in self.sessions.drain() {
-            entry.end(error.clone().into(), wakes);
+        for (session, mut entry) in std::mem::take(&mut self.sessions) {
+            if entry.has_answer() {
+                // The server's answer came before the end: whoever dials gets it.
+                entry.end_unattached(error.clone().into());
+                self.sessions.insert(session, entry);
+            } else {
+                entry.end(error.clone().into(), wakes);
+            }
         }
+        self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
         self.deadline = None;
@@ -494,7 +517,7 @@ impl Driver {
     }
 
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
-    fn note_idle(&mut self, now: Instant, wakes: &mut WakeList) {
+    fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if !self.ready || self.lost.is_some() {
             return;
         }
@@ -506,6 +529,8 @@ impl Driver {
                 self.config.unused_timeout
             };
             self.deadline = timeout.map(|timeout| now + timeout);
+            // An application task may have ended the last request: only the endpoint's task can arm the timer.
+            quic.wake();
             wakes.all(&self.signals);
         } else if !idle {
             self.deadline = None;

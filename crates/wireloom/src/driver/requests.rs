@@ -185,7 +185,7 @@ impl Driver {
             self.h3.stop_message(stream, code);
             self.settle(now, quic, wakes);
         }
-        self.forget_message(now, wakes, stream);
+        self.forget_message(now, quic, wakes, stream);
     }
 
     fn abandon_send(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
@@ -201,13 +201,13 @@ impl Driver {
             self.h3.reset_message(stream, code);
             self.settle(now, quic, wakes);
         }
-        self.forget_message(now, wakes, stream);
+        self.forget_message(now, quic, wakes, stream);
     }
 
-    fn forget_message(&mut self, now: Instant, wakes: &mut WakeList, stream: StreamId) {
+    fn forget_message(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
         if self.messages.get(&stream).is_some_and(|m| m.sent && m.received) {
             self.messages.remove(&stream);
-            self.note_idle(now, wakes);
+            self.note_idle(now, quic, wakes);
         }
     }
 
@@ -366,7 +366,7 @@ impl ResponseSender {
             }
             let now = Instant::now();
             driver.settle(now, quic, wakes);
-            driver.forget_message(now, wakes, self.stream);
+            driver.forget_message(now, quic, wakes, self.stream);
             result.map_err(RequestError::from)
         })
     }

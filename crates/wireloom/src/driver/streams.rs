@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use wireloom_proto::connection::CommandError;
 use wireloom_proto::{Code, Dir, SessionId, StreamId};
 
-use super::{Driver, ReadEnd, Topic, Transport, WakeList, WriteEnd};
+use super::{COPY_FROM, Driver, ReadEnd, Topic, Transport, WakeList, WriteEnd};
 use crate::error::{ReadError, SessionError, WriteError};
 use crate::session::SessionState;
 
@@ -41,6 +41,18 @@ impl IncomingStream {
     /// Bytes that came with it.
     pub(super) fn len(&self) -> u64 {
         len(&self.first) + self.rest.iter().map(len).sum::<u64>()
+    }
+
+    /// With its bytes in a buffer of their own. There are at most some kilobytes of them.
+    fn copied(self) -> Self {
+        let mut all = Vec::with_capacity(self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>());
+        all.extend_from_slice(&self.first);
+        self.rest.iter().for_each(|chunk| all.extend_from_slice(chunk));
+        Self {
+            first: all.into(),
+            rest: VecDeque::new(),
+            ..self
+        }
     }
 
     pub(super) fn new(id: StreamId, first: Bytes, rest: VecDeque<Bytes>, finished: bool) -> Self {
@@ -79,6 +91,12 @@ impl Driver {
         // The core hands out streams of open sessions only.
         if let Some(entry) = self.sessions.get_mut(&session) {
             let dir = stream.id.dir();
+            let stream = if self.unaccepted < COPY_FROM {
+                stream
+            } else {
+                stream.copied()
+            };
+            self.unaccepted += 1;
             entry.streams[dir as usize].push_back(stream);
             if let Some(state) = &entry.state {
                 wakes.one(&state.signals, topic(dir));

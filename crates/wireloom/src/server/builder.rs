@@ -24,6 +24,9 @@ use crate::limits::ConnectionLimits;
 use crate::quic::{Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
+/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+const MIN_STREAMS: u32 = 4;
+
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -204,7 +207,7 @@ impl ServerBuilder {
     }
 
     /// Streams of each direction that a peer may have open at once on one connection. Default 1024: the limit starts at
-    /// 100, which keeps idle connections small, and grows when a peer uses half of it.
+    /// 100, which keeps idle connections small, and grows when a peer uses half of it. At least 4: HTTP/3 itself takes three.
     pub fn max_streams_per_connection(mut self, streams: u32) -> Self {
         self.driver.max_streams = streams;
         self
@@ -256,6 +259,7 @@ impl ServerBuilder {
         if addresses.is_empty() {
             return Err(ServeError::Address("call bind".into()));
         }
+        self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
         let tls = tls::quic_server_config(&identity).map_err(ServeError::Tls)?;
