@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::h3::frame;
 use wireloom_proto::h3::settings::{self, Settings};
-use wireloom_proto::testing::peer::{Lone, data, varints, webtransport_connect};
+use wireloom_proto::testing::peer::{LIMITED_SETTINGS, Lone, data, varints, webtransport_connect};
 use wireloom_proto::testing::pipe::{End, Pair};
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
@@ -17,16 +17,6 @@ const TIGHT: FlowControl = FlowControl {
     streams_bi: 3,
     data: 10,
 };
-
-/// The settings of a draft-16 peer with limits 4 (uni), 5 (bidi), 100 (data).
-const LIMITED: [(u64, u64); 6] = [
-    (8, 1),
-    (0x33, 1),
-    (settings::WT_ENABLED, 1),
-    (settings::WT_INITIAL_MAX_STREAMS_UNI, 4),
-    (settings::WT_INITIAL_MAX_STREAMS_BIDI, 5),
-    (settings::WT_INITIAL_MAX_DATA, 100),
-];
 
 fn config(dialect: Dialect, limits: FlowControl) -> Config {
     let mut config = Config::default();
@@ -43,7 +33,7 @@ fn tight_pair() -> (Pair, SessionId) {
 }
 
 fn tight_server() -> (Lone, SessionId) {
-    Lone::server_with_session(config(Dialect::Draft15, TIGHT), &LIMITED)
+    Lone::server_with_session(config(Dialect::Draft15, TIGHT), &LIMITED_SETTINGS)
 }
 
 fn id(stream: u64) -> StreamId {
@@ -242,7 +232,7 @@ fn capsules_that_break_the_rules() {
 
 #[test]
 fn draft_14_lets_a_limit_be_repeated_but_not_lowered() {
-    let mut settings = LIMITED.to_vec();
+    let mut settings = LIMITED_SETTINGS.to_vec();
     settings[2] = (settings::WT_MAX_SESSIONS_DRAFT13, 1);
     let server = || Lone::server_with_session(config(Dialect::Draft13, TIGHT), &settings);
     let (mut lone, _) = server();
@@ -261,8 +251,8 @@ fn draft_14_lets_a_limit_be_repeated_but_not_lowered() {
 fn ignored_where_it_is_off() {
     // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
     let cases = [
-        (config(Dialect::Draft15, FlowControl::OFF), &LIMITED[..]),
-        (config(Dialect::Draft15, TIGHT), &LIMITED[..3]),
+        (config(Dialect::Draft15, FlowControl::OFF), &LIMITED_SETTINGS[..]),
+        (config(Dialect::Draft15, TIGHT), &LIMITED_SETTINGS[..3]),
         (
             config(Dialect::Draft02, TIGHT),
             &[(0x33, 1), (0x2b60_3742, 1), (0x2b61, 1)][..],
@@ -353,7 +343,7 @@ fn another_session_goes_on() {
 #[test]
 fn what_waited_for_its_session_counts_when_it_opens() {
     let config = config(Dialect::Draft15, TIGHT);
-    let mut lone = Lone::new(Side::Server, config, &LIMITED);
+    let mut lone = Lone::new(Side::Server, config, &LIMITED_SETTINGS);
     let session = SessionId::new(id(0)).expect("a request stream");
     for index in 3..6 {
         let stream = lone.peer_uni(index);
@@ -376,7 +366,7 @@ fn sessions_up_to_the_limit() {
     for stream in [0, 4] {
         let _ = lone.recv(stream, &webtransport_connect(), false);
     }
-    lone.settings(&LIMITED);
+    lone.settings(&LIMITED_SETTINGS);
     assert_eq!(lone.events().len(), 3);
     let _ = lone.recv(8, &webtransport_connect(), false);
     let rejected = Action::Reset {
