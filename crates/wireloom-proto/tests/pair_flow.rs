@@ -198,6 +198,28 @@ fn streams_are_opened_up_to_the_limit_and_both_directions_apart() {
 }
 
 #[test]
+fn what_a_client_does_before_the_response_is_limited_too() {
+    let config = config(Dialect::Draft15, TIGHT);
+    let mut pair = Pair::connected(config.clone(), config);
+    let session = pair.request(&SessionRequest::new("localhost", "/"));
+    for _ in 0..2 {
+        let stream = pair.client.open(session, Dir::Uni).expect("optimistically");
+        pair.client.send(stream, b"five.", true);
+    }
+    assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
+    pair.run();
+    pair.server
+        .core
+        .accept_session(pair.now, session, &Response::new(()), None)
+        .expect("requested");
+    pair.run();
+    pair.client
+        .expect(|event| matches!(event, Event::SessionStreamsAvailable { .. }).then_some(()));
+    assert_eq!(pair.client.core.send_credit(session), 10);
+    pair.client.open(session, Dir::Uni).expect("the server has read two");
+}
+
+#[test]
 fn capsules_that_break_the_rules() {
     let draft15: Vec<(&str, Bytes)> = vec![
         ("repeated data limit", capsule::encode_max_data(100)),

@@ -228,6 +228,7 @@ impl Connection {
             head: Box::new(head),
             protocol,
         });
+        self.tell_blocked(id, session);
         self.release_parked(id, session)
     }
 }

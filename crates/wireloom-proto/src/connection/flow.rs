@@ -11,7 +11,7 @@
 //! that were not seen are written off, since the rest may still be unread on other streams; so the peer always goes on with
 //! at least half its window. QUIC's own limits bound what a peer can gain by lying about it.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::capsules::Over;
 use super::events::{CommandError, Event};
@@ -43,6 +43,21 @@ pub(super) enum FlowCapsule {
 
 fn violation(reason: &'static str) -> Over {
     Over::Misbehaved(Code::WT_FLOW_CONTROL_ERROR, reason)
+}
+
+/// The capsules that tell the peer what waits for its limits and has not been told.
+fn blocked(flow: &mut SessionFlow) -> Bytes {
+    let mut capsules = BytesMut::new();
+    if flow.data_out.tell() {
+        capsules.put(capsule::encode_data_blocked(flow.data_out.max()));
+    }
+    for dir in [Dir::Bi, Dir::Uni] {
+        let limit = &mut flow.streams_out[dir as usize];
+        if limit.tell() {
+            capsules.put(capsule::encode_streams_blocked(dir, limit.max()));
+        }
+    }
+    capsules.freeze()
 }
 
 impl Connection {
@@ -90,9 +105,9 @@ impl Connection {
         let may_write = state.may_write();
         let Some(flow) = &mut state.flow else { return };
         flow.data_out.want();
-        if may_write && flow.data_out.tell() {
-            let payload = capsule::encode_data_blocked(flow.data_out.max());
-            self.write_capsule(session, &payload);
+        if may_write {
+            let payload = blocked(flow);
+            self.write_blocked(session, &payload);
         }
     }
 
@@ -137,11 +152,25 @@ impl Connection {
             return Ok(());
         }
         limit.want();
-        if may_write && limit.tell() {
-            let payload = capsule::encode_streams_blocked(dir, limit.max());
-            self.write_capsule(session, &payload);
+        if may_write {
+            let payload = blocked(flow);
+            self.write_blocked(session, &payload);
         }
         Err(CommandError::Blocked)
+    }
+
+    /// Client: the session is open now, so the server can be told of what has had to wait since before.
+    pub(super) fn tell_blocked(&mut self, id: SessionId, session: &mut Session) {
+        if let Some(flow) = &mut session.flow {
+            let payload = blocked(flow);
+            self.write_blocked(id, &payload);
+        }
+    }
+
+    fn write_blocked(&mut self, session: SessionId, capsules: &Bytes) {
+        if !capsules.is_empty() {
+            self.write_capsule(session, capsules);
+        }
     }
 
     /// A stream of the peer belongs to `session`, and `n` bytes of its payload came with the header.
