@@ -55,6 +55,10 @@ const HEADER_READ: usize = 16;
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
 
+/// HTTP/3 may have this many writes waiting on one stream, such as capsules that raise limits, before the connection is
+/// closed: a peer that lets none of them out only makes us keep them.
+const MAX_BACKLOG: usize = 4096;
+
 /// What the endpoint's owner settles for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct DriverConfig {
@@ -256,6 +260,8 @@ impl Driver {
             }
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
+            // With flow control whoever is woken may have to wait for its own session, so all are.
+            QuicEvent::Available(_) if self.h3.has_flow_control() => wakes.all(&self.signals),
             QuicEvent::Available(dir) => wakes.one(&self.signals, streams::topic(dir)),
             QuicEvent::Datagram => {
                 while let Some(datagram) = quic.recv_datagram() {
@@ -370,7 +376,14 @@ impl Driver {
 
     fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
         match action {
-            Action::Write { stream, data, fin } => self.write(quic, stream, data, fin),
+            Action::Write { stream, data, fin } => {
+                self.write(quic, stream, data, fin);
+                if self.backlog(stream) > MAX_BACKLOG {
+                    let (code, reason) = (Code::H3_EXCESSIVE_LOAD, "what is written is never read");
+                    let error = ConnectionError::Protocol { code, reason };
+                    self.close(now, quic, wakes, code, reason.as_bytes(), error);
+                }
+            }
             Action::Reset { stream, code } => {
                 self.outgoing.remove(&stream);
                 quic.reset(stream, code);
@@ -455,6 +468,8 @@ impl Driver {
             Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
             Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
+            Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
             Event::Resume { stream } => {
                 if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;

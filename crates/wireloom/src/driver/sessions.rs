@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::{Dir, SessionId, StreamId};
 
@@ -21,6 +22,8 @@ pub(crate) struct SessionEntry {
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
+    /// Streams that wait to write until the peer raises the session's limit on data.
+    pub(super) waiting: FxHashSet<StreamId>,
     /// Where datagrams that wait are copied to.
     arena: BytesMut,
     answer: Option<Established>,
@@ -335,11 +338,27 @@ impl Driver {
     }
 
     /// A stream that waits to be accepted, and whether there are more.
-    pub(crate) fn take_stream(&mut self, session: SessionId, dir: Dir) -> Option<(IncomingStream, bool)> {
+    pub(crate) fn take_stream(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        dir: Dir,
+    ) -> Option<(IncomingStream, bool)> {
         let queue = &mut self.sessions.get_mut(&session)?.streams[dir as usize];
         let stream = queue.pop_front()?;
+        let more = !queue.is_empty();
         self.unaccepted -= 1;
-        Some((stream, !queue.is_empty()))
+        if self.h3.has_flow_control() {
+            self.h3.data_consumed(session, stream.len());
+            if stream.finished {
+                self.h3.recv_closed(stream.id);
+            }
+            if self.h3.has_output() {
+                self.settle(Instant::now(), quic, wakes);
+            }
+        }
+        Some((stream, more))
     }
 
     /// A datagram that waits to be received, and whether there are more.
