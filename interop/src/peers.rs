@@ -14,8 +14,10 @@
 pub mod aioquic;
 pub mod behaviour;
 pub mod exercise;
+pub mod process;
 pub mod session;
 pub mod web_transport_quinn;
+pub mod webtransport_go;
 pub mod wireloom;
 pub mod wtransport;
 

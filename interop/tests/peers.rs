@@ -1,12 +1,14 @@
 //! Every implementation as a client of every other's server, ours among them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wireloom_interop::Result;
 use wireloom_interop::journal::{Event, Journal};
 use wireloom_interop::peers::exercise::{CLOSE, exercise};
+use wireloom_interop::peers::process::Server;
 use wireloom_interop::peers::session::Client;
-use wireloom_interop::peers::{Abilities, Target, aioquic, web_transport_quinn, wireloom, wtransport};
+use wireloom_interop::peers::{Abilities, Target, aioquic, web_transport_quinn, webtransport_go, wireloom, wtransport};
 
 /// What all do unless a test says otherwise.
 const ALL: Abilities = Abilities {
@@ -70,6 +72,15 @@ async fn check_aioquic_client(serve: impl AsyncFnOnce(Arc<Journal>) -> Result<Ta
 async fn check_aioquic_server<C: Client>(dial: impl FnOnce(&Target) -> Result<C>, can: Abilities) {
     let journal = Arc::new(Journal::default());
     let server = aioquic::serve(journal.clone()).await.expect("the server starts");
+    check_process(&server, journal, dial, can).await;
+}
+
+async fn check_process<C: Client>(
+    server: &Server,
+    journal: Arc<Journal>,
+    dial: impl FnOnce(&Target) -> Result<C>,
+    can: Abilities,
+) {
     let client = dial(&server.target).expect("the client starts");
     exercise(&client, &server.target, "x", can)
         .await
@@ -99,6 +110,20 @@ async fn wireloom_client_web_transport_quinn_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wireloom_client_aioquic_server() {
     check_aioquic_server(wireloom::Dialer::new, ALL).await;
+}
+
+/// The one peer of the newest draft, with flow control of sessions.
+#[tokio::test(flavor = "multi_thread")]
+async fn wireloom_client_webtransport_go_server() {
+    let journal = Arc::new(Journal::default());
+    let Some(server) = webtransport_go::serve(journal.clone(), Path::new(env!("CARGO_TARGET_TMPDIR")))
+        .await
+        .expect("the server starts")
+    else {
+        eprintln!("not run: it needs Go 1.26 or newer");
+        return;
+    };
+    check_process(&server, journal, wireloom::Dialer::new, ALL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
