@@ -166,6 +166,14 @@ impl Driver {
         self.messages.is_empty() && self.sessions.is_empty() && self.h3.is_idle()
     }
 
+    /// What is kept for requests, sessions and their streams, here and in QUIC, for tests that end with nothing left over.
+    pub(crate) fn leftovers(&self, quic: &mut Transport) -> usize {
+        let feeds = self.feeds.keys().filter(|stream| stream.dir() == Dir::Bi).count();
+        let kept = feeds + self.outgoing.len() + self.streams.len() + self.messages.len() + self.sessions.len();
+        let quic = quic.remote_open_streams(Dir::Bi);
+        kept + self.unaccepted + usize::try_from(quic).unwrap_or(usize::MAX)
+    }
+
     /// Refuses new requests and sessions (GOAWAY) and asks the open sessions to end.
     pub(crate) fn go_away(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         let sessions: Vec<SessionId> = self.h3.sessions().collect();

@@ -84,6 +84,17 @@ impl ServerMonitor {
     }
 }
 
+impl ServerMonitor {
+    /// What the connections still keep for requests and sessions.
+    #[doc(hidden)]
+    pub fn leftovers(&self) -> usize {
+        let connections = self.0.list().into_iter();
+        connections
+            .map(|conn| conn.with(|quic, driver, _| driver.leftovers(quic)))
+            .sum()
+    }
+}
+
 impl std::fmt::Debug for ServerMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ServerMonitor").field(&self.stats()).finish()
