@@ -252,3 +252,31 @@ async fn round_trip(client: &wireloom::Session, server: &wireloom::Session) {
     server.send_datagram(b"!").unwrap();
     client.recv_datagram().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_request_that_waits_does_not_keep_a_connection_that_is_gone() {
+    let f = fixture().await;
+    let monitor = f.server.monitor();
+    for _ in 0..3 {
+        let client = Client::builder().server_certificate_hash(f.hash).build().unwrap();
+        let connection = within(client.dial(&f.url)).await.unwrap();
+        let (uri, body) = (f.url.as_str(), bytes::Bytes::new());
+        let asked = async {
+            let _ = connection.request(http::Request::get(uri).body(body).unwrap()).await;
+        };
+        tokio::select! {
+            () = asked => panic!("nobody answers"),
+            () = async { while monitor.leftovers() == 0 { tokio::task::yield_now().await } } => {}
+        }
+        connection.close();
+        within(client.shut_down()).await;
+    }
+    let gone = async {
+        while monitor.stats().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(gone).await;
+    let (server, _client) = f.session().await;
+    assert!(server.close_reason().is_none());
+}

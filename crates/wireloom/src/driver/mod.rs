@@ -27,6 +27,7 @@ pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
 pub(crate) use sessions::{Established, SessionEntry};
 pub(crate) use streams::IncomingStream;
 
+use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
 use self::stream_limit::StreamLimit;
@@ -391,10 +392,11 @@ impl Driver {
                 wakes.all(&self.signals);
             }
             Event::Request { stream, head } => {
-                self.messages.insert(stream, Message::default());
-                let Some(conn) = self.me.upgrade() else { return };
-                if let Some(incoming) = &self.incoming {
-                    incoming.push(Incoming::request(conn, stream, *head));
+                let waiting = Waiting::request(self.me.clone(), stream, *head);
+                if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    self.messages.insert(stream, Message::default());
+                } else {
+                    self.refuse_request(stream);
                 }
             }
             Event::SessionRequested {
@@ -403,10 +405,12 @@ impl Driver {
                 protocols,
                 dialect,
             } => {
-                let Some(conn) = self.me.upgrade() else { return };
-                self.sessions.insert(session, SessionEntry::default());
-                if let Some(incoming) = &self.incoming {
-                    incoming.push(Incoming::session(conn, session, *head, protocols, dialect));
+                let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
+                if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    self.sessions.insert(session, SessionEntry::default());
+                } else {
+                    // Over already only if the client cancelled it in the same breath.
+                    let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
                 }
             }
             Event::Response { stream, head } => self.on_message(wakes, stream, MessageEvent::Response(head)),
@@ -456,6 +460,14 @@ impl Driver {
             // Events that this version of the core does not have.
             _ => {}
         }
+    }
+
+    /// The application is too far behind.
+    fn refuse_request(&mut self, stream: StreamId) {
+        if self.h3.send_response(stream, &unavailable(), true).is_err() {
+            self.h3.reset_message(stream, Code::H3_REQUEST_REJECTED);
+        }
+        self.h3.stop_message(stream, Code::H3_NO_ERROR);
     }
 
     /// The connection is over: whoever waits learns why.
@@ -560,6 +572,12 @@ impl Application for Driver {
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {
         self.lose(ConnectionError::EndpointGone, wakes);
     }
+}
+
+fn unavailable() -> http::Response<()> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 impl WriteEnd {
