@@ -483,6 +483,7 @@ impl Driver {
         for message in self.messages.values_mut() {
             wakes.waker(message.reader.take());
             wakes.waker(message.writer.take());
+            wakes.waker(message.watcher.take());
         }
         for (session, mut entry) in std::mem::take(&mut self.sessions) {
             if entry.has_answer() {

@@ -118,7 +118,8 @@ impl Server {
     }
 
     /// Serves every request, of HTTP/1.1, HTTP/2 and HTTP/3, with `service`; an axum `Router` fits as it is. WebTransport
-    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions.
+    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions. The service's future, and then the
+    /// response's body, is dropped when the client gives the request up.
     ///
     /// Await it to run it. Dropping it closes every connection at once.
     pub fn serve<S, B>(self, service: S) -> Serve<S>
