@@ -54,12 +54,12 @@ impl Connection {
     fn park(&mut self, now: Instant, stream: StreamId, session: SessionId, payload: Bytes, fin: bool) -> Recv {
         if !self.may_speak_webtransport() {
             // A stream type that was not negotiated is an unknown one.
-            return self.refuse(stream, Code::H3_STREAM_CREATION_ERROR);
+            return self.refuse_payload(stream, Code::H3_STREAM_CREATION_ERROR);
         }
         match self.owner(session) {
             // "the endpoint MUST reset the send side and abort reading on the receive side [...] using the WT_SESSION_GONE
             // error code" (draft-ietf-webtrans-http3-16 section 6).
-            Owner::Gone => return self.refuse(stream, Code::WT_SESSION_GONE),
+            Owner::Gone => return self.refuse_payload(stream, Code::WT_SESSION_GONE),
             Owner::Open | Owner::Expected => {}
         }
         if !self
@@ -68,7 +68,7 @@ impl Connection {
         {
             // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or
             // STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
-            return self.refuse(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+            return self.refuse_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED);
         }
         self.streams.insert(stream, Stream::Parked);
         Recv::Parked
@@ -126,7 +126,7 @@ impl Connection {
     pub(super) fn expire_parked(&mut self, now: Instant) {
         while let Some(item) = self.parked.pop_expired(now) {
             if let Item::Stream { stream, .. } = item {
-                self.discard(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+                self.discard_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED);
             }
         }
     }
@@ -262,7 +262,7 @@ impl Connection {
         }
         for item in self.parked.take(session) {
             if let Item::Stream { stream, .. } = item {
-                self.discard(stream, Code::WT_SESSION_GONE);
+                self.discard_payload(stream, Code::WT_SESSION_GONE);
             }
         }
         ended
