@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::page::Pages;
 
-/// Firefox preferences: no second, speculative QUIC connection; no first-run pages; tabs that script opened and tabs in
-/// the background run as fast as the one in front.
+/// Firefox preferences: no second, speculative QUIC connection; no first-run pages; windows that script opens, and those in
+/// the background as fast as the one in front.
 const FIREFOX_PREFERENCES: &str = r#"
 user_pref("network.http.speculative-parallel-limit", 0);
 user_pref("dom.disable_open_during_load", false);
@@ -133,10 +133,10 @@ impl Browser {
         self.kind
     }
 
-    /// Opens a tab that runs a case of `cases.js`.
-    pub fn open(&self, case: &str, options: &Value) -> Tab<'_> {
+    /// Opens a window that runs a case of `cases.js`.
+    pub fn open(&self, case: &str, options: &Value) -> Window<'_> {
         let (job, results) = self.pages.open(self.kind.name(), case, options);
-        Tab {
+        Window {
             browser: self,
             job,
             results,
@@ -154,14 +154,14 @@ impl Drop for Browser {
     }
 }
 
-/// A tab with one case. Dropping it closes the tab.
-pub struct Tab<'a> {
+/// A window with one case. Dropping it closes the window.
+pub struct Window<'a> {
     browser: &'a Browser,
     job: u64,
     results: Receiver<Value>,
 }
 
-impl Tab<'_> {
+impl Window<'_> {
     /// Waits for the case's value; `Err` is what it threw, or that nothing came.
     pub fn result(&self, deadline: Duration) -> Result<Value, String> {
         let result = self.results.recv_timeout(deadline).map_err(|error| match error {
@@ -181,7 +181,7 @@ impl Tab<'_> {
     }
 }
 
-impl Drop for Tab<'_> {
+impl Drop for Window<'_> {
     fn drop(&mut self) {
         self.browser.pages.close(self.browser.kind.name(), self.job);
     }

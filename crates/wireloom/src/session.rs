@@ -93,7 +93,7 @@ pub(crate) struct Handle {
     pub(crate) state: Arc<SessionState>,
     protocol: Option<String>,
     dialect: Dialect,
-    response: Option<http::Response<()>>,
+    response: Option<Box<http::Response<()>>>,
 }
 
 impl Drop for Handle {
@@ -118,7 +118,7 @@ impl Session {
         state: Arc<SessionState>,
         protocol: Option<String>,
         dialect: Dialect,
-        response: Option<http::Response<()>>,
+        response: Option<Box<http::Response<()>>>,
     ) -> Self {
         Self(Arc::new(Handle {
             conn,
@@ -224,11 +224,12 @@ impl Session {
         mut take: impl FnMut(&mut crate::driver::Driver, SessionId) -> Option<(T, bool)>,
     ) -> Result<T, SessionError> {
         let Handle { conn, state, .. } = &*self.0;
-        let mut attempt = || -> Option<Result<T, SessionError>> {
+        let mut attempt = |waited: bool| -> Option<Result<T, SessionError>> {
             let taken = take(&mut conn.lock().app, state.id);
             match taken {
                 Some((thing, more)) => {
-                    if more {
+                    // Who was woken passes the baton on; who never waited holds none.
+                    if more && waited {
                         state.signals.one(topic);
                     }
                     Some(Ok(thing))
@@ -236,13 +237,13 @@ impl Session {
                 None => state.ended().cloned().map(Err),
             }
         };
-        if let Some(result) = attempt() {
+        if let Some(result) = attempt(false) {
             return result;
         }
         loop {
             let mut notified = pin!(state.signals.notified(topic));
             notified.as_mut().enable();
-            if let Some(result) = attempt() {
+            if let Some(result) = attempt(true) {
                 return result;
             }
             notified.await;
@@ -357,7 +358,7 @@ impl Session {
 
     /// Client: the server's response, status and fields.
     pub fn response(&self) -> Option<&http::Response<()>> {
-        self.0.response.as_ref()
+        self.0.response.as_deref()
     }
 
     /// Counters and estimates of the connection under the session.

@@ -252,7 +252,11 @@ impl Connection {
             Some(Stream::Closing { .. }) => self.out.reset(stream, code),
             Some(Stream::WebTransport { .. }) => {
                 self.send_closed(stream);
+                self.out.reset(stream, code);
             }
+            // Finished and forgotten here, but the peer will never give credit for what QUIC still holds of it.
+            None => self.out.reset(stream, code),
+            // Not handed out yet: its owner learns it when it writes.
             _ => {}
         }
     }

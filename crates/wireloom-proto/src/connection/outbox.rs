@@ -60,11 +60,11 @@ impl Outbox {
     }
 
     pub(super) fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        pop(&mut self.actions)
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        pop(&mut self.events)
     }
 
     fn action(&mut self, action: Action) {
@@ -72,4 +72,13 @@ impl Outbox {
             self.actions.push_back(action);
         }
     }
+}
+
+/// Gives the memory back with the last item: an idle connection has thousands of siblings.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let item = queue.pop_front();
+    if item.is_none() && queue.capacity() > 0 {
+        *queue = VecDeque::new();
+    }
+    item
 }

@@ -302,11 +302,11 @@ impl Connection {
             self.discard(stream, Code::H3_REQUEST_CANCELLED);
             return;
         }
+        // "An endpoint SHOULD copy the error code from the STOP_SENDING frame to the RESET_STREAM frame it sends" (RFC 9000
+        // section 3.5). Also after FIN: QUIC would wait for ever for credit to send the rest.
+        self.out.reset(stream, code);
         if message.send != Progress::Closed {
             message.send = Progress::Closed;
-            // "An endpoint SHOULD copy the error code from the STOP_SENDING frame to the RESET_STREAM frame it sends" (RFC
-            // 9000 section 3.5).
-            self.out.reset(stream, code);
             self.out.event(Event::SendStopped { stream, code });
         }
         self.keep(stream, message);

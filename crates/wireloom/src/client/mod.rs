@@ -71,7 +71,8 @@ impl Client {
         dial::dial(self, &target).await
     }
 
-    /// Waits until every connection is closed and the closing words are out; dial no more after it.
+    /// Closes the connections that nobody uses, waits until the others are closed too and the closing words are out; dial no
+    /// more after it.
     ///
     /// Without it, a program that ends right after `Session::close` may end before the peer hears of it.
     pub async fn shut_down(&self) {

@@ -66,18 +66,22 @@ pub(crate) struct Driver {
     h3: H3,
     /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
     own: Vec<StreamId>,
-    /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads.
-    feeds: FxHashMap<StreamId, Feed>,
+    /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads. `None` where nothing is held, as on the
+    /// streams that every idle connection has.
+    feeds: FxHashMap<StreamId, Option<Box<Feed>>>,
     /// Data that QUIC did not take yet.
     outgoing: FxHashMap<StreamId, Outgoing>,
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
-    sessions: FxHashMap<SessionId, SessionEntry>,
+    /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
+    sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     pub(crate) signals: Arc<Signals>,
     lost: Option<ConnectionError>,
     ready: bool,
     was_idle: bool,
+    /// Unused, the connection is closed at once.
+    winding_down: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
@@ -120,6 +124,7 @@ impl Driver {
             lost: None,
             ready: false,
             was_idle: false,
+            winding_down: false,
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
@@ -210,6 +215,9 @@ impl Driver {
                     LostReason::Local => return,
                     reason => reason.into(),
                 };
+                // What arrived before the connection's end still counts: a session's close code and reason often come
+                // with the same datagrams.
+                self.settle(now, quic, wakes);
                 self.lose(error, wakes);
             }
             QuicEvent::Opened(dir) => {
@@ -224,7 +232,7 @@ impl Driver {
                 }
             }
             QuicEvent::Readable(stream) => {
-                if let Some(feed) = self.feeds.remove(&stream) {
+                if let Some(feed) = self.take_feed(stream) {
                     self.feed(now, quic, wakes, stream, feed);
                 } else if let Some(entry) = self.streams.get_mut(&stream) {
                     wakes.waker(entry.reader.take());
@@ -258,6 +266,17 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+    }
+
+    fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
+        self.feeds
+            .remove(&stream)
+            .map(|feed| feed.map_or_else(Feed::default, |feed| *feed))
+    }
+
+    fn keep_feed(&mut self, stream: StreamId, feed: Feed) {
+        let is_plain = !feed.paused && feed.held.is_empty() && feed.end.is_none();
+        self.feeds.insert(stream, (!is_plain).then(|| Box::new(feed)));
     }
 
     /// Reads a stream that HTTP/3 still owns and lets HTTP/3 have it.
@@ -311,7 +330,7 @@ impl Driver {
                 return;
             }
         }
-        self.feeds.insert(stream, feed);
+        self.keep_feed(stream, feed);
     }
 
     /// Carries out what HTTP/3 wants and hands out what it says.
@@ -380,7 +399,7 @@ impl Driver {
                 dialect,
             } => {
                 let Some(conn) = self.me.upgrade() else { return };
-                self.sessions.insert(session, SessionEntry::default());
+                self.sessions.insert(session, Box::default());
                 if let Some(incoming) = &self.incoming {
                     incoming.push(Incoming::session(conn, session, *head, protocols, dialect));
                 }
@@ -413,7 +432,7 @@ impl Driver {
                 payload,
                 fin,
             } => {
-                let feed = self.feeds.remove(&stream).unwrap_or_default();
+                let feed = self.take_feed(stream).unwrap_or_default();
                 let fin = fin || feed.end.is_some();
                 self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
             }
@@ -421,7 +440,7 @@ impl Driver {
             Event::SessionDraining { session } => self.on_draining(wakes, session),
             Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
             Event::Resume { stream } => {
-                if let Some(mut feed) = self.feeds.remove(&stream) {
+                if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;
                     self.feed(now, quic, wakes, stream, feed);
                 }
@@ -466,7 +485,12 @@ impl Driver {
         }
         let idle = self.is_idle();
         if idle && !self.was_idle {
-            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            let timeout = if self.winding_down {
+                Some(Duration::ZERO)
+            } else {
+                self.config.unused_timeout
+            };
+            self.deadline = timeout.map(|timeout| now + timeout);
             wakes.all(&self.signals);
         } else if !idle {
             self.deadline = None;
@@ -522,6 +546,14 @@ impl Application for Driver {
         }
         self.h3.handle_timeout(now);
         self.settle(now, quic, wakes);
+    }
+
+    fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        self.winding_down = true;
+        if self.is_idle() {
+            let error = ConnectionError::LocallyClosed;
+            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+        }
     }
 
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {

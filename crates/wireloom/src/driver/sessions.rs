@@ -22,6 +22,8 @@ pub(crate) struct SessionEntry {
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     answer: Option<Established>,
+    /// It ended after the answer and before the first handle, which learns it at once.
+    ended: Option<SessionError>,
 }
 
 /// The server's answer to a CONNECT of ours.
@@ -104,19 +106,19 @@ impl Driver {
         };
         tracing::debug!(parent: &self.span, %session, %error, "session over");
         self.forget_streams(wakes, streams);
-        let Some(mut entry) = self.sessions.remove(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
-            // Nobody holds a handle yet: whoever dials learns it from the answer.
+            // Nobody holds a handle yet: whoever dials learns it with the answer.
             if entry.answer.is_none() {
-                entry.answer = Some(Established::Failed(error));
+                entry.answer = Some(Established::Failed(error.clone()));
             }
-            self.sessions.insert(session, entry);
+            entry.ended = Some(error);
             wakes.all(&self.signals);
-            return;
+        } else if let Some(entry) = self.sessions.remove(&session) {
+            entry.end(error, wakes);
         }
-        entry.end(error, wakes);
     }
 
     /// HTTP/3 has reset these: whoever waits on them learns it.
@@ -144,9 +146,9 @@ impl Driver {
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
-                self.sessions.insert(session, SessionEntry::default());
+                self.sessions.insert(session, Box::default());
                 // From now on HTTP/3 reads the response and the capsules as they come.
-                self.feeds.insert(stream, super::Feed::default());
+                self.feeds.insert(stream, None);
                 self.settle(now, quic, wakes);
                 Ok(Some(session))
             }
@@ -167,15 +169,19 @@ impl Driver {
         Some(answer)
     }
 
-    /// Gives a session the state that its handles share. `false` if it is over already.
+    /// Gives a session the state that its handles share. `false` if it is forgotten already.
     pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
-        match self.sessions.get_mut(&state.id) {
-            Some(entry) => {
-                entry.state = Some(state.clone());
-                true
+        let Some(entry) = self.sessions.get_mut(&state.id) else {
+            return false;
+        };
+        match entry.ended.take() {
+            Some(error) => {
+                state.set_ended(error);
+                self.sessions.remove(&state.id);
             }
-            None => false,
+            None => entry.state = Some(state.clone()),
         }
+        true
     }
 
     /// Server: 2xx.

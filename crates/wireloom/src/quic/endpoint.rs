@@ -77,11 +77,11 @@ pub(super) enum Command<A> {
     StopAccepting,
     /// Replace the socket: every connection migrates.
     Rebind(Box<Socket>),
-    /// End the task once the connections are gone.
+    /// End the task once the connections are closed.
     Shutdown,
 }
 
-/// Handle to an endpoint task. The task ends when this is dropped and its last connection is gone.
+/// Handle to an endpoint task. The task ends when this is dropped and its last connection is closed.
 pub(crate) struct Endpoint<A: Application> {
     queue: Arc<ReadyQueue<A>>,
     local_addr: SocketAddr,
@@ -164,7 +164,7 @@ impl<A: Application> Endpoint<A> {
         Ok(())
     }
 
-    /// Resolves when the task has ended: no handle is left and the last connection is drained.
+    /// Closes unused connections, waits until the others are closed too, and ends the task.
     pub(crate) async fn shut_down(&self) {
         let _ = self.queue.command(Command::Shutdown);
         let mut done = self.done.clone();
@@ -219,18 +219,20 @@ impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
         this.fire_timers(now);
 
         if !this.wakes.is_empty() {
-            this.wakes.wake();
             if !this.deferred {
+                // Of many tasks only half, so that their answers are on the way, and the peer at work, while the others run.
+                this.wakes.wake_half();
                 this.deferred = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            this.wakes.wake();
         }
         this.deferred = false;
 
         let more_to_send = this.transmit(cx, now);
         this.wakes.wake();
-        if this.shutdown && this.connections == 0 {
+        if this.shutdown && this.is_done() {
             return Poll::Ready(());
         }
         let timer_fired = this.arm_timer(cx);
@@ -389,6 +391,15 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 Command::Shutdown => {
                     self.accepting = false;
                     self.shutdown = true;
+                    for key in 0..self.slots.len() {
+                        if let Some(slot) = &self.slots[key] {
+                            let mut guard = slot.lock();
+                            let state = &mut *guard;
+                            state.app.wind_down(now, &mut state.quic, &mut self.wakes);
+                            drop(guard);
+                            self.activate(key);
+                        }
+                    }
                 }
             }
         }
@@ -452,6 +463,18 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
             }
         }
         false
+    }
+
+    /// Whether every connection is closed and its CONNECTION_CLOSE sent. What QUIC's closing period would add is an answer to
+    /// a peer that lost it, and it would hold up the end of every program.
+    fn is_done(&self) -> bool {
+        self.active.is_empty()
+            && self.blocked.is_none()
+            && self
+                .slots
+                .iter()
+                .flatten()
+                .all(|slot| slot.lock().quic.inner.is_closed())
     }
 
     fn activate(&mut self, key: usize) {

@@ -30,6 +30,8 @@ pub(crate) trait Application: Send + 'static {
     fn poll_timeout(&self) -> Option<Instant>;
     /// The deadline passed.
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
+    /// The endpoint wants to end: close now if nobody uses the connection, else as soon as that is so.
+    fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
     /// The endpoint is gone (its task was dropped with the runtime): nothing will ever happen again.
     fn endpoint_lost(&mut self, wakes: &mut WakeList);
 }

@@ -4,7 +4,13 @@
 use std::future::Future;
 use std::time::Duration;
 
-use wireloom::{Client, Identity, Server, ServerBuilder, Session};
+use axum::Router;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use wireloom::{
+    CertificateHash, Client, ConnectError, Connection, Identity, Server, ServerBuilder, ServerMonitor, Session,
+};
 
 /// Generous: a deadline here only tells a hang from a slow machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -17,6 +23,7 @@ pub struct Fixture {
     pub server: Server,
     pub client: Client,
     pub url: String,
+    pub hash: CertificateHash,
 }
 
 pub async fn fixture() -> Fixture {
@@ -32,7 +39,67 @@ pub async fn fixture_with(configure: impl FnOnce(ServerBuilder) -> ServerBuilder
         .unwrap();
     let url = format!("https://{}/test?x=1", server.local_addrs()[0]);
     let client = Client::builder().server_certificate_hash(hash).build().unwrap();
-    Fixture { server, client, url }
+    Fixture {
+        server,
+        client,
+        url,
+        hash,
+    }
+}
+
+/// A server with a router, until `stop` is sent or dropped.
+pub struct Running {
+    pub client: Client,
+    pub url: String,
+    pub hash: CertificateHash,
+    pub monitor: ServerMonitor,
+    pub stop: Option<oneshot::Sender<()>>,
+    pub task: JoinHandle<()>,
+}
+
+pub async fn run(app: Router, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Running {
+    let Fixture {
+        server, client, hash, ..
+    } = fixture_with(configure).await;
+    let url = format!("https://{}", server.local_addrs()[0]);
+    let monitor = server.monitor();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serve = server.serve(app).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let task = tokio::spawn(async move { serve.await.unwrap() });
+    Running {
+        client,
+        url,
+        hash,
+        monitor,
+        stop: Some(stop),
+        task,
+    }
+}
+
+impl Running {
+    pub async fn connect(&self, path: &str) -> Result<Session, ConnectError> {
+        within(self.client.connect(&format!("{}{path}", self.url))).await
+    }
+
+    pub async fn dial(&self) -> Connection {
+        within(self.client.dial(&self.url)).await.unwrap()
+    }
+
+    pub fn request(&self, method: &str, path: &str, body: &'static [u8]) -> http::Request<Bytes> {
+        http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .body(Bytes::from_static(body))
+            .unwrap()
+    }
+}
+
+/// A client that trusts `hash`, with small windows.
+pub fn thrifty(hash: CertificateHash, stream: u32) -> Client {
+    let builder = Client::builder().server_certificate_hash(hash);
+    builder.receive_windows(stream, 1 << 20).build().unwrap()
 }
 
 impl Fixture {
