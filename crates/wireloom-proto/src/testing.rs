@@ -6,6 +6,7 @@
 mod connection;
 pub mod peer;
 pub mod pipe;
+mod qpack;
 pub mod script;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use crate::stream_id::StreamId;
 use crate::varint as varints;
 
 pub use connection::{connection, connection_script};
+pub use qpack::{qpack_pair, qpack_streams};
 
 const STREAM: StreamId = StreamId::from_u64(0);
 

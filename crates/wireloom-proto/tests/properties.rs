@@ -188,3 +188,17 @@ proptest! {
         prop_assert_eq!(crime, (!names.is_empty()).then_some(HeaderError::LatePseudo));
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn qpack_in_any_order(capacity in any::<u8>(), blocked in 0..4u8, script in vec(any::<u8>(), 0..1000)) {
+        wireloom_proto::testing::qpack_pair(&[&[capacity, blocked][..], &script].concat());
+    }
+
+    #[test]
+    fn qpack_of_any_peer(script in vec(any::<u8>(), 0..300)) {
+        wireloom_proto::testing::qpack_streams(&script);
+    }
+}

@@ -380,7 +380,10 @@ fn fields_of(json: &Value) -> Vec<Field> {
 fn qpack_with_a_dynamic_table() {
     for vector in vectors("qpack.json").iter().filter(|vector| vector.has_steps()) {
         let limit = |name: &str| vector.json[name].as_u64().and_then(|limit| u16::try_from(limit).ok());
-        let (capacity, blocked) = (limit("capacity").expect("a capacity"), limit("blocked").expect("a limit"));
+        let (capacity, blocked) = (
+            limit("capacity").expect("a capacity"),
+            limit("blocked").expect("a limit"),
+        );
         let mut decoder = Decoder::with_table(capacity.into(), blocked);
         let mut waiting = 0;
         for step in vector.json["steps"].as_array().expect("a list") {
@@ -426,12 +429,22 @@ fn qpack_written_with_a_dynamic_table() {
             if let Some(bytes) = step["encoder"].as_str() {
                 instructions = bytes;
             } else if let Some(bytes) = step["decoder"].as_str() {
-                assert_eq!(encoder.recv_decoder_stream(&mut unhex(bytes)), Ok(()), "{}", vector.name);
+                assert_eq!(
+                    encoder.recv_decoder_stream(&mut unhex(bytes)),
+                    Ok(()),
+                    "{}",
+                    vector.name
+                );
             } else {
                 let stream = StreamId::from_u64(step["stream"].as_u64().expect("a stream"));
                 let mut out = BytesMut::new();
                 encoder.encode(stream, fields_of(step).iter().map(FieldRef::from), &mut out);
-                assert_eq!(hex(&encoder.take_instructions()), instructions, "{}: {step}", vector.name);
+                assert_eq!(
+                    hex(&encoder.take_instructions()),
+                    instructions,
+                    "{}: {step}",
+                    vector.name
+                );
                 assert_eq!(hex(&out), text_of(&step["hex"]), "{}: {step}", vector.name);
                 instructions = "";
             }

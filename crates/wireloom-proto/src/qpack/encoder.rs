@@ -224,6 +224,12 @@ impl Encoder {
         self.sections.len()
     }
 
+    /// Nothing that was inserted is unacknowledged.
+    #[cfg(feature = "__testing")]
+    pub(crate) fn assert_acknowledged(&self) {
+        assert_eq!(self.known, self.table.inserted());
+    }
+
     fn line(&mut self, field: FieldRef<'_>, draft: &mut Draft, out: &mut BytesMut) {
         let is_static = matches!(static_table::find(field.name, field.value), Match::Exact(_));
         if is_static || field.sensitive {
@@ -237,18 +243,18 @@ impl Encoder {
             }
             return indexed(index, draft.base, out);
         }
-        if !found.is_pending && self.is_worth_inserting(field) && self.may_insert(field.size() as usize, draft) {
-            if draft.may_block {
-                let index = self.insert(field, found.any_name);
-                draft.refer(index);
-                return indexed(index, draft.base, out);
-            }
-            // The line first: the insertion may cost the entry that it takes the name from.
-            self.literal(field, &found, draft, out);
-            self.insert(field, found.any_name);
-            return;
+        let size = field.size() as usize;
+        let is_wanted = !found.is_pending && self.is_worth_inserting(field);
+        if is_wanted && draft.may_block && self.may_insert(size, draft) {
+            let index = self.insert(field, found.any_name);
+            draft.refer(index);
+            return indexed(index, draft.base, out);
         }
+        // The line first: it may refer to the name of an entry, which then has to stay.
         self.literal(field, &found, draft, out);
+        if is_wanted && !draft.may_block && self.may_insert(size, draft) {
+            self.insert(field, found.any_name);
+        }
     }
 
     fn find(&self, field: FieldRef<'_>, usable: u64) -> Found {
