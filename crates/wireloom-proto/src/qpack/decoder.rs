@@ -216,3 +216,6 @@ impl Decoder {
         self.blocked.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

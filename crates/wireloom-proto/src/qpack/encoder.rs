@@ -375,3 +375,6 @@ fn plain(field: FieldRef<'_>, dynamic: Option<(u64, u64)>, out: &mut BytesMut) {
     }
     string::encode(0, 7, field.value, out);
 }
+
+#[cfg(test)]
+mod tests;
