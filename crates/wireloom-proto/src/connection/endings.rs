@@ -131,13 +131,13 @@ impl Connection {
 
     /// Our side of the CONNECT stream has ended; waits for the peer to end its own, unless it has (`fin`).
     pub(super) fn await_end(&mut self, stream: StreamId, fin: bool, peer_closed: bool, code: Code) {
-        if fin {
-            self.streams.remove(&stream);
-            return;
-        }
         if self.side == Side::Client {
             // The rest of a response is dropped unseen, with what sections there are.
             self.abandon_sections(stream);
+        }
+        if fin {
+            self.streams.remove(&stream);
+            return;
         }
         self.streams.insert(stream, Stream::Closing { peer_closed, code });
         self.push_close_deadline(stream);
@@ -166,6 +166,10 @@ impl Connection {
         }
         if fin {
             self.streams.remove(&stream);
+            if self.side == Side::Client {
+                // Now the server has sent all there was to be dropped.
+                self.abandon_sections(stream);
+            }
             return Recv::Done;
         }
         Recv::Continue

@@ -34,7 +34,7 @@ use crate::stream_id::StreamId;
 ///
 /// # Memory
 ///
-/// At most about twice the capacity in use for the table, 6 KiB for unacknowledged sections, and 256 bytes; nothing before the
+/// At most about twice the capacity in use for the table, 6 KiB for unacknowledged sections, and 1 KiB; nothing before the
 /// peer allowed a table and a field was sent.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -133,7 +133,7 @@ impl Encoder {
         // Most sections need no more than this prefix: Required Insert Count 0, Base 0.
         let start = out.len();
         out.put_u16(0);
-        if self.capacity == 0 || self.sections.is_full() {
+        if self.capacity == 0 || !self.sections.may_refer(stream) {
             return fields.into_iter().for_each(|field| plain(field, None, out));
         }
         let may_block = self.sections.may_block(stream, self.known, self.max_blocked);
@@ -197,6 +197,8 @@ impl Encoder {
                         .ok_or(DecoderStreamError("acknowledgement of a section that needs none"))?;
                     self.known = self.known.max(sent.required);
                 }
+                // Without a table nothing can be referred to.
+                Instruction::StreamCancellation(_) if self.capacity == 0 => {}
                 Instruction::StreamCancellation(stream) => self.sections.cancel(stream),
                 // "An encoder that receives an Increment field equal to zero, or one that increases the Known Received Count
                 // beyond what the encoder has sent, MUST treat this as a connection error of type

@@ -1,5 +1,7 @@
 //! The sections whose decoding the peer has not acknowledged (RFC 9204 section 2.1).
 
+use std::collections::VecDeque;
+
 use crate::stream_id::StreamId;
 
 /// Sections that may wait for their acknowledgement; while so many do, the next are encoded without the dynamic table.
@@ -15,15 +17,22 @@ pub(super) struct Sent {
     pub(super) oldest: u64,
 }
 
+/// How many cancelled streams are remembered.
+const MAX_CANCELLED: usize = 64;
+
 /// In the order in which they were sent, at most [`MAX_SECTIONS`].
 #[derive(Debug, Default)]
 pub(super) struct Sections {
     sent: Vec<Sent>,
+    /// The last streams that the peer cancelled. A section that is sent on one of them because STOP_SENDING is still under way
+    /// would never be acknowledged, so it must not refer to the table.
+    cancelled: VecDeque<StreamId>,
 }
 
 impl Sections {
-    pub(super) fn is_full(&self) -> bool {
-        self.sent.len() >= MAX_SECTIONS
+    /// Whether a section on `stream` may refer to the table.
+    pub(super) fn may_refer(&self, stream: StreamId) -> bool {
+        self.sent.len() < MAX_SECTIONS && !self.cancelled.contains(&stream)
     }
 
     pub(super) fn push(&mut self, sent: Sent) {
@@ -38,6 +47,10 @@ impl Sections {
 
     pub(super) fn cancel(&mut self, stream: StreamId) {
         self.sent.retain(|sent| sent.stream != stream);
+        if self.cancelled.len() == MAX_CANCELLED {
+            self.cancelled.pop_front();
+        }
+        self.cancelled.push_back(stream);
     }
 
     /// The smallest absolute index that is referred to; the maximum if none is.
