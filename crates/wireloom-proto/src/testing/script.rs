@@ -223,7 +223,7 @@ impl Script {
             }
             Op::Trailers(side, n) => {
                 if let Some(stream) = pick(&self.requests, n) {
-                    let _ = pair.end(side).core.send_trailers(stream, &http::HeaderMap::new());
+                    let _ = pair.end(side).core.send_trailers(stream, &HeaderMap::new());
                 }
             }
             Op::Finish(side, n) => {
