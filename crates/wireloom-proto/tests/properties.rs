@@ -194,11 +194,11 @@ proptest! {
 
     #[test]
     fn qpack_in_any_order(capacity in any::<u8>(), blocked in 0..4u8, script in vec(any::<u8>(), 0..1000)) {
-        wireloom_proto::testing::qpack_pair(&[&[capacity, blocked][..], &script].concat());
+        testing::qpack_pair(&[&[capacity, blocked][..], &script].concat());
     }
 
     #[test]
     fn qpack_of_any_peer(script in vec(any::<u8>(), 0..300)) {
-        wireloom_proto::testing::qpack_streams(&script);
+        testing::qpack_streams(&script);
     }
 }
