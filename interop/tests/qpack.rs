@@ -90,7 +90,7 @@ impl Random {
         usize::try_from((mixed ^ mixed >> 31) % limit as u64).expect("below a usize")
     }
 
-    /// Header lists in which most fields come again.
+    /// Header lists in which most fields come again. None is empty: pylsqpack refuses a section without lines.
     fn fields(&mut self) -> Vec<Field> {
         const NAMES: [&str; 10] = [
             ":method",
@@ -104,7 +104,7 @@ impl Random {
             "server",
             "x-a-name-that-is-rather-long",
         ];
-        let count = self.below(8);
+        let count = 1 + self.below(8);
         (0..count)
             .map(|_| {
                 let name = NAMES[self.below(NAMES.len())];
