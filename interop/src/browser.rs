@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,6 +54,13 @@ impl Kind {
         }
     }
 
+    fn program(self) -> &'static str {
+        match self {
+            Self::Chromium => "chromium",
+            Self::Firefox => "firefox-esr",
+        }
+    }
+
     fn command(self, directory: &Path, url: &str) -> Result<Command> {
         // The kernel ends the browser when the test process dies in any way, so that none is ever left behind.
         let mut command = Command::new("setpriv");
@@ -98,13 +106,17 @@ impl Kind {
 pub struct Browser {
     kind: Kind,
     pages: Pages,
-    process: Child,
+    process: Mutex<Child>,
     _directory: TempDir,
 }
 
 impl Browser {
     /// Starts the browser on the controller page. Call it on the main thread: the browser ends with its thread.
     pub fn start(kind: Kind, pages: &Pages, address: SocketAddr) -> Result<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join(kind.program()).is_file()) {
+            return Err(format!("{} is missing; `cargo xtask setup` installs it", kind.program()).into());
+        }
         let directory = TempDir::with_prefix(format!("wireloom-{}-", kind.name()))?;
         let url = format!("http://localhost:{}/controller?browser={}", address.port(), kind.name());
         let process = kind
@@ -113,19 +125,17 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .spawn()
-            .map_err(|error| {
-                format!(
-                    "{} does not start ({error}); `cargo xtask setup` installs it",
-                    kind.name()
-                )
-            })?;
+            .spawn()?;
         Ok(Self {
             kind,
             pages: pages.clone(),
-            process,
+            process: Mutex::new(process),
             _directory: directory,
         })
+    }
+
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which browser it is.
@@ -147,10 +157,10 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // The whole process group, children included; `kill` because the standard library signals one process only.
-        let _ = Command::new("kill")
-            .args(["-KILL", "--", &format!("-{}", self.process.id())])
-            .status();
-        let _ = self.process.wait();
+        let mut process = self.process();
+        let group = format!("-{}", process.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = process.wait();
     }
 }
 
@@ -165,7 +175,10 @@ impl Window<'_> {
     /// Waits for the case's value; `Err` is what it threw, or that nothing came.
     pub fn result(&self, deadline: Duration) -> Result<Value, String> {
         let result = self.results.recv_timeout(deadline).map_err(|error| match error {
-            RecvTimeoutError::Timeout => format!("no result within {} s", deadline.as_secs()),
+            RecvTimeoutError::Timeout => match self.browser.process().try_wait() {
+                Ok(None) => format!("no result within {} s", deadline.as_secs()),
+                ended => format!("the browser has ended: {ended:?}"),
+            },
             RecvTimeoutError::Disconnected => "the page server has gone".to_owned(),
         })?;
         match (result.get("ok"), result.get("error").and_then(Value::as_str)) {

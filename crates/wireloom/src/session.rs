@@ -10,11 +10,11 @@ use bytes::Bytes;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Dir, SessionId, datagram};
 
-use crate::driver::Conn;
+use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
-use crate::quic::TransportStats;
+use crate::quic::{Transport, TransportStats};
 use crate::stream::{RecvStream, SendStream};
-use crate::wake::{Signals, Topic};
+use crate::wake::{Signals, Topic, WakeList};
 
 /// What a session's handles and the connection's driver share.
 pub(crate) struct SessionState {
@@ -110,6 +110,17 @@ impl Handle {
             driver.close_session(Instant::now(), quic, wakes, self.state.id, code, reason);
         });
     }
+
+    pub(crate) async fn closed(&self) -> SessionError {
+        loop {
+            let mut notified = pin!(self.state.signals.notified(Topic::State));
+            notified.as_mut().enable();
+            if let Some(ended) = self.state.ended() {
+                return ended.clone();
+            }
+            notified.await;
+        }
+    }
 }
 
 impl Session {
@@ -157,7 +168,7 @@ impl Session {
             Dir::Uni => Topic::Uni,
         };
         let Handle { conn, state, .. } = &*self.0;
-        let try_open = || conn.with(|quic, driver, _| driver.open_stream(quic, state, dir).transpose());
+        let try_open = || conn.with(|quic, driver, wakes| driver.open_stream(quic, wakes, state, dir).transpose());
         if let Some(opened) = try_open() {
             return opened;
         }
@@ -182,7 +193,8 @@ impl Session {
     /// The next bidirectional stream that the peer opens.
     ///
     /// # Errors
-    /// The session or its connection is over and every stream that came before has been accepted.
+    /// The session or its connection is over. Streams that were not accepted by then are gone: the end of a session resets
+    /// all of its streams.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
         let (stream, handle) = (self.accept(Dir::Bi).await?, &self.0);
         Ok((
@@ -194,7 +206,7 @@ impl Session {
     /// The next unidirectional stream that the peer opens.
     ///
     /// # Errors
-    /// The session or its connection is over and every stream that came before has been accepted.
+    /// As [`accept_bi`](Self::accept_bi).
     pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
         let stream = self.accept(Dir::Uni).await?;
         Ok(RecvStream::incoming(self.0.clone(), stream))
@@ -205,7 +217,10 @@ impl Session {
             Dir::Bi => Topic::Bi,
             Dir::Uni => Topic::Uni,
         };
-        self.wait(topic, |driver, id| driver.take_stream(id, dir)).await
+        self.wait(topic, |quic, driver, wakes, id| {
+            driver.take_stream(quic, wakes, id, dir)
+        })
+        .await
     }
 
     /// The next datagram. Those that the application does not take in time are dropped, the oldest first
@@ -214,18 +229,19 @@ impl Session {
     /// # Errors
     /// The session or its connection is over.
     pub async fn recv_datagram(&self) -> Result<Bytes, SessionError> {
-        self.wait(Topic::Datagram, |driver, id| driver.take_datagram(id)).await
+        self.wait(Topic::Datagram, |_, driver, _, id| driver.take_datagram(id))
+            .await
     }
 
     /// Takes one thing from a queue of the session, waiting for it; `take` says whether there is more, for the next waiter.
     async fn wait<T>(
         &self,
         topic: Topic,
-        mut take: impl FnMut(&mut crate::driver::Driver, SessionId) -> Option<(T, bool)>,
+        mut take: impl FnMut(&mut Transport, &mut Driver, &mut WakeList, SessionId) -> Option<(T, bool)>,
     ) -> Result<T, SessionError> {
         let Handle { conn, state, .. } = &*self.0;
         let mut attempt = |waited: bool| -> Option<Result<T, SessionError>> {
-            let taken = take(&mut conn.lock().app, state.id);
+            let taken = conn.with(|quic, driver, wakes| take(quic, driver, wakes, state.id));
             match taken {
                 Some((thing, more)) => {
                     // Who was woken passes the baton on; who never waited holds none.
@@ -310,15 +326,7 @@ impl Session {
 
     /// Waits until the session is over and says why.
     pub async fn closed(&self) -> SessionError {
-        let state = &self.0.state;
-        loop {
-            let mut notified = pin!(state.signals.notified(Topic::State));
-            notified.as_mut().enable();
-            if let Some(ended) = state.ended() {
-                return ended.clone();
-            }
-            notified.await;
-        }
+        self.0.closed().await
     }
 
     /// Why the session is over, if it is.

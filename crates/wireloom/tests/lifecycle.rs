@@ -3,9 +3,15 @@
 
 mod common;
 
+use std::pin::pin;
+
 use axum::Router;
-use axum::routing::get;
-use common::{run, thrifty, within};
+use axum::response::IntoResponse;
+use axum::routing::{any, get};
+use common::{fixture, fixture_with, run, thrifty, within};
+use http::StatusCode;
+use tokio::task::JoinSet;
+use wireloom::{Client, ConnectError, SessionError, WebTransportUpgrade};
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
@@ -20,4 +26,229 @@ async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
             .unwrap();
         drop(response);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_right_after_it_was_accepted_ends_at_the_client_too() {
+    let f = fixture().await;
+    for code in 0..30 {
+        let serve = async {
+            let session = f.server.accept().await.unwrap().accept().await.unwrap();
+            session.drain();
+            session.close(code, "at once");
+        };
+        let (client, ()) = within(async { tokio::join!(f.client.connect(&f.url), serve) }).await;
+        let client = client.unwrap();
+        within(client.draining()).await;
+        let reason = "at once".into();
+        assert_eq!(within(client.closed()).await, SessionError::Closed { code, reason });
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_arrives_even_if_the_connection_is_closed_right_after() {
+    let f = fixture().await;
+    let serve = async {
+        f.server.accept().await.unwrap().reject(StatusCode::GONE);
+        f.server.shut_down(0, "").await;
+    };
+    let (client, ()) = within(async { tokio::join!(f.client.connect(&f.url), serve) }).await;
+    assert!(matches!(client, Err(ConnectError::Rejected(r)) if r.status() == StatusCode::GONE));
+}
+
+#[tokio::test]
+async fn a_connection_without_use_is_closed_whatever_it_carried() {
+    let f = fixture().await;
+    // Nothing but the timer can end its connections.
+    let quiet = || {
+        let builder = Client::builder().server_certificate_hash(f.hash).keep_alive(None);
+        builder
+            .idle_timeout(std::time::Duration::from_secs(600))
+            .build()
+            .unwrap()
+    };
+    let rejected = quiet();
+    let reject = async { f.server.accept().await.unwrap().reject(StatusCode::NOT_FOUND) };
+    let (session, ()) = within(async { tokio::join!(rejected.connect(&f.url), reject) }).await;
+    assert!(session.is_err());
+
+    let abandoned = quiet();
+    let request = async {
+        tokio::select! {
+            _ = abandoned.connect(&f.url) => panic!("nobody answers"),
+            request = f.server.accept() => request.unwrap(),
+        }
+    };
+    let request = within(request).await;
+
+    let accepted = quiet();
+    let accept = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (session, server) = within(async { tokio::join!(accepted.connect(&f.url), accept) }).await;
+    drop(session.unwrap());
+    within(server.closed()).await;
+
+    let asked = quiet();
+    let connection = within(asked.dial(&f.url)).await.unwrap();
+    let ask = async {
+        let get = http::Request::get(&f.url).body(bytes::Bytes::new()).unwrap();
+        connection.request_whole(get, 100).await.unwrap()
+    };
+    tokio::select! {
+        _ = f.server.accept() => panic!("no session"),
+        answer = within(ask) => assert_eq!(answer.status(), StatusCode::NOT_FOUND),
+    }
+    for client in [rejected, abandoned, accepted, asked] {
+        within(client.shut_down()).await;
+    }
+    drop(request);
+}
+
+#[tokio::test]
+async fn requests_and_sessions_that_wait_for_room_all_get_it() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let run = run(app, |b| b.max_streams_per_connection(4)).await;
+    let connection = run.dial().await;
+    let mut tasks = JoinSet::new();
+    for i in 0..200 {
+        let (connection, request) = (connection.clone(), run.request("GET", "/", b""));
+        tasks.spawn(async move {
+            let response = connection.request_whole(request, 100);
+            // Some give up while they wait.
+            if i % 5 == 0 {
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(i / 10), response).await;
+            } else {
+                assert_eq!(response.await.unwrap().body(), "hello");
+            }
+        });
+    }
+    while let Some(task) = within(tasks.join_next()).await {
+        task.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn stopped_after_the_end_waits_no_longer_than_the_session() {
+    let f = fixture_with(|b| b).await;
+    let (server, client) = f.session().await;
+    let mut send = within(client.open_uni()).await.unwrap();
+    send.finish().unwrap();
+    server.close(3, "");
+    assert!(matches!(
+        within(send.stopped()).await,
+        Err(SessionError::Closed { code: 3, .. })
+    ));
+}
+
+/// The status with which a session at `path` is rejected.
+async fn rejection(run: &common::Running, path: &str) -> StatusCode {
+    match run.connect(path).await {
+        Err(ConnectError::Rejected(response)) => response.status(),
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_session_request_is_answered_whatever_its_handler_does() {
+    async fn panics(_: WebTransportUpgrade) -> StatusCode {
+        panic!("on purpose")
+    }
+    async fn too_large(upgrade: WebTransportUpgrade) -> impl IntoResponse {
+        let mut response = upgrade.on_upgrade(|_| async {});
+        let value = http::HeaderValue::try_from("x".repeat(100_000)).unwrap();
+        response.headers_mut().insert("x-large", value);
+        response
+    }
+    let app = Router::new()
+        .route("/panic", any(panics))
+        .route("/large", any(too_large))
+        .route(
+            "/101",
+            any(|_: WebTransportUpgrade| async { StatusCode::SWITCHING_PROTOCOLS }),
+        )
+        .route(
+            "/103",
+            any(|_: WebTransportUpgrade| async { StatusCode::from_u16(103).unwrap() }),
+        )
+        .route(
+            "/upgraded",
+            any(|upgrade: WebTransportUpgrade| async {
+                upgrade.on_upgrade(|session| async move {
+                    session.send_datagram(b"about to panic").unwrap();
+                    panic!("on purpose")
+                })
+            }),
+        );
+    let run = run(app, |b| b).await;
+    for path in ["/panic", "/large", "/101", "/103"] {
+        assert_eq!(rejection(&run, path).await, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+    }
+    let session = run.connect("/upgraded").await.unwrap();
+    assert!(within(session.closed()).await.is_closed());
+    assert_eq!(run.monitor.stats().sessions, 0);
+
+    let f = fixture().await;
+    let reject = async { f.server.accept().await.unwrap().reject(StatusCode::OK) };
+    let (rejected, ()) = within(async { tokio::join!(f.client.connect(&f.url), reject) }).await;
+    assert!(matches!(rejected, Err(ConnectError::Rejected(r)) if r.status() == StatusCode::INTERNAL_SERVER_ERROR));
+}
+
+#[tokio::test]
+async fn a_body_where_there_can_be_none_is_left_out() {
+    let app = Router::new()
+        .route("/204", get(|| async { (StatusCode::NO_CONTENT, "too much") }))
+        .route("/304", get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
+    let run = run(app, |b| b).await;
+    let connection = run.dial().await;
+    for path in ["/204", "/304"] {
+        let response = within(connection.request_whole(run.request("GET", path, b""), 100))
+            .await
+            .unwrap();
+        assert_eq!((response.status().as_str(), response.body().len()), (&path[1..], 0));
+    }
+}
+
+#[tokio::test]
+async fn short_streams_that_nobody_accepts_are_bounded_and_none_is_lost() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let mut opened = 0u32;
+    'opening: while opened < 10_000 {
+        let mut open = pin!(client.open_uni());
+        let mut rounds = 0;
+        let mut send = loop {
+            tokio::select! {
+                biased;
+                send = &mut open => break send.unwrap(),
+                // What the server has to say about credit comes before the echo.
+                () = within(round_trip(&client, &server)) => rounds += 1,
+            }
+            if rounds > 50 {
+                break 'opening;
+            }
+        };
+        send.write_all(&opened.to_be_bytes()).await.unwrap();
+        send.finish().unwrap();
+        opened += 1;
+    }
+    assert!((1000..3000).contains(&opened), "{opened}");
+    // Other streams are not held up.
+    let (mut send, _recv) = within(client.open_bi()).await.unwrap();
+    send.finish().unwrap();
+    within(server.accept_bi()).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..opened {
+        let mut recv = within(server.accept_uni()).await.unwrap();
+        let number = within(recv.read_to_end(4)).await.unwrap();
+        seen.push(u32::from_be_bytes(number.try_into().unwrap()));
+    }
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..opened));
+    within(client.open_uni()).await.unwrap();
+}
+
+async fn round_trip(client: &wireloom::Session, server: &wireloom::Session) {
+    client.send_datagram(b"?").unwrap();
+    server.recv_datagram().await.unwrap();
+    server.send_datagram(b"!").unwrap();
+    client.recv_datagram().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::Dialects;
 
 /// Limits and announcements of one endpoint. Every limit has a default; [`Config::default`] lists them.
@@ -29,8 +30,11 @@ pub struct Config {
     /// waits for another stream. Above 0 sections are smaller, but one lost packet of the encoder stream, or a peer that gives
     /// it no credit, holds them up.
     pub qpack_encoder_blocked_streams: u16,
-    /// WebTransport sessions that are open or requested at once on this connection. Default 16.
+    /// WebTransport sessions that are open or requested at once on this connection. Default 16. Drafts 13 and later allow one
+    /// where flow control is not on at both ends.
     pub max_sessions: usize,
+    /// What the peer may use in each session. Default on; see there.
+    pub flow_control: FlowControl,
     /// Streams that may wait for their session. Default 64.
     pub max_parked_streams: usize,
     /// Datagrams that may wait for their session. Default 64.
@@ -62,6 +66,7 @@ impl Default for Config {
             qpack_encoder_capacity: 4096,
             qpack_encoder_blocked_streams: 0,
             max_sessions: 16,
+            flow_control: FlowControl::default(),
             max_parked_streams: 64,
             max_parked_datagrams: 64,
             max_parked_bytes: 256 << 10,

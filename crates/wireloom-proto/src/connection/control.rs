@@ -72,7 +72,12 @@ impl Connection {
             ];
             limits.into_iter().for_each(|(id, value)| settings.set(id, value));
         }
-        negotiate::announce(self.dialects, &mut settings);
+        negotiate::announce(
+            self.dialects,
+            self.config.flow_control.clamped(),
+            self.config.max_sessions,
+            &mut settings,
+        );
         if self.config.grease {
             settings.set(GREASE, 1);
         }

@@ -59,6 +59,10 @@ impl Outbox {
         self.closed
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.events.is_empty()
+    }
+
     pub(super) fn poll_action(&mut self) -> Option<Action> {
         pop(&mut self.actions)
     }

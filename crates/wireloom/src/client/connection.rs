@@ -40,9 +40,7 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session {
             self.conn.with(|quic, driver, wakes| {
-                driver.close_session(Instant::now(), quic, wakes, session, 0, "");
-                // Nobody will ask for the answer.
-                let _ = driver.take_answer(session);
+                driver.abandon_session(Instant::now(), quic, wakes, session);
             });
         }
     }
@@ -69,9 +67,16 @@ impl Connection {
                     .connect(Instant::now(), quic, wakes, &request)
                     .map_err(command_error),
             });
-            match connected? {
-                Some(session) => break session,
-                None => room.await,
+            match connected {
+                Ok(None) => room.await,
+                // There may be room for the next in line too.
+                done => {
+                    signals.one(Topic::Bi);
+                    match done? {
+                        Some(session) => break session,
+                        None => continue,
+                    }
+                }
             }
         };
         let mut pending = Pending {
@@ -82,8 +87,8 @@ impl Connection {
             let mut changed = pin!(signals.notified(Topic::State));
             changed.as_mut().enable();
             let state = Arc::new(SessionState::new(session));
-            let answer = conn.with(|_, driver, _| {
-                let answer = driver.take_answer(session);
+            let answer = conn.with(|quic, driver, wakes| {
+                let answer = driver.take_answer(Instant::now(), quic, wakes, session);
                 let attached = matches!(answer, Some(Established::Accepted { .. })) && driver.attach(&state);
                 (answer, attached, driver.h3().dialect(), driver.lost().cloned())
             });
@@ -129,9 +134,15 @@ impl Connection {
             room.as_mut().enable();
             let sent = conn
                 .with(|quic, driver, wakes| driver.send_request(Instant::now(), quic, wakes, &head, body.is_empty()));
-            match sent? {
-                Some(stream) => break stream,
-                None => room.await,
+            match sent {
+                Ok(None) => room.await,
+                done => {
+                    signals.one(Topic::Bi);
+                    match done? {
+                        Some(stream) => break stream,
+                        None => continue,
+                    }
+                }
             }
         };
         let mut incoming = RequestBody::new(conn.clone(), stream);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
 pub use error::ConnectError;
@@ -182,6 +183,13 @@ impl ClientBuilder {
     pub fn receive_windows(mut self, stream: u32, connection: u32) -> Self {
         self.quic.stream_window = stream;
         self.quic.connection_window = connection;
+        self
+    }
+
+    /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
+    /// drafts have no such limits. Keep the data limit below the window of the connection.
+    pub fn flow_control(mut self, limits: FlowControl) -> Self {
+        self.h3.flow_control = limits;
         self
     }
 

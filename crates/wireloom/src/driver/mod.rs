@@ -41,8 +41,23 @@ pub(crate) type Conn = Slot<Driver>;
 /// At most this much of a stream is read before its header is understood; the rest waits under QUIC's flow control.
 const HEAD_READ: usize = 2048;
 
+/// So many streams may wait to be accepted with all that came of them. Beyond that only the header is read, so that the rest
+/// stays under QUIC's limits: a short stream that is read to its end counts against none of them.
+const MAX_UNACCEPTED: usize = 1024;
+
+/// With so many things waiting for the application, small payloads are copied out of the large buffers in which they were
+/// received.
+const COPY_FROM: usize = 32;
+
+/// Enough for the header of any WebTransport stream.
+const HEADER_READ: usize = 16;
+
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
+
+/// HTTP/3 may have this many writes waiting on one stream, such as capsules that raise limits, before the connection is
+/// closed: a peer that lets none of them out only makes us keep them.
+const MAX_BACKLOG: usize = 4096;
 
 /// What the endpoint's owner settles for each connection.
 #[derive(Debug, Clone)]
@@ -76,6 +91,8 @@ pub(crate) struct Driver {
     messages: FxHashMap<StreamId, Message>,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
+    /// Streams of all sessions that nobody accepted yet.
+    unaccepted: usize,
     pub(crate) signals: Arc<Signals>,
     lost: Option<ConnectionError>,
     ready: bool,
@@ -120,6 +137,7 @@ impl Driver {
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
             sessions: FxHashMap::default(),
+            unaccepted: 0,
             signals: Arc::default(),
             lost: None,
             ready: false,
@@ -242,6 +260,8 @@ impl Driver {
             }
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
+            // With flow control whoever is woken may have to wait for its own session, so all are.
+            QuicEvent::Available(_) if self.h3.has_flow_control() => wakes.all(&self.signals),
             QuicEvent::Available(dir) => wakes.one(&self.signals, streams::topic(dir)),
             QuicEvent::Datagram => {
                 while let Some(datagram) = quic.recv_datagram() {
@@ -291,12 +311,14 @@ impl Driver {
                 break;
             }
             if feed.held.is_empty() && feed.end.is_none() {
-                let limit = if self.messages.contains_key(&stream) {
-                    BODY_READ
+                let read = if self.messages.contains_key(&stream) {
+                    quic.read(stream, BODY_READ, &mut feed.held)
+                } else if self.unaccepted < MAX_UNACCEPTED {
+                    quic.read(stream, HEAD_READ, &mut feed.held)
                 } else {
-                    HEAD_READ
+                    quic.read_one(stream, HEADER_READ, &mut feed.held)
                 };
-                match quic.read(stream, limit, &mut feed.held) {
+                match read {
                     ReadEnd::Closed => return,
                     ReadEnd::Reset(code) => {
                         self.h3.handle_reset(now, stream, code);
@@ -349,12 +371,19 @@ impl Driver {
                 break;
             }
         }
-        self.note_idle(now, wakes);
+        self.note_idle(now, quic, wakes);
     }
 
     fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
         match action {
-            Action::Write { stream, data, fin } => self.write(quic, stream, data, fin),
+            Action::Write { stream, data, fin } => {
+                self.write(quic, stream, data, fin);
+                if self.backlog(stream) > MAX_BACKLOG {
+                    let (code, reason) = (Code::H3_EXCESSIVE_LOAD, "what is written is never read");
+                    let error = ConnectionError::Protocol { code, reason };
+                    self.close(now, quic, wakes, code, reason.as_bytes(), error);
+                }
+            }
             Action::Reset { stream, code } => {
                 self.outgoing.remove(&stream);
                 quic.reset(stream, code);
@@ -439,6 +468,8 @@ impl Driver {
             Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
             Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
+            Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
             Event::Resume { stream } => {
                 if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;
@@ -467,9 +498,16 @@ impl Driver {
             wakes.waker(message.reader.take());
             wakes.waker(message.writer.take());
         }
-        for (_, entry) in self.sessions.drain() {
-            entry.end(error.clone().into(), wakes);
+        for (session, mut entry) in std::mem::take(&mut self.sessions) {
+            if entry.has_answer() {
+                // The server's answer came before the end: whoever dials gets it.
+                entry.end_unattached(error.clone().into());
+                self.sessions.insert(session, entry);
+            } else {
+                entry.end(error.clone().into(), wakes);
+            }
         }
+        self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
         self.deadline = None;
@@ -479,7 +517,7 @@ impl Driver {
     }
 
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
-    fn note_idle(&mut self, now: Instant, wakes: &mut WakeList) {
+    fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if !self.ready || self.lost.is_some() {
             return;
         }
@@ -491,6 +529,8 @@ impl Driver {
                 self.config.unused_timeout
             };
             self.deadline = timeout.map(|timeout| now + timeout);
+            // An application task may have ended the last request: only the endpoint's task can arm the timer.
+            quic.wake();
             wakes.all(&self.signals);
         } else if !idle {
             self.deadline = None;
@@ -536,12 +576,12 @@ impl Application for Driver {
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            let error = if self.ready {
-                ConnectionError::LocallyClosed
+            let (code, error) = if self.ready {
+                (Code::H3_NO_ERROR, ConnectionError::LocallyClosed)
             } else {
-                ConnectionError::HandshakeTimedOut
+                (Code::H3_MISSING_SETTINGS, ConnectionError::HandshakeTimedOut)
             };
-            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+            self.close(now, quic, wakes, code, b"", error);
             return;
         }
         self.h3.handle_timeout(now);

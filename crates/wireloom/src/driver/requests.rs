@@ -185,7 +185,7 @@ impl Driver {
             self.h3.stop_message(stream, code);
             self.settle(now, quic, wakes);
         }
-        self.forget_message(now, wakes, stream);
+        self.forget_message(now, quic, wakes, stream);
     }
 
     fn abandon_send(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
@@ -201,13 +201,13 @@ impl Driver {
             self.h3.reset_message(stream, code);
             self.settle(now, quic, wakes);
         }
-        self.forget_message(now, wakes, stream);
+        self.forget_message(now, quic, wakes, stream);
     }
 
-    fn forget_message(&mut self, now: Instant, wakes: &mut WakeList, stream: StreamId) {
+    fn forget_message(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
         if self.messages.get(&stream).is_some_and(|m| m.sent && m.received) {
             self.messages.remove(&stream);
-            self.note_idle(now, wakes);
+            self.note_idle(now, quic, wakes);
         }
     }
 
@@ -238,6 +238,8 @@ pub(crate) struct RequestBody {
     over: bool,
     /// Content-Length, less what was read.
     left: Option<u64>,
+    /// The client waits for 100 (Continue) before it sends.
+    expects_continue: bool,
 }
 
 impl RequestBody {
@@ -247,7 +249,16 @@ impl RequestBody {
             stream,
             over: false,
             left: None,
+            expects_continue: false,
         }
+    }
+
+    /// Server: "A server that receives a 100-continue expectation" says that it reads the body when it does (RFC 9110 section
+    /// 10.1.1).
+    pub(crate) fn with_expectation(mut self, fields: &HeaderMap) -> Self {
+        let expect = fields.get(http::header::EXPECT);
+        self.expects_continue = expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        self
     }
 
     /// Takes the length from the message's fields; the core has checked them.
@@ -294,8 +305,19 @@ impl RequestBody {
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<MessageEvent> {
         let stream = self.stream;
-        self.conn
-            .with(|quic, driver, wakes| driver.poll_message(Instant::now(), quic, wakes, stream, cx))
+        let expects_continue = std::mem::take(&mut self.expects_continue);
+        self.conn.with(|quic, driver, wakes| {
+            let now = Instant::now();
+            let next = driver.poll_message(now, quic, wakes, stream, cx);
+            if expects_continue && next.is_pending() {
+                let mut head = http::Response::new(());
+                *head.status_mut() = http::StatusCode::CONTINUE;
+                // Where the final response is sent already it says enough.
+                let _ = driver.h3.send_response(stream, &head, false);
+                driver.settle(now, quic, wakes);
+            }
+            next
+        })
     }
 }
 
@@ -366,7 +388,7 @@ impl ResponseSender {
             }
             let now = Instant::now();
             driver.settle(now, quic, wakes);
-            driver.forget_message(now, wakes, self.stream);
+            driver.forget_message(now, quic, wakes, self.stream);
             result.map_err(RequestError::from)
         })
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::{Dir, SessionId, StreamId};
 
-use super::{Driver, IncomingStream, Topic, Transport, WakeList};
+use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
 use crate::error::{DatagramError, SessionError};
 use crate::session::SessionState;
 
@@ -17,12 +18,17 @@ use crate::session::SessionState;
 pub(crate) struct SessionEntry {
     /// `None` between the request and the first handle.
     pub(super) state: Option<Arc<SessionState>>,
-    /// By direction: streams of the peer that nobody accepted yet, bounded by QUIC's stream limits.
+    /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
+    /// Streams that wait to write until the peer raises the session's limit on data.
+    pub(super) waiting: FxHashSet<StreamId>,
+    /// Where datagrams that wait are copied to.
+    arena: BytesMut,
     answer: Option<Established>,
-    /// It ended after the answer and before the first handle, which learns it at once.
+    /// What happened between the answer and the first handle.
+    draining: bool,
     ended: Option<SessionError>,
 }
 
@@ -45,7 +51,29 @@ impl SessionEntry {
             wakes.all(&state.signals);
         }
     }
+
+    /// Client: keeps the answer for whoever dials.
+    pub(super) fn end_unattached(&mut self, error: SessionError) {
+        self.streams = Default::default();
+        self.datagrams = VecDeque::new();
+        match self.answer {
+            Some(_) => self.ended = Some(error),
+            None => self.answer = Some(Established::Failed(error)),
+        }
+    }
+
+    /// How many of the driver's `unaccepted` streams are this session's.
+    pub(super) fn unaccepted(&self) -> usize {
+        self.streams.iter().map(VecDeque::len).sum()
+    }
+
+    pub(super) fn has_answer(&self) -> bool {
+        self.answer.is_some()
+    }
 }
+
+/// The size of the buffers in which datagrams wait.
+const ARENA: usize = 16 * 1024;
 
 /// What a queued datagram costs: small ones are not free.
 fn datagram_cost(payload: &Bytes) -> usize {
@@ -59,6 +87,15 @@ impl Driver {
         };
         // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
         entry.datagram_bytes += datagram_cost(&payload);
+        let payload = if entry.datagrams.len() < COPY_FROM {
+            payload
+        } else {
+            if entry.arena.capacity() < payload.len() {
+                entry.arena.reserve(payload.len().max(ARENA));
+            }
+            entry.arena.extend_from_slice(&payload);
+            entry.arena.split().freeze()
+        };
         entry.datagrams.push_back(payload);
         while entry.datagram_bytes > self.config.datagram_queue
             && let Some(oldest) = entry.datagrams.pop_front()
@@ -71,7 +108,11 @@ impl Driver {
     }
 
     pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
-        if let Some(state) = self.sessions.get(&session).and_then(|e| e.state.as_ref()) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        entry.draining = true;
+        if let Some(state) = &entry.state {
             state.set_draining();
             wakes.all(&state.signals);
         }
@@ -109,12 +150,14 @@ impl Driver {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
+        self.unaccepted -= entry.unaccepted();
+        for stream in entry.streams.iter().flatten() {
+            // No handle will: the peer may have stopped a stream that nobody accepted.
+            self.streams.remove(&stream.id);
+        }
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
-            // Nobody holds a handle yet: whoever dials learns it with the answer.
-            if entry.answer.is_none() {
-                entry.answer = Some(Established::Failed(error.clone()));
-            }
-            entry.ended = Some(error);
+            // Nobody holds a handle yet: whoever dials learns it from the answer, or from the handle.
+            entry.end_unattached(error);
             wakes.all(&self.signals);
         } else if let Some(entry) = self.sessions.remove(&session) {
             entry.end(error, wakes);
@@ -161,10 +204,17 @@ impl Driver {
     }
 
     /// The server's answer, once.
-    pub(crate) fn take_answer(&mut self, session: SessionId) -> Option<Established> {
+    pub(crate) fn take_answer(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) -> Option<Established> {
         let answer = self.sessions.get_mut(&session)?.answer.take()?;
         if !matches!(answer, Established::Accepted { .. }) {
             self.sessions.remove(&session);
+            self.note_idle(now, quic, wakes);
         }
         Some(answer)
     }
@@ -174,14 +224,36 @@ impl Driver {
         let Some(entry) = self.sessions.get_mut(&state.id) else {
             return false;
         };
+        if entry.draining {
+            state.set_draining();
+        }
         match entry.ended.take() {
-            Some(error) => {
-                state.set_ended(error);
+            // The peer accepted it and closed it at once: the handle says so.
+            Some(ended) => {
+                // Its queues are empty.
+                state.set_ended(ended);
                 self.sessions.remove(&state.id);
             }
             None => entry.state = Some(state.clone()),
         }
         true
+    }
+
+    /// Client: nobody waits for the session any more.
+    pub(crate) fn abandon_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) {
+        // Where it is over already there is nothing to close.
+        let _ = self.h3.close_session(now, session, 0, "");
+        self.settle(now, quic, wakes);
+        if let Some(entry) = self.sessions.remove(&session) {
+            self.unaccepted -= entry.unaccepted();
+        }
+        self.note_idle(now, quic, wakes);
     }
 
     /// Server: 2xx.
@@ -209,9 +281,13 @@ impl Driver {
         head: &http::Response<()>,
         body: Bytes,
     ) {
-        // Where it is over already there is nobody to tell.
         if let Err(error) = self.h3.reject_session(session, head, body) {
-            tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected");
+            tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected in these words");
+            // The client must not wait for ever because of a head that cannot be sent. Where the session is over already
+            // there is nobody to tell.
+            let mut plain = http::Response::new(());
+            *plain.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            let _ = self.h3.reject_session(session, &plain, Bytes::new());
         }
         self.sessions.remove(&session);
         self.settle(now, quic, wakes);
@@ -262,10 +338,27 @@ impl Driver {
     }
 
     /// A stream that waits to be accepted, and whether there are more.
-    pub(crate) fn take_stream(&mut self, session: SessionId, dir: Dir) -> Option<(IncomingStream, bool)> {
+    pub(crate) fn take_stream(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        dir: Dir,
+    ) -> Option<(IncomingStream, bool)> {
         let queue = &mut self.sessions.get_mut(&session)?.streams[dir as usize];
         let stream = queue.pop_front()?;
-        Some((stream, !queue.is_empty()))
+        let more = !queue.is_empty();
+        self.unaccepted -= 1;
+        if self.h3.has_flow_control() {
+            self.h3.data_consumed(session, stream.len());
+            if stream.finished {
+                self.h3.recv_closed(stream.id);
+            }
+            if self.h3.has_output() {
+                self.settle(Instant::now(), quic, wakes);
+            }
+        }
+        Some((stream, more))
     }
 
     /// A datagram that waits to be received, and whether there are more.

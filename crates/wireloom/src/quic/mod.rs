@@ -1,13 +1,15 @@
 //! QUIC: the only module that names the QUIC library (quinn-proto for the protocol, quinn-udp for the sockets).
 //!
-//! One [`Endpoint`](endpoint) task owns one UDP socket and drives every connection on it: it receives a batch, routes it,
+//! One [endpoint task](task) owns one UDP socket and drives every connection on it: it receives a batch, routes it,
 //! lets each touched connection's [`Application`] react, then transmits. What sits above QUIC (HTTP/3) is an `Application`
 //! and sees a connection only through [`Transport`], in the vocabulary of `wireloom-proto`.
 
 mod config;
 mod endpoint;
 mod ready;
+mod routing;
 mod socket;
+mod task;
 mod timers;
 mod transport;
 

@@ -160,6 +160,11 @@ impl Transport {
         std::mem::take(&mut self.pending)
     }
 
+    /// Has the endpoint look at the connection's deadlines again.
+    pub(crate) fn wake(&mut self) {
+        self.pending = true;
+    }
+
     pub(crate) fn poll_event(&mut self) -> Option<QuicEvent> {
         use qp::{Event, StreamEvent};
         loop {
@@ -212,6 +217,26 @@ impl Transport {
                 Err(qp::ReadError::Blocked) => break ReadEnd::Blocked,
                 Err(qp::ReadError::Reset(code)) => break ReadEnd::Reset(code_from_qp(code)),
             }
+        };
+        self.pending |= chunks.finalize().should_transmit();
+        end
+    }
+
+    /// Moves one chunk of at most `limit` bytes into `out`, and leaves the end of the stream to a later call: until that, the
+    /// stream counts against the peer's limit.
+    pub(crate) fn read_one(&mut self, id: StreamId, limit: usize, out: &mut VecDeque<Bytes>) -> ReadEnd {
+        let mut stream = self.inner.recv_stream(to_qp(id));
+        let Ok(mut chunks) = stream.read(true) else {
+            return ReadEnd::Closed;
+        };
+        let end = match chunks.next(limit) {
+            Ok(Some(chunk)) => {
+                out.push_back(chunk.bytes);
+                ReadEnd::More
+            }
+            Ok(None) => ReadEnd::Finished,
+            Err(qp::ReadError::Blocked) => ReadEnd::Blocked,
+            Err(qp::ReadError::Reset(code)) => ReadEnd::Reset(code_from_qp(code)),
         };
         self.pending |= chunks.finalize().should_transmit();
         end

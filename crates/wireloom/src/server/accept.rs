@@ -133,7 +133,7 @@ impl SessionRequest {
     /// Accepts the session with 200.
     ///
     /// # Errors
-    /// The client gave up meanwhile.
+    /// The client gave up meanwhile, or the fields are more than it accepts; it is then answered 500.
     pub async fn accept(mut self) -> Result<Session, SessionError> {
         let gone = SessionError::Connection(ConnectionError::LocallyClosed);
         let Some(conn) = self.conn.take() else { return Err(gone) };
@@ -142,7 +142,7 @@ impl SessionRequest {
         dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take()).ok_or(gone)
     }
 
-    /// Rejects the session with `status`, which must not be 2xx.
+    /// Rejects the session with `code`. A code that rejects nothing (1xx, 2xx) becomes 500.
     pub fn reject(mut self, code: StatusCode) {
         if let Some(conn) = self.conn.take() {
             dispatch::reject(&conn, self.id, &status(code), Bytes::new());

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Body as HttpBody;
 use tower_service::Service;
+use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::Dialects;
 
 use super::admission::{Connections, ServerAcceptor};
@@ -22,6 +23,9 @@ use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::{Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
+
+/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+const MIN_STREAMS: u32 = 4;
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -192,8 +196,18 @@ impl ServerBuilder {
         self
     }
 
+    /// What a client may use in each session (draft-ietf-webtrans-http3 section 5). Default 1024 streams of each direction and
+    /// 8 MiB of data that the application has not read. It counts with clients that have such limits too, in drafts 13 and
+    /// later: not with browsers. [`FlowControl::OFF`] also limits those drafts to one session on a connection. Keep the data
+    /// limit below the window of the connection ([`receive_windows`](Self::receive_windows)), or a session that is not read
+    /// can starve the others.
+    pub fn flow_control(mut self, limits: FlowControl) -> Self {
+        self.driver.h3.flow_control = limits;
+        self
+    }
+
     /// Streams of each direction that a peer may have open at once on one connection. Default 1024: the limit starts at
-    /// 100, which keeps idle connections small, and grows when a peer uses half of it.
+    /// 100, which keeps idle connections small, and grows when a peer uses half of it. At least 4: HTTP/3 itself takes three.
     pub fn max_streams_per_connection(mut self, streams: u32) -> Self {
         self.driver.max_streams = streams;
         self
@@ -245,6 +259,7 @@ impl ServerBuilder {
         if addresses.is_empty() {
             return Err(ServeError::Address("call bind".into()));
         }
+        self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
         let tls = tls::quic_server_config(&identity).map_err(ServeError::Tls)?;

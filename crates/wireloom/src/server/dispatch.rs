@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use tower_service::Service;
 use wireloom_proto::webtransport::negotiate::Dialect;
@@ -37,7 +37,7 @@ where
     match kind {
         IncomingKind::Request(stream) => {
             let is_head = head.method() == Method::HEAD;
-            let body = Body::h3(RequestBody::new(conn.clone(), stream).with_length(head.headers()));
+            let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
             let sender = ResponseSender::new(conn, stream);
             let request = head.map(|()| body);
             match call(&mut service, request).await {
@@ -60,15 +60,19 @@ where
             let upgrade = WebTransportUpgrade::new(protocols, dialect, remote);
             head.extensions_mut().insert(upgrade.clone());
             let request = head.map(|()| Body::empty());
+            let unanswered = Unanswered(Some((conn, id)));
             match call(&mut service, request).await {
-                Ok(response) => decide(conn, id, dialect, response, &upgrade).await,
-                Err(error) => {
-                    tracing::warn!(%remote, %error, "the service failed");
-                    reject(&conn, id, &status(StatusCode::INTERNAL_SERVER_ERROR), Bytes::new());
-                }
+                Ok(response) => decide(unanswered, dialect, response, &upgrade).await,
+                Err(error) => tracing::warn!(%remote, %error, "the service failed"),
             }
         }
     }
+}
+
+fn body_of(conn: Arc<Conn>, stream: StreamId, fields: &HeaderMap) -> RequestBody {
+    RequestBody::new(conn, stream)
+        .with_length(fields)
+        .with_expectation(fields)
 }
 
 async fn call<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, BoxError>
@@ -116,11 +120,11 @@ where
     if !head.headers().contains_key(header::CONTENT_LENGTH)
         && let Some(length) = body.size_hint().exact()
         && (length > 0 || !is_head)
-        && may_have_length(head.status())
+        && may_have_body(head.status())
     {
         head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
-    if is_head || body.is_end_stream() {
+    if is_head || body.is_end_stream() || !may_have_body(head.status()) {
         return sender.send_head(&head, true);
     }
     sender.send_head(&head, false)?;
@@ -141,19 +145,40 @@ where
     sender.finish()
 }
 
-/// RFC 9110 section 8.6: no Content-Length with 1xx and 204; 304 would describe another body.
-fn may_have_length(status: StatusCode) -> bool {
+/// RFC 9110 section 6.4.1: 1xx, 204 and 304 have no content, whatever the service returns; nor does Content-Length belong
+/// there (section 8.6; that of 304 would describe another body).
+fn may_have_body(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
+/// A session request whose handler is at work. Dropped without an answer, as where the handler failed or panicked, it is
+/// rejected with 500.
+struct Unanswered(Option<(Arc<Conn>, SessionId)>);
+
+impl Unanswered {
+    fn accept(mut self, dialect: Dialect, head: &Response<()>, protocol: Option<String>) -> Option<Session> {
+        let (conn, id) = self.0.take()?;
+        accept(&conn, id, dialect, head, protocol)
+    }
+
+    fn reject(mut self, head: &Response<()>, body: Bytes) {
+        if let Some((conn, id)) = self.0.take() {
+            reject(&conn, id, head, body);
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((conn, id)) = self.0.take() {
+            reject(&conn, id, &status(StatusCode::INTERNAL_SERVER_ERROR), Bytes::new());
+        }
+    }
+}
+
 /// Accepts or rejects as the handler decided, and runs its session to the end.
-async fn decide<B>(
-    conn: Arc<Conn>,
-    id: SessionId,
-    dialect: Dialect,
-    response: Response<B>,
-    upgrade: &WebTransportUpgrade,
-) where
+async fn decide<B>(unanswered: Unanswered, dialect: Dialect, response: Response<B>, upgrade: &WebTransportUpgrade)
+where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
@@ -162,23 +187,24 @@ async fn decide<B>(
     let decision = upgrade.take();
     if !head.status().is_success() {
         let body = rejection_body(body).await;
-        return reject(&conn, id, &head, body);
+        return unanswered.reject(&head, body);
     }
     let Some(callback) = decision.callback else {
         // "If the target resource does not support WebTransport, the server SHOULD reply with status code 405"
         // (draft-16 section 3.2).
-        return reject(&conn, id, &status(StatusCode::METHOD_NOT_ALLOWED), Bytes::new());
+        return unanswered.reject(&status(StatusCode::METHOD_NOT_ALLOWED), Bytes::new());
     };
     // Lengths and types describe a body that a CONNECT response does not have.
     head.headers_mut().remove(header::CONTENT_LENGTH);
     head.headers_mut().remove(header::CONTENT_TYPE);
     head.headers_mut().extend(decision.headers);
-    if let Some(session) = accept(&conn, id, dialect, &head, decision.protocol) {
+    if let Some(session) = unanswered.accept(dialect, &head, decision.protocol) {
         callback(session).await;
     }
 }
 
-/// `None` if the session ended while the decision was made.
+/// `None` if the session ended while the decision was made, or cannot be accepted with this head; it is then rejected with
+/// 500.
 pub(super) fn accept(
     conn: &Arc<Conn>,
     id: SessionId,
@@ -193,7 +219,9 @@ pub(super) fn accept(
         }
         let accepted = driver.accept_session(Instant::now(), quic, wakes, id, head, protocol.as_deref());
         if let Err(error) = accepted {
-            tracing::debug!(%error, "session could not be accepted");
+            tracing::warn!(%error, "session could not be accepted");
+            let failed = status(StatusCode::INTERNAL_SERVER_ERROR);
+            driver.reject_session(Instant::now(), quic, wakes, id, &failed, Bytes::new());
             return None;
         }
         Some(())

@@ -124,7 +124,7 @@ impl WebTransportUpgrade {
         Response::new(Body::empty())
     }
 
-    /// Rejects the session with `status`, which must not be 2xx.
+    /// Rejects the session with `status`. A status that rejects nothing becomes 500 (1xx) or 405 (2xx).
     pub fn reject(self, status: StatusCode) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;

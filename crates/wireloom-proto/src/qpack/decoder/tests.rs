@@ -41,13 +41,12 @@ fn every_kind_of_reference() {
     let path = (":path".to_owned(), "/sample/path".to_owned());
     let named = |name: &(String, String)| (name.0.clone(), "x".to_owned());
     // Base 2: relative. Base 0: post-base. Base 1: both. Base 3: relative from beyond.
-    let cases: [(&[u8], [&(String, String); 2]); 4] = [
-        (b"\x03\x00\x80\x81", [&path, &authority]),
+    for (bytes, expected) in [
+        (&b"\x03\x00\x80\x81"[..], [&path, &authority]),
         (b"\x03\x81\x10\x11", [&authority, &path]),
         (b"\x03\x80\x80\x10", [&authority, &path]),
         (b"\x03\x01\x81\x82", [&path, &authority]),
-    ];
-    for (bytes, expected) in cases {
+    ] {
         assert_eq!(
             pairs(section(&mut decoder, 0, bytes)),
             expected.map(Clone::clone),
