@@ -50,6 +50,24 @@ impl Connection {
         Ok(())
     }
 
+    /// Client: gives a session up, by resetting its CONNECT stream if the server has not answered yet: it would not look at a
+    /// capsule before that (RFC 9114 section 4.1.1). As [`Connection::close_session`] otherwise.
+    pub fn cancel_session(&mut self, now: Instant, session: SessionId) -> Result<(), CommandError> {
+        if self.usable_session(session)?.is_open() {
+            return self.close_session(now, session, 0, "");
+        }
+        self.now = Some(now);
+        self.sessions.remove(&session);
+        let streams = self.end_streams(session);
+        self.discard(session.stream(), Code::H3_REQUEST_CANCELLED);
+        let end = SessionEnd::ClosedByUs {
+            code: 0,
+            reason: String::new(),
+        };
+        self.out.event(Event::SessionClosed { session, end, streams });
+        Ok(())
+    }
+
     /// Asks the peer to end the session soon (WT_DRAIN_SESSION). Nothing else changes. A second call does nothing.
     pub fn drain_session(&mut self, session: SessionId) -> Result<(), CommandError> {
         self.usable_session(session)?;
