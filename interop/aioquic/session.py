@@ -6,7 +6,7 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.buffer import Buffer
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived, WebTransportStreamDataReceived
-from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StopSendingReceived, StreamReset
+from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StopSendingReceived, StreamDataReceived, StreamReset
 
 CLOSE_SESSION = 0x2843
 FIRST_CODE = 0x52E4A40FA8DB
@@ -78,6 +78,8 @@ class Session:
     def open(self, unidirectional=False):
         stream_id = self.peer.http.create_webtransport_stream(self.id, is_unidirectional=unidirectional)
         self.streams[stream_id] = stream = Stream(self, stream_id)
+        if not unidirectional:
+            self.peer.opened[stream_id] = self
         return stream
 
     def send_datagram(self, data):
@@ -142,6 +144,7 @@ class Peer(QuicConnectionProtocol):
         super().__init__(*args, **kwargs)
         self.http = None
         self.sessions = {}
+        self.opened = {}  # the sessions of our bidirectional streams
         self.responses = {}
 
     def ended(self, stream_id):
@@ -160,7 +163,10 @@ class Peer(QuicConnectionProtocol):
                     response.set_exception(ConnectionError(f"{event.error_code:#x} {event.reason_phrase}"))
         elif isinstance(event, (StreamReset, StopSendingReceived)):
             self.stream_ended(event)
-        if self.http is not None:
+        if isinstance(event, StreamDataReceived) and event.stream_id in self.opened:
+            # aioquic would look for HTTP/3 frames in what the peer sends on them.
+            self.opened[event.stream_id].on_data(event.stream_id, event.data, event.end_stream)
+        elif self.http is not None:
             for http_event in self.http.handle_event(event):
                 self.http_event(http_event)
 

@@ -224,7 +224,38 @@ const cases = {
     transport.close();
   },
 
-  // Leaves a session with open streams behind; the controller then closes or reloads the tab.
+  // Uses the demo page of `wireloom serve` as a person would: every button once.
+  async demoPage() {
+    const frame = document.createElement('iframe');
+    frame.src = '/demo/';
+    const loaded = new Promise((resolve) => frame.addEventListener('load', resolve));
+    document.body.append(frame);
+    await loaded;
+    const $ = (id) => frame.contentDocument.getElementById(id);
+    const until = async (what, done) => {
+      for (const start = performance.now(); !done(); ) {
+        if (performance.now() - start > 20_000) throw new Error(`${what}; ${$('state').textContent} ${$('advice').textContent} ${$('log').textContent}`);
+        await sleep(50);
+      }
+    };
+    const logged = (text) => $('log').textContent.split(text).length - 1;
+    // It connects by itself, or when told to.
+    if (!$('connect').disabled) $('connect').click();
+    await until('it does not connect', () => $('state').dataset.state === 'open');
+    for (const kind of ['bidi', 'uni', 'datagram']) {
+      $('message').value = `over a ${kind}`;
+      $(`send-${kind}`).click();
+      await until(`no answer over a ${kind}`, () => logged(`over a ${kind}`) >= 2);
+    }
+    await until('no round trip is shown', () => /\d/.test($('s-last').textContent));
+    $('close-code').value = 7;
+    $('close-reason').value = 'seen enough';
+    $('close').click();
+    await until('it does not close', () => $('state').dataset.state !== 'open');
+    return $('advice').textContent;
+  },
+
+  // Leaves a session with open streams behind; the controller then closes or reloads the window.
   async hold(options) {
     const transport = await connect(options);
     await expectEcho(transport, 'held');

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,8 +14,8 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::page::Pages;
 
-/// Firefox preferences: no second, speculative QUIC connection; no first-run pages; tabs that script opened and tabs in
-/// the background run as fast as the one in front.
+/// Firefox preferences: no second, speculative QUIC connection; no first-run pages; windows that script opens, and those in
+/// the background as fast as the one in front.
 const FIREFOX_PREFERENCES: &str = r#"
 user_pref("network.http.speculative-parallel-limit", 0);
 user_pref("dom.disable_open_during_load", false);
@@ -50,6 +51,13 @@ impl Kind {
         match self {
             Self::Chromium => "chromium",
             Self::Firefox => "firefox",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Chromium => "chromium",
+            Self::Firefox => "firefox-esr",
         }
     }
 
@@ -98,13 +106,17 @@ impl Kind {
 pub struct Browser {
     kind: Kind,
     pages: Pages,
-    process: Child,
+    process: Mutex<Child>,
     _directory: TempDir,
 }
 
 impl Browser {
     /// Starts the browser on the controller page. Call it on the main thread: the browser ends with its thread.
     pub fn start(kind: Kind, pages: &Pages, address: SocketAddr) -> Result<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join(kind.program()).is_file()) {
+            return Err(format!("{} is missing; `cargo xtask setup` installs it", kind.program()).into());
+        }
         let directory = TempDir::with_prefix(format!("wireloom-{}-", kind.name()))?;
         let url = format!("http://localhost:{}/controller?browser={}", address.port(), kind.name());
         let process = kind
@@ -113,19 +125,17 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .spawn()
-            .map_err(|error| {
-                format!(
-                    "{} does not start ({error}); `cargo xtask setup` installs it",
-                    kind.name()
-                )
-            })?;
+            .spawn()?;
         Ok(Self {
             kind,
             pages: pages.clone(),
-            process,
+            process: Mutex::new(process),
             _directory: directory,
         })
+    }
+
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which browser it is.
@@ -133,10 +143,10 @@ impl Browser {
         self.kind
     }
 
-    /// Opens a tab that runs a case of `cases.js`.
-    pub fn open(&self, case: &str, options: &Value) -> Tab<'_> {
+    /// Opens a window that runs a case of `cases.js`.
+    pub fn open(&self, case: &str, options: &Value) -> Window<'_> {
         let (job, results) = self.pages.open(self.kind.name(), case, options);
-        Tab {
+        Window {
             browser: self,
             job,
             results,
@@ -147,25 +157,28 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // The whole process group, children included; `kill` because the standard library signals one process only.
-        let _ = Command::new("kill")
-            .args(["-KILL", "--", &format!("-{}", self.process.id())])
-            .status();
-        let _ = self.process.wait();
+        let mut process = self.process();
+        let group = format!("-{}", process.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = process.wait();
     }
 }
 
-/// A tab with one case. Dropping it closes the tab.
-pub struct Tab<'a> {
+/// A window with one case. Dropping it closes the window.
+pub struct Window<'a> {
     browser: &'a Browser,
     job: u64,
     results: Receiver<Value>,
 }
 
-impl Tab<'_> {
+impl Window<'_> {
     /// Waits for the case's value; `Err` is what it threw, or that nothing came.
     pub fn result(&self, deadline: Duration) -> Result<Value, String> {
         let result = self.results.recv_timeout(deadline).map_err(|error| match error {
-            RecvTimeoutError::Timeout => format!("no result within {} s", deadline.as_secs()),
+            RecvTimeoutError::Timeout => match self.browser.process().try_wait() {
+                Ok(None) => format!("no result within {} s", deadline.as_secs()),
+                ended => format!("the browser has ended: {ended:?}"),
+            },
             RecvTimeoutError::Disconnected => "the page server has gone".to_owned(),
         })?;
         match (result.get("ok"), result.get("error").and_then(Value::as_str)) {
@@ -181,7 +194,7 @@ impl Tab<'_> {
     }
 }
 
-impl Drop for Tab<'_> {
+impl Drop for Window<'_> {
     fn drop(&mut self) {
         self.browser.pages.close(self.browser.kind.name(), self.job);
     }

@@ -71,6 +71,15 @@ impl Journal {
         )
     }
 
+    /// Waits until nothing at all is alive.
+    pub fn wait_all_idle(&self) -> Result<(), String> {
+        let live = |state: &State| state.live.values().sum::<usize>();
+        self.wait_until(
+            |state| live(state) == 0,
+            |state| format!("sessions and streams are left: {:?}", state.live),
+        )
+    }
+
     /// How often `event` was noted for `id`.
     pub fn count(&self, id: &str, event: &Event) -> usize {
         self.state()

@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod journal;
 pub mod page;
 pub mod peers;
+pub mod program;
 
 /// What goes wrong in the laboratory is told to a person, never matched on.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,6 +1,6 @@
 //! The pages that browsers are driven through, over plain HTTP on localhost (a secure context for browsers).
 //!
-//! A browser shows `controller.html`, which long-polls for orders and opens one tab (`case.html`) for each job. A tab
+//! A browser shows `controller.html`, which long-polls for orders and opens one window (`case.html`) for each job. A window
 //! fetches its job, runs the case of `cases.js` that it names, and posts the result.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -29,6 +29,8 @@ struct Tables {
     next_job: u64,
     jobs: HashMap<u64, Job>,
     orders: HashMap<String, Vec<Value>>,
+    /// The demo page of `wireloom serve`, without a slash at the end.
+    demo: Option<String>,
 }
 
 /// The page server; cheap to clone.
@@ -51,6 +53,9 @@ impl Pages {
             .route("/cases.js", get(cases))
             .route("/orders/{browser}", get(order))
             .route("/jobs/{job}", get(job).post(result))
+            .route("/demo/{*file}", get(demo))
+            .route("/demo/", get(demo))
+            .route("/certificate-hashes", get(demo))
             .with_state(pages.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -62,7 +67,7 @@ impl Pages {
         self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Opens a tab of `browser` for the case; the receiver gets a result each time that the tab's page has run it.
+    /// Opens a window of `browser` for the case; the receiver gets a result each time that the window's page has run it.
     pub fn open(&self, browser: &str, name: &str, options: &Value) -> (u64, mpsc::Receiver<Value>) {
         let (done, results) = mpsc::channel();
         let mut tables = self.tables();
@@ -80,14 +85,19 @@ impl Pages {
         (id, results)
     }
 
-    /// Closes the tab of a job.
+    /// Closes the window of a job.
     pub fn close(&self, browser: &str, job: u64) {
         self.order(browser, "close", job);
     }
 
-    /// Reloads the tab of a job, which runs its case again.
+    /// Reloads the window of a job, which runs its case again.
     pub fn reload(&self, browser: &str, job: u64) {
         self.order(browser, "reload", job);
+    }
+
+    /// Shows the demo page of a `wireloom serve` at `/demo/`, so that a case of the same origin can use it like a person.
+    pub fn show_demo(&self, page: &str) {
+        self.tables().demo = Some(page.trim_end_matches('/').to_owned());
     }
 
     fn order(&self, browser: &str, order: &str, job: u64) {
@@ -111,6 +121,31 @@ async fn cases() -> impl IntoResponse {
         [(header::CONTENT_TYPE, "text/javascript")],
         include_str!("../browser/cases.js"),
     )
+}
+
+async fn demo(State(pages): State<Pages>, uri: Uri) -> Result<impl IntoResponse, StatusCode> {
+    let page = pages.tables().demo.clone().ok_or(StatusCode::NOT_FOUND)?;
+    let mut curl = tokio::process::Command::new("curl");
+    curl.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "60",
+        &format!("{page}{}", uri.path()),
+    ]);
+    let output = curl.output().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
+    let kind = match uri.path().rsplit('.').next() {
+        Some("js") => "text/javascript",
+        Some("css") => "text/css",
+        Some("svg") => "image/svg+xml",
+        _ if uri.path().ends_with('/') => "text/html",
+        _ => "application/json",
+    };
+    if output.status.success() {
+        Ok(([(header::CONTENT_TYPE, kind)], output.stdout))
+    } else {
+        Err(StatusCode::BAD_GATEWAY)
+    }
 }
 
 async fn order(State(pages): State<Pages>, Path(browser): Path<String>) -> Result<Json<Value>, StatusCode> {

@@ -1,2 +1,48 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask` lists them. CI runs `lint` and `test`; so can anybody, on a bare Debian 12 with
+//! rustup, as root or with sudo: each command installs what it misses, and says so.
+
+mod bench;
+mod dependencies;
+mod fuzz;
+mod lint;
+mod setup;
+mod shell;
+mod suite;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  setup           installs what the other commands need and is missing, and nothing else
+  test            setup, then every test: Rust, browsers, other implementations
+  interop [NAME]  setup, then the browsers and the other implementations only
+  lint            formatting, clippy, documentation, licences, the list of dependencies
+  bench           the micro-benchmarks
+  bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
+  fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["setup"] => setup::install(),
+        ["test"] => suite::test(),
+        ["interop", names @ ..] => suite::interop(names),
+        ["lint"] => lint::run_all(),
+        ["bench"] => bench::micro(),
+        ["bench", "quinn", rest @ ..] => bench::beside_quinn(rest),
+        ["fuzz", rest @ ..] => fuzz::run_all(rest),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

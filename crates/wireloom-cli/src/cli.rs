@@ -14,7 +14,7 @@ use crate::{bench, cert, connect, output, probe, serve};
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage. Start with `wireloom serve --open`.")]
 pub(crate) struct Cli {
     /// Log to standard error; -vv and -vvv say more. RUST_LOG is obeyed instead if it is set
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 900)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,

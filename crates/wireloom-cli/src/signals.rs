@@ -1,20 +1,40 @@
 //! Ctrl-c and SIGTERM.
 
-/// Resolves at the first ctrl-c or SIGTERM that comes after the call.
-pub(crate) async fn stop_requested() {
+/// Takes both signals over from the moment it is made: none that comes later is lost, or ends the program by itself.
+pub(crate) struct StopSignals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        // Without a handler the signal's own effect, the end of the process, is right.
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
+    signals: Option<[tokio::signal::unix::Signal; 2]>,
+}
+
+impl StopSignals {
+    pub(crate) fn new() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            // Where they cannot be taken over they still end the program, in their own way.
+            let take = |kind| signal(kind).ok();
+            let signals = take(SignalKind::interrupt()).zip(take(SignalKind::terminate()));
+            Self {
+                signals: signals.map(|(interrupt, terminate)| [interrupt, terminate]),
             }
+        }
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    /// Waits for the next of them. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some([interrupt, terminate]) = &mut self.signals {
+            tokio::select! {
+                _ = interrupt.recv() => return,
+                _ = terminate.recv() => return,
+            }
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_ok() {
             return;
         }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        std::future::pending().await
     }
 }

@@ -11,23 +11,22 @@ use crate::failure::{Failure, chain};
 
 /// Without any of these, those whom the operating system trusts.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Trust")]
 pub(crate) struct TrustArgs {
     /// Trust the certificate with this SHA-256, as browsers do with serverCertificateHashes; may be repeated
-    #[arg(long, value_name = "HEX", value_parser = parse_hash, conflicts_with_all = ["ca", "insecure"])]
+    #[arg(long, help_heading = "Trust", value_name = "HEX", value_parser = parse_hash, conflicts_with_all = ["ca", "insecure"])]
     pub(crate) cert_hash: Vec<CertificateHash>,
     /// Trust the root certificates of this PEM file only
-    #[arg(long, value_name = "PEM", conflicts_with = "insecure")]
+    #[arg(long, help_heading = "Trust", value_name = "PEM", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
     /// Trust any certificate: whoever is on the way can read and change everything
-    #[arg(long)]
+    #[arg(long, help_heading = "Trust")]
     pub(crate) insecure: bool,
     /// Give up connecting after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds, help_heading = "Options")]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     pub(crate) timeout: Duration,
 }
 
-fn parse_hash(text: &str) -> Result<CertificateHash, String> {
+pub(crate) fn parse_hash(text: &str) -> Result<CertificateHash, String> {
     text.parse().map_err(|e: wireloom::ParseHashError| e.to_string())
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use wireloom_proto::connection::{CommandError, PeerTransport, SessionEnd, SessionRequest};
 use wireloom_proto::testing::pipe::Pair;
+use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
 use wireloom_proto::{Action, Code, Config, Dir, Event, Side};
 
@@ -362,7 +363,9 @@ fn protocols_are_negotiated() {
 
 #[test]
 fn one_session_at_a_time_without_flow_control() {
-    let mut pair = Pair::connected(config(), config());
+    let mut off = config();
+    off.flow_control = FlowControl::OFF;
+    let mut pair = Pair::connected(config(), off);
     let session = pair.session();
     let stream = pair.client.new_stream(Dir::Bi);
     let request = SessionRequest::new("localhost", "/");

@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn one_session_at_a_time(ops in vec(op(), 0..60)) {
+    fn several_sessions_with_flow_control(ops in vec(op(), 0..60)) {
         run(Dialect::Draft15, &ops);
     }
 }

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Dir, SessionId, datagram};
 
-use crate::driver::Conn;
+use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
-use crate::quic::TransportStats;
+use crate::quic::{Transport, TransportStats};
 use crate::stream::{RecvStream, SendStream};
-use crate::wake::{Signals, Topic};
+use crate::wake::{Signals, Topic, WakeList};
 
 /// What a session's handles and the connection's driver share.
 pub(crate) struct SessionState {
@@ -104,7 +104,7 @@ pub(crate) struct Handle {
     pub(crate) state: Arc<SessionState>,
     protocol: Option<String>,
     dialect: Dialect,
-    response: Option<http::Response<()>>,
+    response: Option<Box<http::Response<()>>>,
 }
 
 impl Drop for Handle {
@@ -129,7 +129,7 @@ impl Session {
         state: Arc<SessionState>,
         protocol: Option<String>,
         dialect: Dialect,
-        response: Option<http::Response<()>>,
+        response: Option<Box<http::Response<()>>>,
     ) -> Self {
         Self(Arc::new(Handle {
             conn,
@@ -168,7 +168,7 @@ impl Session {
             Dir::Uni => Topic::Uni,
         };
         let Handle { conn, state, .. } = &*self.0;
-        let try_open = || conn.with(|quic, driver, _| driver.open_stream(quic, state, dir).transpose());
+        let try_open = || conn.with(|quic, driver, wakes| driver.open_stream(quic, wakes, state, dir).transpose());
         if let Some(opened) = try_open() {
             return opened;
         }
@@ -217,7 +217,10 @@ impl Session {
             Dir::Bi => Topic::Bi,
             Dir::Uni => Topic::Uni,
         };
-        self.wait(topic, |driver, id| driver.take_stream(id, dir)).await
+        self.wait(topic, |quic, driver, wakes, id| {
+            driver.take_stream(quic, wakes, id, dir)
+        })
+        .await
     }
 
     /// The next datagram. Those that the application does not take in time are dropped, the oldest first
@@ -226,21 +229,23 @@ impl Session {
     /// # Errors
     /// The session or its connection is over.
     pub async fn recv_datagram(&self) -> Result<Bytes, SessionError> {
-        self.wait(Topic::Datagram, |driver, id| driver.take_datagram(id)).await
+        self.wait(Topic::Datagram, |_, driver, _, id| driver.take_datagram(id))
+            .await
     }
 
     /// Takes one thing from a queue of the session, waiting for it; `take` says whether there is more, for the next waiter.
     async fn wait<T>(
         &self,
         topic: Topic,
-        mut take: impl FnMut(&mut crate::driver::Driver, SessionId) -> Option<(T, bool)>,
+        mut take: impl FnMut(&mut Transport, &mut Driver, &mut WakeList, SessionId) -> Option<(T, bool)>,
     ) -> Result<T, SessionError> {
         let Handle { conn, state, .. } = &*self.0;
-        let mut attempt = || -> Option<Result<T, SessionError>> {
-            let taken = take(&mut conn.lock().app, state.id);
+        let mut attempt = |waited: bool| -> Option<Result<T, SessionError>> {
+            let taken = conn.with(|quic, driver, wakes| take(quic, driver, wakes, state.id));
             match taken {
                 Some((thing, more)) => {
-                    if more {
+                    // Who was woken passes the baton on; who never waited holds none.
+                    if more && waited {
                         state.signals.one(topic);
                     }
                     Some(Ok(thing))
@@ -248,13 +253,13 @@ impl Session {
                 None => state.ended().cloned().map(Err),
             }
         };
-        if let Some(result) = attempt() {
+        if let Some(result) = attempt(false) {
             return result;
         }
         loop {
             let mut notified = pin!(state.signals.notified(topic));
             notified.as_mut().enable();
-            if let Some(result) = attempt() {
+            if let Some(result) = attempt(true) {
                 return result;
             }
             notified.await;
@@ -361,7 +366,7 @@ impl Session {
 
     /// Client: the server's response, status and fields.
     pub fn response(&self) -> Option<&http::Response<()>> {
-        self.0.response.as_ref()
+        self.0.response.as_deref()
     }
 
     /// Counters and estimates of the connection under the session.

@@ -76,7 +76,7 @@ impl SendStream {
                 return Poll::Ready(Err(WriteError::Finished));
             }
             let Handle { conn, state, .. } = &*self.session;
-            conn.with(|quic, driver, _| driver.poll_write_chunk(quic, state, self.id, &mut chunk, cx))
+            conn.with(|quic, driver, wakes| driver.poll_write_chunk(quic, wakes, state, self.id, &mut chunk, cx))
         })
         .await
     }
@@ -89,7 +89,7 @@ impl SendStream {
             return Poll::Ready(Ok(0));
         }
         let Handle { conn, state, .. } = &*self.session;
-        conn.with(|quic, driver, _| driver.poll_write(quic, state, self.id, data, cx))
+        conn.with(|quic, driver, wakes| driver.poll_write(quic, wakes, state, self.id, data, cx))
     }
 
     /// Ends the stream: everything that was written will be delivered, then its end. Returns at once.
@@ -102,10 +102,10 @@ impl SendStream {
         }
         self.over = true;
         let Handle { conn, state, .. } = &*self.session;
-        conn.with(|quic, driver, _| {
-            let finished = driver.finish_stream(quic, state, self.id);
+        conn.with(|quic, driver, wakes| {
+            let finished = driver.finish_stream(quic, wakes, state, self.id);
             if finished.is_err() {
-                driver.send_over(self.id);
+                driver.send_over(quic, wakes, state, self.id);
             }
             finished
         })
@@ -116,9 +116,8 @@ impl SendStream {
     pub fn reset(&mut self, code: u32) {
         if !self.over {
             self.over = true;
-            self.session
-                .conn
-                .with(|quic, driver, _| driver.reset_stream(quic, self.id, code));
+            let Handle { conn, state, .. } = &*self.session;
+            conn.with(|quic, driver, wakes| driver.reset_stream(quic, wakes, state, self.id, code));
         }
     }
 
@@ -242,7 +241,8 @@ impl RecvStream {
             }
             let Handle { conn, state, .. } = &*self.session;
             let (id, chunks) = (self.id, &mut self.chunks);
-            let read = conn.with(|quic, driver, _| driver.poll_read(quic, state, id, READ_AHEAD, chunks, cx));
+            let read =
+                conn.with(|quic, driver, wakes| driver.poll_read(quic, wakes, state, id, READ_AHEAD, chunks, cx));
             match ready!(read) {
                 Ok(true) => self.end = Some(End::Finished),
                 Ok(false) => {}
@@ -307,9 +307,8 @@ impl RecvStream {
     pub fn stop(&mut self, code: u32) {
         if self.end.is_none() {
             self.end = Some(End::Failed(ReadError::Stopped));
-            self.session
-                .conn
-                .with(|quic, driver, _| driver.stop_stream(quic, self.id, code));
+            let Handle { conn, state, .. } = &*self.session;
+            conn.with(|quic, driver, wakes| driver.stop_stream(quic, wakes, state, self.id, code));
         }
         self.first.clear();
         self.chunks.clear();

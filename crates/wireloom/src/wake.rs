@@ -41,6 +41,9 @@ impl Signals {
     }
 }
 
+/// From this many on, [`WakeList::wake_half`] halves.
+const MANY: usize = 8;
+
 /// What to wake once the lock is released.
 #[derive(Default)]
 pub(crate) struct WakeList {
@@ -80,14 +83,26 @@ impl WakeList {
     }
 
     pub(crate) fn wake(&mut self) {
-        for waker in self.wakers.drain(..) {
-            waker.wake();
-        }
-        for (signals, topic) in self.signals.drain(..) {
+        self.wake_some(usize::MAX);
+    }
+
+    /// Half of them if they are many, the longest waiting first; the others stay.
+    pub(crate) fn wake_half(&mut self) {
+        let all = self.wakers.len() + self.signals.len();
+        self.wake_some(if all < MANY { all } else { all / 2 });
+    }
+
+    fn wake_some(&mut self, n: usize) {
+        let signals = self.signals.len().min(n);
+        for (signals, topic) in self.signals.drain(..signals) {
             match topic {
                 Some(topic) => signals.one(topic),
                 None => signals.all(),
             }
+        }
+        let wakers = self.wakers.len().min(n - signals);
+        for waker in self.wakers.drain(..wakers) {
+            waker.wake();
         }
     }
 }

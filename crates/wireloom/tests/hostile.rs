@@ -524,7 +524,7 @@ async fn early_streams_are_bounded_and_the_rest_refused() {
         early.push(raw.uni(&wt_uni(0, b"early")).await);
     }
     // What is left of them reaches the session.
-    within(futures_util::future::select_all(
+    let _ = within(futures_util::future::select_all(
         early.iter().map(|s| Box::pin(s.stopped())),
     ))
     .await;
@@ -594,9 +594,8 @@ async fn rapid_cancelling_closes_the_connection() {
             let _ = send.write_all(&get("/slow")).await;
         }
         // They have arrived when a later one is answered.
-        let (_send, recv) = match raw.conn.open_bi().await {
-            Ok(stream) => stream,
-            Err(_) => break,
+        let Ok((_send, recv)) = raw.conn.open_bi().await else {
+            break;
         };
         drop(_send);
         let _ = within(answer(recv)).await;

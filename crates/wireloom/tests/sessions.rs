@@ -357,3 +357,25 @@ async fn a_closed_port_is_told_at_once_and_another_address_is_tried() {
     let (_, session) = within(async { tokio::join!(accept, f.client.connect(&url)) }).await;
     session.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_that_ends_before_the_client_has_it_says_why() {
+    let f = fixture().await;
+    for code in 0..20 {
+        let serve = async {
+            let session = f.server.accept().await.unwrap().accept().await.unwrap();
+            session.close(code, "at once");
+            session.closed().await;
+        };
+        let (_, client) = within(async { tokio::join!(serve, f.client.connect(&f.url)) }).await;
+        let expected = SessionError::Closed {
+            code,
+            reason: "at once".into(),
+        };
+        match client {
+            Ok(session) => assert_eq!(within(session.closed()).await, expected),
+            Err(ConnectError::Session(error)) => assert_eq!(error, expected),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}

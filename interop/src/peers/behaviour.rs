@@ -51,7 +51,10 @@ async fn run<S: Session>(session: &S, route: &Route, journal: &Arc<Journal>) -> 
             recv.read_to_end().await?;
             uni.reset(route.code)?;
             send.reset(route.code)?;
-            session.accept_uni().await?.stop(route.code)?;
+            let mut stopped = session.accept_uni().await?;
+            // Once its bytes are here its sender is past writing them, and learns the code from the stop itself.
+            stopped.read().await?;
+            stopped.stop(route.code)?;
             return std::future::pending().await;
         }
         Behaviour::Observe => loop {

@@ -16,7 +16,7 @@ use self::input::Lines;
 use self::print::{Printer, Via};
 use crate::explain;
 use crate::failure::{Failure, chain};
-use crate::signals::stop_requested;
+use crate::signals::StopSignals;
 use crate::trust::{TrustArgs, parse_url};
 
 /// How long datagrams are waited for that may have been lost, after the last one was sent.
@@ -27,8 +27,9 @@ const MAX_REPLY: usize = 64 << 20;
 
 #[derive(Args)]
 #[command(after_help = "\
-Lines of standard input go out on one bidirectional stream, with their line feeds; at its end the stream
-is finished, and what still comes back is printed. Streams and datagrams that the server sends are printed too.
+Lines of standard input go out on one bidirectional stream, with their line feeds. Where the input
+ends the stream is finished, and what still comes back is printed. Streams and datagrams that the
+server sends by itself are printed too.
 
   wireloom connect https://127.0.0.1:4433/echo --cert-hash HEX --message hello")]
 pub(crate) struct ConnectArgs {
@@ -80,11 +81,12 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         .connect()
         .await
         .map_err(|e| explain::connect_error(&args.url, &e))?;
+    let mut signals = StopSignals::new();
     let printer = Printer::new(args.json);
     printer.connected(&args.url, &session);
     let result = tokio::select! {
         result = talk(&session, &args, &printer) => result,
-        () = stop_requested() => Ok(()),
+        () = signals.next() => Ok(()),
     };
     session.close(0, "");
     client.shut_down().await;

@@ -17,6 +17,11 @@ pub(super) fn give(report: &Report, args: &ProbeArgs) -> Vec<Advice> {
         transport(report, &mut say);
         certificate(report, &mut say);
         session(report, args, &mut say);
+    } else {
+        say(
+            Weight::Problem,
+            "HTTP/3 does not answer, and WebTransport needs it".to_owned(),
+        );
     }
     fallback(report, &mut say);
     advice
@@ -90,12 +95,11 @@ fn transport(report: &Report, say: &mut Say<'_>) {
         ),
         _ => {}
     }
-    match report.parameter("max_idle_timeout").unwrap_or(0) {
-        idle @ 1..=BROWSER_PING => say(
+    if let idle @ 1..=BROWSER_PING = report.parameter("max_idle_timeout").unwrap_or(0) {
+        say(
             Weight::Problem,
             format!("max_idle_timeout is {idle} ms, and browsers send a PING only every 15 s: quiet sessions will die"),
-        ),
-        _ => {}
+        );
     }
 }
 

@@ -19,8 +19,8 @@ use crate::trust::{TrustArgs, parse_url};
 
 #[derive(Args)]
 #[command(after_help = "\
-Everything is looked at even where the certificate is not trusted; nothing but a session request and a GET of / is
-sent. The exit code is 0 if a session could be opened under the given trust, and 1 otherwise.")]
+Everything is looked at even where the certificate is not trusted; nothing is sent but a session
+request and a GET of /. The exit code is 0 if a session can be opened under the given trust.")]
 pub(crate) struct ProbeArgs {
     /// https://HOST[:PORT]/PATH
     #[arg(value_name = "URL", value_parser = parse_url)]

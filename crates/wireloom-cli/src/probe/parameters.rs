@@ -42,7 +42,7 @@ const fn known(id: u64) -> Option<(&'static str, Kind)> {
 
 /// Whether a parameter exists only to exercise the rule that unknown ones are ignored (RFC 9000 section 18.1).
 const fn is_grease(id: u64) -> bool {
-    id >= 27 && (id - 27) % 31 == 0
+    id >= 27 && (id - 27).is_multiple_of(31)
 }
 
 /// Reads as far as the encoding is right; what follows damage is left out.

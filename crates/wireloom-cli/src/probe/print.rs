@@ -83,7 +83,7 @@ pub(super) fn report(report: &Report) {
         for setting in &report.settings {
             output::line(&format!(
                 "  {:<36}  {}",
-                named(&setting.id, setting.name),
+                setting.name.unwrap_or(&setting.id),
                 setting.value
             ));
         }
@@ -95,7 +95,7 @@ pub(super) fn report(report: &Report) {
                 .value
                 .as_str()
                 .map_or_else(|| parameter.value.to_string(), str::to_owned);
-            output::line(&format!("  {:<36}  {value}", named(&parameter.id, parameter.name)));
+            output::line(&format!("  {:<36}  {value}", parameter.name.unwrap_or(&parameter.id)));
         }
     }
     title("For browsers");
@@ -109,10 +109,6 @@ pub(super) fn report(report: &Report) {
         };
         output::line(&format!("  {mark} {}", advice.message));
     }
-}
-
-fn named(id: &str, name: Option<&str>) -> String {
-    name.unwrap_or(id).to_owned()
 }
 
 fn list(value: &Value) -> String {

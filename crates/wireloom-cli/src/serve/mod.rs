@@ -22,7 +22,7 @@ use self::identity::Served;
 use self::site::Site;
 use crate::failure::Failure;
 use crate::output::{self, Paint};
-use crate::signals::stop_requested;
+use crate::signals::StopSignals;
 
 const DEFAULT_BIND: &str = "localhost:4433";
 const DEFAULT_PAGE_BIND: &str = "localhost:8080";
@@ -33,10 +33,10 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Args)]
 #[command(after_help = "\
 What is served:
-  /echo                WebTransport: echoes bidirectional streams and datagrams, answers a unidirectional
-                       stream with one; subprotocols echo.v1 and echo.v2
-  /                    the demo page; the files of --root if there is an index.html among them
-  /demo/               the demo page, always
+  /echo                WebTransport: bidirectional streams and datagrams come back, a
+                       unidirectional stream is answered with one; subprotocols echo.v1, echo.v2
+  /                    the demo page, or the index.html of --root
+  /demo/               the demo page
   /certificate-hashes  {\"current\": SHA-256, \"next\": SHA-256 or null}
 
 The first ctrl-c lets sessions end for three seconds, the second ends the program at once.")]
@@ -116,6 +116,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let webtransport = format!("https://{}", served.authority(addresses[0]));
     let page = page_url(page_address);
     let site = Site::new(&webtransport, &served, args.root.as_deref());
+    let mut signals = StopSignals::new();
     announce(&args, &webtransport, &page, &addresses, &served);
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -138,12 +139,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     let quiet = args.json;
     tokio::spawn(async move {
-        stop_requested().await;
+        signals.next().await;
         let _ = stop.send(true);
         if !quiet {
             output::note("shutting down; ctrl-c again ends it at once");
         }
-        stop_requested().await;
+        signals.next().await;
         std::process::exit(1);
     });
     server

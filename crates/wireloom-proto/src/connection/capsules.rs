@@ -5,6 +5,7 @@ use http::Response;
 
 use super::config::MAX_IDLE_FRAMES;
 use super::events::{Event, Recv};
+use super::flow::FlowCapsule;
 use super::{Connection, frame_reason};
 use crate::capsule::{Capsule, CapsuleError};
 use crate::codes::Code;
@@ -118,14 +119,13 @@ impl Connection {
         Ok(Recv::Continue)
     }
 
-    /// Server: the session was accepted, so what came early counts now.
+    /// Server: the session was accepted, so what waited for it is handed out, and the capsules that came early count now.
     pub(super) fn open_early(&mut self, id: SessionId, mut session: Box<Session>) {
         let early = session.take_early();
-        let mut result = if early.is_empty() {
-            Ok(())
-        } else {
-            self.capsules(id, &mut session, early, false)
-        };
+        let mut result = self.release_parked(id, &mut session);
+        if result.is_ok() && !early.is_empty() {
+            result = self.capsules(id, &mut session, early, false);
+        }
         let fin = session.early_fin;
         if result.is_ok() && fin {
             result = Err(ended(&session));
@@ -170,12 +170,14 @@ impl Connection {
                         "a capsule of per-stream flow control",
                     ));
                 }
-                // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section
-                // 5.1).
-                Capsule::MaxData(_)
-                | Capsule::MaxStreams { .. }
-                | Capsule::DataBlocked(_)
-                | Capsule::StreamsBlocked { .. } => {}
+                Capsule::MaxData(max) => self.flow_capsule(id, session, FlowCapsule::MaxData(max))?,
+                Capsule::MaxStreams { dir, max } => {
+                    self.flow_capsule(id, session, FlowCapsule::MaxStreams(dir, max))?;
+                }
+                Capsule::DataBlocked(max) => self.flow_capsule(id, session, FlowCapsule::DataBlocked(max))?,
+                Capsule::StreamsBlocked { dir, max } => {
+                    self.flow_capsule(id, session, FlowCapsule::StreamsBlocked(dir, max))?;
+                }
             }
         }
         Ok(())
@@ -226,8 +228,8 @@ impl Connection {
             head: Box::new(head),
             protocol,
         });
-        self.release_parked(id);
-        Ok(())
+        self.tell_blocked(id, session);
+        self.release_parked(id, session)
     }
 }
 

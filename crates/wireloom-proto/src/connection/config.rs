@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::Dialects;
 
 /// Limits and announcements of one endpoint. Every limit has a default; [`Config::default`] lists them.
@@ -14,8 +15,11 @@ pub struct Config {
     pub dialects: Dialects,
     /// The largest header section that is accepted, in bytes as RFC 9114 section 4.2.2 counts them. Default 64 KiB.
     pub max_field_section_size: u64,
-    /// WebTransport sessions that are open or requested at once on this connection. Default 16.
+    /// WebTransport sessions that are open or requested at once on this connection. Default 16. Drafts 13 and later allow one
+    /// where flow control is not on at both ends.
     pub max_sessions: usize,
+    /// What the peer may use in each session. Default on; see there.
+    pub flow_control: FlowControl,
     /// Streams that may wait for their session. Default 64.
     pub max_parked_streams: usize,
     /// Datagrams that may wait for their session. Default 64.
@@ -43,6 +47,7 @@ impl Default for Config {
             dialects: Dialects::ALL,
             max_field_section_size: 64 << 10,
             max_sessions: 16,
+            flow_control: FlowControl::default(),
             max_parked_streams: 64,
             max_parked_datagrams: 64,
             max_parked_bytes: 256 << 10,

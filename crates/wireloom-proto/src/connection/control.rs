@@ -58,7 +58,12 @@ impl Connection {
             settings::MAX_FIELD_SECTION_SIZE,
             self.config.max_field_section_size.min(varint::MAX),
         );
-        negotiate::announce(self.dialects, &mut settings);
+        negotiate::announce(
+            self.dialects,
+            self.config.flow_control.clamped(),
+            self.config.max_sessions,
+            &mut settings,
+        );
         if self.config.grease {
             settings.set(GREASE, 1);
         }

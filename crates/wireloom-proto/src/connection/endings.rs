@@ -75,9 +75,7 @@ impl Connection {
         };
         if !draining.drain_sent && draining.stopped.is_none() {
             draining.drain_sent = true;
-            let payload = capsule::encode_drain_session();
-            self.out
-                .write(session.stream(), frame::encode(frame::DATA, &payload), false);
+            self.write_capsule(session, &capsule::encode_drain_session());
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use crate::codes::Code;
 use crate::h3::headers::HeaderError;
 use crate::h3::settings::Settings;
-use crate::stream_id::{SessionId, StreamId};
+use crate::stream_id::{Dir, SessionId, StreamId};
 use crate::webtransport::negotiate::Dialect;
 
 /// What the QUIC handshake told of the peer.
@@ -212,6 +212,18 @@ pub enum Event {
         /// Its streams that this ended.
         streams: Vec<StreamId>,
     },
+    /// The peer allows more streams in a session, after [`CommandError::Blocked`].
+    SessionStreamsAvailable {
+        /// The session.
+        session: SessionId,
+        /// Of which direction.
+        dir: Dir,
+    },
+    /// The peer allows more bytes in a session, after [`Connection::data_blocked`](super::Connection::data_blocked).
+    SessionDataAvailable {
+        /// The session.
+        session: SessionId,
+    },
     /// Read a paused stream again.
     Resume {
         /// The stream.
@@ -298,6 +310,9 @@ pub enum CommandError {
     /// No more sessions on this connection (the dialect, `max_sessions` or GOAWAY).
     #[error("no more sessions are possible on this connection")]
     NoMoreSessions,
+    /// The peer's limit on streams of the session is reached; wait for [`Event::SessionStreamsAvailable`].
+    #[error("the peer allows no more streams in this session for now")]
+    Blocked,
     /// No such session, or it is over.
     #[error("the session is closed")]
     SessionClosed,

@@ -147,6 +147,7 @@ impl Connection {
         } else if matches!(self.streams.get(&stream), Some(Stream::Header(_))) {
             // Nobody can say yet whether it is WebTransport's, so it gets the code that every HTTP/3 peer knows.
             self.mark_seen(stream);
+            self.stream_lost(stream.dir());
             self.discard(stream, Code::H3_STREAM_CREATION_ERROR);
         }
     }
@@ -157,6 +158,7 @@ impl Connection {
             return;
         }
         self.mark_seen(stream);
+        self.stream_lost(stream.dir());
         if stream.dir() == Dir::Bi {
             self.bi_end = self.bi_end.max(stream.index() + 1);
             self.out.reset(stream, Code::H3_REQUEST_CANCELLED);

@@ -14,7 +14,13 @@
 //!
 //! Time never runs backwards. The payload of a WebTransport stream does not pass through here: [`Recv::WebTransport`]
 //! hands the stream out with the first payload bytes, and from then on the caller reads and writes it directly and only
-//! reports the end of each half ([`Connection::send_closed`], [`Connection::recv_closed`]).
+//! reports the end of each half ([`Connection::send_closed`], [`Connection::recv_closed`], [`Connection::recv_aborted`]).
+//!
+//! Where [`Connection::has_flow_control`], sessions have limits, and the caller also
+//! 1. asks [`Connection::check_open`] before it opens a stream, and [`Connection::send_credit`] before it writes payload;
+//! 2. tells payload that it wrote ([`Connection::data_sent`]), that it read itself ([`Connection::data_received`]) and that
+//!    the application has taken, first bytes included ([`Connection::data_consumed`]);
+//! 3. calls [`Connection::recv_closed`] for streams that came with FIN too, once the application has taken them.
 //!
 //! A body does not pass through here on its way out either: [`Connection::data_header`] answers the bytes that go before
 //! each piece. The caller keeps its own writes and the [`Action::Write`]s of one stream in the order in which it made the
@@ -30,6 +36,7 @@ mod control;
 mod deadlines;
 mod endings;
 mod events;
+mod flow;
 mod incoming;
 mod message;
 mod outbox;
@@ -52,12 +59,14 @@ use crate::h3::reader::{FrameError, FrameLimits, FrameReader};
 use crate::h3::settings::Settings;
 use crate::qpack;
 use crate::stream_id::{Dir, SessionId, Side, StreamId};
+use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::{self, Dialect, Dialects};
 use crate::webtransport::parked::Parked;
 use crate::webtransport::session::Session;
 use crate::webtransport::stream_header::Partial;
 use control::Control;
 use deadlines::Deadlines;
+use flow::Unattributed;
 use message::Message;
 use outbox::Outbox;
 use stream_set::StreamSet;
@@ -101,6 +110,9 @@ pub struct Connection {
     settings_deadline: Option<Instant>,
     /// `Some` once both SETTINGS and transport parameters of the peer are known.
     negotiated: Option<Option<Dialect>>,
+    /// What the peer lets each session use; `None` without flow control.
+    peer_limits: Option<FlowControl>,
+    unattributed: Unattributed,
     control: Control,
     encoder: qpack::Encoder,
     decoder: qpack::Decoder,
@@ -137,6 +149,8 @@ impl Connection {
             transport: None,
             settings_deadline: None,
             negotiated: None,
+            peer_limits: None,
+            unattributed: Unattributed::default(),
             control: Control::default(),
             encoder: qpack::Encoder::new(),
             decoder: qpack::Decoder::new(),
@@ -176,12 +190,12 @@ impl Connection {
         }
         match self.streams.get_mut(&stream) {
             None => self.recv_new(now, stream, data, fin),
-            Some(Stream::WebTransport { session, recv, .. }) => {
-                *recv &= !fin;
-                Recv::WebTransport {
-                    session: *session,
-                    payload: data,
+            Some(&mut Stream::WebTransport { session, .. }) => {
+                self.data_received(session, data.len() as u64);
+                if fin && !self.has_flow_control() {
+                    self.recv_closed(stream);
                 }
+                Recv::WebTransport { session, payload: data }
             }
             Some(Stream::Header(_)) => self.recv_header(now, stream, data, fin),
             Some(Stream::Control) => self.recv_control(data, fin),
@@ -199,7 +213,7 @@ impl Connection {
 
     /// The peer reset its half of a stream that was given to [`Connection::recv`], or that it reset before a byte of it
     /// could be read. For streams that [`Recv::WebTransport`] or [`Event::Stream`] handed out this is
-    /// [`Connection::recv_closed`].
+    /// [`Connection::recv_aborted`].
     pub fn handle_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
         self.now = Some(now);
         if self.out.is_closed() {
@@ -218,12 +232,13 @@ impl Connection {
                 self.streams.remove(&stream);
             }
             Some(Stream::WebTransport { .. }) => {
-                self.recv_closed(stream);
+                self.recv_aborted(stream, None);
             }
             Some(Stream::Parked) => {
                 // What was received of it is void. A bidirectional stream could still be answered, but nobody has seen it.
                 self.parked.remove_stream(stream);
                 self.streams.remove(&stream);
+                self.stream_lost(stream.dir());
                 if stream.dir() == Dir::Bi {
                     self.out.reset(stream, Code::WT_BUFFERED_STREAM_REJECTED);
                 }
@@ -301,6 +316,11 @@ impl Connection {
         self.out.poll_event()
     }
 
+    /// Whether there is anything to poll, for callers that drain only then.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// What the peer announced; `None` before its SETTINGS arrived.
     pub const fn peer_settings(&self) -> Option<&Settings> {
         self.control.settings.as_ref()
@@ -355,6 +375,9 @@ impl Connection {
         };
         let dialect = negotiate::choose(!self.side, self.dialects, settings, transport);
         self.negotiated = Some(dialect);
+        self.peer_limits = dialect
+            .filter(|_| self.config.flow_control.is_on())
+            .and_then(|dialect| dialect.peer_limits(settings));
         self.out.event(Event::Ready {
             settings: settings.clone(),
             dialect,

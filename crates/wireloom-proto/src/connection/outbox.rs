@@ -59,12 +59,16 @@ impl Outbox {
         self.closed
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.events.is_empty()
+    }
+
     pub(super) fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        pop(&mut self.actions)
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        pop(&mut self.events)
     }
 
     fn action(&mut self, action: Action) {
@@ -72,4 +76,13 @@ impl Outbox {
             self.actions.push_back(action);
         }
     }
+}
+
+/// Gives the memory back with the last item: an idle connection has thousands of siblings.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let item = queue.pop_front();
+    if item.is_none() && queue.capacity() > 0 {
+        *queue = VecDeque::new();
+    }
+    item
 }

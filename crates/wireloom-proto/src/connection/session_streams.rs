@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::capsules::Over;
 use super::events::{CommandError, Event, Recv};
 use super::{Connection, Stream};
 use crate::codes::Code;
@@ -33,21 +34,37 @@ impl Connection {
         let Some(session) = SessionId::new(StreamId::from_u64(session)) else {
             return self.close(Code::H3_ID_ERROR, "session id that is no request stream");
         };
-        if !self.sessions.get(&session).is_some_and(|session| session.is_open()) {
+        let Some(state) = self.sessions.get_mut(&session).filter(|session| session.is_open()) else {
             return self.park(now, stream, session, payload, fin);
+        };
+        if let Some(flow) = &mut state.flow
+            && let Err(over) = Self::count_stream(flow, stream, payload.len() as u64)
+        {
+            return self.overflow(stream, session, over);
         }
-        let send = stream.dir() == Dir::Bi;
-        if send || !fin {
-            self.streams.insert(
-                stream,
-                Stream::WebTransport {
-                    session,
-                    send,
-                    recv: !fin,
-                },
-            );
-        }
+        self.hand_out(session, stream, fin);
         Recv::WebTransport { session, payload }
+    }
+
+    /// The application gets a stream of the peer. With flow control it keeps its place until the application has taken it,
+    /// even if it has ended.
+    #[inline]
+    fn hand_out(&mut self, session: SessionId, stream: StreamId, fin: bool) {
+        let send = stream.dir() == Dir::Bi;
+        let recv = !fin || self.has_flow_control();
+        if send || recv {
+            self.streams
+                .insert(stream, Stream::WebTransport { session, send, recv });
+        }
+    }
+
+    /// The peer used more than the session's limits.
+    #[cold]
+    fn overflow(&mut self, stream: StreamId, id: SessionId, over: Over) -> Recv {
+        if let Some(session) = self.sessions.remove(&id) {
+            let _ = self.end_session(id, &session, over, false);
+        }
+        self.refuse(stream, Code::WT_SESSION_GONE)
     }
 
     #[cold]
@@ -68,6 +85,7 @@ impl Connection {
         {
             // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or
             // STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
+            self.stream_lost(stream.dir());
             return self.refuse(stream, Code::WT_BUFFERED_STREAM_REJECTED);
         }
         self.streams.insert(stream, Stream::Parked);
@@ -94,23 +112,20 @@ impl Connection {
     }
 
     /// The session is open now: hands out what waited for it.
-    pub(super) fn release_parked(&mut self, session: SessionId) {
+    pub(super) fn release_parked(&mut self, session: SessionId, state: &mut Session) -> Result<(), Over> {
+        let mut result = Ok(());
         for item in self.parked.take(session) {
             match item {
                 Item::Stream { stream, payload, fin } => {
-                    let send = stream.dir() == Dir::Bi;
-                    if send || !fin {
-                        self.streams.insert(
-                            stream,
-                            Stream::WebTransport {
-                                session,
-                                send,
-                                recv: !fin,
-                            },
-                        );
-                    } else {
-                        self.streams.remove(&stream);
+                    if let (Ok(()), Some(flow)) = (&result, &mut state.flow) {
+                        result = Self::count_stream(flow, stream, payload.len() as u64);
                     }
+                    if result.is_err() {
+                        self.discard(stream, Code::WT_SESSION_GONE);
+                        continue;
+                    }
+                    self.streams.remove(&stream);
+                    self.hand_out(session, stream, fin);
                     self.out.event(Event::Stream {
                         session,
                         stream,
@@ -121,11 +136,13 @@ impl Connection {
                 Item::Datagram(payload) => self.out.event(Event::Datagram { session, payload }),
             }
         }
+        result
     }
 
     pub(super) fn expire_parked(&mut self, now: Instant) {
         while let Some(item) = self.parked.pop_expired(now) {
             if let Item::Stream { stream, .. } = item {
+                self.stream_lost(stream.dir());
                 self.discard(stream, Code::WT_BUFFERED_STREAM_REJECTED);
             }
         }
@@ -162,8 +179,16 @@ impl Connection {
     ///
     /// A client may open streams as soon as it has called [`Connection::connect`]: "The client MAY optimistically open
     /// unidirectional and bidirectional streams" (draft-ietf-webtrans-http3-16 section 4).
+    ///
+    /// [`CommandError::Blocked`] where the session's own limit is reached, as [`Connection::check_open`] says beforehand.
     pub fn open_stream(&mut self, session: SessionId, stream: StreamId) -> Result<Bytes, CommandError> {
-        let owner = self.usable_session(session)?;
+        if self.has_flow_control() {
+            self.check_open(session, stream.dir())?;
+        }
+        self.usable_session(session)?;
+        let Some(owner) = self.sessions.get_mut(&session) else {
+            return Err(CommandError::SessionClosed);
+        };
         if stream.initiator() != self.side {
             return Err(CommandError::InvalidState);
         }
@@ -179,6 +204,9 @@ impl Connection {
                     send: true,
                     recv: stream.dir() == Dir::Bi,
                 });
+                if let Some(flow) = &mut owner.flow {
+                    flow.streams_out[stream.dir() as usize].take(1);
+                }
                 Ok(prefix)
             }
         }
@@ -203,36 +231,36 @@ impl Connection {
     }
 
     /// The send half of a WebTransport stream is over: finished or reset by the application, or stopped by the peer. One
-    /// look-up; says nothing to anybody. Answers whether the half was open until now.
+    /// look-up without flow control; with it, WT_MAX_STREAMS may follow. Answers whether the half was open until now.
     pub fn send_closed(&mut self, stream: StreamId) -> bool {
-        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
-            return false;
-        };
-        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
-            return false;
-        };
-        let was_open = std::mem::replace(send, false);
-        if !*recv {
-            entry.remove();
-        }
-        was_open
+        self.half_over(stream, true).is_some()
     }
 
-    /// The receive half of a WebTransport stream is over: read to its end, reset by the peer, or stopped by the application.
-    /// Not needed where [`Recv::WebTransport`] answered a call with `fin`, or [`Event::Stream`] came with it. One look-up.
-    /// Answers whether the half was open until now.
+    /// The receive half of a WebTransport stream was read to its end. One look-up without flow control; with it,
+    /// WT_MAX_STREAMS may follow. Answers whether the half was open until now.
+    ///
+    /// Not needed without flow control where [`Recv::WebTransport`] answered a call with `fin`, or [`Event::Stream`] came with
+    /// it. With flow control this is how the application's taking the stream makes room for another.
     pub fn recv_closed(&mut self, stream: StreamId) -> bool {
-        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+        self.half_over(stream, false).is_some()
+    }
+
+    /// The receive half of a WebTransport stream was reset by the peer, or stopped by the application. `unread` is how much of
+    /// its final size was never told with [`Connection::data_received`], headers aside, if QUIC knows: "For streams that were
+    /// reset, implementing WT_MAX_DATA requires that the QUIC stack provide the WebTransport implementation with information
+    /// about the final size of streams" (draft-ietf-webtrans-http3-16 section 5.4). Answers whether the half was open until now.
+    pub fn recv_aborted(&mut self, stream: StreamId, unread: Option<u64>) -> bool {
+        let Some(session) = self.half_over(stream, false) else {
             return false;
         };
-        let Stream::WebTransport { send, recv, .. } = entry.get_mut() else {
-            return false;
-        };
-        let was_open = std::mem::replace(recv, false);
-        if !*send {
-            entry.remove();
+        match unread {
+            Some(n) => {
+                self.data_received(session, n);
+                self.data_consumed(session, n);
+            }
+            None => self.data_lost(session),
         }
-        was_open
+        true
     }
 
     /// Ends all streams of a session, which is over, and refuses those that waited for it. Answers the former. Takes time in

@@ -51,7 +51,7 @@ impl Connection {
 
     fn session_limit(&self) -> usize {
         self.dialect().map_or(self.config.max_sessions, |dialect| {
-            dialect.max_sessions(self.config.max_sessions)
+            dialect.max_sessions(self.config.max_sessions, self.has_flow_control())
         })
     }
 
@@ -78,7 +78,7 @@ impl Connection {
 
     /// Server: shows a held CONNECT to the application.
     fn admit(&mut self, id: SessionId) {
-        let dialect = self.dialect();
+        let (dialect, flow) = (self.dialect(), self.new_flow());
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -95,6 +95,7 @@ impl Connection {
             return;
         };
         session.dialect = Some(dialect);
+        session.flow = flow;
         session.protocols = protocols::offered(head.headers());
         let protocols = session.protocols.clone();
         self.out.event(Event::SessionRequested {
@@ -123,7 +124,7 @@ impl Connection {
         };
         let dialect = negotiated.ok_or(CommandError::Unsupported)?;
         // "A client receiving GOAWAY cannot initiate CONNECT requests for new WebTransport sessions" (section 4.7).
-        let limit = dialect.max_sessions_at(settings, self.config.max_sessions);
+        let limit = dialect.max_sessions_at(settings, self.config.max_sessions, self.has_flow_control());
         if self.is_going_away() || self.sessions.len() >= limit {
             return Err(CommandError::NoMoreSessions);
         }
@@ -132,6 +133,7 @@ impl Connection {
         let section = self.encode(stream, &fields)?;
         let mut session = Session::new(id, State::Requested, Some(dialect), self.frame_reader());
         session.protocols.clone_from(&request.protocols);
+        session.flow = self.new_flow();
         self.sessions.insert(id, session);
         self.streams.insert(stream, Stream::Connect);
         self.out.write(stream, section, false);
@@ -173,7 +175,6 @@ impl Connection {
             return Err(CommandError::SessionClosed);
         };
         accepted.state = State::Open;
-        self.release_parked(session);
         self.open_early(session, accepted);
         Ok(())
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::peer::{self, ALL_SETTINGS, DRAFT02_SETTINGS, Lone};
+use super::peer::{self, ALL_SETTINGS, DRAFT02_SETTINGS, LIMITED_SETTINGS, Lone};
 use super::script::{self, Op};
 use crate::capsule;
 use crate::connection::{Config, SessionRequest};
 use crate::h3::frame;
 use crate::h3::settings::Settings;
+use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::Dialect;
 use crate::{Action, Code, Dir, Event, SessionId, Side, StreamId};
 
@@ -55,7 +56,13 @@ fn phrases() -> Vec<Vec<u8>> {
         frame::encode(frame::GOAWAY, b"\x08").to_vec(),
         frame::encode(frame::MAX_PUSH_ID, b"\x01").to_vec(),
     ];
-    let settings = [&ALL_SETTINGS[..], &DRAFT02_SETTINGS, &[]];
+    for dir in [Dir::Bi, Dir::Uni] {
+        phrases.push(peer::data(&capsule::encode_max_streams(dir, 7)));
+        phrases.push(peer::data(&capsule::encode_streams_blocked(dir, 2)));
+    }
+    phrases.push(peer::data(&capsule::encode_max_data(1000)));
+    phrases.push(peer::data(&capsule::encode_data_blocked(8)));
+    let settings = [&ALL_SETTINGS[..], &DRAFT02_SETTINGS, &LIMITED_SETTINGS, &[]];
     phrases.extend(settings.map(|list| {
         let settings: Settings = list.iter().copied().collect();
         [&[0][..], &settings.encode_frame()].concat()
@@ -70,6 +77,11 @@ pub fn connection(mut data: &[u8]) {
     let side = if first & 1 == 0 { Side::Server } else { Side::Client };
     let config = Config {
         max_sessions: 3,
+        flow_control: FlowControl {
+            streams_uni: 2,
+            streams_bi: 2,
+            data: 8,
+        },
         max_parked_streams: 2,
         max_parked_datagrams: 2,
         max_parked_bytes: 64,
@@ -80,7 +92,8 @@ pub fn connection(mut data: &[u8]) {
     let mut lone = match first >> 1 & 3 {
         0 => Lone::without_settings(side, config),
         1 => Lone::new(side, config, &DRAFT02_SETTINGS),
-        2 => Lone::new(side, config, &[]),
+        2 if first & 8 == 0 => Lone::new(side, config, &[]),
+        2 => Lone::new(side, config, &LIMITED_SETTINGS),
         _ => Lone::new(side, config, &ALL_SETTINGS),
     };
     let mut own_streams = 0;
@@ -153,7 +166,17 @@ pub fn connection(mut data: &[u8]) {
                 lone.core.reset_message(stream, code);
                 lone.core.stop_message(stream, code);
                 lone.core.send_closed(stream);
-                lone.core.recv_closed(stream);
+                match place & 3 {
+                    0 => lone.core.recv_aborted(stream, None),
+                    1 => lone.core.recv_aborted(stream, Some(3)),
+                    _ => lone.core.recv_closed(stream),
+                };
+                if let Some(session) = session {
+                    lone.core.data_received(session, u64::from(place >> 6));
+                    lone.core.data_consumed(session, u64::from(place >> 5));
+                    lone.core.data_sent(session, u64::from(place >> 4));
+                    lone.core.data_blocked(session);
+                }
             }
             _ => lone.core.goaway(lone.now),
         }

@@ -30,6 +30,15 @@ pub const ALL_SETTINGS: [(u64, u64); 7] = [
     (0x14e9_cd29, 1),
     (0x2c7c_f000, 1),
 ];
+/// What a draft-16 peer announces that limits each session to 4 streams (unidirectional), 5 (bidirectional) and 100 bytes.
+pub const LIMITED_SETTINGS: [(u64, u64); 6] = [
+    (8, 1),
+    (0x33, 1),
+    (0x2c7c_f000, 1),
+    (0x2b64, 4),
+    (0x2b65, 5),
+    (0x2b61, 100),
+];
 /// What a browser announces.
 pub const DRAFT02_SETTINGS: [(u64, u64); 2] = [(0x33, 1), (0x2b60_3742, 1)];
 

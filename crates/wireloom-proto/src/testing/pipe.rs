@@ -17,6 +17,8 @@ struct Sent {
     data: BytesMut,
     fin: bool,
     reset: Option<Code>,
+    /// Bytes that RESET_STREAM made undeliverable.
+    unread: u64,
     /// FIN or RESET_STREAM was delivered.
     delivered: bool,
 }
@@ -67,6 +69,14 @@ pub struct End {
     pub closed: Option<(Code, &'static str)>,
     /// Resets and stops that the core asked for, in order.
     pub aborted: Vec<Action>,
+    /// By WebTransport stream, its session.
+    owners: BTreeMap<StreamId, SessionId>,
+    /// Whether the application takes payload as it comes; else [`End::consume`] does.
+    pub reads: bool,
+    /// Payload that was not taken.
+    unconsumed: BTreeMap<StreamId, u64>,
+    /// Whether QUIC tells the final size of a stream that the peer reset.
+    pub tells_final_size: bool,
 }
 
 impl End {
@@ -83,6 +93,10 @@ impl End {
             events: VecDeque::new(),
             closed: None,
             aborted: Vec::new(),
+            owners: BTreeMap::new(),
+            reads: true,
+            unconsumed: BTreeMap::new(),
+            tells_final_size: false,
         }
     }
 
@@ -122,6 +136,7 @@ impl End {
     pub fn reset(&mut self, stream: StreamId, code: Code) {
         let sent = self.sent.entry(stream).or_default();
         if !sent.delivered && sent.reset.is_none() {
+            sent.unread = sent.data.len() as u64;
             sent.data.clear();
             sent.reset = Some(code);
         }
@@ -143,6 +158,14 @@ impl End {
 
     /// The driver's duty after every call: actions, then events.
     pub fn pump(&mut self) {
+        loop {
+            self.drain_actions();
+            let Some(event) = self.core.poll_event() else { break };
+            self.on_event(event);
+        }
+    }
+
+    fn drain_actions(&mut self) {
         while let Some(action) = self.core.poll_action() {
             assert!(self.closed.is_none(), "{action:?} after Close");
             match action {
@@ -158,30 +181,64 @@ impl End {
                 Action::Close { code, reason } => self.closed = Some((code, reason)),
             }
         }
-        while let Some(event) = self.core.poll_event() {
-            match &event {
-                Event::Stream {
-                    stream, payload, fin, ..
-                } => {
-                    let received = self.received.entry(*stream).or_default();
-                    assert_ne!(received.reader, Reader::Application, "{stream} handed out twice");
-                    // Its session may have ended in the same call, with an action that came before this.
-                    if received.reader == Reader::Nobody {
-                        received.reader = Reader::Application;
-                    }
-                    received.data.extend_from_slice(payload);
-                    received.fin |= fin;
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match &event {
+            Event::Stream {
+                session,
+                stream,
+                payload,
+                fin,
+            } => {
+                self.owners.insert(*stream, *session);
+                let received = self.received.entry(*stream).or_default();
+                assert_ne!(received.reader, Reader::Application, "{stream} handed out twice");
+                // Its session may have ended in the same call, with an action that came before this.
+                if received.reader == Reader::Nobody {
+                    received.reader = Reader::Application;
                 }
-                Event::Resume { stream } => {
-                    let received = self.received.entry(*stream).or_default();
-                    if received.reader == Reader::Nobody {
-                        received.reader = Reader::Core;
-                    }
-                }
-                _ => {}
+                received.data.extend_from_slice(payload);
+                received.fin |= fin;
+                self.took(*stream, payload.len(), *fin);
             }
-            self.events.push_back(event);
+            Event::Resume { stream } => {
+                let received = self.received.entry(*stream).or_default();
+                if received.reader == Reader::Nobody {
+                    received.reader = Reader::Core;
+                }
+            }
+            _ => {}
         }
+        self.events.push_back(event);
+    }
+
+    /// The application was given payload, which counts as received.
+    fn took(&mut self, stream: StreamId, n: usize, fin: bool) {
+        *self.unconsumed.entry(stream).or_default() += n as u64;
+        if self.reads {
+            self.consume(stream);
+            if fin {
+                self.core.recv_closed(stream);
+            }
+        }
+    }
+
+    /// The application takes all that came on a stream; with FIN it is done with it.
+    pub fn consume(&mut self, stream: StreamId) {
+        if let (Some(n), Some(&session)) = (self.unconsumed.remove(&stream), self.owners.get(&stream)) {
+            self.core.data_consumed(session, n);
+        }
+        if !self.reads && self.received.get(&stream).is_some_and(|received| received.fin) {
+            self.core.recv_closed(stream);
+        }
+    }
+
+    /// How much may be sent on a stream now.
+    pub fn credit(&self, stream: StreamId) -> u64 {
+        self.owners
+            .get(&stream)
+            .map_or(0, |&session| self.core.send_credit(session))
     }
 
     /// The oldest event. Panics if there is none.
@@ -207,12 +264,17 @@ impl End {
     pub fn open(&mut self, session: SessionId, dir: Dir) -> Result<StreamId, CommandError> {
         let stream = self.new_stream(dir);
         let header = self.core.open_stream(session, stream)?;
+        self.owners.insert(stream, session);
         self.write(stream, &header, false);
         Ok(stream)
     }
 
-    /// Writes on a WebTransport stream.
+    /// Writes on a WebTransport stream, within [`End::credit`].
     pub fn send(&mut self, stream: StreamId, data: &[u8], fin: bool) {
+        if let Some(&session) = self.owners.get(&stream) {
+            assert!(data.len() as u64 <= self.core.send_credit(session), "beyond the limit");
+            self.core.data_sent(session, data.len() as u64);
+        }
         self.write(stream, data, fin);
         if fin {
             self.core.send_closed(stream);
@@ -259,7 +321,8 @@ impl End {
             match received.reader {
                 Reader::Core | Reader::Nobody => self.core.handle_reset(now, stream, code),
                 Reader::Application => {
-                    self.core.recv_closed(stream);
+                    let unread = self.tells_final_size.then_some(sent.unread);
+                    self.core.recv_aborted(stream, unread);
                 }
                 _ => {}
             }
@@ -289,10 +352,12 @@ impl End {
                             received.reader = Reader::Nobody;
                         }
                     }
-                    Recv::WebTransport { payload, .. } => {
+                    Recv::WebTransport { session, payload } => {
                         received.reader = Reader::Application;
                         received.data.extend_from_slice(&payload);
                         received.fin = fin;
+                        self.owners.insert(stream, session);
+                        self.took(stream, payload.len(), fin);
                     }
                     Recv::Parked => {
                         received.reader = Reader::Nobody;
@@ -305,10 +370,11 @@ impl End {
             }
             Reader::Application => {
                 received.data.extend_from_slice(&data);
-                if fin {
-                    received.fin = true;
-                    self.core.recv_closed(stream);
+                received.fin |= fin;
+                if let Some(&session) = self.owners.get(&stream) {
+                    self.core.data_received(session, data.len() as u64);
                 }
+                self.took(stream, data.len(), fin);
             }
             _ => {}
         }

@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode};
 
 use super::pipe::Pair;
 use crate::connection::{Config, Event, PeerTransport, SessionRequest};
+use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::{Dialect, Dialects};
 use crate::{Code, Dir, SessionId, Side, StreamId};
 
@@ -93,12 +94,17 @@ fn pick<T: Copy>(list: &[T], n: u8) -> Option<T> {
     (!list.is_empty()).then(|| list[usize::from(n) % list.len()])
 }
 
-/// Runs the operations, then lets everything end. Draft 02 allows several sessions, the newest dialect one.
+/// Runs the operations, then lets everything end. The newest dialect has tight flow control.
 pub fn run(dialect: Dialect, ops: &[Op]) {
     // Small enough that scripts meet the limits.
     let config = Config {
         dialects: Dialects::NONE.with(dialect),
         max_sessions: 3,
+        flow_control: FlowControl {
+            streams_uni: 2,
+            streams_bi: 3,
+            data: 10,
+        },
         max_parked_streams: 3,
         max_parked_datagrams: 3,
         max_early_capsule_bytes: 4,
@@ -164,7 +170,14 @@ impl Script {
             }
             Op::Send(side, n, fin) => {
                 if let Some(stream) = self.writable(side, n) {
-                    self.pair.end(side).send(stream, b"data", fin);
+                    let end = self.pair.end(side);
+                    let room = usize::try_from(end.credit(stream)).unwrap_or(usize::MAX).min(4);
+                    if room < 4
+                        && let Some(&(session, _)) = self.streams.iter().find(|&&(_, id)| id == stream)
+                    {
+                        end.core.data_blocked(session);
+                    }
+                    end.send(stream, &b"data"[..room], fin);
                 }
             }
             Op::Reset(side, n) => {
@@ -178,7 +191,7 @@ impl Script {
                 if let Some(stream) = self.readable(side, n) {
                     let end = self.pair.end(side);
                     end.stop(stream, Code::from_application(2));
-                    end.core.recv_closed(stream);
+                    end.core.recv_aborted(stream, None);
                 }
             }
             Op::Datagram(side, n) => {

@@ -3,10 +3,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::flow::FlowControl;
 use crate::h3::settings::{self, Settings};
 use crate::stream_id::Side;
 
 use crate::connection::PeerTransport;
+use crate::varint;
 
 /// A family of drafts that share a setting, in the order of their age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,24 +49,50 @@ impl Dialect {
     ///
     /// "If flow control is not enabled, clients MUST NOT attempt to establish more than one simultaneous WebTransport
     /// session" (draft-ietf-webtrans-http3-16 section 5.1). Drafts 02 and 07 know no flow control and no such rule.
-    pub(crate) fn max_sessions(self, configured: usize) -> usize {
+    pub(crate) fn max_sessions(self, configured: usize, flow_control: bool) -> usize {
         match self {
-            Self::Draft02 | Self::Draft07 => configured,
-            Self::Draft13 | Self::Draft15 => configured.min(1),
+            Self::Draft13 | Self::Draft15 if !flow_control => configured.min(1),
+            _ => configured,
         }
     }
 
     /// Sessions that a client may have open at once towards a server with these settings.
-    pub(crate) fn max_sessions_at(self, server: &Settings, configured: usize) -> usize {
+    pub(crate) fn max_sessions_at(self, server: &Settings, configured: usize, flow_control: bool) -> usize {
+        let allowed = self.max_sessions(configured, flow_control);
         match self {
             // "The client MUST NOT open more sessions than indicated in the server SETTINGS parameters" (draft 08 section
-            // 3.4).
-            Self::Draft07 => {
+            // 3.4, draft 14 section 5.2).
+            Self::Draft07 | Self::Draft13 => {
                 let announced = server.get(self.setting()).unwrap_or(0);
-                configured.min(usize::try_from(announced).unwrap_or(usize::MAX))
+                allowed.min(usize::try_from(announced).unwrap_or(usize::MAX))
             }
-            _ => self.max_sessions(configured),
+            Self::Draft02 | Self::Draft15 => allowed,
         }
+    }
+
+    /// What a peer with these settings lets each session use to begin with; `None` if it does not want flow control, or the
+    /// dialect has none: "Flow control is enabled when both endpoints declare their intent to use flow control" (draft 16
+    /// section 5.1).
+    pub(crate) fn peer_limits(self, peer: &Settings) -> Option<FlowControl> {
+        let value = |id| peer.get(id).unwrap_or(0);
+        let limits = FlowControl {
+            streams_uni: value(settings::WT_INITIAL_MAX_STREAMS_UNI),
+            streams_bi: value(settings::WT_INITIAL_MAX_STREAMS_BIDI),
+            data: value(settings::WT_INITIAL_MAX_DATA),
+        };
+        let wants_it = match self {
+            Self::Draft02 | Self::Draft07 => false,
+            // "Sending SETTINGS_WT_MAX_SESSIONS with a value greater than "1"" declares it too (draft 14 section 5.1).
+            Self::Draft13 => limits.is_on() || value(self.setting()) > 1,
+            Self::Draft15 => limits.is_on(),
+        };
+        wants_it.then(|| limits.clamped())
+    }
+
+    /// Whether a capsule that repeats a limit is an error: draft 16 says "that does not increase the Maximum Data value
+    /// previously received" (section 5.6.4), draft 14 "less than a previously received value".
+    pub(crate) const fn limits_must_increase(self) -> bool {
+        matches!(self, Self::Draft15)
     }
 
     /// Adds what this dialect says in a CONNECT request.
@@ -160,8 +188,8 @@ pub(crate) fn is_upgrade_token(protocol: &str) -> bool {
     matches!(protocol, "webtransport" | "webtransport-h3")
 }
 
-/// Adds what an endpoint announces that speaks `dialects`.
-pub(crate) fn announce(dialects: Dialects, settings: &mut Settings) {
+/// Adds what an endpoint announces that speaks `dialects`, with these limits on what each session may use and on sessions.
+pub(crate) fn announce(dialects: Dialects, limits: FlowControl, max_sessions: usize, settings: &mut Settings) {
     if dialects == Dialects::NONE {
         return;
     }
@@ -171,8 +199,23 @@ pub(crate) fn announce(dialects: Dialects, settings: &mut Settings) {
         settings.set(settings::H3_DATAGRAM_DRAFT04, 1);
     }
     for dialect in dialects.iter() {
-        // Where it is a number of sessions it is 1 too: without flow control more would be a promise that peers refuse.
-        settings.set(dialect.setting(), 1);
+        let value = match dialect {
+            // A number of sessions, which must not be 0. Without flow control more would be a promise that peers refuse, and
+            // draft 07 has none.
+            Dialect::Draft13 if limits.is_on() => (max_sessions as u64).clamp(1, varint::MAX),
+            _ => 1,
+        };
+        settings.set(dialect.setting(), value);
+    }
+    if dialects.contains(Dialect::Draft13) || dialects.contains(Dialect::Draft15) {
+        let limits = [
+            (settings::WT_INITIAL_MAX_STREAMS_UNI, limits.streams_uni),
+            (settings::WT_INITIAL_MAX_STREAMS_BIDI, limits.streams_bi),
+            (settings::WT_INITIAL_MAX_DATA, limits.data),
+        ];
+        for (id, limit) in limits.into_iter().filter(|&(_, limit)| limit > 0) {
+            settings.set(id, limit);
+        }
     }
 }
 
@@ -254,7 +297,7 @@ mod tests {
     #[test]
     fn the_newest_dialect_of_both_whose_requirements_are_met() {
         let mut all = Settings::new();
-        announce(Dialects::ALL, &mut all);
+        announce(Dialects::ALL, FlowControl::OFF, 1, &mut all);
         for peer in [Side::Client, Side::Server] {
             assert_eq!(choose(peer, Dialects::ALL, &all, DATAGRAMS), Some(Dialect::Draft15));
             assert_eq!(

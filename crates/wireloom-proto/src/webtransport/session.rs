@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::Request;
 
+use super::flow::SessionFlow;
 use super::negotiate::Dialect;
 use super::stream_header::Prefixes;
 use crate::capsule::CapsuleReader;
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) draining: bool,
     /// WT_DRAIN_SESSION was sent.
     pub(crate) drain_sent: bool,
+    /// Its limits, where both ends have flow control.
+    pub(crate) flow: Option<Box<SessionFlow>>,
     /// STOP_SENDING arrived: nothing can be written any more, and the session only waits for the peer's WT_CLOSE_SESSION.
     pub(crate) stopped: Option<Code>,
 }
@@ -61,12 +64,18 @@ impl Session {
             paused: false,
             draining: false,
             drain_sent: false,
+            flow: None,
             stopped: None,
         })
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
+    }
+
+    /// Whether capsules can be sent to the peer.
+    pub(crate) const fn may_write(&self) -> bool {
+        self.is_open() && self.stopped.is_none()
     }
 
     /// Whether the application knows of it.

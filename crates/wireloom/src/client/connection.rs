@@ -95,7 +95,7 @@ impl Connection {
             match answer {
                 (Some(Established::Accepted { head, protocol }), true, Some(dialect), _) => {
                     pending.session = None;
-                    return Ok(Session::new(conn.clone(), state, protocol, dialect, Some(*head)));
+                    return Ok(Session::new(conn.clone(), state, protocol, dialect, Some(head)));
                 }
                 (Some(Established::Rejected { head }), ..) => {
                     pending.session = None;

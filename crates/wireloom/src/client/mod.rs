@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
 pub use error::ConnectError;
@@ -71,7 +72,8 @@ impl Client {
         dial::dial(self, &target).await
     }
 
-    /// Waits until every connection is closed and the closing words are out; dial no more after it.
+    /// Closes the connections that nobody uses, waits until the others are closed too and the closing words are out; dial no
+    /// more after it.
     ///
     /// Without it, a program that ends right after `Session::close` may end before the peer hears of it.
     pub async fn shut_down(&self) {
@@ -181,6 +183,13 @@ impl ClientBuilder {
     pub fn receive_windows(mut self, stream: u32, connection: u32) -> Self {
         self.quic.stream_window = stream;
         self.quic.connection_window = connection;
+        self
+    }
+
+    /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
+    /// drafts have no such limits. Keep the data limit below the window of the connection.
+    pub fn flow_control(mut self, limits: FlowControl) -> Self {
+        self.h3.flow_control = limits;
         self
     }
 

@@ -56,6 +56,10 @@ const HEADER_READ: usize = 16;
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
 
+/// HTTP/3 may have this many writes waiting on one stream, such as capsules that raise limits, before the connection is
+/// closed: a peer that lets none of them out only makes us keep them.
+const MAX_BACKLOG: usize = 4096;
+
 /// What the endpoint's owner settles for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct DriverConfig {
@@ -78,20 +82,24 @@ pub(crate) struct Driver {
     h3: H3,
     /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
     own: Vec<StreamId>,
-    /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads.
-    feeds: FxHashMap<StreamId, Feed>,
+    /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads. `None` where nothing is held, as on the
+    /// streams that every idle connection has.
+    feeds: FxHashMap<StreamId, Option<Box<Feed>>>,
     /// Data that QUIC did not take yet.
     outgoing: FxHashMap<StreamId, Outgoing>,
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
-    sessions: FxHashMap<SessionId, SessionEntry>,
+    /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
+    sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     /// Streams of all sessions that nobody accepted yet.
     unaccepted: usize,
     pub(crate) signals: Arc<Signals>,
     lost: Option<ConnectionError>,
     ready: bool,
     was_idle: bool,
+    /// Unused, the connection is closed at once.
+    winding_down: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
@@ -135,6 +143,7 @@ impl Driver {
             lost: None,
             ready: false,
             was_idle: false,
+            winding_down: false,
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
@@ -233,6 +242,9 @@ impl Driver {
                     LostReason::Local => return,
                     reason => reason.into(),
                 };
+                // What arrived before the connection's end still counts: a session's close code and reason often come
+                // with the same datagrams.
+                self.settle(now, quic, wakes);
                 self.lose(error, wakes);
             }
             QuicEvent::Opened(dir) => {
@@ -247,7 +259,7 @@ impl Driver {
                 }
             }
             QuicEvent::Readable(stream) => {
-                if let Some(feed) = self.feeds.remove(&stream) {
+                if let Some(feed) = self.take_feed(stream) {
                     self.feed(now, quic, wakes, stream, feed);
                 } else if let Some(entry) = self.streams.get_mut(&stream) {
                     wakes.waker(entry.reader.take());
@@ -257,6 +269,8 @@ impl Driver {
             }
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
+            // With flow control whoever is woken may have to wait for its own session, so all are.
+            QuicEvent::Available(_) if self.h3.has_flow_control() => wakes.all(&self.signals),
             QuicEvent::Available(dir) => wakes.one(&self.signals, streams::topic(dir)),
             QuicEvent::Datagram => {
                 while let Some(datagram) = quic.recv_datagram() {
@@ -281,6 +295,17 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+    }
+
+    fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
+        self.feeds
+            .remove(&stream)
+            .map(|feed| feed.map_or_else(Feed::default, |feed| *feed))
+    }
+
+    fn keep_feed(&mut self, stream: StreamId, feed: Feed) {
+        let is_plain = !feed.paused && feed.held.is_empty() && feed.end.is_none();
+        self.feeds.insert(stream, (!is_plain).then(|| Box::new(feed)));
     }
 
     /// Reads a stream that HTTP/3 still owns and lets HTTP/3 have it.
@@ -336,7 +361,7 @@ impl Driver {
                 return;
             }
         }
-        self.feeds.insert(stream, feed);
+        self.keep_feed(stream, feed);
     }
 
     /// Carries out what HTTP/3 wants and hands out what it says.
@@ -360,7 +385,14 @@ impl Driver {
 
     fn on_action(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, action: Action) {
         match action {
-            Action::Write { stream, data, fin } => self.write(quic, stream, data, fin),
+            Action::Write { stream, data, fin } => {
+                self.write(quic, stream, data, fin);
+                if self.backlog(stream) > MAX_BACKLOG {
+                    let (code, reason) = (Code::H3_EXCESSIVE_LOAD, "what is written is never read");
+                    let error = ConnectionError::Protocol { code, reason };
+                    self.close(now, quic, wakes, code, reason.as_bytes(), error);
+                }
+            }
             Action::Reset { stream, code } => {
                 self.outgoing.remove(&stream);
                 quic.reset(stream, code);
@@ -407,7 +439,7 @@ impl Driver {
             } => {
                 let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
-                    self.sessions.insert(session, SessionEntry::default());
+                    self.sessions.insert(session, Box::default());
                 } else {
                     // Over already only if the client cancelled it in the same breath.
                     let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
@@ -441,15 +473,17 @@ impl Driver {
                 payload,
                 fin,
             } => {
-                let feed = self.feeds.remove(&stream).unwrap_or_default();
+                let feed = self.take_feed(stream).unwrap_or_default();
                 let fin = fin || feed.end.is_some();
                 self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
             }
             Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
             Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
+            Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
             Event::Resume { stream } => {
-                if let Some(mut feed) = self.feeds.remove(&stream) {
+                if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;
                     self.feed(now, quic, wakes, stream, feed);
                 }
@@ -510,7 +544,12 @@ impl Driver {
         }
         let idle = self.is_idle();
         if idle && !self.was_idle {
-            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            let timeout = if self.winding_down {
+                Some(Duration::ZERO)
+            } else {
+                self.config.unused_timeout
+            };
+            self.deadline = timeout.map(|timeout| now + timeout);
             // An application task may have ended the last request: only the endpoint's task can arm the timer.
             quic.wake();
             wakes.all(&self.signals);
@@ -568,6 +607,14 @@ impl Application for Driver {
         }
         self.h3.handle_timeout(now);
         self.settle(now, quic, wakes);
+    }
+
+    fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        self.winding_down = true;
+        if self.is_idle() {
+            let error = ConnectionError::LocallyClosed;
+            self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+        }
     }
 
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {

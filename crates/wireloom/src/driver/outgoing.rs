@@ -76,6 +76,11 @@ impl Driver {
         !self.outgoing.is_empty() && self.outgoing.contains_key(&stream)
     }
 
+    /// How many writes of `stream` still wait for QUIC.
+    pub(super) fn backlog(&self, stream: StreamId) -> usize {
+        self.outgoing.get(&stream).map_or(0, |outgoing| outgoing.chunks.len())
+    }
+
     /// FIN after what still waits.
     pub(super) fn finish_after(&mut self, quic: &mut Transport, stream: StreamId) {
         match self.outgoing.get_mut(&stream) {

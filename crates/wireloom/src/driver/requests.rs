@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use wireloom_proto::connection::CommandError;
 use wireloom_proto::{Code, Dir, StreamId};
 
-use super::{Conn, Driver, Feed, Transport, WakeList};
+use super::{Conn, Driver, Transport, WakeList};
 use crate::body::BodyError;
 use crate::error::ConnectionError;
 
@@ -119,7 +119,7 @@ impl Driver {
                 ..Message::default()
             },
         );
-        self.feeds.insert(stream, Feed::default());
+        self.feeds.insert(stream, None);
         self.settle(now, quic, wakes);
         Ok(Some(stream))
     }
@@ -152,12 +152,12 @@ impl Driver {
                 return Poll::Ready(MessageEvent::Failed(lost.into()));
             }
             message.reader = Some(cx.waker().clone());
-            let Some(mut feed) = self.feeds.remove(&stream) else {
+            let Some(mut feed) = self.take_feed(stream) else {
                 return Poll::Pending;
             };
             if !feed.paused {
                 // Nothing more has come since HTTP/3 last looked.
-                self.feeds.insert(stream, feed);
+                self.keep_feed(stream, feed);
                 return Poll::Pending;
             }
             feed.paused = false;

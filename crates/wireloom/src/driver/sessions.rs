@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::{Dir, SessionId, StreamId};
 
@@ -21,6 +22,10 @@ pub(crate) struct SessionEntry {
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
+    /// Streams that wait to write until the peer raises the session's limit on data.
+    pub(super) waiting: FxHashSet<StreamId>,
+    /// Where datagrams that wait are copied to.
+    arena: BytesMut,
     answer: Option<Established>,
     /// What happened between the answer and the first handle.
     draining: bool,
@@ -67,6 +72,9 @@ impl SessionEntry {
     }
 }
 
+/// The size of the buffers in which datagrams wait.
+const ARENA: usize = 16 * 1024;
+
 /// What a queued datagram costs: small ones are not free.
 fn datagram_cost(payload: &Bytes) -> usize {
     payload.len() + size_of::<Bytes>()
@@ -82,7 +90,11 @@ impl Driver {
         let payload = if entry.datagrams.len() < COPY_FROM {
             payload
         } else {
-            Bytes::copy_from_slice(&payload)
+            if entry.arena.capacity() < payload.len() {
+                entry.arena.reserve(payload.len().max(ARENA));
+            }
+            entry.arena.extend_from_slice(&payload);
+            entry.arena.split().freeze()
         };
         entry.datagrams.push_back(payload);
         while entry.datagram_bytes > self.config.datagram_queue
@@ -135,7 +147,7 @@ impl Driver {
         };
         tracing::debug!(parent: &self.span, %session, %error, "session over");
         self.forget_streams(wakes, streams);
-        let Some(mut entry) = self.sessions.remove(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
         self.unaccepted -= entry.unaccepted();
@@ -146,11 +158,10 @@ impl Driver {
         if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
             // Nobody holds a handle yet: whoever dials learns it from the answer, or from the handle.
             entry.end_unattached(error);
-            self.sessions.insert(session, entry);
             wakes.all(&self.signals);
-            return;
+        } else if let Some(entry) = self.sessions.remove(&session) {
+            entry.end(error, wakes);
         }
-        entry.end(error, wakes);
     }
 
     /// HTTP/3 has reset these: whoever waits on them learns it.
@@ -178,9 +189,9 @@ impl Driver {
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
-                self.sessions.insert(session, SessionEntry::default());
+                self.sessions.insert(session, Box::default());
                 // From now on HTTP/3 reads the response and the capsules as they come.
-                self.feeds.insert(stream, super::Feed::default());
+                self.feeds.insert(stream, None);
                 self.settle(now, quic, wakes);
                 Ok(Some(session))
             }
@@ -208,7 +219,7 @@ impl Driver {
         Some(answer)
     }
 
-    /// Gives a session the state that its handles share. `false` if it is over already.
+    /// Gives a session the state that its handles share. `false` if it is forgotten already.
     pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
         let Some(entry) = self.sessions.get_mut(&state.id) else {
             return false;
@@ -327,11 +338,27 @@ impl Driver {
     }
 
     /// A stream that waits to be accepted, and whether there are more.
-    pub(crate) fn take_stream(&mut self, session: SessionId, dir: Dir) -> Option<(IncomingStream, bool)> {
+    pub(crate) fn take_stream(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        dir: Dir,
+    ) -> Option<(IncomingStream, bool)> {
         let queue = &mut self.sessions.get_mut(&session)?.streams[dir as usize];
         let stream = queue.pop_front()?;
+        let more = !queue.is_empty();
         self.unaccepted -= 1;
-        Some((stream, !queue.is_empty()))
+        if self.h3.has_flow_control() {
+            self.h3.data_consumed(session, stream.len());
+            if stream.finished {
+                self.h3.recv_closed(stream.id);
+            }
+            if self.h3.has_output() {
+                self.settle(Instant::now(), quic, wakes);
+            }
+        }
+        Some((stream, more))
     }
 
     /// A datagram that waits to be received, and whether there are more.

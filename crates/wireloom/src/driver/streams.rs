@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use wireloom_proto::connection::CommandError;
 use wireloom_proto::{Code, Dir, SessionId, StreamId};
 
 use super::{COPY_FROM, Driver, ReadEnd, Topic, Transport, WakeList, WriteEnd};
@@ -36,6 +38,11 @@ pub(crate) struct IncomingStream {
 }
 
 impl IncomingStream {
+    /// Bytes that came with it.
+    pub(super) fn len(&self) -> u64 {
+        len(&self.first) + self.rest.iter().map(len).sum::<u64>()
+    }
+
     /// With its bytes in a buffer of their own. There are at most some kilobytes of them.
     fn copied(self) -> Self {
         let mut all = Vec::with_capacity(self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>());
@@ -58,6 +65,13 @@ impl IncomingStream {
     }
 }
 
+/// What is dropped of a stream that the application stops is read in pieces of this size.
+const DROP_READ: usize = 256 * 1024;
+
+fn len(chunk: &Bytes) -> u64 {
+    chunk.len() as u64
+}
+
 pub(super) fn topic(dir: Dir) -> Topic {
     match dir {
         Dir::Bi => Topic::Bi,
@@ -68,7 +82,10 @@ pub(super) fn topic(dir: Dir) -> Topic {
 impl Driver {
     /// The peer opened a stream of `session`.
     pub(super) fn on_stream(&mut self, wakes: &mut WakeList, session: SessionId, stream: IncomingStream) {
-        if stream.finished {
+        if self.h3.has_flow_control() {
+            // The stream's end is told when the application takes it: until then it counts.
+            self.h3.data_received(session, stream.rest.iter().map(len).sum());
+        } else if stream.finished {
             self.h3.recv_closed(stream.id);
         }
         // The core hands out streams of open sessions only.
@@ -91,10 +108,15 @@ impl Driver {
     pub(crate) fn open_stream(
         &mut self,
         quic: &mut Transport,
+        wakes: &mut WakeList,
         session: &SessionState,
         dir: Dir,
     ) -> Result<Option<StreamId>, SessionError> {
         self.check(session)?;
+        if self.h3.has_flow_control() && self.h3.check_open(session.id, dir) == Err(CommandError::Blocked) {
+            self.settle(Instant::now(), quic, wakes);
+            return Ok(None);
+        }
         let Some(stream) = quic.open(dir) else { return Ok(None) };
         let Ok(header) = self.h3.open_stream(session.id, stream) else {
             quic.reset(stream, Code::WT_SESSION_GONE);
@@ -112,7 +134,41 @@ impl Driver {
     }
 
     /// Reads up to about `limit` bytes into `out`. `Ready(Ok(true))` at the end of the stream.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn poll_read(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+        limit: usize,
+        out: &mut VecDeque<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, ReadError>> {
+        if !self.h3.has_flow_control() {
+            return self.poll_read_quic(quic, session, stream, limit, out, cx);
+        }
+        let before = out.len();
+        let read = self.poll_read_quic(quic, session, stream, limit, out, cx);
+        self.taken(quic, wakes, session.id, out.iter().skip(before).map(len).sum());
+        read
+    }
+
+    /// The application has `n` bytes that QUIC just gave: they count, and make room for more.
+    fn taken(&mut self, quic: &mut Transport, wakes: &mut WakeList, session: SessionId, n: u64) {
+        self.h3.data_received(session, n);
+        self.h3.data_consumed(session, n);
+        self.settle_if_needed(quic, wakes);
+    }
+
+    /// For calls that seldom have anything to say to the peer.
+    fn settle_if_needed(&mut self, quic: &mut Transport, wakes: &mut WakeList) {
+        if self.h3.has_output() {
+            self.settle(Instant::now(), quic, wakes);
+        }
+    }
+
+    fn poll_read_quic(
         &mut self,
         quic: &mut Transport,
         session: &SessionState,
@@ -127,7 +183,7 @@ impl Driver {
                 Poll::Ready(Ok(true))
             }
             ReadEnd::Reset(code) => {
-                self.recv_over(stream);
+                self.recv_aborted(stream);
                 Poll::Ready(Err(ReadError::Reset(code.to_application())))
             }
             ReadEnd::More | ReadEnd::Blocked if !out.is_empty() => Poll::Ready(Ok(false)),
@@ -181,14 +237,19 @@ impl Driver {
     pub(crate) fn poll_write(
         &mut self,
         quic: &mut Transport,
+        wakes: &mut WakeList,
         session: &SessionState,
         stream: StreamId,
         data: &[u8],
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, WriteError>> {
         std::task::ready!(self.poll_writable(session, stream, cx))?;
-        match quic.write_slice(stream, data) {
-            Ok(written) => Poll::Ready(Ok(written)),
+        let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
+        match quic.write_slice(stream, &data[..data.len().min(credit)]) {
+            Ok(written) => {
+                self.sent(session.id, written);
+                Poll::Ready(Ok(written))
+            }
             Err(WriteEnd::Blocked) => {
                 self.wait_to_write(stream, cx);
                 Poll::Pending
@@ -201,25 +262,87 @@ impl Driver {
     pub(crate) fn poll_write_chunk(
         &mut self,
         quic: &mut Transport,
+        wakes: &mut WakeList,
         session: &SessionState,
         stream: StreamId,
         data: &mut Bytes,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteError>> {
         std::task::ready!(self.poll_writable(session, stream, cx))?;
-        match quic.write(stream, data) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(WriteEnd::Blocked) => {
-                self.wait_to_write(stream, cx);
-                Poll::Pending
+        while !data.is_empty() {
+            let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
+            let mut part = data.slice(..data.len().min(credit));
+            let before = part.len();
+            let written = quic.write(stream, &mut part);
+            let n = before - part.len();
+            data.advance(n);
+            self.sent(session.id, n);
+            match written {
+                Ok(()) => {}
+                Err(WriteEnd::Blocked) => {
+                    self.wait_to_write(stream, cx);
+                    return Poll::Pending;
+                }
+                Err(end) => return Poll::Ready(Err(self.write_failed(session, end))),
             }
-            Err(end) => Poll::Ready(Err(self.write_failed(session, end))),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many bytes the session's own limit leaves to this stream, at least one. Streams that ran into the limit share
+    /// evenly what comes, so that none takes it all.
+    fn poll_credit(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+        cx: &mut Context<'_>,
+    ) -> Poll<usize> {
+        if !self.h3.has_flow_control() {
+            return Poll::Ready(usize::MAX);
+        }
+        let credit = self.h3.send_credit(session.id);
+        let waiting = self.sessions.get_mut(&session.id).map(|entry| &mut entry.waiting);
+        if credit > 0 {
+            let others = waiting.map_or(0, |waiting| {
+                waiting.remove(&stream);
+                waiting.len() as u64
+            });
+            return Poll::Ready(usize::try_from(credit.div_ceil(others + 1)).unwrap_or(usize::MAX));
+        }
+        if let Some(waiting) = waiting {
+            waiting.insert(stream);
+        }
+        self.h3.data_blocked(session.id);
+        self.wait_to_write(stream, cx);
+        self.settle_if_needed(quic, wakes);
+        Poll::Pending
+    }
+
+    fn sent(&mut self, session: SessionId, n: usize) {
+        if self.h3.has_flow_control() {
+            self.h3.data_sent(session, n as u64);
+        }
+    }
+
+    /// The peer allows more bytes in a session.
+    pub(super) fn on_data_available(&mut self, wakes: &mut WakeList, session: SessionId) {
+        let Some(entry) = self.sessions.get(&session) else {
+            return;
+        };
+        // They stay in the set until they write, or are over: it says among how many the credit is shared.
+        for stream in &entry.waiting {
+            if let Some(entry) = self.streams.get_mut(stream) {
+                wakes.waker(entry.writer.take());
+            }
         }
     }
 
     pub(crate) fn finish_stream(
         &mut self,
         quic: &mut Transport,
+        wakes: &mut WakeList,
         session: &SessionState,
         stream: StreamId,
     ) -> Result<(), WriteError> {
@@ -228,19 +351,52 @@ impl Driver {
         }
         self.check(session).map_err(WriteError::from)?;
         self.finish_after(quic, stream);
-        self.send_over(stream);
+        self.send_over(quic, wakes, session, stream);
         Ok(())
     }
 
-    pub(crate) fn reset_stream(&mut self, quic: &mut Transport, stream: StreamId, code: u32) {
+    pub(crate) fn reset_stream(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+        code: u32,
+    ) {
         self.outgoing.remove(&stream);
         quic.reset(stream, Code::from_application(code));
-        self.send_over(stream);
+        self.send_over(quic, wakes, session, stream);
     }
 
-    pub(crate) fn stop_stream(&mut self, quic: &mut Transport, stream: StreamId, code: u32) {
+    pub(crate) fn stop_stream(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+        code: u32,
+    ) {
+        if !self.h3.has_flow_control() {
+            quic.stop(stream, Code::from_application(code));
+            self.recv_over(stream);
+            return;
+        }
+        // QUIC does not tell the final size, so what has come is counted; what still comes is lost.
+        let (mut dropped, mut n) = (VecDeque::new(), 0);
+        let end = loop {
+            let end = quic.read(stream, DROP_READ, &mut dropped);
+            n += dropped.drain(..).map(|chunk| len(&chunk)).sum::<u64>();
+            if end != ReadEnd::More {
+                break end;
+            }
+        };
         quic.stop(stream, Code::from_application(code));
-        self.recv_over(stream);
+        self.taken(quic, wakes, session.id, n);
+        match end {
+            ReadEnd::Finished => self.recv_over(stream),
+            _ => self.recv_aborted(stream),
+        }
+        self.settle_if_needed(quic, wakes);
     }
 
     /// Resolves when the peer stops the stream; the writer's waker is shared, one task waits at a time.
@@ -263,8 +419,20 @@ impl Driver {
     }
 
     /// The send half is over, or its handle is gone.
-    pub(crate) fn send_over(&mut self, stream: StreamId) {
+    pub(crate) fn send_over(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+    ) {
         self.h3.send_closed(stream);
+        if self.h3.has_flow_control() {
+            if let Some(entry) = self.sessions.get_mut(&session.id) {
+                entry.waiting.remove(&stream);
+            }
+            self.settle_if_needed(quic, wakes);
+        }
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.writer = None;
             entry.stopped = None;
@@ -276,6 +444,16 @@ impl Driver {
 
     fn recv_over(&mut self, stream: StreamId) {
         self.h3.recv_closed(stream);
+        self.forget_reader(stream);
+    }
+
+    fn recv_aborted(&mut self, stream: StreamId) {
+        // quinn-proto keeps the final size to itself.
+        self.h3.recv_aborted(stream, None);
+        self.forget_reader(stream);
+    }
+
+    fn forget_reader(&mut self, stream: StreamId) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.reader = None;
             if entry.is_unused() {

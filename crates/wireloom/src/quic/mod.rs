@@ -1,13 +1,15 @@
 //! QUIC: the only module that names the QUIC library (quinn-proto for the protocol, quinn-udp for the sockets).
 //!
-//! One [`Endpoint`](endpoint) task owns one UDP socket and drives every connection on it: it receives a batch, routes it,
+//! One [endpoint task](task) owns one UDP socket and drives every connection on it: it receives a batch, routes it,
 //! lets each touched connection's [`Application`] react, then transmits. What sits above QUIC (HTTP/3) is an `Application`
 //! and sees a connection only through [`Transport`], in the vocabulary of `wireloom-proto`.
 
 mod config;
 mod endpoint;
 mod ready;
+mod routing;
 mod socket;
+mod task;
 mod timers;
 mod transport;
 
@@ -30,6 +32,8 @@ pub(crate) trait Application: Send + 'static {
     fn poll_timeout(&self) -> Option<Instant>;
     /// The deadline passed.
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
+    /// The endpoint wants to end: close now if nobody uses the connection, else as soon as that is so.
+    fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
     /// The endpoint is gone (its task was dropped with the runtime): nothing will ever happen again.
     fn endpoint_lost(&mut self, wakes: &mut WakeList);
 }

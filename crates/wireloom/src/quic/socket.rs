@@ -12,6 +12,8 @@ const RECV_BUFFER: usize = 65_535;
 /// The most that one send call may carry: the UDP length field, less headers. Larger batches fail with EMSGSIZE.
 const MAX_SEND: usize = 65_000;
 
+/// Messages that a receive call asks for at least.
+const MIN_BATCH: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
 /// The most that one call of [`Socket::poll_recv`] can yield.
 pub(super) const MAX_BATCH: usize = RECV_BUFFER * BATCH_SIZE;
 
@@ -19,6 +21,9 @@ pub(super) struct Socket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     buffers: Box<[u8]>,
+    metas: Box<[RecvMeta; BATCH_SIZE]>,
+    /// Messages that the next call asks for.
+    batch: usize,
 }
 
 impl Socket {
@@ -34,6 +39,8 @@ impl Socket {
             io: tokio::net::UdpSocket::from_std(socket)?,
             state,
             buffers: vec![0; per_message * BATCH_SIZE].into(),
+            metas: Box::new([RecvMeta::default(); BATCH_SIZE]),
+            batch: MIN_BATCH,
         })
     }
 
@@ -56,28 +63,42 @@ impl Socket {
         cx: &mut Context<'_>,
         mut sink: impl FnMut(&RecvMeta, &[u8]),
     ) -> Poll<io::Result<usize>> {
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let per_message = self.buffers.len() / BATCH_SIZE;
         loop {
             ready!(self.io.poll_recv_ready(cx))?;
+            let per_message = self.buffers.len() / BATCH_SIZE;
             let mut chunks = self.buffers.chunks_mut(per_message);
             let mut iovs: [IoSliceMut<'_>; BATCH_SIZE] =
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            let iovs = &mut iovs[..self.batch];
+            let metas = &mut self.metas[..self.batch];
+            let mut messages = 0;
             let received = self.io.try_io(Interest::READABLE, || {
-                self.state.recv(UdpSockRef::from(&self.io), &mut iovs, &mut metas)
+                messages = self.state.recv(UdpSockRef::from(&self.io), iovs, metas)?;
+                // A batch that is not full has emptied the socket: saying so here spares the call that would find that out.
+                // What arrives from now on is a new event.
+                if messages < metas.len() {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
             });
             match received {
-                Ok(messages) => {
-                    for (meta, iov) in metas.iter().zip(&iovs).take(messages) {
-                        sink(meta, &iov[..meta.len.min(iov.len())]);
-                    }
-                    return Poll::Ready(Ok(messages));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if messages == 0 && e.kind() == io::ErrorKind::WouldBlock => continue,
                 // ICMP errors surface here; an attacker can inject them, so they mean nothing to QUIC.
-                Err(e) if is_icmp(&e) => {}
-                Err(e) => return Poll::Ready(Err(e)),
+                Err(e) if is_icmp(&e) => continue,
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
+                _ => {}
             }
+            for (meta, iov) in metas.iter().zip(&*iovs).take(messages) {
+                sink(meta, &iov[..meta.len.min(iov.len())]);
+            }
+            // Preparing a large batch costs a quiet socket more than it saves.
+            self.batch = if messages == self.batch {
+                (self.batch * 4).min(BATCH_SIZE)
+            } else {
+                (messages + 1).max(MIN_BATCH)
+            };
+            return Poll::Ready(Ok(messages));
         }
     }
 

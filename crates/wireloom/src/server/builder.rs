@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Body as HttpBody;
 use tower_service::Service;
+use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::Dialects;
 
 use super::admission::{Connections, ServerAcceptor};
@@ -192,6 +193,16 @@ impl ServerBuilder {
     /// one without flow control, whatever is set here.
     pub fn max_sessions_per_connection(mut self, sessions: usize) -> Self {
         self.driver.h3.max_sessions = sessions;
+        self
+    }
+
+    /// What a client may use in each session (draft-ietf-webtrans-http3 section 5). Default 1024 streams of each direction and
+    /// 8 MiB of data that the application has not read. It counts with clients that have such limits too, in drafts 13 and
+    /// later: not with browsers. [`FlowControl::OFF`] also limits those drafts to one session on a connection. Keep the data
+    /// limit below the window of the connection ([`receive_windows`](Self::receive_windows)), or a session that is not read
+    /// can starve the others.
+    pub fn flow_control(mut self, limits: FlowControl) -> Self {
+        self.driver.h3.flow_control = limits;
         self
     }
 

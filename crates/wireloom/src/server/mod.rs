@@ -166,7 +166,7 @@ impl Server {
 
     /// Closes sessions, gives the peers a moment to confirm, closes connections, waits until QUIC is done with them.
     async fn finish(&self, code: u32, reason: &str) {
-        /// QUIC's closing period is three probe timeouts; a dead peer's need not be waited for.
+        /// A dead peer need not be waited for longer.
         const GRACE: Duration = Duration::from_secs(1);
         for conn in self.connections.list() {
             conn.with(|quic, driver, wakes| {
@@ -182,9 +182,8 @@ impl Server {
                 driver.close(Instant::now(), quic, wakes, code, b"", ConnectionError::LocallyClosed);
             });
         }
-        for endpoint in &self.endpoints {
-            let _ = tokio::time::timeout(GRACE, endpoint.shut_down()).await;
-        }
+        let ends = self.endpoints.iter().map(Endpoint::shut_down);
+        let _ = tokio::time::timeout(GRACE, futures_util::future::join_all(ends)).await;
     }
 }
 

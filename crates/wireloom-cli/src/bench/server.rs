@@ -1,0 +1,186 @@
+//! `wireloom bench server`: does what the control stream of each session asks for.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use wireloom::{Identity, RecvStream, SendStream, Server, Session, WriteError};
+
+use super::protocol::{Accepted, CHUNK, CONNECTION_WINDOW, Listening, Request, SEND_WINDOW, STREAM_WINDOW, Stats};
+use super::workload::Workload;
+use super::{ServerArgs, failed, process};
+use crate::failure::{Failure, chain};
+use crate::output;
+use crate::signals::StopSignals;
+
+/// What came in on all sessions.
+#[derive(Default)]
+struct Counters {
+    bytes: AtomicU64,
+    streams: AtomicU64,
+    datagrams: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Bench {
+    counters: Arc<Counters>,
+    start: Instant,
+}
+
+pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
+    let bench = Bench {
+        counters: Arc::default(),
+        start: Instant::now(),
+    };
+    let identity = Identity::self_signed(["localhost", "127.0.0.1"]).map_err(|e| failed(chain(&e)))?;
+    let hash = identity.certificate_sha256().to_string();
+    let everyone = usize::MAX >> 1;
+    let server = Server::builder()
+        .bind(args.bind)
+        .identity(identity)
+        .receive_windows(STREAM_WINDOW, CONNECTION_WINDOW)
+        .send_window(SEND_WINDOW)
+        .max_streams_per_connection(args.max_streams)
+        // One client on one machine: nothing is to be defended against, and Retry would be measured.
+        .max_connections(everyone, everyone)
+        .retry_above(everyone)
+        .listen()
+        .await
+        .map_err(|e| failed(chain(&e)))?;
+    let mut signals = StopSignals::new();
+    let listening = Listening {
+        event: "listening".to_owned(),
+        address: server.local_addrs()[0].to_string(),
+        certificate_sha256: hash,
+    };
+    output::json(&serde_json::to_value(listening).map_err(failed)?);
+    let accept = async {
+        while let Some(request) = server.accept().await {
+            let bench = bench.clone();
+            tokio::spawn(async move {
+                if let Ok(session) = request.accept().await {
+                    // A client that leaves is the ordinary end of a session.
+                    let _ = bench.serve(session).await;
+                }
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = signals.next() => {}
+        () = end_of_input() => {}
+    }
+    Ok(())
+}
+
+/// Whoever started this holds the other end of standard input, and is gone when it is closed.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+impl Bench {
+    async fn serve(&self, session: Session) -> Result<()> {
+        let (mut send, recv) = session.accept_bi().await?;
+        let mut lines = BufReader::new(recv).lines();
+        while let Some(line) = lines.next_line().await? {
+            let mut answer = match serde_json::from_str(&line)? {
+                Request::Workload(name) => {
+                    let workload = Workload::parse(&name);
+                    if let Some(workload) = workload {
+                        self.begin(workload, &session);
+                    }
+                    serde_json::to_vec(&Accepted { ok: workload.is_some() })?
+                }
+                Request::Stats(_) => serde_json::to_vec(&self.stats())?,
+            };
+            answer.push(b'\n');
+            send.write_all(&answer).await?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            clock_seconds: self.start.elapsed().as_secs_f64(),
+            cpu_seconds: process::cpu_seconds(),
+            rss_bytes: process::rss_bytes(),
+            bytes: self.counters.bytes.load(Relaxed),
+            streams: self.counters.streams.load(Relaxed),
+            datagrams: self.counters.datagrams.load(Relaxed),
+        }
+    }
+
+    fn begin(&self, workload: Workload, session: &Session) {
+        let (session, counters) = (session.clone(), self.counters.clone());
+        match workload {
+            Workload::Upload1 | Workload::Upload16 => drop(tokio::spawn(async move {
+                while let Ok(recv) = session.accept_uni().await {
+                    let counters = counters.clone();
+                    tokio::spawn(async move { counters.read(recv).await });
+                }
+            })),
+            Workload::UniStreams => drop(tokio::spawn(async move {
+                while let Ok(recv) = session.accept_uni().await {
+                    let _ = counters.read(recv).await;
+                }
+            })),
+            Workload::Download1 | Workload::Download16 => drop(tokio::spawn(async move {
+                while let Ok((send, _)) = session.accept_bi().await {
+                    tokio::spawn(write_without_end(send));
+                }
+            })),
+            Workload::EchoLatency | Workload::EchoStreams => drop(tokio::spawn(async move {
+                while let Ok((send, recv)) = session.accept_bi().await {
+                    let counters = counters.clone();
+                    tokio::spawn(async move { counters.echo(send, recv).await });
+                }
+            })),
+            Workload::Datagrams64 | Workload::Datagrams1150 => drop(tokio::spawn(async move {
+                while session.recv_datagram().await.is_ok() {
+                    counters.datagrams.fetch_add(1, Relaxed);
+                }
+            })),
+            // They have no load session.
+            Workload::Sessions | Workload::IdleMemory => {}
+        }
+    }
+}
+
+impl Counters {
+    async fn read(&self, mut recv: RecvStream) -> Result<()> {
+        while let Some(chunk) = recv.read_chunk(usize::MAX).await? {
+            self.bytes.fetch_add(chunk.len() as u64, Relaxed);
+        }
+        self.streams.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    async fn echo(&self, mut send: SendStream, mut recv: RecvStream) -> Result<()> {
+        while let Some(chunk) = recv.read_chunk(usize::MAX).await? {
+            self.bytes.fetch_add(chunk.len() as u64, Relaxed);
+            send.write_chunk(chunk).await?;
+        }
+        self.streams.fetch_add(1, Relaxed);
+        Ok(send.finish()?)
+    }
+}
+
+/// The same bytes over and over, until the stream is stopped or its session over.
+pub(super) async fn write_without_end(mut send: SendStream) -> Result<(), WriteError> {
+    let chunk = Bytes::from(vec![0x5a; CHUNK]);
+    loop {
+        send.write_chunk(chunk.clone()).await?;
+    }
+}

@@ -1,0 +1,80 @@
+use crate::harness::{Serve, TempDir, run};
+
+#[test]
+fn a_generated_certificate_serves_and_is_pinned() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    let args = [
+        "cert",
+        "generate",
+        "--name",
+        "localhost",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+    ];
+    let made = run(&[&args[..], &["--json"]].concat());
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let hash = made.event("generated")["sha256"].as_str().expect("a hash").to_owned();
+
+    let shown = run(&["cert", "hash", &cert]);
+    assert_eq!((shown.code, shown.stdout.trim()), (Some(0), hash.as_str()), "{shown:?}");
+    let facts = run(&["cert", "hash", &cert, "--json"]).event("certificate");
+    assert_eq!(facts["accepted_by_hash"], true, "{facts}");
+    assert_eq!(facts["names"], serde_json::json!(["localhost"]));
+
+    let again = run(&args);
+    assert_eq!(again.code, Some(1), "files are not replaced unasked");
+    assert!(again.stderr.contains("--force"), "{again:?}");
+
+    let server = Serve::start(&["--cert", &cert, "--key", &key]);
+    assert_eq!(server.hash(), hash);
+    let reply = run(&["connect", &server.url("/echo"), "--cert-hash", &hash, "--message", "hi"]);
+    assert_eq!((reply.code, reply.stdout.as_str()), (Some(0), "hi\n"), "{reply:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_key_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    dir.write("key.pem", "was readable");
+    let made = run(&["cert", "generate", "--cert", &cert, "--key", &key, "--force"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let mode = std::fs::metadata(&key).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_long_certificate_is_noted() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    let made = run(&["cert", "generate", "--days", "90", "--cert", &cert, "--key", &key]);
+    assert!(made.code == Some(0) && made.stderr.contains("14 days"), "{made:?}");
+    let shown = run(&["cert", "hash", &cert]);
+    assert!(shown.code == Some(0) && shown.stderr.contains("90 days"), "{shown:?}");
+
+    // The page must not pin it, and dials the name that a root would vouch for.
+    let server = Serve::start(&["--cert", &cert, "--key", &key]);
+    assert!(
+        server.text("webtransport").starts_with("https://localhost:"),
+        "{}",
+        server.listening
+    );
+    assert!(server.get("/").1.contains("data-pin=\"false\""));
+    let (url, ca) = (server.url("/echo"), ["--ca", &cert]);
+    let reply = run(&[&["connect", &url, "--message", "hi"], &ca[..]].concat());
+    assert_eq!((reply.code, reply.stdout.as_str()), (Some(0), "hi\n"), "{reply:?}");
+}
+
+#[test]
+fn what_is_no_certificate_says_so() {
+    let dir = TempDir::new();
+    dir.write("note.txt", "hello");
+    for (file, why) in [("note.txt", "no certificate"), ("missing", "cannot read")] {
+        let outcome = run(&["cert", "hash", &dir.path(file)]);
+        assert!(outcome.code == Some(1) && outcome.stderr.contains(why), "{outcome:?}");
+    }
+}

@@ -1,0 +1,221 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use wireloom::{Identity, Server, Session};
+
+use crate::harness::{Serve, run, run_with, wireloom};
+
+/// A client that stays connected.
+pub(crate) struct Held(Child);
+
+impl Held {
+    pub(crate) fn open(server: &Serve) -> Self {
+        let mut child = wireloom()
+            .args(["connect", &server.url("/echo"), "--cert-hash", &server.hash(), "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("text");
+        assert!(line.contains("connected"), "{line}");
+        Self(child)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_message_comes_back() {
+    let server = Serve::start(&[]);
+    let (url, hash) = (server.url("/echo"), server.hash());
+    for extra in [&[][..], &["--datagram"]] {
+        let outcome = run(&[&["connect", &url, "--cert-hash", &hash, "--message", "grüße"], extra].concat());
+        assert_eq!(
+            (outcome.code, outcome.stdout.as_str()),
+            (Some(0), "grüße\n"),
+            "{outcome:?}"
+        );
+    }
+    let outcome = run(&[
+        "connect",
+        &url,
+        "--insecure",
+        "--message",
+        "x",
+        "--json",
+        "--protocol",
+        "other",
+        "--protocol",
+        "echo.v2",
+    ]);
+    let connected = outcome.event("connected");
+    assert_eq!(connected["protocol"], "echo.v2");
+    assert!(
+        connected["max_datagram_size"].as_u64().expect("datagrams") > 1000,
+        "{connected}"
+    );
+    let message = outcome.event("message");
+    assert_eq!((&message["via"], &message["text"]), (&"stream".into(), &"x".into()));
+    assert_eq!(outcome.event("closed")["by"], "client");
+}
+
+#[test]
+fn lines_go_out_and_come_back_until_the_input_ends() {
+    let server = Serve::start(&[]);
+    let (url, hash) = (server.url("/echo"), server.hash());
+    let outcome = run_with("one\ntwo\nno line feed", &["connect", &url, "--cert-hash", &hash]);
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(0), "one\ntwo\nno line feed"),
+        "{outcome:?}"
+    );
+    let outcome = run_with("one\ntwo\n", &["connect", &url, "--cert-hash", &hash, "--json"]);
+    let texts: Vec<_> = outcome
+        .json()
+        .into_iter()
+        .filter(|v| v["event"] == "message")
+        .map(|v| v["text"].clone())
+        .collect();
+    assert_eq!(texts, ["one", "two"], "{outcome:?}");
+    // Datagrams may be lost, also on one machine; all of them will not be.
+    let many = "datagram\n".repeat(20);
+    let outcome = run_with(&many, &["connect", &url, "--cert-hash", &hash, "--datagram"]);
+    assert!(
+        outcome.code == Some(0) && outcome.stdout.starts_with("datagram\n"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn failures_say_what_failed_and_what_to_try() {
+    let server = Serve::start(&[]);
+    let (url, hash) = (server.url("/echo"), server.hash());
+    let wrong = "00".repeat(32);
+    // Bound and silent: nothing that a client sends is answered.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let silent = format!("https://{}/", silent.local_addr().expect("bound"));
+    let not_found = server.url("/nothing-here");
+    for (args, kind, parts) in [
+        (
+            &[&*url, "--cert-hash", &*wrong][..],
+            "hash",
+            &[&*hash, "--cert-hash"][..],
+        ),
+        (&[&*url], "tls", &["--cert-hash", "--insecure"]),
+        (&[&*not_found, "--insecure"], "status", &["404", "path"]),
+        (&[&*silent, "--insecure", "--timeout", "1"], "udp", &["UDP", "firewall"]),
+        (
+            &["https://no-such-name.invalid/", "--insecure"],
+            "name",
+            &["no-such-name.invalid"],
+        ),
+        (
+            &[&*url, "--insecure", "--datagram", "--message", &"x".repeat(5000)],
+            "datagram",
+            &["5000", "stream"],
+        ),
+    ] {
+        let mut args = [&["connect", "--json"], args].concat();
+        if !args.contains(&"--message") {
+            args.extend(["--message", "x"]);
+        }
+        let outcome = run(&args);
+        assert_eq!(outcome.code, Some(1), "{args:?}: {outcome:?}");
+        assert_eq!(outcome.event("error")["kind"], kind, "{args:?}: {outcome:?}");
+        assert!(
+            outcome.stderr.starts_with("error: ") && outcome.stderr.contains("try: "),
+            "{outcome:?}"
+        );
+        for part in parts {
+            assert!(outcome.stderr.contains(part), "{part} of {args:?}: {outcome:?}");
+        }
+    }
+}
+
+/// Runs `behave` on the first session, and the client with `input` against it.
+fn against<F>(behave: impl FnOnce(Session) -> F, input: &str, args: &[&str]) -> crate::harness::Outcome
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let identity = Identity::self_signed(["localhost"]).expect("a valid name");
+    let listen = Server::builder().bind("127.0.0.1:0").identity(identity).listen();
+    let server = runtime.block_on(listen).expect("a free port");
+    let url = format!("https://{}/", server.local_addrs()[0]);
+    let arguments: Vec<String> = ["connect", &url, "--insecure"]
+        .iter()
+        .chain(args)
+        .map(|arg| (*arg).to_owned())
+        .collect();
+    let input = input.to_owned();
+    let client = std::thread::spawn(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run_with(&input, &arguments)
+    });
+    runtime.block_on(async {
+        let session = server
+            .accept()
+            .await
+            .expect("a request")
+            .accept()
+            .await
+            .expect("a session");
+        let behaviour = tokio::spawn(behave(session.clone()));
+        session.closed().await;
+        behaviour.await.expect("no panic");
+    });
+    client.join().expect("no panic")
+}
+
+#[test]
+fn a_close_by_the_server_is_told() {
+    let close = |code: u32| {
+        move |session: Session| async move {
+            let _stream = session.accept_bi().await.expect("a stream");
+            session.close(code, "enough");
+        }
+    };
+    let outcome = against(close(7), "", &["--message", "x"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("code 7") && outcome.stderr.contains("enough"),
+        "{outcome:?}"
+    );
+    let outcome = against(close(0), "", &["--message", "x", "--json"]);
+    assert_eq!(outcome.code, Some(1), "the message was not answered: {outcome:?}");
+    assert_eq!(outcome.event("closed")["reason"], "enough", "{outcome:?}");
+}
+
+#[test]
+fn what_the_server_sends_by_itself_is_printed() {
+    let outcome = against(
+        |session: Session| async move {
+            let mut uni = session.open_uni().await.expect("a stream");
+            uni.write_all(b"mine").await.expect("written");
+            uni.finish().expect("finished");
+            let (mut send, mut recv) = session.accept_bi().await.expect("a stream");
+            assert_eq!(recv.read_to_end(1000).await.expect("text"), b"hello\n");
+            send.write_all(b"bye").await.expect("written");
+            send.finish().expect("finished");
+        },
+        "hello\n",
+        &["--json"],
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let via = |name: &str| {
+        outcome
+            .json()
+            .into_iter()
+            .find(|v| v["via"] == name)
+            .map(|v| v["text"].clone())
+    };
+    assert_eq!(via("stream"), Some("bye".into()), "{outcome:?}");
+    assert_eq!(via("incoming_uni"), Some("mine".into()), "{outcome:?}");
+}

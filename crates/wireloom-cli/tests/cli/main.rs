@@ -1,0 +1,9 @@
+//! The real binary, as a user runs it.
+
+mod bench;
+mod cert;
+mod connect;
+mod harness;
+mod probe;
+mod serve;
+mod usage;

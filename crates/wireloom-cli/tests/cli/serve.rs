@@ -1,0 +1,218 @@
+use std::net::TcpListener;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::harness::{DEADLINE, Serve, TempDir, run, signal};
+
+#[test]
+fn the_first_line_is_as_promised() {
+    let server = Serve::start(&[]);
+    let keys: Vec<&String> = server.listening.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["event", "webtransport", "page", "certificate_sha256"]);
+    assert_eq!(server.listening["event"], "listening");
+    assert!(server.text("webtransport").starts_with("https://127.0.0.1:"));
+    assert!(server.text("page").starts_with("http://localhost:") && server.text("page").ends_with('/'));
+    assert_eq!(server.hash().len(), 64);
+    assert!(!server.text("webtransport").ends_with(":0"), "the real port");
+}
+
+#[test]
+fn the_page_its_files_and_the_hashes_are_served() {
+    let server = Serve::start(&[]);
+    let (head, page) = server.get("/");
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains("content-type: text/html"),
+        "{head}"
+    );
+    assert!(head.contains("content-security-policy"), "{head}");
+    assert!(page.contains(&server.url("/echo")), "the page knows where to dial");
+    assert!(!page.contains("{{"), "every placeholder is filled");
+    // Whatever the page names is there.
+    let names = page.split('"').filter(|word| word.starts_with("/demo/"));
+    for name in names {
+        let (head, _) = server.get(name);
+        assert!(head.starts_with("http/1.1 200"), "{name}: {head}");
+    }
+    for module in ["messages.js", "measure.js", "plot.js"] {
+        let (head, _) = server.get(&format!("/demo/{module}"));
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains("text/javascript"),
+            "{module}: {head}"
+        );
+    }
+    assert!(server.get("/demo/none").0.starts_with("http/1.1 404"));
+    let (head, hashes) = server.get("/certificate-hashes");
+    assert!(head.contains("application/json") && head.contains("no-store"), "{head}");
+    let hashes: Value = serde_json::from_str(&hashes).expect("JSON");
+    assert_eq!(hashes["current"], server.hash());
+    assert_eq!(hashes["next"].as_str().expect("the default identity rotates").len(), 64);
+    assert!(
+        server.get("/echo").0.starts_with("http/1.1 400"),
+        "no WebTransport over HTTP/1.1"
+    );
+}
+
+#[test]
+fn files_are_served_and_nothing_outside() {
+    let dir = TempDir::new();
+    dir.write("secret", "outside");
+    std::fs::create_dir(dir.0.join("root")).expect("a directory");
+    dir.write("root/a.txt", "0123456789");
+    dir.write("root/data.json", "{}");
+    let server = Serve::start(&["--root", &dir.path("root")]);
+    let (head, body) = server.get("/a.txt");
+    assert!(
+        head.contains("content-type: text/plain") && body == "0123456789",
+        "{head}"
+    );
+    assert!(server.get("/data.json").0.contains("application/json"));
+    let (head, body) = server.request("GET", "/a.txt", "range: bytes=2-4\r\n");
+    assert!(head.starts_with("http/1.1 206") && body == "234", "{head} {body}");
+    let (head, body) = server.request("HEAD", "/a.txt", "");
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains("content-length: 10") && body.is_empty(),
+        "{head}"
+    );
+    for path in [
+        "/../secret",
+        "/%2e%2e/secret",
+        "/..%2fsecret",
+        "/x/../../secret",
+        "//etc/passwd",
+        "/a.txt/../../secret",
+    ] {
+        let (head, body) = server.get(path);
+        assert!(
+            !head.starts_with("http/1.1 200") && !body.contains("outside"),
+            "{path}: {head}"
+        );
+    }
+    assert!(
+        server.get("/").1.contains("Wireloom"),
+        "without an index.html the demo page stays"
+    );
+    drop(server);
+    dir.write("root/index.html", "mine");
+    let server = Serve::start(&["--root", &dir.path("root")]);
+    assert_eq!(server.get("/").1, "mine");
+    assert!(server.get("/demo/").1.contains("Wireloom"));
+}
+
+#[test]
+fn origins_are_checked() {
+    let server = Serve::start(&["--allow-origin", "https://my.page"]);
+    let page = server.text("page");
+    let from = |origin: &str| {
+        let header = format!("Origin: {origin}");
+        run(&[
+            "connect",
+            &server.url("/echo"),
+            "--cert-hash",
+            &server.hash(),
+            "--message",
+            "x",
+            "--header",
+            &header,
+        ])
+    };
+    for allowed in [
+        page.trim_end_matches('/'),
+        &page.trim_end_matches('/').replace("localhost", "127.0.0.1"),
+        "https://my.page",
+    ] {
+        assert_eq!(from(allowed).code, Some(0), "{allowed}");
+    }
+    let foreign = from("https://evil.test");
+    assert!(foreign.code == Some(1) && foreign.stderr.contains("403"), "{foreign:?}");
+}
+
+#[test]
+fn a_taken_port_says_what_to_try() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for (option, other) in [("--page-bind", "--bind"), ("--bind", "--page-bind")] {
+        let outcome = run(&["serve", option, &address, other, "127.0.0.1:0", "--json"]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains("is taken"), "{outcome:?}");
+        assert!(outcome.stderr.contains(&format!("{option} 127.0.0.1:0")), "{outcome:?}");
+        assert_eq!(outcome.event("error")["kind"], "bind");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn both_signals_end_it_cleanly() {
+    for name in ["INT", "TERM"] {
+        let server = Serve::start(&[]);
+        assert_eq!(server.stop(name).code(), Some(0), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn sessions_hear_of_the_end() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let server = Serve::start(&[]);
+    let mut client = crate::harness::wireloom()
+        .args(["connect", &server.url("/echo"), "--cert-hash", &server.hash(), "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(client.stdout.take().expect("piped")).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().expect("a line").expect("text")).expect("JSON");
+    assert_eq!(next()["event"], "connected");
+    signal(server.pid(), "INT");
+    let closed = next();
+    assert_eq!(
+        (&closed["event"], &closed["by"]),
+        (&"closed".into(), &"server".into()),
+        "{closed}"
+    );
+    assert!(
+        closed["reason"].as_str().expect("text").contains("shutting down"),
+        "{closed}"
+    );
+    assert_eq!(client.wait().expect("it ends").code(), Some(0), "an ordinary end");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait() {
+    let mut server = Serve::start(&[]);
+    // Held open: a graceful end would wait for it.
+    let _client = crate::connect::Held::open(&server);
+    signal(server.pid(), "INT");
+    // Signals of one kind that wait count once: the second is sent until one comes as the second.
+    let started = Instant::now();
+    while !server.has_ended() {
+        assert!(started.elapsed() < DEADLINE, "it goes on");
+        signal(server.pid(), "INT");
+    }
+}
+
+/// $BROWSER is asked first: here it is a script that says with what it was started.
+#[cfg(unix)]
+#[test]
+fn open_starts_a_browser_on_the_page() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let pipe = dir.path("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
+    dir.write("browser", &format!("#!/bin/sh\necho \"$1\" > {pipe}\n"));
+    let script = std::path::PathBuf::from(dir.path("browser"));
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("mode set");
+    let server = Serve::start_with(&["--open"], &[("BROWSER", &dir.path("browser"))]);
+    // Waits for the writer.
+    let opened = std::fs::read_to_string(&pipe).expect("written");
+    assert_eq!(opened.trim(), server.text("page"));
+}

@@ -1,0 +1,55 @@
+use crate::harness::run;
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for args in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["bench", "client", "-h"],
+        &["--version"],
+    ] {
+        let outcome = run(args);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome:?}");
+        assert!(!outcome.stdout.contains('\x1b'), "no colour where no terminal is");
+    }
+}
+
+#[test]
+fn nothing_at_all_shows_the_help_and_is_a_mistake() {
+    let outcome = run(&[]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("Usage: wireloom"), "{outcome:?}");
+}
+
+#[test]
+fn a_mistake_is_one_line_and_code_2() {
+    for args in [
+        &["serv"][..],
+        &["serve", "--bind", "nonsense"],
+        &["serve", "--root", "/no/such/directory"],
+        &["serve", "--cert", "only.pem"],
+        &["connect"],
+        &["connect", "http://127.0.0.1/"],
+        &["connect", "https://127.0.0.1/", "--cert-hash", "abc"],
+        &["probe", "127.0.0.1:4433"],
+        &["cert", "generate", "--days", "0"],
+        &[
+            "cert",
+            "generate",
+            "--name",
+            "no name",
+            "--cert",
+            "/dev/null",
+            "--key",
+            "/dev/null",
+        ],
+        &["bench", "--workload", "nonsense"],
+    ] {
+        let outcome = run(args);
+        assert_eq!(outcome.code, Some(2), "{args:?}: {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{args:?}: {outcome:?}");
+        assert!(outcome.stderr.starts_with("error: "), "{args:?}: {outcome:?}");
+        assert!(outcome.stdout.is_empty(), "{args:?}: {outcome:?}");
+    }
+}

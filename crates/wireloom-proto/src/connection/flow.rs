@@ -1,0 +1,348 @@
+//! Session flow control on one connection (draft-ietf-webtrans-http3-16 section 5): who counts, and which capsules follow.
+//!
+//! The core counts streams by itself. Payload passes beside it, so the caller tells the bytes, which costs one look-up each
+//! time; where [`Connection::has_flow_control`] says no, it need not say anything.
+//!
+//! # Streams that end early
+//! What the peer sent on a stream that is reset or stopped counts too, by its final size. Where QUIC does not tell it, and
+//! for streams that were reset before their header could be read (RESET_STREAM_AT would prevent that), the peer has used
+//! credit that this end never saw. Such losses are made good when the peer says that it is blocked at the limit, not before:
+//! until then nobody knows whether anything was lost. A stream then costs no more than one stream, and half of the bytes
+//! that were not seen are written off, since the rest may still be unread on other streams; so the peer always goes on with
+//! at least half its window. QUIC's own limits bound what a peer can gain by lying about it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::capsules::Over;
+use super::events::{CommandError, Event};
+use super::{Connection, Stream};
+use crate::capsule;
+use crate::codes::Code;
+use crate::h3::frame;
+use crate::stream_id::{Dir, SessionId, StreamId};
+use crate::webtransport::flow::{MAX_STREAMS, SessionFlow};
+use crate::webtransport::session::Session;
+
+/// Streams of the peer of which not even the session is known.
+#[derive(Debug, Default)]
+pub(super) struct Unattributed {
+    /// By direction, those that no session was credited with yet.
+    streams: [u64; 2],
+    /// Those whose bytes no session was credited with yet.
+    data: u64,
+}
+
+/// What a capsule says to the session's flow control.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FlowCapsule {
+    MaxData(u64),
+    MaxStreams(Dir, u64),
+    DataBlocked(u64),
+    StreamsBlocked(Dir, u64),
+}
+
+fn violation(reason: &'static str) -> Over {
+    Over::Misbehaved(Code::WT_FLOW_CONTROL_ERROR, reason)
+}
+
+/// The capsules that tell the peer what waits for its limits and has not been told.
+fn blocked(flow: &mut SessionFlow) -> Bytes {
+    let mut capsules = BytesMut::new();
+    if flow.data_out.tell() {
+        capsules.put(capsule::encode_data_blocked(flow.data_out.max()));
+    }
+    for dir in [Dir::Bi, Dir::Uni] {
+        let limit = &mut flow.streams_out[dir as usize];
+        if limit.tell() {
+            capsules.put(capsule::encode_streams_blocked(dir, limit.max()));
+        }
+    }
+    capsules.freeze()
+}
+
+impl Connection {
+    /// Whether the sessions of this connection have limits: both ends announced some, in a dialect that has them. `false`
+    /// before [`Event::Ready`].
+    pub const fn has_flow_control(&self) -> bool {
+        self.peer_limits.is_some()
+    }
+
+    /// The state that a new session begins with.
+    pub(super) fn new_flow(&self) -> Option<Box<SessionFlow>> {
+        self.peer_limits
+            .map(|peer| SessionFlow::new(self.config.flow_control.clamped(), peer))
+    }
+
+    /// The session's flow control, once the session is open.
+    fn flow_of(&mut self, session: SessionId) -> Option<&mut SessionFlow> {
+        self.sessions.get_mut(&session)?.flow.as_deref_mut()
+    }
+
+    /// How many bytes may be sent now on all streams of `session` together, their headers aside. [`u64::MAX`] without flow
+    /// control, 0 if there is no such session.
+    pub fn send_credit(&self, session: SessionId) -> u64 {
+        match self.sessions.get(&session).map(|session| &session.flow) {
+            Some(Some(flow)) => flow.data_out.available(),
+            Some(None) => u64::MAX,
+            None => 0,
+        }
+    }
+
+    /// `n` bytes of payload were given to QUIC on streams of `session`, no more than [`Connection::send_credit`] allowed. They
+    /// count for good, whatever becomes of the stream: QUIC counts them in its final size.
+    pub fn data_sent(&mut self, session: SessionId, n: u64) {
+        if let Some(flow) = self.flow_of(session) {
+            flow.data_out.take(n.min(flow.data_out.available()));
+        }
+    }
+
+    /// Something waits for more [`Connection::send_credit`]: [`Event::SessionDataAvailable`] will tell when there is. The peer
+    /// is told once for each limit (WT_DATA_BLOCKED).
+    pub fn data_blocked(&mut self, session: SessionId) {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let may_write = state.may_write();
+        let Some(flow) = &mut state.flow else { return };
+        flow.data_out.want();
+        if may_write {
+            let payload = blocked(flow);
+            self.write_blocked(session, &payload);
+        }
+    }
+
+    /// `n` bytes of payload of `session` arrived that did not pass through [`Connection::recv`]. Without flow control this does
+    /// nothing.
+    ///
+    /// "If an endpoint receives Stream Body data in excess of this limit, it MUST close the WebTransport session with a
+    /// WT_FLOW_CONTROL_ERROR error code" (section 5.6.4): actions and [`Event::SessionClosed`] follow.
+    pub fn data_received(&mut self, session: SessionId, n: u64) {
+        if n == 0 {
+            return;
+        }
+        if let Some(flow) = self.flow_of(session)
+            && flow.data_in.receive(n).is_err()
+        {
+            self.end_misbehaved(session, "more data than the session's limit allows");
+        }
+    }
+
+    /// The application has taken `n` bytes of payload of `session`, which count as received already. WT_MAX_DATA may follow.
+    /// Without flow control this does nothing.
+    pub fn data_consumed(&mut self, session: SessionId, n: u64) {
+        if let Some(flow) = self.flow_of(session)
+            && let Some(max) = flow.data_in.release(n)
+        {
+            self.announce(session, &capsule::encode_max_data(max));
+        }
+    }
+
+    /// Whether another stream may be opened in `session` as far as its own limit goes: to be asked before QUIC is.
+    /// [`CommandError::Blocked`] if not: [`Event::SessionStreamsAvailable`] will tell when it may. The peer is told once for
+    /// each limit (WT_STREAMS_BLOCKED).
+    pub fn check_open(&mut self, session: SessionId, dir: Dir) -> Result<(), CommandError> {
+        self.usable_session(session)?;
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return Err(CommandError::SessionClosed);
+        };
+        let may_write = state.may_write();
+        let Some(flow) = &mut state.flow else { return Ok(()) };
+        let limit = &mut flow.streams_out[dir as usize];
+        if limit.available() > 0 {
+            return Ok(());
+        }
+        limit.want();
+        if may_write {
+            let payload = blocked(flow);
+            self.write_blocked(session, &payload);
+        }
+        Err(CommandError::Blocked)
+    }
+
+    /// Client: the session is open now, so the server can be told of what has had to wait since before.
+    pub(super) fn tell_blocked(&mut self, id: SessionId, session: &mut Session) {
+        if let Some(flow) = &mut session.flow {
+            let payload = blocked(flow);
+            self.write_blocked(id, &payload);
+        }
+    }
+
+    fn write_blocked(&mut self, session: SessionId, capsules: &Bytes) {
+        if !capsules.is_empty() {
+            self.write_capsule(session, capsules);
+        }
+    }
+
+    /// A stream of the peer belongs to `session`, and `n` bytes of its payload came with the header.
+    ///
+    /// "If an endpoint receives an incoming stream for a session that would exceed the advertised Maximum Streams value, it
+    /// MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (section 5.6.2).
+    pub(super) fn count_stream(flow: &mut SessionFlow, stream: StreamId, n: u64) -> Result<(), Over> {
+        if flow.streams_in[stream.dir() as usize].receive(1).is_err() {
+            return Err(violation("more streams than the session's limit allows"));
+        }
+        if flow.data_in.receive(n).is_err() {
+            return Err(violation("more data than the session's limit allows"));
+        }
+        Ok(())
+    }
+
+    /// A stream of the peer is over, both halves of it: it makes room for another.
+    #[cold]
+    pub(super) fn stream_over(&mut self, session: SessionId, dir: Dir) {
+        if let Some(flow) = self.flow_of(session)
+            && let Some(max) = flow.streams_in[dir as usize].release(1)
+        {
+            self.announce(session, &capsule::encode_max_streams(dir, max));
+        }
+    }
+
+    /// Bytes of a stream of `session` will never be read, and nobody knows how many.
+    pub(super) fn data_lost(&mut self, session: SessionId) {
+        if let Some(flow) = self.flow_of(session) {
+            flow.lossy = true;
+            self.make_good(session);
+        }
+    }
+
+    /// A stream of the peer ended before its session was known.
+    pub(super) fn stream_lost(&mut self, dir: Dir) {
+        if !self.has_flow_control() {
+            return;
+        }
+        let lost = &mut self.unattributed;
+        lost.streams[dir as usize] = lost.streams[dir as usize].saturating_add(1);
+        lost.data = lost.data.saturating_add(1);
+        let mut blocked: Vec<SessionId> = self.sessions.keys().copied().collect();
+        blocked.sort_unstable();
+        for session in blocked {
+            self.make_good(session);
+        }
+    }
+
+    /// See the module: a session whose peer is blocked gets back what was lost.
+    fn make_good(&mut self, session: SessionId) {
+        let Some(mut state) = self.sessions.remove(&session) else {
+            return;
+        };
+        for payload in self.credit_losses(&mut state) {
+            self.announce_in(session, &state, &payload);
+        }
+        self.sessions.insert(session, state);
+    }
+
+    /// Raises the limits at which the peer is blocked by what was lost, and answers the capsules that say so.
+    fn credit_losses(&mut self, session: &mut Session) -> Vec<Bytes> {
+        let mut capsules = Vec::new();
+        let Some(flow) = &mut session.flow else {
+            return capsules;
+        };
+        for dir in [Dir::Bi, Dir::Uni] {
+            let limit = &mut flow.streams_in[dir as usize];
+            let lost = &mut self.unattributed.streams[dir as usize];
+            if limit.is_peer_blocked() && *lost > 0 {
+                let n = limit.unseen().min(*lost);
+                *lost -= n;
+                capsules.extend(limit.lose(n).map(|max| capsule::encode_max_streams(dir, max)));
+            }
+        }
+        if flow.data_in.is_peer_blocked() && (flow.lossy || self.unattributed.data > 0) {
+            if !std::mem::take(&mut flow.lossy) {
+                self.unattributed.data -= 1;
+            }
+            let n = flow.data_in.unseen().div_ceil(2);
+            capsules.extend(flow.data_in.lose(n).map(capsule::encode_max_data));
+        }
+        capsules
+    }
+
+    /// A flow-control capsule for an open session, which has been taken out of the table meanwhile.
+    pub(super) fn flow_capsule(
+        &mut self,
+        id: SessionId,
+        session: &mut Session,
+        capsule: FlowCapsule,
+    ) -> Result<(), Over> {
+        // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+        let Some(flow) = &mut session.flow else { return Ok(()) };
+        let strictly = session.dialect.is_some_and(|dialect| dialect.limits_must_increase());
+        let not_raised = |_| violation("a limit that does not increase");
+        let raised = match capsule {
+            FlowCapsule::MaxData(max) => {
+                if flow.data_out.raise(max, strictly).map_err(not_raised)? {
+                    self.out.event(Event::SessionDataAvailable { session: id });
+                }
+                None
+            }
+            // "This value cannot exceed 2^60 [...] Recipients of a capsule with a Maximum Streams value larger than this limit
+            // MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (sections 5.6.2 and 5.6.3).
+            FlowCapsule::MaxStreams(_, max) | FlowCapsule::StreamsBlocked(_, max) if max > MAX_STREAMS => {
+                return Err(violation("a limit on streams above 2^60"));
+            }
+            FlowCapsule::MaxStreams(dir, max) => {
+                let limit = &mut flow.streams_out[dir as usize];
+                if limit.raise(max, strictly).map_err(not_raised)? {
+                    self.out.event(Event::SessionStreamsAvailable { session: id, dir });
+                }
+                None
+            }
+            FlowCapsule::DataBlocked(limit) => flow.data_in.peer_blocked(limit).map(capsule::encode_max_data),
+            FlowCapsule::StreamsBlocked(dir, limit) => flow.streams_in[dir as usize]
+                .peer_blocked(limit)
+                .map(|max| capsule::encode_max_streams(dir, max)),
+        };
+        match raised {
+            Some(payload) => self.announce_in(id, session, &payload),
+            None => {
+                for payload in self.credit_losses(session) {
+                    self.announce_in(id, session, &payload);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, session: SessionId, payload: &Bytes) {
+        if self.sessions.get(&session).is_some_and(|state| state.may_write()) {
+            self.write_capsule(session, payload);
+        }
+    }
+
+    fn announce_in(&mut self, id: SessionId, session: &Session, payload: &Bytes) {
+        if session.may_write() {
+            self.write_capsule(id, payload);
+        }
+    }
+
+    pub(super) fn write_capsule(&mut self, session: SessionId, payload: &Bytes) {
+        self.out
+            .write(session.stream(), frame::encode(frame::DATA, payload), false);
+    }
+
+    fn end_misbehaved(&mut self, id: SessionId, reason: &'static str) {
+        if let Some(session) = self.sessions.remove(&id) {
+            let _ = self.end_session(id, &session, violation(reason), false);
+        }
+    }
+
+    /// One half of a WebTransport stream is over; `is_send` says which. Answers its session if the half was open until now.
+    pub(super) fn half_over(&mut self, stream: StreamId, is_send: bool) -> Option<SessionId> {
+        use std::collections::hash_map::Entry;
+        let Entry::Occupied(mut entry) = self.streams.entry(stream) else {
+            return None;
+        };
+        let Stream::WebTransport { session, send, recv } = entry.get_mut() else {
+            return None;
+        };
+        let session = *session;
+        let (half, other) = if is_send { (send, recv) } else { (recv, send) };
+        let was_open = std::mem::replace(half, false);
+        if !*other {
+            entry.remove();
+            if self.peer_limits.is_some() && stream.initiator() != self.side {
+                self.stream_over(session, stream.dir());
+            }
+        }
+        was_open.then_some(session)
+    }
+}

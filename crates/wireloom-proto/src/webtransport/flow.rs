@@ -1,0 +1,384 @@
+//! Session flow control (draft-ietf-webtrans-http3-16 section 5): how many streams may be opened and how many bytes sent in
+//! one session. Pure numbers: who counts what, and which capsule follows, is the connection's.
+
+use crate::stream_id::Dir;
+use crate::varint;
+
+/// The highest limit on streams that can be announced (section 5.6.2).
+pub(crate) const MAX_STREAMS: u64 = 1 << 60;
+
+/// What one endpoint lets its peer use in each session, ahead of the application.
+///
+/// Announced in SETTINGS, and raised by capsules as streams close and data is consumed. It counts only with peers that
+/// announce limits too, in drafts 13 and later; browsers do not. A limit of 0 allows nothing, all three at 0 switch flow
+/// control off, and with it several sessions on one connection in those drafts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowControl {
+    /// Unidirectional streams of the peer that are open or not accepted yet. Default 1024, at most 2^60.
+    pub streams_uni: u64,
+    /// Bidirectional streams of the peer that are open or not accepted yet. Default 1024, at most 2^60.
+    pub streams_bi: u64,
+    /// Bytes that the peer may send on all streams of a session ahead of the application's reading. Default 8 MiB. Keep it
+    /// below the QUIC connection's window, or a session that does not read can starve the others. At most 2^62 - 1.
+    pub data: u64,
+}
+
+impl FlowControl {
+    /// Announces no limits: no session has any, and drafts 13 and later allow one session on a connection.
+    pub const OFF: Self = Self {
+        streams_uni: 0,
+        streams_bi: 0,
+        data: 0,
+    };
+
+    /// Whether any limit is announced, which says that this end wants flow control (section 5.1).
+    pub const fn is_on(&self) -> bool {
+        self.streams_uni > 0 || self.streams_bi > 0 || self.data > 0
+    }
+
+    /// The limit on streams of one direction.
+    pub(crate) const fn streams(&self, dir: Dir) -> u64 {
+        match dir {
+            Dir::Bi => self.streams_bi,
+            Dir::Uni => self.streams_uni,
+        }
+    }
+
+    /// With each limit no higher than can be said.
+    pub(crate) fn clamped(self) -> Self {
+        Self {
+            streams_uni: self.streams_uni.min(MAX_STREAMS),
+            streams_bi: self.streams_bi.min(MAX_STREAMS),
+            data: self.data.min(varint::MAX),
+        }
+    }
+}
+
+impl Default for FlowControl {
+    fn default() -> Self {
+        Self {
+            streams_uni: 1024,
+            streams_bi: 1024,
+            data: 8 << 20,
+        }
+    }
+}
+
+/// A limit that the peer sets and raises: what this end has used of it.
+#[derive(Debug, Clone)]
+pub(crate) struct SendLimit {
+    max: u64,
+    used: u64,
+    /// This end wanted more than there was, since the last raise.
+    wanted: bool,
+    /// The peer was told so.
+    told: bool,
+}
+
+/// The peer announced a limit that breaks the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotRaised;
+
+impl SendLimit {
+    pub(crate) const fn new(max: u64) -> Self {
+        Self {
+            max,
+            used: 0,
+            wanted: false,
+            told: false,
+        }
+    }
+
+    pub(crate) const fn max(&self) -> u64 {
+        self.max
+    }
+
+    pub(crate) const fn available(&self) -> u64 {
+        self.max.saturating_sub(self.used)
+    }
+
+    /// The caller keeps `n` within [`SendLimit::available`].
+    pub(crate) fn take(&mut self, n: u64) {
+        debug_assert!(n <= self.available(), "{n} of {self:?}");
+        self.used = self.used.saturating_add(n);
+    }
+
+    /// The peer's new limit. Answers whether somebody waits for it.
+    ///
+    /// `strictly`: the same limit again is against the rules too.
+    pub(crate) fn raise(&mut self, max: u64, strictly: bool) -> Result<bool, NotRaised> {
+        if max < self.max || (strictly && max == self.max) {
+            return Err(NotRaised);
+        }
+        if max == self.max {
+            return Ok(false);
+        }
+        self.max = max;
+        self.told = false;
+        Ok(std::mem::take(&mut self.wanted))
+    }
+
+    /// Something has to wait for a higher limit.
+    pub(crate) const fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether the peer is to be told now: once for each limit, and only where somebody waits.
+    pub(crate) const fn tell(&mut self) -> bool {
+        let tell = self.wanted && !self.told;
+        self.told |= tell;
+        tell
+    }
+}
+
+/// A limit that this end sets and raises: what the peer has used of it.
+///
+/// It is raised so that `window` lies ahead of what is released, as soon as that at least doubles what the peer has left:
+/// where everything is released at once these are steps of half the window, and where much is held back smaller ones, so
+/// that the rest of the window stays usable. A peer that says that it is blocked is told every raise.
+#[derive(Debug, Clone)]
+pub(crate) struct RecvLimit {
+    window: u64,
+    /// The highest limit that can be announced.
+    ceiling: u64,
+    max: u64,
+    used: u64,
+    released: u64,
+    blocked: bool,
+}
+
+/// The peer used more than it was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exceeded;
+
+impl RecvLimit {
+    pub(crate) const fn new(window: u64, ceiling: u64) -> Self {
+        Self {
+            window,
+            ceiling,
+            max: window,
+            used: 0,
+            released: 0,
+            blocked: false,
+        }
+    }
+
+    pub(crate) fn receive(&mut self, n: u64) -> Result<(), Exceeded> {
+        match self.used.checked_add(n) {
+            Some(used) if used <= self.max => {
+                self.used = used;
+                Ok(())
+            }
+            _ => Err(Exceeded),
+        }
+    }
+
+    /// `n` of what was received is done with. The new limit, if one is to be announced.
+    pub(crate) fn release(&mut self, n: u64) -> Option<u64> {
+        self.released = self.released.saturating_add(n).min(self.used);
+        self.announce()
+    }
+
+    /// The peer says that it can go no further than `limit`, which may be out of date. The new limit, if there is one.
+    pub(crate) fn peer_blocked(&mut self, limit: u64) -> Option<u64> {
+        self.blocked = limit == self.max;
+        self.announce()
+    }
+
+    /// Whether the peer said that it has used all, since the last raise.
+    pub(crate) const fn is_peer_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// What the peer may have used without this end having seen it.
+    pub(crate) const fn unseen(&self) -> u64 {
+        self.max - self.used
+    }
+
+    /// `n` of what the peer used will never be seen. The new limit.
+    pub(crate) fn lose(&mut self, n: u64) -> Option<u64> {
+        let n = n.min(self.unseen());
+        self.used += n;
+        self.release(n)
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        let target = self.released.saturating_add(self.window).min(self.ceiling);
+        let gain = target.saturating_sub(self.max);
+        if gain == 0 || (gain < self.max - self.used && !self.blocked) {
+            return None;
+        }
+        self.max = target;
+        self.blocked = false;
+        Some(target)
+    }
+}
+
+/// All limits of one session.
+#[derive(Debug)]
+pub(crate) struct SessionFlow {
+    /// Streams that this end may open, by direction.
+    pub(crate) streams_out: [SendLimit; 2],
+    /// Bytes that this end may send.
+    pub(crate) data_out: SendLimit,
+    /// Streams that the peer may open, by direction. Released when they are over.
+    pub(crate) streams_in: [RecvLimit; 2],
+    /// Bytes that the peer may send. Released when the application has them.
+    pub(crate) data_in: RecvLimit,
+    /// Streams of the session ended with an unknown number of bytes unread since the last time that this was made good.
+    pub(crate) lossy: bool,
+}
+
+impl SessionFlow {
+    /// Both ends' limits from SETTINGS.
+    pub(crate) fn new(own: FlowControl, peer: FlowControl) -> Box<Self> {
+        let directions = [Dir::Bi, Dir::Uni];
+        Box::new(Self {
+            streams_out: directions.map(|dir| SendLimit::new(peer.streams(dir))),
+            data_out: SendLimit::new(peer.data),
+            streams_in: directions.map(|dir| RecvLimit::new(own.streams(dir), MAX_STREAMS)),
+            data_in: RecvLimit::new(own.data, varint::MAX),
+            lossy: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_sender_keeps_to_the_limit_and_says_once_that_it_waits() {
+        let mut limit = SendLimit::new(3);
+        limit.take(3);
+        assert_eq!(limit.available(), 0);
+        assert!(!limit.tell(), "nobody waits");
+        limit.want();
+        assert!(limit.tell());
+        limit.want();
+        assert!(!limit.tell());
+        assert_eq!(limit.raise(5, true), Ok(true));
+        assert_eq!(limit.available(), 2);
+        assert_eq!(limit.raise(6, true), Ok(false));
+        limit.want();
+        assert!(limit.tell(), "a new limit, a new word");
+    }
+
+    #[test]
+    fn limits_that_do_not_rise() {
+        let mut limit = SendLimit::new(3);
+        assert_eq!(limit.raise(2, false), Err(NotRaised));
+        assert_eq!(limit.raise(3, false), Ok(false));
+        assert_eq!(limit.raise(3, true), Err(NotRaised));
+        assert_eq!(limit.raise(varint::MAX, true), Ok(false));
+        assert_eq!(limit.max(), varint::MAX);
+    }
+
+    #[test]
+    fn a_receiver_raises_in_half_windows() {
+        let mut limit = RecvLimit::new(10, varint::MAX);
+        limit.receive(4).expect("within");
+        assert_eq!(limit.release(4), None);
+        limit.receive(1).expect("within");
+        assert_eq!(limit.release(1), Some(15));
+        limit.receive(10).expect("within");
+        assert_eq!(limit.receive(1), Err(Exceeded));
+        assert_eq!(limit.receive(u64::MAX), Err(Exceeded));
+    }
+
+    #[test]
+    fn what_is_held_back_does_not_block_the_rest() {
+        // Six of ten streams stay open; the other four come and go.
+        let mut limit = RecvLimit::new(10, MAX_STREAMS);
+        limit.receive(10).expect("within");
+        let mut max = 10;
+        for _ in 0..100 {
+            let raised = limit.release(1).expect("the peer has none left");
+            assert_eq!(raised, max + 1);
+            max = raised;
+            limit.receive(1).expect("within");
+        }
+    }
+
+    #[test]
+    fn a_blocked_peer_is_told_every_raise() {
+        let mut limit = RecvLimit::new(100, varint::MAX);
+        limit.receive(10).expect("within");
+        assert_eq!(limit.release(10), None);
+        // Out of date.
+        assert_eq!(limit.peer_blocked(50), None);
+        assert_eq!(limit.peer_blocked(100), Some(110));
+        assert!(!limit.is_peer_blocked());
+        assert_eq!(limit.peer_blocked(110), None);
+        limit.receive(1).expect("within");
+        assert_eq!(limit.release(1), Some(111));
+    }
+
+    #[test]
+    fn a_window_of_nothing_stays_shut() {
+        let mut limit = RecvLimit::new(0, varint::MAX);
+        assert_eq!(limit.receive(1), Err(Exceeded));
+        assert_eq!(limit.peer_blocked(0), None);
+        assert_eq!(limit.lose(1), None);
+    }
+
+    #[test]
+    fn limits_end_at_the_highest_that_can_be_said() {
+        let mut limit = RecvLimit::new(MAX_STREAMS, MAX_STREAMS);
+        limit.receive(MAX_STREAMS).expect("within");
+        assert_eq!(limit.release(MAX_STREAMS), None);
+        assert_eq!(limit.receive(1), Err(Exceeded));
+    }
+
+    proptest! {
+        /// Whatever is sent, held back and lost: never above the limit, limits only rise, and a sender that is at its end
+        /// goes on once everything is released.
+        #[test]
+        fn no_excess_and_no_deadlock(
+            window in 1..40u64,
+            ops in proptest::collection::vec((0..5u8, 1..50u64), 0..200),
+        ) {
+            let (mut recv, mut send) = (RecvLimit::new(window, varint::MAX), SendLimit::new(window));
+            let (mut held, mut flying) = (0, 0);
+            let mut sent = 0;
+            for (op, n) in ops {
+                let mut raised = None;
+                match op {
+                    0 | 1 => {
+                        let n = n.min(send.available());
+                        send.take(n);
+                        sent += n;
+                        flying += n;
+                    }
+                    2 => {
+                        let n = n.min(flying);
+                        recv.receive(n).expect("an honest sender");
+                        flying -= n;
+                        held += n;
+                    }
+                    3 => {
+                        let n = n.min(held);
+                        held -= n;
+                        raised = recv.release(n);
+                    }
+                    _ => {
+                        let n = n.min(flying);
+                        flying -= n;
+                        raised = recv.lose(n);
+                    }
+                }
+                if let Some(max) = raised {
+                    prop_assert!(send.raise(max, true).is_ok());
+                }
+                prop_assert!(sent <= send.max());
+            }
+            recv.receive(flying).expect("an honest sender");
+            if let Some(max) = recv.release(held + flying) {
+                send.raise(max, true).expect("higher");
+            }
+            prop_assert!(send.available() > 0);
+        }
+    }
+}

@@ -1,0 +1,573 @@
+//! Session flow control (draft-ietf-webtrans-http3-16 section 5) between two connections, and against a peer that breaks it.
+
+use bytes::Bytes;
+use http::Response;
+use proptest::prelude::*;
+use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
+use wireloom_proto::h3::frame;
+use wireloom_proto::h3::settings::{self, Settings};
+use wireloom_proto::testing::peer::{LIMITED_SETTINGS, Lone, data, varints, webtransport_connect};
+use wireloom_proto::testing::pipe::{End, Pair};
+use wireloom_proto::webtransport::flow::FlowControl;
+use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
+use wireloom_proto::{Action, Code, Config, Dir, Event, Recv, SessionId, Side, StreamId, capsule};
+
+const TIGHT: FlowControl = FlowControl {
+    streams_uni: 2,
+    streams_bi: 3,
+    data: 10,
+};
+
+fn config(dialect: Dialect, limits: FlowControl) -> Config {
+    let mut config = Config::default();
+    config.dialects = Dialects::NONE.with(dialect);
+    config.flow_control = limits;
+    config
+}
+
+fn tight_pair() -> (Pair, SessionId) {
+    let config = config(Dialect::Draft15, TIGHT);
+    let mut pair = Pair::connected(config.clone(), config);
+    let session = pair.session();
+    (pair, session)
+}
+
+fn tight_server() -> (Lone, SessionId) {
+    Lone::server_with_session(config(Dialect::Draft15, TIGHT), &LIMITED_SETTINGS)
+}
+
+fn id(stream: u64) -> StreamId {
+    StreamId::from_u64(stream)
+}
+
+fn uni(session: SessionId, payload: &[u8]) -> Vec<u8> {
+    [varints(&[0x54, session.into_u64()]), payload.to_vec()].concat()
+}
+
+/// The capsules that actions write on the CONNECT stream of session 0.
+fn capsules(actions: Vec<Action>) -> Vec<Bytes> {
+    let written = actions.into_iter().filter_map(|action| match action {
+        Action::Write { stream, data, .. } if stream == id(0) => Some(data),
+        _ => None,
+    });
+    written.collect()
+}
+
+fn framed(payload: &Bytes) -> Bytes {
+    frame::encode(frame::DATA, payload)
+}
+
+/// Asserts that the session ended with WT_FLOW_CONTROL_ERROR and nothing else did.
+fn assert_violated(lone: &mut Lone, what: &str) {
+    let ends: Vec<_> = lone
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::SessionClosed { end, .. } => Some(end),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        matches!(
+            ends[..],
+            [SessionEnd::PeerMisbehaved {
+                code: Code::WT_FLOW_CONTROL_ERROR,
+                ..
+            }]
+        ),
+        "{what}: {ends:?}"
+    );
+    let code = Code::WT_FLOW_CONTROL_ERROR;
+    let actions = lone.actions();
+    assert!(
+        actions.contains(&Action::Reset { stream: id(0), code }),
+        "{what}: {actions:?}"
+    );
+    assert!(actions.contains(&Action::StopSending { stream: id(0), code }), "{what}");
+    assert!(!lone.core.is_closed(), "{what}");
+}
+
+#[test]
+fn on_only_where_both_ends_want_it_and_the_dialect_has_it() {
+    for dialect in Dialect::ALL {
+        for (client, server) in [(true, true), (true, false), (false, true), (false, false)] {
+            let limits = |on| if on { TIGHT } else { FlowControl::OFF };
+            let pair = Pair::connected(config(dialect, limits(client)), config(dialect, limits(server)));
+            let expected = client && server && dialect >= Dialect::Draft13;
+            for core in [&pair.client.core, &pair.server.core] {
+                assert_eq!(core.has_flow_control(), expected, "{dialect:?} {client} {server}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_announced() {
+    let announced = |dialects: Dialects, limits: FlowControl| -> Settings {
+        let mut config = Config::default();
+        config.dialects = dialects;
+        config.flow_control = limits;
+        let pair = Pair::connected(Config::default(), config);
+        pair.client.core.peer_settings().expect("connected").clone()
+    };
+    let all = announced(Dialects::ALL, FlowControl::default());
+    assert_eq!(all.get(settings::WT_INITIAL_MAX_STREAMS_UNI), Some(1024));
+    assert_eq!(all.get(settings::WT_INITIAL_MAX_STREAMS_BIDI), Some(1024));
+    assert_eq!(all.get(settings::WT_INITIAL_MAX_DATA), Some(8 << 20));
+    assert_eq!(all.get(settings::WT_MAX_SESSIONS_DRAFT13), Some(16));
+    assert_eq!(all.get(settings::WEBTRANSPORT_MAX_SESSIONS_DRAFT07), Some(1));
+    assert_eq!(all.get(settings::WT_ENABLED), Some(1));
+    // No promise of several sessions without limits.
+    let off = announced(Dialects::ALL, FlowControl::OFF);
+    assert_eq!(off.get(settings::WT_INITIAL_MAX_DATA), None);
+    assert_eq!(off.get(settings::WT_MAX_SESSIONS_DRAFT13), Some(1));
+    let old = announced(Dialects::NONE.with(Dialect::Draft02), FlowControl::default());
+    assert_eq!(old.get(settings::WT_INITIAL_MAX_DATA), None);
+    let huge = FlowControl {
+        streams_uni: u64::MAX,
+        streams_bi: 0,
+        data: u64::MAX,
+    };
+    let huge = announced(Dialects::ALL, huge);
+    assert_eq!(huge.get(settings::WT_INITIAL_MAX_STREAMS_UNI), Some(1 << 60));
+    assert_eq!(huge.get(settings::WT_INITIAL_MAX_STREAMS_BIDI), None);
+    assert_eq!(huge.get(settings::WT_INITIAL_MAX_DATA), Some((1 << 62) - 1));
+}
+
+#[test]
+fn in_draft_14_several_sessions_mean_flow_control_with_limits_of_zero() {
+    // "Sending SETTINGS_WT_MAX_SESSIONS with a value greater than "1"" (draft 14 section 5.1).
+    let settings = [(8, 1), (0x33, 1), (settings::WT_MAX_SESSIONS_DRAFT13, 2)];
+    let (mut lone, session) = Lone::server_with_session(config(Dialect::Draft13, TIGHT), &settings);
+    assert!(lone.core.has_flow_control());
+    assert_eq!(lone.core.send_credit(session), 0);
+    assert_eq!(lone.core.check_open(session, Dir::Uni), Err(CommandError::Blocked));
+    assert_eq!(
+        capsules(lone.actions()),
+        [framed(&capsule::encode_streams_blocked(Dir::Uni, 0))]
+    );
+    let _ = lone.recv(0, &data(&capsule::encode_max_streams(Dir::Uni, 1)), false);
+    let events = lone.events();
+    assert!(
+        matches!(events[..], [Event::SessionStreamsAvailable { dir: Dir::Uni, .. }]),
+        "{events:?}"
+    );
+    assert_eq!(lone.core.check_open(session, Dir::Uni), Ok(()));
+
+    let settings = [(8, 1), (0x33, 1), (settings::WT_MAX_SESSIONS_DRAFT13, 1)];
+    let lone = Lone::new(Side::Server, config(Dialect::Draft13, TIGHT), &settings);
+    assert!(!lone.core.has_flow_control());
+}
+
+#[test]
+fn a_writer_is_told_once_that_it_waits_and_once_that_it_may_go_on() {
+    let (mut lone, session) = tight_server();
+    assert_eq!(lone.core.send_credit(session), 100);
+    lone.core.data_sent(session, 100);
+    assert_eq!(lone.core.send_credit(session), 0);
+    lone.core.data_blocked(session);
+    lone.core.data_blocked(session);
+    assert_eq!(capsules(lone.actions()), [framed(&capsule::encode_data_blocked(100))]);
+    let _ = lone.recv(0, &data(&capsule::encode_max_data(150)), false);
+    assert!(matches!(lone.events()[..], [Event::SessionDataAvailable { .. }]));
+    assert_eq!(lone.core.send_credit(session), 50);
+    // Nobody waits now.
+    let _ = lone.recv(0, &data(&capsule::encode_max_data(160)), false);
+    assert!(lone.events().is_empty());
+}
+
+#[test]
+fn streams_are_opened_up_to_the_limit_and_both_directions_apart() {
+    let (mut lone, session) = tight_server();
+    for (dir, limit) in [(Dir::Uni, 4), (Dir::Bi, 5)] {
+        for index in 0..limit {
+            let stream = StreamId::new(Side::Server, dir, 10 + index);
+            lone.core.open_stream(session, stream).expect("within the limit");
+            // "this limit includes streams that have been closed as well as those that are open" (section 5.6.2).
+            lone.core.send_closed(stream);
+            lone.core.recv_closed(stream);
+        }
+        let stream = StreamId::new(Side::Server, dir, 10 + limit);
+        assert_eq!(lone.core.open_stream(session, stream), Err(CommandError::Blocked));
+        assert_eq!(lone.core.open_stream(session, stream), Err(CommandError::Blocked));
+        assert_eq!(
+            capsules(lone.actions()),
+            [framed(&capsule::encode_streams_blocked(dir, limit))]
+        );
+    }
+}
+
+#[test]
+fn what_a_client_does_before_the_response_is_limited_too() {
+    let config = config(Dialect::Draft15, TIGHT);
+    let mut pair = Pair::connected(config.clone(), config);
+    let session = pair.request(&SessionRequest::new("localhost", "/"));
+    for _ in 0..2 {
+        let stream = pair.client.open(session, Dir::Uni).expect("optimistically");
+        pair.client.send(stream, b"five.", true);
+    }
+    assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
+    pair.run();
+    pair.server
+        .core
+        .accept_session(pair.now, session, &Response::new(()), None)
+        .expect("requested");
+    pair.run();
+    pair.client
+        .expect(|event| matches!(event, Event::SessionStreamsAvailable { .. }).then_some(()));
+    assert_eq!(pair.client.core.send_credit(session), 10);
+    pair.client.open(session, Dir::Uni).expect("the server has read two");
+}
+
+#[test]
+fn capsules_that_break_the_rules() {
+    let draft15: Vec<(&str, Bytes)> = vec![
+        ("repeated data limit", capsule::encode_max_data(100)),
+        ("lower data limit", capsule::encode_max_data(99)),
+        ("repeated uni limit", capsule::encode_max_streams(Dir::Uni, 4)),
+        ("lower bidi limit", capsule::encode_max_streams(Dir::Bi, 4)),
+        ("too many uni", capsule::encode_max_streams(Dir::Uni, (1 << 60) + 1)),
+        ("too many bidi", capsule::encode_max_streams(Dir::Bi, (1 << 60) + 1)),
+        ("blocked uni", capsule::encode_streams_blocked(Dir::Uni, (1 << 60) + 1)),
+        ("blocked bidi", capsule::encode_streams_blocked(Dir::Bi, (1 << 60) + 1)),
+        ("stream data", varints(&[capsule::WT_MAX_STREAM_DATA, 0]).into()),
+        ("stream blocked", varints(&[capsule::WT_STREAM_DATA_BLOCKED, 0]).into()),
+    ];
+    for (what, capsule) in &draft15 {
+        let (mut lone, _) = tight_server();
+        let _ = lone.recv(0, &data(capsule), false);
+        assert_violated(&mut lone, what);
+    }
+    // The highest values are legal.
+    let (mut lone, session) = tight_server();
+    for capsule in [
+        capsule::encode_max_streams(Dir::Uni, 1 << 60),
+        capsule::encode_streams_blocked(Dir::Bi, 1 << 60),
+        capsule::encode_max_data((1 << 62) - 1),
+        capsule::encode_data_blocked((1 << 62) - 1),
+    ] {
+        assert_eq!(lone.recv(0, &data(&capsule), false), Recv::Continue);
+    }
+    assert_eq!(lone.core.send_credit(session), (1 << 62) - 1);
+    assert!(lone.events().is_empty() && lone.actions().is_empty());
+}
+
+#[test]
+fn draft_14_lets_a_limit_be_repeated_but_not_lowered() {
+    let mut settings = LIMITED_SETTINGS.to_vec();
+    settings[2] = (settings::WT_MAX_SESSIONS_DRAFT13, 1);
+    let server = || Lone::server_with_session(config(Dialect::Draft13, TIGHT), &settings);
+    let (mut lone, _) = server();
+    for capsule in [capsule::encode_max_data(100), capsule::encode_max_streams(Dir::Bi, 5)] {
+        assert_eq!(lone.recv(0, &data(&capsule), false), Recv::Continue);
+    }
+    assert!(lone.events().is_empty());
+    for capsule in [capsule::encode_max_data(99), capsule::encode_max_streams(Dir::Bi, 4)] {
+        let (mut lone, _) = server();
+        let _ = lone.recv(0, &data(&capsule), false);
+        assert_violated(&mut lone, "lowered");
+    }
+}
+
+#[test]
+fn ignored_where_it_is_off() {
+    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+    let cases = [
+        (config(Dialect::Draft15, FlowControl::OFF), &LIMITED_SETTINGS[..]),
+        (config(Dialect::Draft15, TIGHT), &LIMITED_SETTINGS[..3]),
+        (
+            config(Dialect::Draft02, TIGHT),
+            &[(0x33, 1), (0x2b60_3742, 1), (0x2b61, 1)][..],
+        ),
+    ];
+    for (config, settings) in cases {
+        let (mut lone, session) = Lone::server_with_session(config, settings);
+        for capsule in [
+            capsule::encode_max_data(0),
+            capsule::encode_max_streams(Dir::Uni, (1 << 60) + 1),
+            capsule::encode_streams_blocked(Dir::Uni, (1 << 60) + 1),
+            capsule::encode_data_blocked(0),
+        ] {
+            assert_eq!(lone.recv(0, &data(&capsule), false), Recv::Continue);
+        }
+        // Nor are there limits, in either direction.
+        assert_eq!(lone.core.send_credit(session), u64::MAX);
+        assert_eq!(lone.core.check_open(session, Dir::Uni), Ok(()));
+        for index in 3..20 {
+            let stream = lone.peer_uni(index);
+            assert!(matches!(
+                lone.recv(stream, &uni(session, &[0; 50]), false),
+                Recv::WebTransport { .. }
+            ));
+        }
+        lone.core.data_received(session, 1 << 40);
+        assert!(lone.events().is_empty() && lone.actions().is_empty());
+    }
+}
+
+#[test]
+fn a_stream_too_many() {
+    let (mut lone, session) = tight_server();
+    for index in 3..5 {
+        let stream = lone.peer_uni(index);
+        assert!(matches!(
+            lone.recv(stream, &uni(session, b""), true),
+            Recv::WebTransport { .. }
+        ));
+    }
+    let stream = lone.peer_uni(5);
+    assert_eq!(lone.recv(stream, &uni(session, b""), false), Recv::Done);
+    assert_violated(&mut lone, "a third of two");
+}
+
+#[test]
+fn a_byte_too_many() {
+    // With the header, and beside the core; headers do not count.
+    let (mut lone, session) = tight_server();
+    let stream = lone.peer_uni(3);
+    assert!(matches!(
+        lone.recv(stream, &uni(session, &[0; 10]), false),
+        Recv::WebTransport { .. }
+    ));
+    assert!(lone.events().is_empty());
+    lone.core.data_received(session, 1);
+    assert_violated(&mut lone, "an eleventh byte of ten");
+
+    let (mut lone, session) = tight_server();
+    let stream = lone.peer_uni(3);
+    assert_eq!(lone.recv(stream, &uni(session, &[0; 11]), false), Recv::Done);
+    assert_violated(&mut lone, "eleven at once");
+
+    // "For streams that were reset [...] the final size" (section 5.4), where QUIC tells it.
+    let (mut lone, session) = tight_server();
+    let stream = lone.peer_uni(3);
+    let _ = lone.recv(stream, &uni(session, &[0; 5]), false);
+    assert!(lone.core.recv_aborted(id(stream), Some(6)));
+    assert_violated(&mut lone, "five and six by the final size");
+}
+
+#[test]
+fn another_session_goes_on() {
+    let (mut lone, first) = tight_server();
+    let _ = lone.recv(4, &webtransport_connect(), false);
+    let second = SessionId::new(id(4)).expect("a request stream");
+    lone.core
+        .accept_session(lone.now, second, &Response::new(()), None)
+        .expect("requested");
+    lone.core.data_received(first, 11);
+    lone.events();
+    assert_eq!(lone.core.sessions().collect::<Vec<_>>(), [second]);
+    assert_eq!(lone.core.send_credit(second), 100);
+    lone.core.data_received(second, 10);
+    assert!(lone.events().is_empty());
+}
+
+#[test]
+fn what_waited_for_its_session_counts_when_it_opens() {
+    let config = config(Dialect::Draft15, TIGHT);
+    let mut lone = Lone::new(Side::Server, config, &LIMITED_SETTINGS);
+    let session = SessionId::new(id(0)).expect("a request stream");
+    for index in 3..6 {
+        let stream = lone.peer_uni(index);
+        assert_eq!(lone.recv(stream, &uni(session, b"x"), false), Recv::Parked);
+    }
+    let _ = lone.recv(0, &webtransport_connect(), false);
+    lone.core
+        .accept_session(lone.now, session, &Response::new(()), None)
+        .expect("requested");
+    assert_violated(&mut lone, "three early streams of two");
+    assert_eq!(lone.core.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn sessions_up_to_the_limit() {
+    let mut config = config(Dialect::Draft15, TIGHT);
+    config.max_sessions = 2;
+    // Held until the client's SETTINGS say whether there may be several.
+    let mut lone = Lone::without_settings(Side::Server, config.clone());
+    for stream in [0, 4] {
+        let _ = lone.recv(stream, &webtransport_connect(), false);
+    }
+    lone.settings(&LIMITED_SETTINGS);
+    assert_eq!(lone.events().len(), 3);
+    let _ = lone.recv(8, &webtransport_connect(), false);
+    let rejected = Action::Reset {
+        stream: id(8),
+        code: Code::H3_REQUEST_REJECTED,
+    };
+    assert!(lone.actions().contains(&rejected));
+    assert_eq!(lone.core.sessions().count(), 2);
+
+    let mut pair = Pair::connected(config.clone(), config);
+    let request = SessionRequest::new("localhost", "/");
+    let sessions = [pair.session(), pair.session()];
+    let stream = pair.client.new_stream(Dir::Bi);
+    assert_eq!(
+        pair.client.core.connect(pair.now, stream, &request),
+        Err(CommandError::NoMoreSessions)
+    );
+    for session in sessions {
+        let stream = pair.client.open(session, Dir::Uni).expect("open");
+        pair.client.send(stream, b"ten bytes.", true);
+    }
+    pair.run();
+    assert_eq!(pair.server.closed, None);
+    assert_eq!(pair.server.core.sessions().count(), 2);
+}
+
+#[test]
+fn limits_rise_as_streams_end_and_the_application_reads() {
+    let (mut pair, session) = tight_pair();
+    pair.server.reads = false;
+    let stream = pair.client.open(session, Dir::Uni).expect("open");
+    pair.client.send(stream, b"ten bytes.", true);
+    pair.run();
+    assert_eq!(pair.client.credit(stream), 0);
+    // The stream is over, but nobody has accepted it.
+    pair.client.open(session, Dir::Uni).expect("the second of two");
+    assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
+    pair.client.core.data_blocked(session);
+    pair.run();
+    assert_eq!(pair.client.credit(stream), 0);
+    pair.server.consume(stream);
+    pair.run();
+    assert_eq!(pair.client.credit(stream), 10);
+    pair.client
+        .expect(|event| matches!(event, Event::SessionDataAvailable { .. }).then_some(()));
+    pair.client.open(session, Dir::Uni).expect("room for one more");
+    assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
+}
+
+#[test]
+fn credit_of_streams_that_end_early_comes_back() {
+    for tells in [false, true] {
+        let (mut pair, session) = tight_pair();
+        pair.server.reads = false;
+        pair.server.tells_final_size = tells;
+        for _ in 0..20 {
+            let stream = pair.client.open(session, Dir::Uni).expect("room comes back");
+            let n = pair.client.credit(stream).min(10) as usize;
+            assert!(n > 0, "data comes back");
+            // The header arrives, the payload does not.
+            pair.run();
+            pair.held.insert(stream);
+            pair.client.send(stream, &b"ten bytes."[..n], false);
+            pair.client.reset(stream, Code::from_application(0));
+            pair.client.core.send_closed(stream);
+            pair.held.clear();
+            pair.run();
+            if pair.client.credit(stream) == 0 {
+                pair.client.core.data_blocked(session);
+                pair.run();
+            }
+        }
+        assert_eq!(pair.server.core.sessions().count(), 1);
+    }
+}
+
+#[test]
+fn credit_of_streams_that_end_unseen_comes_back() {
+    let (mut pair, session) = tight_pair();
+    for round in 0..20 {
+        // Reset before the header is delivered. The word that the limit is reached comes before or after it.
+        let stream = pair.client.open(session, Dir::Bi).expect("room comes back");
+        let n = pair.client.credit(stream).min(10) as usize;
+        pair.held.insert(stream);
+        pair.client.send(stream, &b"ten bytes."[..n], false);
+        pair.client.reset(stream, Code::from_application(0));
+        pair.client.core.send_closed(stream);
+        pair.client.core.recv_closed(stream);
+        if round % 2 == 0 {
+            pair.held.clear();
+        }
+        pair.run();
+        let _ = pair.client.core.check_open(session, Dir::Bi);
+        if pair.client.core.send_credit(session) == 0 {
+            pair.client.core.data_blocked(session);
+        }
+        pair.run();
+        pair.held.clear();
+        pair.run();
+        assert!(pair.client.core.send_credit(session) > 0, "round {round}");
+    }
+}
+
+/// Sends as much as `end` may of what is left, and says so where it may not.
+fn push(end: &mut End, session: SessionId, stream: StreamId, left: &mut usize) {
+    let n = usize::try_from(end.credit(stream)).unwrap_or(usize::MAX).min(*left);
+    if n > 0 {
+        end.send(stream, &vec![1; n], false);
+        *left -= n;
+    }
+    if *left > 0 {
+        end.core.data_blocked(session);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// With any windows, any cuts and any order of reading: all of it arrives, and nobody ever breaks a limit, which would
+    /// end the session.
+    #[test]
+    fn everything_arrives_through_any_window(
+        limits in (1..4u64, 1..4u64, 1..30u64),
+        sizes in proptest::collection::vec(0..60usize, 1..12),
+        chunk in 1..20usize,
+        order in proptest::collection::vec(any::<u8>(), 1..50),
+    ) {
+        let limits = FlowControl { streams_uni: limits.0, streams_bi: limits.1, data: limits.2 };
+        let config = config(Dialect::Draft15, limits);
+        let mut pair = Pair::connected(config.clone(), config);
+        let session = pair.session();
+        pair.chunk = chunk;
+        pair.server.reads = false;
+        let mut waiting = sizes.clone();
+        let mut open: Vec<(StreamId, usize)> = Vec::new();
+        let mut arrived = 0;
+        let mut turns = order.iter().cycle();
+        for step in 0..10_000 {
+            if waiting.is_empty() && open.is_empty() {
+                break;
+            }
+            if let Some(size) = waiting.pop() {
+                let dir = if size % 2 == 0 { Dir::Uni } else { Dir::Bi };
+                match pair.client.open(session, dir) {
+                    Ok(stream) => open.push((stream, size)),
+                    Err(error) => {
+                        prop_assert_eq!(error, CommandError::Blocked);
+                        waiting.push(size);
+                    }
+                }
+            }
+            // Nobody is left out for ever.
+            let random = usize::from(*turns.next().expect("a cycle"));
+            let turn = if step % 2 == 0 { step / 2 } else { random };
+            if !open.is_empty() {
+                let at = turn % open.len();
+                let (stream, left) = &mut open[at];
+                let stream = *stream;
+                push(&mut pair.client, session, stream, left);
+                if *left == 0 {
+                    pair.client.send(stream, b"", true);
+                    open.remove(at);
+                }
+            }
+            pair.run();
+            // The server reads one of its streams, and answers bidirectional ones with nothing.
+            let streams: Vec<StreamId> = pair.server.received.keys().copied().collect();
+            let stream = streams[turn % streams.len()];
+            pair.server.consume(stream);
+            if pair.server.received[&stream].fin && stream.dir() == Dir::Bi && pair.server.owns_send(stream) {
+                pair.server.send(stream, b"", true);
+            }
+            pair.run();
+            prop_assert_eq!(pair.server.core.sessions().count(), 1);
+        }
+        pair.run();
+        for received in pair.server.received.values() {
+            arrived += received.data.len();
+        }
+        prop_assert_eq!(arrived, sizes.iter().sum::<usize>());
+    }
+}

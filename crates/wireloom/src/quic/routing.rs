@@ -1,0 +1,178 @@
+//! Which connection a datagram belongs to, and what becomes of those that belong to none.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto as qp;
+use quinn_udp::RecvMeta;
+
+use super::Application;
+use super::endpoint::{Acceptor, Admission};
+use super::ready::{ReadyQueue, Slot};
+use super::transport::Transport;
+
+/// The connections of one endpoint, by connection id and by key (quinn-proto's `ConnectionHandle`).
+pub(super) struct Routing<A, C> {
+    endpoint: qp::Endpoint,
+    acceptor: C,
+    queue: Arc<ReadyQueue<A>>,
+    slots: Vec<Option<Arc<Slot<A>>>>,
+    accepting: bool,
+    /// Connections that datagrams have been given to.
+    touched: Vec<usize>,
+    /// Answers that no connection gives: Retry, refusals, stateless resets, version negotiation.
+    answers: Vec<(qp::Transmit, Vec<u8>)>,
+}
+
+impl<A: Application, C: Acceptor<A>> Routing<A, C> {
+    pub(super) fn new(endpoint: qp::Endpoint, acceptor: C, queue: Arc<ReadyQueue<A>>) -> Self {
+        Self {
+            endpoint,
+            acceptor,
+            queue,
+            slots: Vec::new(),
+            accepting: true,
+            touched: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    pub(super) fn stop_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    /// Gives a received message, possibly several datagrams of the same size, to the connections; how many there were.
+    pub(super) fn route(&mut self, now: Instant, meta: &RecvMeta, message: &[u8]) -> usize {
+        let mut message = BytesMut::from(message);
+        let mut datagrams = 0;
+        while !message.is_empty() {
+            datagrams += 1;
+            let datagram = message.split_to(meta.stride.clamp(1, message.len()));
+            let ecn = meta.ecn.and_then(|ecn| qp::EcnCodepoint::from_bits(ecn as u8));
+            let mut answer = Vec::new();
+            match self
+                .endpoint
+                .handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut answer)
+            {
+                Some(qp::DatagramEvent::ConnectionEvent(handle, event)) => {
+                    if let Some(Some(slot)) = self.slots.get(handle.0) {
+                        slot.lock().quic.inner.handle_event(event);
+                        self.touch(handle.0);
+                    }
+                }
+                Some(qp::DatagramEvent::NewConnection(incoming)) => self.admit(now, incoming),
+                Some(qp::DatagramEvent::Response(transmit)) => self.answers.push((transmit, answer)),
+                None => {}
+            }
+        }
+        datagrams
+    }
+
+    fn touch(&mut self, key: usize) {
+        // A burst for one connection is the common case; twice is harmless.
+        if self.touched.last() != Some(&key) {
+            self.touched.push(key);
+        }
+    }
+
+    fn admit(&mut self, now: Instant, incoming: qp::Incoming) {
+        let admission = if self.accepting {
+            self.acceptor
+                .admit(incoming.remote_address(), incoming.remote_address_validated())
+        } else {
+            Admission::Refuse
+        };
+        let mut answer = Vec::new();
+        match admission {
+            Admission::Accept(app) => {
+                let remote = incoming.remote_address();
+                match self.endpoint.accept(incoming, now, &mut answer, None) {
+                    Ok((handle, connection)) => {
+                        let slot = self.insert(handle, connection, app);
+                        self.acceptor.accepted(&slot);
+                        self.touch(handle.0);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%remote, error = %error.cause, "connection attempt failed");
+                        self.answers.extend(error.response.map(|transmit| (transmit, answer)));
+                    }
+                }
+            }
+            Admission::Retry => match self.endpoint.retry(incoming, &mut answer) {
+                Ok(transmit) => self.answers.push((transmit, answer)),
+                // Only a token from an earlier Retry gets here.
+                Err(error) => self.endpoint.ignore(error.into_incoming()),
+            },
+            Admission::Refuse => {
+                let transmit = self.endpoint.refuse(incoming, &mut answer);
+                self.answers.push((transmit, answer));
+            }
+            Admission::Ignore => self.endpoint.ignore(incoming),
+        }
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        now: Instant,
+        config: qp::ClientConfig,
+        remote: SocketAddr,
+        server_name: &str,
+        app: A,
+    ) -> Result<(usize, Arc<Slot<A>>), qp::ConnectError> {
+        let (handle, connection) = self.endpoint.connect(now, config, remote, server_name)?;
+        Ok((handle.0, self.insert(handle, connection, app)))
+    }
+
+    fn insert(&mut self, handle: qp::ConnectionHandle, connection: qp::Connection, app: A) -> Arc<Slot<A>> {
+        let slot = Arc::new(Slot::new(Transport::new(connection, handle), app, self.queue.clone()));
+        if self.slots.len() <= handle.0 {
+            self.slots.resize_with(handle.0 + 1, || None);
+        }
+        self.slots[handle.0] = Some(slot.clone());
+        slot
+    }
+
+    /// Settles what a connection owes the endpoint. `false` if the connection is over, and forgotten.
+    pub(super) fn settle(&mut self, key: usize, quic: &mut Transport) -> bool {
+        while let Some(event) = quic.inner.poll_endpoint_events() {
+            let drained = event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(qp::ConnectionHandle(key), event) {
+                quic.inner.handle_event(event);
+            }
+            if drained {
+                self.slots[key] = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn get(&self, key: usize) -> Option<Arc<Slot<A>>> {
+        self.slots.get(key)?.clone()
+    }
+
+    pub(super) fn pop_touched(&mut self) -> Option<usize> {
+        self.touched.pop()
+    }
+
+    pub(super) fn take_answers(&mut self) -> Vec<(qp::Transmit, Vec<u8>)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Every connection, with its key.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Arc<Slot<A>>)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(key, slot)| Some((key, slot.as_ref()?)))
+    }
+}
+
+impl<A, C> Routing<A, C> {
+    /// Every connection, which is forgotten.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<Slot<A>>> {
+        self.slots.drain(..).flatten()
+    }
+}

@@ -1,0 +1,366 @@
+//! The task that drives every connection of a socket.
+//!
+//! A turn is: receive, route, fire timers, let each touched connection react, wake the application; then, one turn later,
+//! transmit. Transmission waits that one turn because the tasks that were just woken run first, so their answers leave
+//! together with the acknowledgements, in as few packets and system calls as possible.
+//!
+//! Work per turn is bounded, so neither a flood of packets nor one bulk sender keeps the others (or other tasks of the
+//! runtime) waiting.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use quinn_proto as qp;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use super::Application;
+use super::endpoint::{Acceptor, Command};
+use super::ready::{ReadyQueue, Slot, SlotState};
+use super::routing::Routing;
+use super::socket::Socket;
+use super::timers::Timers;
+use crate::wake::WakeList;
+
+/// Datagrams received in one turn before tasks get to run.
+const RECV_PER_TURN: usize = 512;
+/// Send calls in one turn before other tasks get to run.
+const SENDS_PER_TURN: usize = 64;
+/// Send calls of one connection before the next connection's turn.
+const SENDS_PER_CONNECTION: usize = 4;
+
+pub(super) struct EndpointTask<A: Application, C> {
+    socket: Socket,
+    routing: Routing<A, C>,
+    queue: Arc<ReadyQueue<A>>,
+    timers: Timers,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Connections that may have something to transmit, in the order of their turn.
+    active: VecDeque<usize>,
+    /// By key: whether it is in `active`.
+    is_active: Vec<bool>,
+    ready: Vec<Arc<Slot<A>>>,
+    /// Transmission was put off to this turn.
+    deferred: bool,
+    /// What the full socket did not take; `buffer` holds its bytes.
+    blocked: Option<qp::Transmit>,
+    buffer: Vec<u8>,
+    wakes: WakeList,
+    shutdown: bool,
+    ended: watch::Sender<bool>,
+}
+
+// Nothing in it is pinned structurally; the one future is boxed.
+impl<A: Application, C> Unpin for EndpointTask<A, C> {}
+
+impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let now = Instant::now();
+
+        let more_to_receive = this.receive(cx, now);
+        this.take_commands(cx, now);
+        this.fire_timers(now);
+
+        if !this.wakes.is_empty() {
+            if !this.deferred {
+                // Of many tasks only half, so that their answers are on the way, and the peer at work, while the others run.
+                this.wakes.wake_half();
+                this.deferred = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.wakes.wake();
+        }
+        this.deferred = false;
+
+        let more_to_send = this.transmit(cx, now);
+        this.wakes.wake();
+        if this.shutdown && this.is_done() {
+            return Poll::Ready(());
+        }
+        let timer_fired = this.arm_timer(cx);
+        if more_to_receive || more_to_send || timer_fired {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
+    pub(super) fn new(
+        socket: Socket,
+        routing: Routing<A, C>,
+        queue: Arc<ReadyQueue<A>>,
+        ended: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            socket,
+            routing,
+            queue,
+            timers: Timers::default(),
+            sleep: None,
+            active: VecDeque::new(),
+            is_active: Vec::new(),
+            ready: Vec::new(),
+            deferred: false,
+            blocked: None,
+            buffer: Vec::new(),
+            wakes: WakeList::new(),
+            shutdown: false,
+            ended,
+        }
+    }
+
+    /// Receives until the socket is empty or the limit is reached; whether it was the limit.
+    fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut received = 0;
+        loop {
+            let Self { socket, routing, .. } = self;
+            let polled = socket.poll_recv(cx, |meta, message| received += routing.route(now, meta, message));
+            // Dropped if the socket is full: the peer's retransmission asks again.
+            for (transmit, contents) in self.routing.take_answers() {
+                if self.blocked.is_none() {
+                    let _ = self.socket.try_send(&transmit, &contents);
+                }
+            }
+            // After each batch: QUIC's buffer for received datagrams is made for one, small datagrams included.
+            while let Some(key) = self.routing.pop_touched() {
+                self.process(key, now);
+            }
+            match polled {
+                Poll::Ready(Ok(_)) if received >= RECV_PER_TURN => return true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(%error, "receiving failed");
+                    // Not for ever, but again: nothing else would wake the task for what comes next.
+                    received += RECV_PER_TURN / 4;
+                    if received >= RECV_PER_TURN {
+                        return true;
+                    }
+                }
+                Poll::Pending => return false,
+            }
+        }
+    }
+
+    fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut ready = std::mem::take(&mut self.ready);
+        let commands = self.queue.take(cx.waker(), &mut ready);
+        for slot in ready.drain(..) {
+            slot.unqueue();
+            let key = slot.lock().quic.handle.0;
+            // The connection may be over, and its key another's.
+            if self
+                .routing
+                .get(key)
+                .is_some_and(|current| Arc::ptr_eq(&current, &slot))
+            {
+                self.activate(key);
+            }
+        }
+        self.ready = ready;
+        for command in commands {
+            match command {
+                Command::Connect {
+                    config,
+                    remote,
+                    server_name,
+                    app,
+                    reply,
+                } => {
+                    let connected = self.routing.connect(now, *config, remote, &server_name, app);
+                    let _ = reply.send(connected.map(|(key, slot)| {
+                        self.activate(key);
+                        slot
+                    }));
+                }
+                Command::StopAccepting => self.routing.stop_accepting(),
+                Command::Rebind(socket) => {
+                    self.socket = *socket;
+                    self.blocked = None;
+                    self.for_each(|state, _| state.quic.inner.local_address_changed());
+                    // The new socket has not been polled for this task yet.
+                    cx.waker().wake_by_ref();
+                }
+                Command::Shutdown => {
+                    self.routing.stop_accepting();
+                    self.shutdown = true;
+                    self.for_each(|state, wakes| state.app.wind_down(now, &mut state.quic, wakes));
+                }
+            }
+        }
+    }
+
+    /// Changes every connection, and has each transmit what that means.
+    fn for_each(&mut self, mut f: impl FnMut(&mut SlotState<A>, &mut WakeList)) {
+        let mut keys = Vec::new();
+        for (key, slot) in self.routing.iter() {
+            f(&mut slot.lock(), &mut self.wakes);
+            keys.push(key);
+        }
+        for key in keys {
+            self.activate(key);
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop(now) {
+            let Some(slot) = self.routing.get(key) else { continue };
+            {
+                let mut guard = slot.lock();
+                let state = &mut *guard;
+                let quic_is_due = state.quic.inner.poll_timeout().is_some_and(|at| at <= now);
+                if quic_is_due {
+                    state.quic.inner.handle_timeout(now);
+                }
+                let app_is_due = state.app.poll_timeout().is_some_and(|at| at <= now);
+                if app_is_due {
+                    state.app.handle_timeout(now, &mut state.quic, &mut self.wakes);
+                }
+                if !quic_is_due && !app_is_due {
+                    // The deadline had moved to later.
+                    self.timers.set(key, deadline(state));
+                    continue;
+                }
+            }
+            self.process(key, now);
+        }
+    }
+
+    /// Lets the connection react to what came in, and settles what it owes the endpoint.
+    fn process(&mut self, key: usize, now: Instant) {
+        let Some(slot) = self.routing.get(key) else { return };
+        let mut guard = slot.lock();
+        let state = &mut *guard;
+        state.app.process(now, &mut state.quic, &mut self.wakes);
+        if self.routing.settle(key, &mut state.quic) {
+            self.activate(key);
+        }
+    }
+
+    /// Whether every connection is closed and its CONNECTION_CLOSE sent. What QUIC's closing period would add is an answer to
+    /// a peer that lost it, and it would hold up the end of every program.
+    fn is_done(&self) -> bool {
+        self.active.is_empty()
+            && self.blocked.is_none()
+            && self.routing.iter().all(|(_, slot)| slot.lock().quic.inner.is_closed())
+    }
+
+    fn activate(&mut self, key: usize) {
+        if self.is_active.len() <= key {
+            self.is_active.resize(key + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_active[key], true) {
+            self.active.push_back(key);
+        }
+    }
+
+    /// Sends for the active connections, in turn. Whether there is more to do than one turn allows.
+    fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut sends = 0;
+        loop {
+            if let Some(transmit) = self.blocked.take()
+                && !self.send(cx, transmit)
+            {
+                return false;
+            }
+            let Some(key) = self.active.pop_front() else {
+                return false;
+            };
+            self.is_active[key] = false;
+            let Some(slot) = self.routing.get(key) else { continue };
+            let mut turn = 0;
+            while let Some(transmit) = self.poll_transmit(key, &slot, now) {
+                sends += 1;
+                turn += 1;
+                if !self.send(cx, transmit) {
+                    self.activate(key);
+                    return false;
+                }
+                if turn == SENDS_PER_CONNECTION {
+                    self.activate(key);
+                    break;
+                }
+            }
+            if sends >= SENDS_PER_TURN && !self.active.is_empty() {
+                return true;
+            }
+        }
+    }
+
+    /// The connection's next packets, in `buffer`, and out of its lock: the system call is the larger part of a send. `None`
+    /// if there are none; its timer is set then.
+    fn poll_transmit(&mut self, key: usize, slot: &Slot<A>, now: Instant) -> Option<qp::Transmit> {
+        let mut guard = slot.lock();
+        let state = &mut *guard;
+        loop {
+            let segments = self.socket.max_segments(usize::from(state.quic.inner.current_mtu()));
+            self.buffer.clear();
+            if let Some(transmit) = state.quic.inner.poll_transmit(now, segments, &mut self.buffer) {
+                return Some(transmit);
+            }
+            // Sending may have produced events, such as room for datagrams, and reacting to them something to send.
+            if !state.app.process(now, &mut state.quic, &mut self.wakes) {
+                break;
+            }
+        }
+        if self.routing.settle(key, &mut state.quic) {
+            self.timers.set(key, deadline(state));
+        }
+        None
+    }
+
+    /// `false` if the socket is full; the task is then woken when it is not.
+    fn send(&mut self, cx: &mut Context<'_>, transmit: qp::Transmit) -> bool {
+        loop {
+            if self.socket.try_send(&transmit, &self.buffer) {
+                return true;
+            }
+            if self.socket.poll_writable(cx).is_pending() {
+                self.blocked = Some(transmit);
+                return false;
+            }
+        }
+    }
+
+    /// Whether the deadline is already past.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.timers.next() else {
+            return false;
+        };
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// The earlier of what QUIC and what runs on it want.
+fn deadline<A: Application>(state: &mut SlotState<A>) -> Option<Instant> {
+    match (state.quic.inner.poll_timeout(), state.app.poll_timeout()) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+impl<A: Application, C> Drop for EndpointTask<A, C> {
+    fn drop(&mut self) {
+        self.queue.close();
+        for slot in self.routing.drain() {
+            slot.lock().app.endpoint_lost(&mut self.wakes);
+        }
+        self.wakes.wake();
+        let _ = self.ended.send(true);
+    }
+}

@@ -1,0 +1,57 @@
+//! What must hold of every commit besides the tests.
+
+use crate::dependencies;
+use crate::shell::{Result, cargo, on_path, run};
+
+type Check = fn() -> Result;
+
+/// Runs all checks and tells all failures, not only the first.
+pub(crate) fn run_all() -> Result {
+    let checks: [(&str, Check); 5] = [
+        ("formatting", formatting),
+        ("clippy", clippy),
+        ("documentation", documentation),
+        ("licences, bans, sources", deny),
+        ("direct dependencies", dependencies::check),
+    ];
+    let failed: Vec<&str> = checks
+        .into_iter()
+        .filter(|(_, check)| check().inspect_err(|error| eprintln!("xtask: {error}")).is_err())
+        .map(|(name, _)| name)
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("lint failed: {}", failed.join("; ")))
+    }
+}
+
+fn formatting() -> Result {
+    run(&mut cargo(&["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result {
+    let scope = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
+    run(cargo(&scope).args(["--", "--deny", "warnings"]))
+}
+
+fn documentation() -> Result {
+    let mut doc = cargo(&["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
+    run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+fn deny() -> Result {
+    if !on_path("cargo-deny") {
+        println!("lint: installing cargo-deny, which checks the licences and sources of all dependencies");
+        run(&mut cargo(&["install", "--locked", "cargo-deny@0.20.2"]))?;
+    }
+    // Not `advisories`: they come from a git repository, which CI does not reach. Run `cargo deny check` where it is.
+    run(&mut cargo(&[
+        "deny",
+        "--all-features",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]))
+}

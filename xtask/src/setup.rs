@@ -1,0 +1,118 @@
+//! What the tests need beyond Rust: Debian's packages, a Python environment, Node's packages.
+
+use std::fs;
+
+use crate::shell::{Result, command, on_path, output, root, run};
+
+/// Program, Debian package, and why.
+const PROGRAMS: [(&str, &str, &str); 7] = [
+    ("chromium", "chromium", "the browser tests"),
+    ("firefox-esr", "firefox-esr", "the browser tests"),
+    ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
+    ("python3", "python3", "the interop tests against aioquic"),
+    ("cmake", "cmake", "building aws-lc on machines without a prepared build"),
+    (
+        "setpriv",
+        "util-linux",
+        "ending browsers with their test; pinning benchmarks to a core",
+    ),
+    ("kill", "procps", "ending browsers with their test"),
+];
+
+/// Pinned Python packages, installed into `.venv`.
+const PYTHON: [&str; 2] = ["interop/aioquic/requirements.txt", "bindings/python/requirements.txt"];
+
+/// Folders with a `package-lock.json`, as far as they exist.
+const NODE: [&str; 1] = ["bindings/typescript"];
+
+/// Installs what is missing; running it again does nothing.
+pub(crate) fn install() -> Result {
+    packages()?;
+    python()?;
+    node()
+}
+
+fn packages() -> Result {
+    let mut missing: Vec<(&str, &str)> = PROGRAMS
+        .iter()
+        .filter(|(program, ..)| !on_path(program))
+        .map(|(_, package, why)| (*package, *why))
+        .collect();
+    // Debian's python3 has no ensurepip of its own.
+    if !on_path("python3") || output(command("python3").args(["-c", "import ensurepip"])).is_none() {
+        missing.push(("python3-venv", "the environment of the Python packages"));
+    }
+    if NODE
+        .iter()
+        .any(|folder| root().join(folder).join("package-lock.json").exists())
+        && !on_path("npm")
+    {
+        missing.push(("nodejs", "the TypeScript tests"));
+        missing.push(("npm", "the TypeScript tests"));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for (package, why) in &missing {
+        println!("setup: {package} is missing; it is needed for {why}");
+    }
+    if !on_path("apt-get") {
+        return Err("this is no Debian: install the packages above by other means".to_owned());
+    }
+    let packages = missing.iter().map(|(package, _)| *package);
+    run(apt().arg("update"))?;
+    run(apt()
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(packages))
+}
+
+fn apt() -> std::process::Command {
+    let root = output(command("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    let mut apt = command(if root { "env" } else { "sudo" });
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]);
+    apt
+}
+
+fn python() -> Result {
+    let venv = root().join(".venv");
+    let wanted: Vec<&str> = PYTHON.into_iter().filter(|file| root().join(file).exists()).collect();
+    let stamp = read_all(&wanted);
+    if fs::read_to_string(venv.join("installed.txt")).is_ok_and(|installed| installed == stamp) {
+        return Ok(());
+    }
+    println!("setup: Python packages for the interop tests, in .venv");
+    run(command("python3").args(["-m", "venv", ".venv"]))?;
+    let mut pip = command(venv.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for file in &wanted {
+        pip.args(["--requirement", file]);
+    }
+    run(&mut pip)?;
+    fs::write(venv.join("installed.txt"), stamp).map_err(|error| error.to_string())
+}
+
+fn node() -> Result {
+    for folder in NODE {
+        let folder = root().join(folder);
+        let Ok(lock) = fs::read_to_string(folder.join("package-lock.json")) else {
+            continue;
+        };
+        let stamp = folder.join("node_modules/.installed-lock.json");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+            continue;
+        }
+        println!("setup: Node packages of {}", folder.display());
+        run(command("npm")
+            .args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(&folder))?;
+        fs::write(stamp, lock).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn read_all(files: &[&str]) -> String {
+    files
+        .iter()
+        .filter_map(|file| fs::read_to_string(root().join(file)).ok())
+        .collect()
+}

@@ -1,0 +1,165 @@
+//! Every test, counted.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::setup;
+use crate::shell::{Result, cargo, describe, root, run};
+
+/// One program that runs tests.
+struct Outcome {
+    name: String,
+    passed: u64,
+    failed: u64,
+    seconds: u64,
+}
+
+/// Everything.
+pub(crate) fn test() -> Result {
+    setup::install()?;
+    // The end-to-end tests drive the program that users run.
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-cli",
+    ]))?;
+    let mut outcomes = vec![
+        count(
+            "Rust",
+            &mut cargo(&[
+                "test",
+                "--workspace",
+                "--exclude",
+                "wireloom-interop",
+                "--locked",
+                "--no-fail-fast",
+            ]),
+        )?,
+        interop_suite(&[])?,
+    ];
+    if root().join("bindings/typescript/package-lock.json").exists() {
+        let mut npm = crate::shell::command("npm");
+        npm.args(["test", "--silent"])
+            .current_dir(root().join("bindings/typescript"));
+        outcomes.push(exit_only("TypeScript", &mut npm)?);
+    }
+    summarise(&outcomes)
+}
+
+/// The browsers and the other implementations.
+pub(crate) fn interop(names: &[&str]) -> Result {
+    setup::install()?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-cli",
+    ]))?;
+    summarise(&[interop_suite(names)?])
+}
+
+fn interop_suite(names: &[&str]) -> Result<Outcome> {
+    let mut tests = cargo(&[
+        "test",
+        "--package",
+        "wireloom-interop",
+        "--locked",
+        "--no-fail-fast",
+        "--",
+    ]);
+    count("browsers and other implementations", tests.args(names))
+}
+
+/// Runs a program that closes with `test result: …` lines as `cargo test` does, passes its output on, and adds them up.
+fn count(name: &str, command: &mut Command) -> Result<Outcome> {
+    let line = describe(command);
+    println!("$ {line}");
+    let start = Instant::now();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{line}: {error}"))?;
+    let mut outcome = Outcome {
+        name: name.to_owned(),
+        passed: 0,
+        failed: 0,
+        seconds: 0,
+    };
+    let stdout = child.stdout.take().expect("standard output is piped");
+    for text in BufReader::new(stdout).lines() {
+        let text = text.map_err(|error| format!("{line}: {error}"))?;
+        println!("{text}");
+        if let Some(counts) = text.strip_prefix("test result: ") {
+            outcome.passed += number_before(counts, " passed");
+            outcome.failed += number_before(counts, " failed");
+        }
+    }
+    let status = child.wait().map_err(|error| format!("{line}: {error}"))?;
+    if !status.success() && outcome.failed == 0 {
+        // It did not compile, or died: one failure that no line has told.
+        outcome.failed = 1;
+    }
+    outcome.seconds = start.elapsed().as_secs();
+    Ok(outcome)
+}
+
+/// A program that counts for itself: one test that passes or fails.
+fn exit_only(name: &str, command: &mut Command) -> Result<Outcome> {
+    let start = Instant::now();
+    let failed = run(command).inspect_err(|error| eprintln!("{error}")).is_err();
+    let (passed, failed) = (u64::from(!failed), u64::from(failed));
+    Ok(Outcome {
+        name: name.to_owned(),
+        passed,
+        failed,
+        seconds: start.elapsed().as_secs(),
+    })
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let digits = text
+        .split(word)
+        .next()
+        .and_then(|before| before.rsplit([' ', '.', ';']).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+fn summarise(outcomes: &[Outcome]) -> Result {
+    println!();
+    for Outcome {
+        name,
+        passed,
+        failed,
+        seconds,
+    } in outcomes
+    {
+        println!("{name:<40} {passed:>6} passed {failed:>4} failed {seconds:>6} s");
+    }
+    let passed: u64 = outcomes.iter().map(|outcome| outcome.passed).sum();
+    let failed: u64 = outcomes.iter().map(|outcome| outcome.failed).sum();
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err("tests failed".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_cargo_test() {
+        let line = "FAILED. 33 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 97.33s";
+        assert_eq!(
+            (number_before(line, " passed"), number_before(line, " failed")),
+            (33, 3)
+        );
+        assert_eq!(number_before("nothing", " passed"), 0);
+    }
+}
