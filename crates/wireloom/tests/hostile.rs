@@ -176,7 +176,7 @@ async fn control_streams() {
         ("QPACK encoder closed", vec![2], true, Code::H3_CLOSED_CRITICAL_STREAM),
         (
             "QPACK capacity",
-            vec![2, 0x3f, 0xe1, 0x1f],
+            vec![2, 0x3f, 0xe2, 0x1f],
             false,
             Code::QPACK_ENCODER_STREAM_ERROR,
         ),
@@ -270,7 +270,7 @@ async fn request_streams_that_close_the_connection() {
         ),
         (
             "insert count",
-            frame_of(HEADERS, &[5, 0, 0x80]),
+            frame_of(HEADERS, &[0x82, 0, 0x80]),
             true,
             Code::QPACK_DECOMPRESSION_FAILED,
         ),
@@ -290,6 +290,35 @@ async fn request_streams_that_close_the_connection() {
         let _stream = raw.bi(&bytes, fin).await;
         assert_eq!(within(raw.closed_as(what)).await, code, "{what}");
     }
+    f.assert_undisturbed().await;
+}
+
+/// RFC 9204 section 2.1.2: a request waits for what the encoder stream has yet to bring; one stream more than announced breaks
+/// the connection.
+#[tokio::test]
+async fn requests_that_wait_for_qpack() {
+    let f = hostile().await;
+    // GET https with :authority and :path from the dynamic table.
+    let request = frame_of(HEADERS, &[0x03, 0x81, 0xd1, 0xd7, 0x10, 0x11]);
+    let raw = f.raw().await;
+    let mut encoder = raw.uni(&[2]).await;
+    let (_send, mut recv) = raw.bi(&request, true).await;
+    let (mut given_up, _) = raw.bi(&request, false).await;
+    f.assert_undisturbed().await;
+    given_up.reset(0x10cu32.into()).unwrap();
+    encoder
+        .write_all(b"\x3f\xbd\x01\xc0\x09localhost\xc1\x01/")
+        .await
+        .unwrap();
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+
+    let raw = f.raw().await;
+    let mut waiting = Vec::new();
+    for _ in 0..17 {
+        waiting.push(raw.bi(&request, true).await);
+    }
+    let code = within(raw.closed_as("blocked streams")).await;
+    assert_eq!(code, Code::QPACK_DECOMPRESSION_FAILED);
     f.assert_undisturbed().await;
 }
 

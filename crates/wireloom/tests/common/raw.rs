@@ -193,7 +193,7 @@ fn status(bytes: &mut Bytes) -> u16 {
     assert_eq!(varint::take(bytes), Some(frame::HEADERS));
     let len = usize::try_from(varint::take(bytes).unwrap()).unwrap();
     let fields = qpack::Decoder::new().decode(StreamId::from_u64(0), bytes.split_to(len), 1 << 16);
-    headers::decode_response(fields.unwrap())
+    headers::decode_response(fields.unwrap().fields().unwrap())
         .unwrap()
         .head
         .status()
