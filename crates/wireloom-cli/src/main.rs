@@ -1,7 +1,10 @@
 //! The `wireloom` command: serves, dials, probes and benches WebTransport.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 wrong usage.
-#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments are clap's help texts, where [] means optional")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments are clap's help texts, where [] means optional"
+)]
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -193,6 +193,7 @@ fn qpack(c: &mut Criterion) {
         b.iter(|| decoder.decode(STREAM, black_box(&block).clone(), 1 << 16))
     });
     let fields = decoder.decode(STREAM, block, 1 << 16).expect("own section");
+    let fields = fields.fields().expect("no table");
     group.bench_function("headers/connect", |b| {
         b.iter_batched(|| fields.clone(), headers::decode_request, BatchSize::SmallInput);
     });
@@ -212,9 +213,36 @@ fn qpack(c: &mut Criterion) {
         b.iter(|| decoder.decode(STREAM, black_box(&block).clone(), 1 << 16))
     });
     let fields = decoder.decode(STREAM, block, 1 << 16).expect("own section");
+    let fields = fields.fields().expect("no table");
     group.bench_function("headers/response", |b| {
         b.iter_batched(|| fields.clone(), headers::decode_response, BatchSize::SmallInput);
     });
+
+    // The same when both tables hold all of it that they may.
+    let (mut encoder, mut decoder) = (Encoder::with_table(4096, 0), Decoder::with_table(4096, 0));
+    encoder.set_peer_limits(4096, 0);
+    for name in ["connect", "response"] {
+        let fields = match name {
+            "connect" => headers::encode_request(&head, Some("webtransport")).expect("legal"),
+            _ => headers::encode_response(&StatusCode::OK, &map).expect("legal"),
+        };
+        let mut exchange = |out: &mut BytesMut| {
+            out.clear();
+            encoder.encode(STREAM, fields.iter().copied(), out);
+            decoder
+                .recv_encoder_stream(&mut encoder.take_instructions())
+                .expect("own instructions");
+            let section = decoder
+                .decode(STREAM, out.split().freeze(), 1 << 16)
+                .expect("own section");
+            encoder
+                .recv_decoder_stream(&mut decoder.take_instructions())
+                .expect("own instructions");
+            section
+        };
+        (0..3).for_each(|_| drop(exchange(&mut out)));
+        group.bench_function(format!("dynamic/{name}"), |b| b.iter(|| exchange(&mut out)));
+    }
 
     // A field that the static table knows in full, and one that it does not know at all.
     for (name, field) in [

@@ -6,6 +6,7 @@
 mod connection;
 pub mod peer;
 pub mod pipe;
+mod qpack;
 pub mod script;
 
 use std::collections::VecDeque;
@@ -17,11 +18,12 @@ use crate::datagram as datagrams;
 use crate::h3::headers as messages;
 use crate::h3::reader::{Frame, FrameError, FrameLimits, FrameReader};
 use crate::h3::settings::Settings;
-use crate::qpack::{Decoder, Encoder, Field, FieldRef};
+use crate::qpack::{Decoder, Encoder, Field, FieldRef, Section};
 use crate::stream_id::StreamId;
 use crate::varint as varints;
 
 pub use connection::{connection, connection_script};
+pub use qpack::{qpack_pair, qpack_streams};
 
 const STREAM: StreamId = StreamId::from_u64(0);
 
@@ -130,12 +132,15 @@ pub fn qpack_decode(data: &[u8]) {
     const LIMIT: u64 = 4096;
     let mut decoder = Decoder::new();
     let mut encoder = Encoder::new();
-    if let Ok(fields) = decoder.decode(STREAM, Bytes::copy_from_slice(data), LIMIT) {
+    if let Ok(Section::Fields(fields)) = decoder.decode(STREAM, Bytes::copy_from_slice(data), LIMIT) {
         let size: u64 = fields.iter().map(|field| FieldRef::from(field).size()).sum();
         assert!(size <= LIMIT);
         let mut block = BytesMut::new();
         encoder.encode(STREAM, fields.iter().map(FieldRef::from), &mut block);
-        assert_eq!(decoder.decode(STREAM, block.freeze(), LIMIT), Ok(fields));
+        assert_eq!(
+            decoder.decode(STREAM, block.freeze(), LIMIT),
+            Ok(Section::Fields(fields))
+        );
     }
     let rest = || Bytes::copy_from_slice(data.get(1..).unwrap_or_default());
     let whole = Decoder::new().recv_encoder_stream(&mut rest());

@@ -33,5 +33,5 @@ macro_rules! replays {
 }
 
 replays! {
-    varint frame_reader settings qpack_decode huffman headers capsule datagram connection connection_script
+    varint frame_reader settings qpack_decode qpack_streams qpack_pair huffman headers capsule datagram connection connection_script
 }

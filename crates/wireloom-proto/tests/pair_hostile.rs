@@ -337,7 +337,7 @@ fn frames_that_may_not_come_on_a_request_stream() {
     closes(
         Lone::server,
         |lone| lone.peer_uni(1),
-        &[2, 0x3f, 0xe1, 0x1f],
+        &[2, 0x3f, 0xe2, 0x1f],
         false,
         Code::QPACK_ENCODER_STREAM_ERROR,
     );

@@ -8,7 +8,7 @@ use wireloom_proto::h3::frame;
 use wireloom_proto::h3::headers::{self, HeaderError};
 use wireloom_proto::h3::reader::{Frame, FrameLimits, FrameReader};
 use wireloom_proto::h3::settings::Settings;
-use wireloom_proto::qpack::{Decoder, Encoder, Field, FieldRef};
+use wireloom_proto::qpack::{Decoder, Encoder, Field, FieldRef, Section};
 use wireloom_proto::{Code, Dir, StreamId, testing, varint};
 
 /// Integers of every length with equal weight, which a uniform choice would never give.
@@ -144,7 +144,7 @@ proptest! {
         if size > 0 {
             prop_assert!(Decoder::new().decode(stream, block.clone(), size - 1).is_err());
         }
-        prop_assert_eq!(Decoder::new().decode(stream, block, size), Ok(fields));
+        prop_assert_eq!(Decoder::new().decode(stream, block, size), Ok(Section::Fields(fields)));
     }
 
     #[test]
@@ -153,7 +153,7 @@ proptest! {
         let mut block = BytesMut::new();
         Encoder::new().encode(stream, fields.iter().map(FieldRef::from), &mut block);
         let cut = cut.index(block.len());
-        if let Ok(read) = Decoder::new().decode(stream, block.freeze().slice(..cut), 1 << 20) {
+        if let Ok(Section::Fields(read)) = Decoder::new().decode(stream, block.freeze().slice(..cut), 1 << 20) {
             prop_assert!(read.len() < fields.len());
             prop_assert_eq!(&read[..], &fields[..read.len()]);
         }
@@ -175,7 +175,8 @@ proptest! {
         let stream = StreamId::from_u64(0);
         let mut block = BytesMut::new();
         Encoder::new().encode(stream, headers::encode_request(&head, Some("webtransport")).expect("legal"), &mut block);
-        let fields = Decoder::new().decode(stream, block.freeze(), 1 << 16).expect("own section");
+        let section = Decoder::new().decode(stream, block.freeze(), 1 << 16).expect("own section");
+        let fields = section.fields().expect("no table");
         let decoded = headers::decode_request(fields.clone()).expect("own request");
         prop_assert_eq!(decoded.head.uri(), head.uri());
         prop_assert_eq!(decoded.head.headers(), head.headers());
@@ -185,5 +186,19 @@ proptest! {
         backwards.reverse();
         let crime = headers::decode_request(backwards).err();
         prop_assert_eq!(crime, (!names.is_empty()).then_some(HeaderError::LatePseudo));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn qpack_in_any_order(capacity in any::<u8>(), blocked in 0..4u8, script in vec(any::<u8>(), 0..1000)) {
+        testing::qpack_pair(&[&[capacity, blocked][..], &script].concat());
+    }
+
+    #[test]
+    fn qpack_of_any_peer(script in vec(any::<u8>(), 0..300)) {
+        testing::qpack_streams(&script);
     }
 }

@@ -11,7 +11,7 @@ use wireloom_proto::capsule::{self, Capsule, CapsuleReader};
 use wireloom_proto::h3::frame;
 use wireloom_proto::h3::reader::{Frame, FrameLimits, FrameReader};
 use wireloom_proto::h3::settings::Settings;
-use wireloom_proto::qpack::{Decoder, Encoder, Field, FieldRef};
+use wireloom_proto::qpack::{Decoder, Encoder, Field, FieldRef, Section};
 use wireloom_proto::{Code, Dir, StreamId, datagram, testing, varint};
 
 struct Vector {
@@ -27,6 +27,11 @@ impl Vector {
 
     fn error(&self) -> Option<&str> {
         self.json["error"].as_str()
+    }
+
+    /// A sequence on a connection's streams, not a single section.
+    fn has_steps(&self) -> bool {
+        self.json.get("steps").is_some()
     }
 
     fn has(&self, flag: &str) -> bool {
@@ -49,7 +54,7 @@ fn vectors(file: &str) -> Vec<Vector> {
     list.into_iter()
         .map(|json| Vector {
             name: text_of(&json["name"]),
-            bytes: unhex(&text_of(&json["hex"])),
+            bytes: json["hex"].as_str().map(unhex).unwrap_or_default(),
             json,
         })
         .collect()
@@ -213,8 +218,10 @@ fn huffman() {
 #[test]
 fn field_sections() {
     let stream = StreamId::from_u64(0);
-    for vector in vectors("qpack.json") {
-        let read = Decoder::new().decode(stream, vector.bytes.clone(), 1 << 16);
+    for vector in vectors("qpack.json").into_iter().filter(|vector| !vector.has_steps()) {
+        let read = Decoder::new()
+            .decode(stream, vector.bytes.clone(), 1 << 16)
+            .map(|section| section.fields().expect("no table"));
         if let Some(error) = vector.error() {
             assert_eq!(
                 read.map_err(|error| name(error.code())),
@@ -224,13 +231,7 @@ fn field_sections() {
             );
             continue;
         }
-        let list = vector.json["decoded"].as_array().expect("a list");
-        let field = |json: &Value| Field {
-            name: text_of(&json["name"]).into(),
-            value: text_of(&json["value"]).into(),
-            sensitive: json["sensitive"] == true,
-        };
-        let fields: Vec<Field> = list.iter().map(field).collect();
+        let fields = fields_of(&vector.json);
         assert_eq!(read.as_ref(), Ok(&fields), "{}", vector.name);
         vector.assert_written(|| {
             let mut out = BytesMut::new();
@@ -361,4 +362,92 @@ fn error_codes() {
         }
     }
     assert_eq!(named, Code::ALL.len(), "every code has a vector");
+}
+
+fn fields_of(json: &Value) -> Vec<Field> {
+    let list = json["decoded"].as_array().expect("a list");
+    let field = |json: &Value| Field {
+        name: text_of(&json["name"]).into(),
+        value: text_of(&json["value"]).into(),
+        sensitive: json["sensitive"] == true,
+    };
+    list.iter().map(field).collect()
+}
+
+/// Steps of a connection: bytes of the encoder stream arrive, a section is decoded (or has to wait, and is given back later),
+/// a stream is cancelled, the decoder writes.
+#[test]
+fn qpack_with_a_dynamic_table() {
+    for vector in vectors("qpack.json").iter().filter(|vector| vector.has_steps()) {
+        let limit = |name: &str| vector.json[name].as_u64().and_then(|limit| u16::try_from(limit).ok());
+        let (capacity, blocked) = (
+            limit("capacity").expect("a capacity"),
+            limit("blocked").expect("a limit"),
+        );
+        let mut decoder = Decoder::with_table(capacity.into(), blocked);
+        let mut waiting = 0;
+        for step in vector.json["steps"].as_array().expect("a list") {
+            let place = || format!("{}: {step}", vector.name);
+            if let Some(bytes) = step["encoder"].as_str() {
+                let read = decoder.recv_encoder_stream(&mut unhex(bytes));
+                assert_eq!(read, Ok(()), "{}", place());
+            } else if let Some(bytes) = step["decoder"].as_str() {
+                assert_eq!(hex(&decoder.take_instructions()), bytes, "{}", place());
+            } else if let Some(stream) = step["cancel"].as_u64() {
+                decoder.cancel(StreamId::from_u64(stream));
+            } else {
+                let stream = StreamId::from_u64(step["stream"].as_u64().expect("a stream"));
+                let mut block = unhex(&text_of(&step["hex"]));
+                if waiting > 0 {
+                    let unblocked = decoder.poll_unblocked();
+                    assert_eq!(unblocked, Some((stream, block)), "{}", place());
+                    block = unblocked.expect("compared").1;
+                    waiting -= 1;
+                }
+                let expected = if step["blocked"] == true {
+                    waiting += 1;
+                    Section::Blocked
+                } else {
+                    Section::Fields(fields_of(step))
+                };
+                assert_eq!(decoder.decode(stream, block, 1 << 16), Ok(expected), "{}", place());
+            }
+        }
+        assert_eq!(decoder.poll_unblocked(), None, "{}", vector.name);
+    }
+}
+
+/// The same steps, where our encoder writes the sections and what comes on its stream before them.
+#[test]
+fn qpack_written_with_a_dynamic_table() {
+    for vector in vectors("qpack.json").iter().filter(|vector| vector.has("written")) {
+        let limit = |name: &str| vector.json[name].as_u64().expect("a limit");
+        let mut encoder = Encoder::with_table(4096, u16::try_from(limit("encoder_blocked")).expect("a limit"));
+        encoder.set_peer_limits(limit("capacity"), limit("blocked"));
+        let mut instructions = "";
+        for step in vector.json["steps"].as_array().expect("a list") {
+            if let Some(bytes) = step["encoder"].as_str() {
+                instructions = bytes;
+            } else if let Some(bytes) = step["decoder"].as_str() {
+                assert_eq!(
+                    encoder.recv_decoder_stream(&mut unhex(bytes)),
+                    Ok(()),
+                    "{}",
+                    vector.name
+                );
+            } else {
+                let stream = StreamId::from_u64(step["stream"].as_u64().expect("a stream"));
+                let mut out = BytesMut::new();
+                encoder.encode(stream, fields_of(step).iter().map(FieldRef::from), &mut out);
+                assert_eq!(
+                    hex(&encoder.take_instructions()),
+                    instructions,
+                    "{}: {step}",
+                    vector.name
+                );
+                assert_eq!(hex(&out), text_of(&step["hex"]), "{}: {step}", vector.name);
+                instructions = "";
+            }
+        }
+    }
 }

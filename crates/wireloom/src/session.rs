@@ -58,6 +58,17 @@ impl SessionState {
         self.draining.store(true, Ordering::Release);
     }
 
+    pub(crate) async fn closed(&self) -> SessionError {
+        loop {
+            let mut notified = pin!(self.signals.notified(Topic::State));
+            notified.as_mut().enable();
+            if let Some(ended) = self.ended() {
+                return ended.clone();
+            }
+            notified.await;
+        }
+    }
+
     /// The reason for the end, which HTTP/3 knew before it was told here.
     pub(crate) fn end_or_gone(&self) -> SessionError {
         self.ended()
@@ -109,17 +120,6 @@ impl Handle {
         self.conn.with(|quic, driver, wakes| {
             driver.close_session(Instant::now(), quic, wakes, self.state.id, code, reason);
         });
-    }
-
-    pub(crate) async fn closed(&self) -> SessionError {
-        loop {
-            let mut notified = pin!(self.state.signals.notified(Topic::State));
-            notified.as_mut().enable();
-            if let Some(ended) = self.state.ended() {
-                return ended.clone();
-            }
-            notified.await;
-        }
     }
 }
 
@@ -326,7 +326,7 @@ impl Session {
 
     /// Waits until the session is over and says why.
     pub async fn closed(&self) -> SessionError {
-        self.0.closed().await
+        self.0.state.closed().await
     }
 
     /// Why the session is over, if it is.

@@ -137,7 +137,7 @@ impl SendStream {
     /// The session ended first.
     pub async fn stopped(&mut self) -> Result<Option<u32>, SessionError> {
         if self.over {
-            return Err(self.session.closed().await);
+            return Err(self.session.state.closed().await);
         }
         let Handle { conn, state, .. } = &*self.session;
         poll_fn(|cx| conn.with(|_, driver, _| driver.poll_stopped(state, self.id, cx))).await

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::routing::{any, get as route, post};
 use common::raw::{Answer, Raw, answer, connect, frame_of, get, head, int, read_status, settings, wt_bi, wt_uni};
 use common::{Running, fixture_with, run, within};
+use futures_util::FutureExt;
 use wireloom::{ServerBuilder, Session, WebTransportUpgrade};
 use wireloom_proto::{Code, capsule};
 
@@ -175,7 +176,7 @@ async fn control_streams() {
         ("QPACK encoder closed", vec![2], true, Code::H3_CLOSED_CRITICAL_STREAM),
         (
             "QPACK capacity",
-            vec![2, 0x3f, 0xe1, 0x1f],
+            vec![2, 0x3f, 0xe2, 0x1f],
             false,
             Code::QPACK_ENCODER_STREAM_ERROR,
         ),
@@ -269,7 +270,7 @@ async fn request_streams_that_close_the_connection() {
         ),
         (
             "insert count",
-            frame_of(HEADERS, &[5, 0, 0x80]),
+            frame_of(HEADERS, &[0x82, 0, 0x80]),
             true,
             Code::QPACK_DECOMPRESSION_FAILED,
         ),
@@ -282,18 +283,42 @@ async fn request_streams_that_close_the_connection() {
             true,
             Code::QPACK_DECOMPRESSION_FAILED,
         ),
-        (
-            "empty frames",
-            [get("/"), vec![0; 4000]].concat(),
-            false,
-            Code::H3_EXCESSIVE_LOAD,
-        ),
+        ("empty frames", [0x21, 0].repeat(2000), false, Code::H3_EXCESSIVE_LOAD),
     ];
     for (what, bytes, fin, code) in cases {
         let raw = f.raw().await;
         let _stream = raw.bi(&bytes, fin).await;
         assert_eq!(within(raw.closed_as(what)).await, code, "{what}");
     }
+    f.assert_undisturbed().await;
+}
+
+/// RFC 9204 section 2.1.2: a request waits for what the encoder stream has yet to bring; one stream more than announced breaks
+/// the connection.
+#[tokio::test]
+async fn requests_that_wait_for_qpack() {
+    let f = hostile().await;
+    // GET https with :authority and :path from the dynamic table.
+    let request = frame_of(HEADERS, &[0x03, 0x81, 0xd1, 0xd7, 0x10, 0x11]);
+    let raw = f.raw().await;
+    let mut encoder = raw.uni(&[2]).await;
+    let (_send, mut recv) = raw.bi(&request, true).await;
+    let (mut given_up, _) = raw.bi(&request, false).await;
+    f.assert_undisturbed().await;
+    given_up.reset(0x10cu32.into()).unwrap();
+    encoder
+        .write_all(b"\x3f\xbd\x01\xc0\x09localhost\xc1\x01/")
+        .await
+        .unwrap();
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+
+    let raw = f.raw().await;
+    let mut waiting = Vec::new();
+    for _ in 0..17 {
+        waiting.push(raw.bi(&request, true).await);
+    }
+    let code = within(raw.closed_as("blocked streams")).await;
+    assert_eq!(code, Code::QPACK_DECOMPRESSION_FAILED);
     f.assert_undisturbed().await;
 }
 
@@ -528,17 +553,15 @@ async fn early_streams_are_bounded_and_the_rest_refused() {
         early.push(raw.uni(&wt_uni(0, b"early")).await);
     }
     // What is left of them reaches the session.
-    within(futures_util::future::select_all(
+    let _ = within(futures_util::future::select_all(
         early.iter().map(|s| Box::pin(s.stopped())),
     ))
     .await;
     let (_send, _recv) = within(raw.session("/wt")).await;
     let mut rejected = 0;
-    for mut stream in early {
-        // The server reads no unidirectional streams: those that were handed out are neither stopped nor reset.
-        if stream.reset(0u32.into()).is_ok()
-            && let Ok(Some(code)) = stream.stopped().await
-        {
+    for stream in early {
+        // The server reads no unidirectional streams: it stops none of those that it got.
+        if let Some(Ok(Some(code))) = stream.stopped().now_or_never() {
             assert_eq!(common::raw::code(code), Code::WT_BUFFERED_STREAM_REJECTED);
             rejected += 1;
         }
@@ -600,9 +623,8 @@ async fn rapid_cancelling_closes_the_connection() {
             let _ = send.write_all(&get("/slow")).await;
         }
         // They have arrived when a later one is answered.
-        let (_send, recv) = match raw.conn.open_bi().await {
-            Ok(stream) => stream,
-            Err(_) => break,
+        let Ok((_send, recv)) = raw.conn.open_bi().await else {
+            break;
         };
         drop(_send);
         let _ = within(answer(recv)).await;

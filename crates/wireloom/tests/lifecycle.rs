@@ -252,3 +252,102 @@ async fn round_trip(client: &wireloom::Session, server: &wireloom::Session) {
     server.send_datagram(b"!").unwrap();
     client.recv_datagram().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_request_that_waits_does_not_keep_a_connection_that_is_gone() {
+    let f = fixture().await;
+    let monitor = f.server.monitor();
+    for _ in 0..3 {
+        let client = Client::builder().server_certificate_hash(f.hash).build().unwrap();
+        let connection = within(client.dial(&f.url)).await.unwrap();
+        let (uri, body) = (f.url.as_str(), bytes::Bytes::new());
+        let asked = async {
+            let _ = connection.request(http::Request::get(uri).body(body).unwrap()).await;
+        };
+        tokio::select! {
+            () = asked => panic!("nobody answers"),
+            () = async { while monitor.leftovers() == 0 { tokio::task::yield_now().await } } => {}
+        }
+        connection.close();
+        within(client.shut_down()).await;
+    }
+    let gone = async {
+        while monitor.stats().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(gone).await;
+    let (server, _client) = f.session().await;
+    assert!(server.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn handlers_end_with_the_client_that_asked() {
+    /// Tells when it is dropped.
+    struct Guard(tokio::sync::mpsc::UnboundedSender<&'static str>, &'static str);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.send(self.1);
+        }
+    }
+    let (dropped, mut drops) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let handler = |what: &'static str| {
+        let (dropped, tell) = (dropped.clone(), tell.clone());
+        move || {
+            let guard = Guard(dropped.clone(), what);
+            tell.send(()).unwrap();
+            async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let guard = dropped.clone();
+    let news = move || {
+        let guard = Guard(guard.clone(), "news");
+        async move {
+            let frames = futures_util::stream::poll_fn(move |_| {
+                let _ = &guard;
+                std::task::Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
+            });
+            axum::body::Body::from_stream(frames)
+        }
+    };
+    let app = Router::new()
+        .route("/get", get(handler("get")))
+        .route("/session", any(handler("session")))
+        .route("/news", get(news));
+    let run = run(app, |b| b).await;
+    let connection = run.dial().await;
+
+    tokio::select! {
+        _ = connection.request(run.request("GET", "/get", b"")) => panic!("nobody answers"),
+        _ = within(started.recv()) => {}
+    }
+    assert_eq!(within(drops.recv()).await, Some("get"));
+
+    drop(
+        within(connection.request(run.request("GET", "/news", b"")))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(within(drops.recv()).await, Some("news"));
+
+    tokio::select! {
+        _ = run.connect("/session") => panic!("nobody answers"),
+        _ = within(started.recv()) => {}
+    }
+    assert_eq!(within(drops.recv()).await, Some("session"));
+
+    // So when the whole connection goes. The first may be closed by now, without use.
+    let connection = run.dial().await;
+    let close = async {
+        within(started.recv()).await;
+        connection.close();
+    };
+    let request = connection.request(run.request("GET", "/get", b""));
+    let (failed, ()) = within(async { tokio::join!(request, close) }).await;
+    assert!(failed.is_err());
+    assert_eq!(within(drops.recv()).await, Some("get"));
+}

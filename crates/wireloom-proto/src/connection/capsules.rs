@@ -6,12 +6,13 @@ use http::Response;
 use super::config::MAX_IDLE_FRAMES;
 use super::events::{Event, Recv};
 use super::flow::FlowCapsule;
+use super::message::Waiting;
 use super::{Connection, frame_reason};
 use crate::capsule::{Capsule, CapsuleError};
 use crate::codes::Code;
 use crate::h3::headers;
 use crate::h3::reader::Frame;
-use crate::qpack::DecodeError;
+use crate::qpack::{DecodeError, Field, Section};
 use crate::stream_id::{SessionId, Side, StreamId};
 use crate::webtransport::protocols;
 use crate::webtransport::session::{Session, State};
@@ -32,7 +33,20 @@ pub(super) enum Over {
 }
 
 impl Connection {
-    pub(super) fn recv_connect(&mut self, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
+    pub(super) fn recv_connect(&mut self, stream: StreamId, data: Bytes, fin: bool) -> Recv {
+        self.continue_connect(stream, None, data, fin)
+    }
+
+    /// Client: the header section of a response that waited can be decoded now.
+    pub(super) fn resume_connect(&mut self, stream: StreamId, block: Bytes) -> Recv {
+        let session = SessionId::new(stream).and_then(|id| self.sessions.get_mut(&id));
+        let waiting = session.and_then(|session| session.waiting.take());
+        let (data, fin) = waiting.map(Waiting::take).unwrap_or_default();
+        self.continue_connect(stream, Some(Frame::Headers(block)), data, fin)
+    }
+
+    /// Reads a CONNECT stream: the frame `first`, then what `data` holds.
+    fn continue_connect(&mut self, stream: StreamId, first: Option<Frame>, mut data: Bytes, fin: bool) -> Recv {
         let Some(id) = SessionId::new(stream) else {
             return Recv::Done;
         };
@@ -40,7 +54,12 @@ impl Connection {
         let Some(mut session) = self.sessions.remove(&id) else {
             return Recv::Done;
         };
-        match self.read_connect(id, &mut session, &mut data, fin) {
+        if let Some(waiting) = &mut session.waiting {
+            waiting.push(&data, fin);
+            self.sessions.insert(id, session);
+            return Recv::Pause;
+        }
+        match self.read_connect(id, &mut session, first, &mut data, fin) {
             Ok(recv) => {
                 self.sessions.insert(id, session);
                 recv
@@ -53,14 +72,18 @@ impl Connection {
         &mut self,
         id: SessionId,
         session: &mut Session,
+        mut first: Option<Frame>,
         data: &mut Bytes,
         fin: bool,
     ) -> Result<Recv, Over> {
         loop {
-            let frame = session
-                .reader
-                .read(data)
-                .map_err(|error| Over::Connection(error.code(), frame_reason(error)))?;
+            let frame = match first.take() {
+                Some(frame) => Some(frame),
+                None => session
+                    .reader
+                    .read(data)
+                    .map_err(|error| Over::Connection(error.code(), frame_reason(error)))?,
+            };
             let Some(frame) = frame else { break };
             let awaits_response = self.side == Side::Client && !session.is_open();
             match frame {
@@ -71,7 +94,13 @@ impl Connection {
                 // "A server MUST NOT process these bytes as capsules until it sends a 2xx response accepting the session"
                 // (section 3.2).
                 Frame::Data(piece) => session.early.extend_from_slice(&piece),
-                Frame::Headers(block) if awaits_response => self.session_response(id, session, block)?,
+                Frame::Headers(block) if awaits_response => {
+                    let Some(fields) = self.response_fields(id, block)? else {
+                        session.waiting = Some(Waiting::new(data, fin));
+                        return Ok(Recv::Pause);
+                    };
+                    self.session_response(id, session, fields)?;
+                }
                 Frame::HeadersTooLarge if awaits_response => {
                     return Err(Over::Misbehaved(
                         Code::H3_EXCESSIVE_LOAD,
@@ -183,21 +212,24 @@ impl Connection {
         Ok(())
     }
 
-    /// Client: a response to the CONNECT.
-    fn session_response(&mut self, id: SessionId, session: &mut Session, block: Bytes) -> Result<(), Over> {
-        let fields = match self
+    /// Client: the field lines of a response to the CONNECT; `None` if the decoder keeps it for now.
+    fn response_fields(&mut self, id: SessionId, block: Bytes) -> Result<Option<Vec<Field>>, Over> {
+        match self
             .decoder
             .decode(id.stream(), block, self.config.max_field_section_size)
         {
-            Ok(fields) => fields,
-            Err(DecodeError::TooLarge) => {
-                return Err(Over::Misbehaved(
-                    Code::H3_EXCESSIVE_LOAD,
-                    "the response's header section is too large",
-                ));
-            }
-            Err(error) => return Err(Over::Connection(error.code(), "a field section cannot be decompressed")),
-        };
+            Ok(Section::Fields(fields)) => Ok(Some(fields)),
+            Ok(Section::Blocked) => Ok(None),
+            Err(DecodeError::TooLarge) => Err(Over::Misbehaved(
+                Code::H3_EXCESSIVE_LOAD,
+                "the response's header section is too large",
+            )),
+            Err(error) => Err(Over::Connection(error.code(), "a field section cannot be decompressed")),
+        }
+    }
+
+    /// Client: a response to the CONNECT.
+    fn session_response(&mut self, id: SessionId, session: &mut Session, fields: Vec<Field>) -> Result<(), Over> {
         let head = headers::decode_response(fields)
             .map_err(|error| Over::Misbehaved(error.code(), "malformed response to CONNECT"))?
             .head;

@@ -15,6 +15,21 @@ pub struct Config {
     pub dialects: Dialects,
     /// The largest header section that is accepted, in bytes as RFC 9114 section 4.2.2 counts them. Default 64 KiB.
     pub max_field_section_size: u64,
+    /// The dynamic table that the peer's encoder may use, in bytes as RFC 9204 section 3.2.1 counts them
+    /// (SETTINGS_QPACK_MAX_TABLE_CAPACITY). Default 4096. Costs about twice that for each connection whose peer fills it, and
+    /// nothing where it does not; 0 forbids the table.
+    pub qpack_max_table_capacity: u32,
+    /// Streams whose header section may wait for insertions into that table (SETTINGS_QPACK_BLOCKED_STREAMS). Default 16. Each
+    /// costs its header section as it was received, at most `max_field_section_size`, and what came with it. One more closes
+    /// the connection.
+    pub qpack_blocked_streams: u16,
+    /// The most that our own encoder's table takes of what the peer allows, in bytes. Default 4096; costs about twice that
+    /// where fields repeat. 0 means that only the static table is used.
+    pub qpack_encoder_capacity: u32,
+    /// How many streams our encoder may let wait for its insertions, within what the peer allows. Default 0: no request ever
+    /// waits for another stream. Above 0 sections are smaller, but one lost packet of the encoder stream, or a peer that gives
+    /// it no credit, holds them up.
+    pub qpack_encoder_blocked_streams: u16,
     /// WebTransport sessions that are open or requested at once on this connection. Default 16. Drafts 13 and later allow one
     /// where flow control is not on at both ends.
     pub max_sessions: usize,
@@ -46,6 +61,10 @@ impl Default for Config {
             webtransport: true,
             dialects: Dialects::ALL,
             max_field_section_size: 64 << 10,
+            qpack_max_table_capacity: 4096,
+            qpack_blocked_streams: 16,
+            qpack_encoder_capacity: 4096,
+            qpack_encoder_blocked_streams: 0,
             max_sessions: 16,
             flow_control: FlowControl::default(),
             max_parked_streams: 64,

@@ -19,7 +19,7 @@ use crate::webtransport::negotiate;
 /// What passes over the control streams.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    own: Option<OwnStreams>,
+    pub(super) own: Option<OwnStreams>,
     /// The type of the first frame, while it is incomplete.
     first_type: VarintReader,
     /// `Some` once the first frame is known to be SETTINGS.
@@ -58,6 +58,20 @@ impl Connection {
             settings::MAX_FIELD_SECTION_SIZE,
             self.config.max_field_section_size.min(varint::MAX),
         );
+        // Both are 0 unless announced (RFC 9204 section 5).
+        if self.config.qpack_max_table_capacity > 0 {
+            let limits = [
+                (
+                    settings::QPACK_MAX_TABLE_CAPACITY,
+                    self.config.qpack_max_table_capacity.into(),
+                ),
+                (
+                    settings::QPACK_BLOCKED_STREAMS,
+                    self.config.qpack_blocked_streams.into(),
+                ),
+            ];
+            limits.into_iter().for_each(|(id, value)| settings.set(id, value));
+        }
         negotiate::announce(
             self.dialects,
             self.config.flow_control.clamped(),
@@ -145,6 +159,16 @@ impl Connection {
         }
     }
 
+    /// Writes what the decoder has to say, once nothing else is left to say.
+    pub(super) fn write_qpack(&mut self) {
+        if let Some(own) = self.control.own {
+            let instructions = self.decoder.take_instructions();
+            if !instructions.is_empty() {
+                self.out.write(own.qpack_decoder, instructions, false);
+            }
+        }
+    }
+
     pub(super) fn recv_qpack(&mut self, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
         let result = match self.streams.get(&stream) {
             Some(Stream::QpackEncoder) => self
@@ -157,13 +181,35 @@ impl Connection {
                 .map_err(|error| error.code()),
         };
         match result {
-            Err(code) => self.close(code, "illegal instruction on a QPACK stream"),
+            Err(code) => return self.close(code, "illegal instruction on a QPACK stream"),
             Ok(()) if fin => {
                 self.critical_closed();
-                Recv::Done
+                return Recv::Done;
             }
-            Ok(()) => Recv::Continue,
+            Ok(()) => {}
         }
+        self.resume_blocked()
+    }
+
+    /// Goes on with the streams whose sections waited for what the encoder stream has brought.
+    fn resume_blocked(&mut self) -> Recv {
+        while let Some((stream, block)) = self.decoder.poll_unblocked() {
+            let recv = match self.streams.get(&stream) {
+                Some(Stream::Message(_)) => self.resume_message(stream, block),
+                Some(Stream::Connect) => self.resume_connect(stream, block),
+                // Whoever gives a stream up cancels it.
+                _ => Recv::Done,
+            };
+            if self.out.is_closed() {
+                return Recv::Done;
+            }
+            // A session's CONNECT stream that has to pause is resumed later; a message's may as well be read on.
+            let must_pause = recv == Recv::Pause && matches!(self.streams.get(&stream), Some(Stream::Connect));
+            if recv != Recv::Done && !must_pause {
+                self.out.event(Event::Resume { stream });
+            }
+        }
+        Recv::Continue
     }
 
     pub(super) fn recv_control(&mut self, mut data: Bytes, fin: bool) -> Recv {
@@ -216,6 +262,11 @@ impl Connection {
             Frame::Settings(payload) if self.control.settings.is_none() => {
                 let settings = Settings::decode(&payload).map_err(|error| (error.code(), "invalid SETTINGS"))?;
                 negotiate::validate(self.dialects, &settings).map_err(|reason| (Code::H3_SETTINGS_ERROR, reason))?;
+                let limit = |id| settings.get(id).unwrap_or(0);
+                self.encoder.set_peer_limits(
+                    limit(settings::QPACK_MAX_TABLE_CAPACITY),
+                    limit(settings::QPACK_BLOCKED_STREAMS),
+                );
                 self.control.settings = Some(settings);
                 self.settings_deadline = None;
                 self.negotiate();

@@ -10,7 +10,7 @@ use super::{Connection, Stream};
 use crate::capsule;
 use crate::codes::Code;
 use crate::h3::frame;
-use crate::stream_id::{SessionId, StreamId};
+use crate::stream_id::{SessionId, Side, StreamId};
 use crate::webtransport::session::Session;
 
 impl Connection {
@@ -37,6 +37,7 @@ impl Connection {
         if closed.stopped.is_some() {
             self.streams.remove(&stream);
             self.out.stop(stream, Code::WT_SESSION_GONE);
+            self.abandon_sections(stream);
         } else {
             // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream. The
             // endpoint MAY also send a STOP_SENDING" (section 6): not now, since it could overtake the capsule and hide it.
@@ -45,6 +46,24 @@ impl Connection {
             self.await_end(stream, false, false, Code::WT_SESSION_GONE);
         }
         let end = SessionEnd::ClosedByUs { code, reason };
+        self.out.event(Event::SessionClosed { session, end, streams });
+        Ok(())
+    }
+
+    /// Client: gives a session up, by resetting its CONNECT stream if the server has not answered yet: it would not look at a
+    /// capsule before that (RFC 9114 section 4.1.1). As [`Connection::close_session`] otherwise.
+    pub fn cancel_session(&mut self, now: Instant, session: SessionId) -> Result<(), CommandError> {
+        if self.usable_session(session)?.is_open() {
+            return self.close_session(now, session, 0, "");
+        }
+        self.now = Some(now);
+        self.sessions.remove(&session);
+        let streams = self.end_streams(session);
+        self.discard(session.stream(), Code::H3_REQUEST_CANCELLED);
+        let end = SessionEnd::ClosedByUs {
+            code: 0,
+            reason: String::new(),
+        };
         self.out.event(Event::SessionClosed { session, end, streams });
         Ok(())
     }
@@ -128,6 +147,10 @@ impl Connection {
 
     /// Our side of the CONNECT stream has ended; waits for the peer to end its own, unless it has (`fin`).
     pub(super) fn await_end(&mut self, stream: StreamId, fin: bool, peer_closed: bool, code: Code) {
+        if self.side == Side::Client {
+            // The rest of a response is dropped unseen, with what sections there are.
+            self.abandon_sections(stream);
+        }
         if fin {
             self.streams.remove(&stream);
             return;
@@ -159,6 +182,10 @@ impl Connection {
         }
         if fin {
             self.streams.remove(&stream);
+            if self.side == Side::Client {
+                // Now the server has sent all there was to be dropped.
+                self.abandon_sections(stream);
+            }
             return Recv::Done;
         }
         Recv::Continue
@@ -171,6 +198,7 @@ impl Connection {
                 // STOP_SENDING on the CONNECT stream" (draft 02 section 5).
                 self.streams.remove(&stream);
                 self.out.stop(stream, code);
+                self.abandon_sections(stream);
             }
             Some(Stream::Connect) => {
                 let session = SessionId::new(stream).and_then(|id| self.sessions.get(&id));

@@ -36,7 +36,8 @@ pub enum Recv {
     /// Read on.
     Continue,
     /// Taken. A CONNECT stream: read no more until [`Event::Resume`] (early capsules). A request stream: the call yielded a
-    /// head, body or trailers; read on when the application wants more. Nothing breaks if the caller reads on at once.
+    /// head, body or trailers; read on when the application wants more. Either: a header section waits for QPACK's encoder
+    /// stream, and [`Event::Resume`] will tell. Nothing breaks if the caller reads on at once, but what it reads is kept.
     Pause,
     /// A WebTransport stream of an open session. `payload` is what followed the header (may be empty); the rest, if the
     /// call was not `fin`, is read from QUIC directly.

@@ -1,5 +1,6 @@
 //! One HTTP request and its response: how far each half of the stream has come (RFC 9114 section 4.1).
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::events::CommandError;
@@ -66,10 +67,35 @@ impl Content {
     }
 }
 
+/// What was received of a stream behind a field section that waits for QPACK's encoder stream.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    data: BytesMut,
+    fin: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(data: &[u8], fin: bool) -> Self {
+        Self { data: data.into(), fin }
+    }
+
+    /// The caller need not read on, but it may.
+    pub(super) fn push(&mut self, data: &[u8], fin: bool) {
+        self.data.extend_from_slice(data);
+        self.fin |= fin;
+    }
+
+    pub(super) fn take(self) -> (Bytes, bool) {
+        (self.data.freeze(), self.fin)
+    }
+}
+
 /// An ordinary request, at either end.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) reader: FrameReader,
+    /// `Some` while the decoder keeps a section of it.
+    pub(super) waiting: Option<Waiting>,
     /// The method, for what the response may be.
     pub(super) method: Method,
     pub(super) recv: Progress,
@@ -83,6 +109,7 @@ impl Message {
     pub(super) fn server(reader: FrameReader) -> Box<Self> {
         Box::new(Self {
             reader,
+            waiting: None,
             method: Method::GET,
             recv: Progress::Head,
             incoming: Content::default(),
@@ -95,6 +122,7 @@ impl Message {
     pub(super) fn client(reader: FrameReader, method: Method, outgoing: Content, fin: bool) -> Box<Self> {
         Box::new(Self {
             reader,
+            waiting: None,
             method,
             recv: Progress::Head,
             incoming: Content::default(),

@@ -68,6 +68,7 @@ use control::Control;
 use deadlines::Deadlines;
 use flow::Unattributed;
 use message::Message;
+pub(crate) use message::Waiting;
 use outbox::Outbox;
 use stream_set::StreamSet;
 
@@ -145,15 +146,14 @@ impl Connection {
         Self {
             side,
             dialects,
-            config,
             transport: None,
             settings_deadline: None,
             negotiated: None,
             peer_limits: None,
             unattributed: Unattributed::default(),
             control: Control::default(),
-            encoder: qpack::Encoder::new(),
-            decoder: qpack::Decoder::new(),
+            encoder: qpack::Encoder::with_table(config.qpack_encoder_capacity, config.qpack_encoder_blocked_streams),
+            decoder: qpack::Decoder::with_table(config.qpack_max_table_capacity, config.qpack_blocked_streams),
             streams: FxHashMap::default(),
             seen_bi: StreamSet::default(),
             seen_uni: StreamSet::default(),
@@ -166,6 +166,7 @@ impl Connection {
             cancel_since: None,
             now: None,
             out: Outbox::default(),
+            config,
         }
     }
 
@@ -206,7 +207,7 @@ impl Connection {
             // The driver reads no more of it; should it do so all the same, the bytes would be lost.
             Some(Stream::Parked) => {
                 self.parked.remove_stream(stream);
-                self.refuse(stream, Code::WT_BUFFERED_STREAM_REJECTED)
+                self.refuse_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED)
             }
         }
     }
@@ -230,6 +231,7 @@ impl Connection {
             Some(Stream::Connect) => self.connect_aborted(now, stream, code),
             Some(Stream::Closing { .. }) => {
                 self.streams.remove(&stream);
+                self.abandon_sections(stream);
             }
             Some(Stream::WebTransport { .. }) => {
                 self.recv_aborted(stream, None);
@@ -308,7 +310,10 @@ impl Connection {
 
     /// The next thing that QUIC has to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.out.poll_action()
+        self.out.poll_action().or_else(|| {
+            self.write_qpack();
+            self.out.poll_action()
+        })
     }
 
     /// The next thing that the application has to know.
@@ -365,6 +370,8 @@ impl Connection {
         let mut left: Vec<_> = streams.map(|(id, stream)| format!("stream {id}: {stream:?}")).collect();
         left.extend(self.sessions.keys().map(|id| format!("session {id}")));
         left.extend(self.parked.next_expiry().map(|_| "parked items".to_owned()));
+        left.extend((self.decoder.blocked() > 0).then(|| "blocked sections".to_owned()));
+        left.extend((self.encoder.unacknowledged() > 0).then(|| "unacknowledged sections".to_owned()));
         left
     }
 
@@ -402,6 +409,19 @@ impl Connection {
 
     /// Nothing of `stream` is wanted, in either direction.
     fn discard(&mut self, stream: StreamId, code: Code) {
+        self.abandon_sections(stream);
+        self.discard_payload(stream, code);
+    }
+
+    /// `stream` was reset or is read no further: QPACK is told if there may be field sections on it.
+    fn abandon_sections(&mut self, stream: StreamId) {
+        if stream.is_request() {
+            self.decoder.cancel(stream);
+        }
+    }
+
+    /// The same as [`Self::discard`] for a stream without field sections.
+    fn discard_payload(&mut self, stream: StreamId, code: Code) {
         self.streams.remove(&stream);
         self.out.abort(self.side, stream, code);
     }
@@ -409,6 +429,12 @@ impl Connection {
     /// The same as an answer to [`Connection::recv`].
     fn refuse(&mut self, stream: StreamId, code: Code) -> Recv {
         self.discard(stream, code);
+        Recv::Done
+    }
+
+    /// The same for a stream without field sections.
+    fn refuse_payload(&mut self, stream: StreamId, code: Code) -> Recv {
+        self.discard_payload(stream, code);
         Recv::Done
     }
 

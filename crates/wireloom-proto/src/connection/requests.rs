@@ -7,12 +7,12 @@ use http::{Method, StatusCode};
 
 use super::config::{CANCEL_WINDOW, MAX_CANCELLED, MAX_IDLE_FRAMES};
 use super::events::{Event, Recv};
-use super::message::{Content, Message, Progress};
+use super::message::{Content, Message, Progress, Waiting};
 use super::{Connection, Stream, frame_reason};
 use crate::codes::Code;
 use crate::h3::headers::{self, RequestHead};
 use crate::h3::reader::Frame;
-use crate::qpack::DecodeError;
+use crate::qpack::{DecodeError, Field, Section};
 use crate::stream_id::{Side, StreamId};
 use crate::webtransport::negotiate;
 
@@ -26,10 +26,32 @@ enum Stop {
     Answer(StatusCode),
     /// It is the CONNECT of a session, whose reader takes over.
     Session(Box<RequestHead>),
+    /// The decoder keeps its field section until the encoder stream has brought more.
+    Blocked,
 }
 
 impl Connection {
-    pub(super) fn recv_message(&mut self, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
+    pub(super) fn recv_message(&mut self, stream: StreamId, data: Bytes, fin: bool) -> Recv {
+        if let Some(Stream::Message(message)) = self.streams.get_mut(&stream)
+            && let Some(waiting) = &mut message.waiting
+        {
+            waiting.push(&data, fin);
+            return Recv::Pause;
+        }
+        self.continue_message(stream, None, data, fin)
+    }
+
+    /// The section of a message that waited can be decoded now.
+    pub(super) fn resume_message(&mut self, stream: StreamId, block: Bytes) -> Recv {
+        let Some(Stream::Message(message)) = self.streams.get_mut(&stream) else {
+            return Recv::Done;
+        };
+        let (data, fin) = message.waiting.take().map(Waiting::take).unwrap_or_default();
+        self.continue_message(stream, Some(Frame::Headers(block)), data, fin)
+    }
+
+    /// Reads a message: the frame `first`, then what `data` holds.
+    fn continue_message(&mut self, stream: StreamId, first: Option<Frame>, mut data: Bytes, fin: bool) -> Recv {
         // Taken out for the time of reading, so that frames can be handled meanwhile.
         let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
             return Recv::Done;
@@ -38,7 +60,7 @@ impl Connection {
             self.streams.insert(stream, Stream::Message(message));
             return Recv::Done;
         }
-        match self.read_message(stream, &mut message, &mut data, fin) {
+        match self.read_message(stream, &mut message, first, &mut data, fin) {
             Ok(recv) => {
                 self.keep(stream, message);
                 recv
@@ -59,6 +81,11 @@ impl Connection {
                 Recv::Done
             }
             Err(Stop::Session(head)) => self.session_head(stream, message.reader, *head, data, fin),
+            Err(Stop::Blocked) => {
+                message.waiting = Some(Waiting::new(&data, fin));
+                self.keep(stream, message);
+                Recv::Pause
+            }
         }
     }
 
@@ -66,10 +93,14 @@ impl Connection {
         &mut self,
         stream: StreamId,
         message: &mut Message,
+        first: Option<Frame>,
         data: &mut Bytes,
         fin: bool,
     ) -> Result<Recv, Stop> {
-        let mut yielded = false;
+        let mut yielded = match first {
+            Some(frame) => self.message_frame(stream, message, frame)?,
+            None => false,
+        };
         loop {
             match message.reader.read(data) {
                 Err(error) => return Err(Stop::Connection(error.code(), frame_reason(error))),
@@ -203,9 +234,10 @@ impl Connection {
     }
 
     /// Decompresses a section, which comes while the message has made that `progress`.
-    fn decode(&mut self, stream: StreamId, block: Bytes, progress: Progress) -> Result<Vec<crate::qpack::Field>, Stop> {
+    fn decode(&mut self, stream: StreamId, block: Bytes, progress: Progress) -> Result<Vec<Field>, Stop> {
         match self.decoder.decode(stream, block, self.config.max_field_section_size) {
-            Ok(fields) => Ok(fields),
+            Ok(Section::Fields(fields)) => Ok(fields),
+            Ok(Section::Blocked) => Err(Stop::Blocked),
             Err(DecodeError::TooLarge) => Err(self.too_large(progress)),
             Err(error) => Err(Stop::Connection(error.code(), "a field section cannot be decompressed")),
         }
@@ -239,6 +271,10 @@ impl Connection {
         };
         if self.side == Side::Server && message.send == Progress::Head {
             self.count_cancelled(now);
+        }
+        if message.recv != Progress::Closed {
+            message.waiting = None;
+            self.abandon_sections(stream);
         }
         if !self.is_visible(&message) {
             self.out.reset(stream, Code::H3_REQUEST_CANCELLED);

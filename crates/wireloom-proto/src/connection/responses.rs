@@ -129,7 +129,9 @@ impl Connection {
         };
         if message.recv != Progress::Closed {
             message.recv = Progress::Closed;
+            message.waiting = None;
             self.out.stop(stream, code);
+            self.abandon_sections(stream);
             self.forget_if_over(stream);
         }
     }
@@ -144,6 +146,7 @@ impl Connection {
         // "Clients MUST NOT discard complete responses as a result of having their request terminated abruptly" (RFC 9114
         // section 4.1.1).
         self.out.stop(stream, Code::H3_NO_ERROR);
+        self.abandon_sections(stream);
     }
 
     /// Whether this client may make a request on `stream`.
@@ -169,6 +172,12 @@ impl Connection {
         }
         let mut section = BytesMut::new();
         self.encoder.encode(stream, fields.iter().copied(), &mut section);
+        let instructions = self.encoder.take_instructions();
+        if !instructions.is_empty()
+            && let Some(own) = self.control.own
+        {
+            self.out.write(own.qpack_encoder, instructions, false);
+        }
         Ok(frame::encode(frame::HEADERS, &section))
     }
 

@@ -64,19 +64,19 @@ impl Connection {
         if let Some(session) = self.sessions.remove(&id) {
             let _ = self.end_session(id, &session, over, false);
         }
-        self.refuse(stream, Code::WT_SESSION_GONE)
+        self.refuse_payload(stream, Code::WT_SESSION_GONE)
     }
 
     #[cold]
     fn park(&mut self, now: Instant, stream: StreamId, session: SessionId, payload: Bytes, fin: bool) -> Recv {
         if !self.may_speak_webtransport() {
             // A stream type that was not negotiated is an unknown one.
-            return self.refuse(stream, Code::H3_STREAM_CREATION_ERROR);
+            return self.refuse_payload(stream, Code::H3_STREAM_CREATION_ERROR);
         }
         match self.owner(session) {
             // "the endpoint MUST reset the send side and abort reading on the receive side [...] using the WT_SESSION_GONE
             // error code" (draft-ietf-webtrans-http3-16 section 6).
-            Owner::Gone => return self.refuse(stream, Code::WT_SESSION_GONE),
+            Owner::Gone => return self.refuse_payload(stream, Code::WT_SESSION_GONE),
             Owner::Open | Owner::Expected => {}
         }
         if !self
@@ -86,7 +86,7 @@ impl Connection {
             // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or
             // STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
             self.stream_lost(stream.dir());
-            return self.refuse(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+            return self.refuse_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED);
         }
         self.streams.insert(stream, Stream::Parked);
         Recv::Parked
@@ -121,7 +121,7 @@ impl Connection {
                         result = Self::count_stream(flow, stream, payload.len() as u64);
                     }
                     if result.is_err() {
-                        self.discard(stream, Code::WT_SESSION_GONE);
+                        self.discard_payload(stream, Code::WT_SESSION_GONE);
                         continue;
                     }
                     self.streams.remove(&stream);
@@ -143,7 +143,7 @@ impl Connection {
         while let Some(item) = self.parked.pop_expired(now) {
             if let Item::Stream { stream, .. } = item {
                 self.stream_lost(stream.dir());
-                self.discard(stream, Code::WT_BUFFERED_STREAM_REJECTED);
+                self.discard_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED);
             }
         }
     }
@@ -290,7 +290,7 @@ impl Connection {
         }
         for item in self.parked.take(session) {
             if let Item::Stream { stream, .. } = item {
-                self.discard(stream, Code::WT_SESSION_GONE);
+                self.discard_payload(stream, Code::WT_SESSION_GONE);
             }
         }
         ended

@@ -1,10 +1,14 @@
-//! Field sections as received (RFC 9204 section 4.5) and the peer's encoder stream (section 4.3).
+//! The receiving half: field sections, the peer's encoder stream, and what is said on the decoder stream (RFC 9204 section
+//! 2.2).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::integer::{self, IntegerError};
-use super::static_table::TABLE;
-use super::{Field, field_size, huffman};
+use super::decoder_stream::Instruction;
+use super::encoder_stream::{self, EncoderStreamError};
+use super::field_lines::Lines;
+use super::prefix::{self, Prefix};
+use super::table::Table;
+use super::{Field, field_size};
 use crate::codes::Code;
 use crate::stream_id::StreamId;
 
@@ -14,7 +18,8 @@ pub enum DecodeError {
     /// It cannot be interpreted, which breaks the connection: the compression state of both ends may differ now.
     #[error("field section cannot be decompressed: {0}")]
     DecompressionFailed(&'static str),
-    /// It is larger than allowed. Only the message is concerned: a server answers 431.
+    /// It is larger than allowed. Only the message is concerned: a server answers 431. Whoever gives the stream up says so with
+    /// [`Decoder::cancel`].
     #[error("field section too large")]
     TooLarge,
 }
@@ -29,182 +34,188 @@ impl DecodeError {
     }
 }
 
-/// The peer's encoder stream breaks the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("encoder stream: {0}")]
-pub struct EncoderStreamError(&'static str);
+/// What became of a field section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Section {
+    /// Its field lines.
+    Fields(Vec<Field>),
+    /// It needs insertions that have not arrived. The decoder keeps it; [`Decoder::poll_unblocked`] gives it back.
+    Blocked,
+}
 
-impl EncoderStreamError {
-    /// The connection error.
-    pub const fn code(self) -> Code {
-        Code::QPACK_ENCODER_STREAM_ERROR
+impl Section {
+    /// The field lines, `None` if it has to wait.
+    pub fn fields(self) -> Option<Vec<Field>> {
+        match self {
+            Self::Fields(fields) => Some(fields),
+            Self::Blocked => None,
+        }
     }
 }
 
 /// The receiving half of QPACK on a connection.
+///
+/// Its owner reads the peer's encoder stream into [`Decoder::recv_encoder_stream`], then takes what
+/// [`Decoder::poll_unblocked`] gives and decodes it anew, tells of every stream that ends before all its sections are decoded
+/// ([`Decoder::cancel`]), and writes what [`Decoder::take_instructions`] gives on the decoder stream.
+///
+/// # Memory
+///
+/// The table holds entries of at most `max_capacity` bytes as RFC 9204 section 3.2.1 counts them, for which it takes at most
+/// about twice that, and nothing before the first. An instruction that is cut takes at most four times the capacity. Each
+/// blocked section is kept as it was received.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    table: Table,
+    /// As announced in SETTINGS.
+    max_capacity: usize,
+    max_blocked: usize,
+    blocked: Vec<Blocked>,
+    /// The beginning of an instruction on the encoder stream.
+    partial: BytesMut,
+    /// How many insertions the encoder knows to have arrived, once it has read what was written.
+    known: u64,
+    out: BytesMut,
     /// Where Huffman strings are decoded to; each section takes its slices along.
     text: BytesMut,
 }
 
+#[derive(Debug)]
+struct Blocked {
+    stream: StreamId,
+    required: u64,
+    block: Bytes,
+}
+
 impl Decoder {
-    /// A decoder whose dynamic table has capacity 0.
+    /// A decoder without a dynamic table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Decodes the field section `block` of `stream`. Literals are slices of `block`, table entries are static.
+    /// A decoder that announces SETTINGS_QPACK_MAX_TABLE_CAPACITY (bytes) and SETTINGS_QPACK_BLOCKED_STREAMS.
+    pub fn with_table(max_capacity: u32, max_blocked: u16) -> Self {
+        Self {
+            max_capacity: max_capacity as usize,
+            max_blocked: usize::from(max_blocked),
+            ..Self::default()
+        }
+    }
+
+    /// Decodes the field section `block` of `stream`. Literals are slices of `block`, table entries are shared with the table.
     ///
     /// `max_field_section_size` counts as RFC 9114 section 4.2.2 does and is checked line by line, so that a small block
     /// cannot grow into a large section.
+    ///
+    /// After [`Section::Blocked`] the next section of this stream has to wait too.
     pub fn decode(
         &mut self,
-        _stream: StreamId,
+        stream: StreamId,
         block: Bytes,
         max_field_section_size: u64,
-    ) -> Result<Vec<Field>, DecodeError> {
+    ) -> Result<Section, DecodeError> {
+        let mut rest = &block[..];
+        let max_entries = prefix::max_entries(self.max_capacity as u64);
+        let prefix = Prefix::decode(&mut rest, max_entries, self.table.inserted())?;
+        if prefix.required > self.table.inserted() {
+            // "If a decoder encounters more blocked streams than it promised to support, it MUST treat this as a connection
+            // error of type QPACK_DECOMPRESSION_FAILED" (section 2.1.2).
+            if self.blocked.len() >= self.max_blocked {
+                return Err(DecodeError::DecompressionFailed("more blocked streams than announced"));
+            }
+            let required = prefix.required;
+            self.blocked.push(Blocked {
+                stream,
+                required,
+                block,
+            });
+            return Ok(Section::Blocked);
+        }
         let mut lines = Lines {
-            rest: &block,
+            rest,
             block: &block,
+            prefix,
+            table: &self.table,
             text: &mut self.text,
         };
-        lines.prefix()?;
         let mut fields = Vec::with_capacity(16);
         let mut left = max_field_section_size;
-        while let Some(&first) = lines.rest.first() {
-            let field = lines.line(first)?;
+        while let Some(field) = lines.next()? {
             left = left
                 .checked_sub(field_size(field.name.len(), field.value.len()))
                 .ok_or(DecodeError::TooLarge)?;
             fields.push(field);
         }
-        Ok(fields)
+        if prefix.required > 0 {
+            // "After the decoder finishes decoding a field section encoded using representations containing dynamic table
+            // references, it MUST emit a Section Acknowledgment instruction" (section 2.2.2.1).
+            Instruction::SectionAcknowledgment(stream).encode(&mut self.out);
+            self.known = self.known.max(prefix.required);
+        }
+        Ok(Section::Fields(fields))
     }
 
-    /// Reads the peer's encoder stream, cut anywhere; takes all of `input`.
+    /// Reads the peer's encoder stream, cut anywhere; takes all of `input`. [`Decoder::poll_unblocked`] is to be called next.
     ///
-    /// With a capacity of 0 the only legal instruction is to set it to 0 again: "The decoder MUST treat a new dynamic table
-    /// capacity value that exceeds this limit as a connection error of type QPACK_ENCODER_STREAM_ERROR" (RFC 9204 section
-    /// 4.3.1), and an entry larger than the capacity likewise (section 3.2.2). It is one byte long, so nothing is held.
+    /// After an error the decoder must not be used again.
     pub fn recv_encoder_stream(&mut self, input: &mut Bytes) -> Result<(), EncoderStreamError> {
-        for &byte in &std::mem::take(input) {
-            match byte {
-                0x20 => {}
-                0x21..=0x3f => return Err(EncoderStreamError("capacity above the announced limit")),
-                0x00..=0x1f => return Err(EncoderStreamError("duplicate of an entry that is not there")),
-                _ => return Err(EncoderStreamError("insertion into a table without capacity")),
-            }
+        let input = std::mem::take(input);
+        if self.partial.is_empty() {
+            let mut rest = &input[..];
+            while encoder_stream::apply(&mut rest, &mut self.table, self.max_capacity)? {}
+            self.partial.extend_from_slice(rest);
+            return Ok(());
+        }
+        self.partial.extend_from_slice(&input);
+        let mut rest = &self.partial[..];
+        while encoder_stream::apply(&mut rest, &mut self.table, self.max_capacity)? {}
+        let taken = self.partial.len() - rest.len();
+        self.partial.advance(taken);
+        if self.partial.is_empty() {
+            self.partial = BytesMut::new();
         }
         Ok(())
     }
-}
 
-const TRUNCATED: DecodeError = DecodeError::DecompressionFailed("it ends inside a field line");
-const DYNAMIC: DecodeError = DecodeError::DecompressionFailed("reference to the dynamic table");
+    /// A section that waited and whose insertions have arrived, to be given to [`Decoder::decode`] again. The oldest first.
+    pub fn poll_unblocked(&mut self) -> Option<(StreamId, Bytes)> {
+        let inserted = self.table.inserted();
+        let ready = self.blocked.iter().position(|blocked| blocked.required <= inserted)?;
+        let ready = self.blocked.remove(ready);
+        Some((ready.stream, ready.block))
+    }
 
-impl From<IntegerError> for DecodeError {
-    fn from(error: IntegerError) -> Self {
-        match error {
-            IntegerError::Incomplete => TRUNCATED,
-            IntegerError::TooLarge => Self::DecompressionFailed("integer too large"),
+    /// `stream`, which carries field sections, was reset or is read no further: "it generates a Stream Cancellation
+    /// instruction" (section 2.2.2.2), and what waited of it is dropped. "A decoder with a maximum dynamic table capacity equal
+    /// to zero MAY omit" that, and this one does.
+    pub fn cancel(&mut self, stream: StreamId) {
+        if self.max_capacity > 0 {
+            self.blocked.retain(|blocked| blocked.stream != stream);
+            Instruction::StreamCancellation(stream).encode(&mut self.out);
         }
+    }
+
+    /// What is to be written on the decoder stream, empty if nothing is.
+    ///
+    /// Insertions that no Section Acknowledgment tells of are acknowledged here with an Insert Count Increment (section
+    /// 2.2.2.3): calling this once after everything that was received is handled makes one of many.
+    pub fn take_instructions(&mut self) -> Bytes {
+        let inserted = self.table.inserted();
+        if inserted > self.known {
+            Instruction::InsertCountIncrement(inserted - self.known).encode(&mut self.out);
+            self.known = inserted;
+        }
+        // Not kept for the next time: on most connections there is none for long.
+        std::mem::take(&mut self.out).freeze()
+    }
+
+    /// Sections that wait.
+    #[cfg(feature = "__testing")]
+    pub(crate) fn blocked(&self) -> usize {
+        self.blocked.len()
     }
 }
 
-struct Lines<'a> {
-    rest: &'a [u8],
-    block: &'a Bytes,
-    text: &'a mut BytesMut,
-}
-
-impl Lines<'_> {
-    /// "If the decoder encounters a value of EncodedInsertCount that could not have been produced by a conformant encoder, it
-    /// MUST treat this as a connection error of type QPACK_DECOMPRESSION_FAILED" (section 4.5.1.1): without a dynamic table
-    /// that is all but 0. "The value of Base MUST NOT be negative" (section 4.5.1.2).
-    fn prefix(&mut self) -> Result<(), DecodeError> {
-        if integer::decode(&mut self.rest, 8)? != 0 {
-            return Err(DecodeError::DecompressionFailed(
-                "Required Insert Count without a dynamic table",
-            ));
-        }
-        let negative = self.rest.first().is_some_and(|first| first & 0x80 != 0);
-        integer::decode(&mut self.rest, 7)?;
-        if negative {
-            Err(DecodeError::DecompressionFailed("negative Base"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn line(&mut self, first: u8) -> Result<Field, DecodeError> {
-        if first & 0x80 != 0 {
-            // Indexed Field Line, section 4.5.2.
-            let (name, value) = self.entry(first & 0x40 != 0, 6)?;
-            return Ok(Field {
-                name,
-                value,
-                sensitive: false,
-            });
-        }
-        if first & 0x40 != 0 {
-            // Literal Field Line with Name Reference, section 4.5.4.
-            let (name, _) = self.entry(first & 0x10 != 0, 4)?;
-            return Ok(Field {
-                name,
-                value: self.string(7)?,
-                sensitive: first & 0x20 != 0,
-            });
-        }
-        if first & 0x20 != 0 {
-            // Literal Field Line with Literal Name, section 4.5.6.
-            let name = self.string(3)?;
-            return Ok(Field {
-                name,
-                value: self.string(7)?,
-                sensitive: first & 0x10 != 0,
-            });
-        }
-        // Post-Base references, sections 4.5.3 and 4.5.5.
-        Err(DYNAMIC)
-    }
-
-    fn entry(&mut self, is_static: bool, prefix: u32) -> Result<(Bytes, Bytes), DecodeError> {
-        let index = integer::decode(&mut self.rest, prefix)?;
-        if !is_static {
-            return Err(DYNAMIC);
-        }
-        // "an invalid static table index [...] MUST [be treated] as a connection error of type QPACK_DECOMPRESSION_FAILED"
-        // (section 3.1).
-        let (name, value) = usize::try_from(index)
-            .ok()
-            .and_then(|index| TABLE.get(index))
-            .ok_or(DecodeError::DecompressionFailed("static table index out of range"))?;
-        Ok((
-            Bytes::from_static(name.as_bytes()),
-            Bytes::from_static(value.as_bytes()),
-        ))
-    }
-
-    /// A string literal whose first byte holds `prefix` bits of its length, and the H bit above (section 4.1.2).
-    fn string(&mut self, prefix: u32) -> Result<Bytes, DecodeError> {
-        let coded = self.rest.first().is_some_and(|first| first >> prefix & 1 != 0);
-        let len = integer::decode(&mut self.rest, prefix)?;
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|&len| len <= self.rest.len())
-            .ok_or(TRUNCATED)?;
-        let (bytes, rest) = self.rest.split_at(len);
-        if !coded {
-            self.rest = rest;
-            return Ok(self.block.slice_ref(bytes));
-        }
-        if self.text.capacity() < huffman::decoded_room(len) {
-            // Once per section as a rule: for this string and all that may follow it.
-            self.text.reserve(huffman::decoded_room(self.rest.len()));
-        }
-        self.rest = rest;
-        huffman::decode(bytes, self.text).map_err(|_| DecodeError::DecompressionFailed("invalid Huffman code"))?;
-        Ok(self.text.split().freeze())
-    }
-}
+#[cfg(test)]
+mod tests;

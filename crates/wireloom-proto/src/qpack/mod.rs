@@ -1,19 +1,27 @@
-//! QPACK (RFC 9204) with the static table and literals.
+//! QPACK (RFC 9204): field sections, and the dynamic table that both ends keep with the help of two streams.
 //!
-//! The dynamic table has capacity 0 in both directions, which is what SETTINGS announces: no field section ever waits for
-//! another stream. [`Encoder`] and [`Decoder`] are nevertheless objects of the connection and are told the stream, which is
-//! all that a dynamic table will need.
+//! [`Encoder`] and [`Decoder`] are objects of the connection and know nothing of it: bytes of field sections and of the two
+//! instruction streams go in, bytes come out. An end that is told no capacity uses the static table alone.
 
 mod decoder;
+mod decoder_stream;
 mod encoder;
+mod encoder_stream;
+mod field_lines;
 mod huffman;
 mod integer;
+mod prefix;
+mod sections;
 mod static_table;
+mod string;
+mod table;
 
 use bytes::Bytes;
 
-pub use decoder::{DecodeError, Decoder, EncoderStreamError};
-pub use encoder::{DecoderStreamError, Encoder};
+pub use decoder::{DecodeError, Decoder, Section};
+pub use decoder_stream::DecoderStreamError;
+pub use encoder::Encoder;
+pub use encoder_stream::EncoderStreamError;
 
 #[cfg(feature = "__testing")]
 pub(crate) use huffman::{decode as huffman_decode, encode as huffman_encode, encoded_len as huffman_encoded_len};

@@ -67,6 +67,20 @@ fn phrases() -> Vec<Vec<u8>> {
         let settings: Settings = list.iter().copied().collect();
         [&[0][..], &settings.encode_frame()].concat()
     }));
+    // QPACK's encoder stream, what may follow on it, and sections that wait for that: a request, its CONNECT, trailers.
+    phrases.extend([
+        b"\x02\x3f\xbd\x01\xc0\x09localhost".to_vec(),
+        b"\xc1\x01/".to_vec(),
+        b"\x3f\xbd\x01\xc0\x09localhost\xc1\x01/".to_vec(),
+        b"\x02".to_vec(),
+        frame::encode(frame::HEADERS, b"\x03\x81\xd1\xd7\x10\x11").to_vec(),
+        frame::encode(
+            frame::HEADERS,
+            b"\x03\x81\xcf\xd7\x10\x11\x27\x02:protocol\x0cwebtransport",
+        )
+        .to_vec(),
+        frame::encode(frame::HEADERS, b"\x02\x80\xd9\x10").to_vec(),
+    ]);
     phrases
 }
 

@@ -17,6 +17,10 @@ pub struct Lone {
     pub core: Connection,
     /// Its clock.
     pub now: Instant,
+    /// What it has written on its QPACK encoder stream, without the stream type.
+    pub encoder_stream: BytesMut,
+    /// The same of its decoder stream.
+    pub decoder_stream: BytesMut,
     side: Side,
 }
 
@@ -48,6 +52,8 @@ impl Lone {
         let mut lone = Self {
             core: Connection::new(side, config),
             now: Instant::now(),
+            encoder_stream: BytesMut::new(),
+            decoder_stream: BytesMut::new(),
             side,
         };
         let own = |index| StreamId::new(side, Dir::Uni, index);
@@ -67,6 +73,9 @@ impl Lone {
             },
         );
         lone.actions();
+        // Their types.
+        lone.encoder_stream.clear();
+        lone.decoder_stream.clear();
         lone
     }
 
@@ -133,9 +142,18 @@ impl Lone {
         self.core.handle_timeout(self.now);
     }
 
-    /// All actions so far.
+    /// All actions so far, save writes on the QPACK streams, which `encoder_stream` and `decoder_stream` collect.
     pub fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.core.poll_action()).collect()
+        let mut actions = Vec::new();
+        while let Some(action) = self.core.poll_action() {
+            let own = |index| StreamId::new(self.side, Dir::Uni, index);
+            match action {
+                Action::Write { stream, data, .. } if stream == own(1) => self.encoder_stream.extend_from_slice(&data),
+                Action::Write { stream, data, .. } if stream == own(2) => self.decoder_stream.extend_from_slice(&data),
+                action => actions.push(action),
+            }
+        }
+        actions
     }
 
     /// All events so far.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
 use super::pipe::Pair;
 use crate::connection::{Config, Event, PeerTransport, SessionRequest};
@@ -94,6 +94,13 @@ fn pick<T: Copy>(list: &[T], n: u8) -> Option<T> {
     (!list.is_empty()).then(|| list[usize::from(n) % list.len()])
 }
 
+/// Fields some of which come again soon, so that QPACK's tables are used.
+fn insert_fields(fields: &mut HeaderMap, stream: StreamId) {
+    let nth = HeaderValue::from(stream.index() % 3);
+    fields.insert(header::USER_AGENT, HeaderValue::from_static("a script"));
+    fields.insert("x-nth-of-three", nth);
+}
+
 /// Runs the operations, then lets everything end. The newest dialect has tight flow control.
 pub fn run(dialect: Dialect, ops: &[Op]) {
     // Small enough that scripts meet the limits.
@@ -108,6 +115,9 @@ pub fn run(dialect: Dialect, ops: &[Op]) {
         max_parked_streams: 3,
         max_parked_datagrams: 3,
         max_early_capsule_bytes: 4,
+        qpack_max_table_capacity: 256,
+        qpack_blocked_streams: 2,
+        qpack_encoder_blocked_streams: 2,
         ..Config::default()
     };
     let mut script = Script {
@@ -203,13 +213,16 @@ impl Script {
                 let stream = pair.client.new_stream(Dir::Bi);
                 let mut head = Request::new(());
                 *head.uri_mut() = http::Uri::from_static("https://localhost/");
+                insert_fields(head.headers_mut(), stream);
                 if pair.client.core.send_request(now, stream, &head, fin).is_ok() {
                     self.requests.push(stream);
                 }
             }
             Op::Respond(n, fin) => {
                 if let Some(stream) = pick(&self.requests, n) {
-                    let _ = pair.server.core.send_response(stream, &Response::new(()), fin);
+                    let mut head = Response::new(());
+                    insert_fields(head.headers_mut(), stream);
+                    let _ = pair.server.core.send_response(stream, &head, fin);
                 }
             }
             Op::Body(side, n) => {
@@ -223,7 +236,7 @@ impl Script {
             }
             Op::Trailers(side, n) => {
                 if let Some(stream) = pick(&self.requests, n) {
-                    let _ = pair.end(side).core.send_trailers(stream, &http::HeaderMap::new());
+                    let _ = pair.end(side).core.send_trailers(stream, &HeaderMap::new());
                 }
             }
             Op::Finish(side, n) => {
@@ -249,6 +262,9 @@ impl Script {
                     .map(|id| id.stream())
                     .chain(self.streams.iter().map(|&(_, stream)| stream))
                     .chain(self.requests.iter().copied())
+                    // QPACK's encoder and decoder streams.
+                    .chain([Side::Client, Side::Server].map(|side| StreamId::new(side, Dir::Uni, 1)))
+                    .chain([Side::Client, Side::Server].map(|side| StreamId::new(side, Dir::Uni, 2)))
                     .collect();
                 pair.held.extend(pick(&streams, n));
             }

@@ -8,6 +8,7 @@ use super::negotiate::Dialect;
 use super::stream_header::Prefixes;
 use crate::capsule::CapsuleReader;
 use crate::codes::Code;
+use crate::connection::Waiting;
 use crate::h3::reader::FrameReader;
 use crate::stream_id::SessionId;
 
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) reader: FrameReader,
     pub(crate) capsules: CapsuleReader,
     pub(crate) prefixes: Prefixes,
+    /// Client: `Some` while the decoder keeps a header section of the response.
+    pub(crate) waiting: Option<Waiting>,
     /// What the client offered in WT-Available-Protocols.
     pub(crate) protocols: Vec<String>,
     /// Capsule bytes from before the response.
@@ -59,6 +62,7 @@ impl Session {
             capsules: CapsuleReader::new(),
             prefixes: Prefixes::new(id),
             protocols: Vec::new(),
+            waiting: None,
             early: BytesMut::new(),
             early_fin: false,
             paused: false,

@@ -27,6 +27,7 @@ pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
 pub(crate) use sessions::{Established, SessionEntry};
 pub(crate) use streams::IncomingStream;
 
+use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
 use self::stream_limit::StreamLimit;
@@ -173,6 +174,14 @@ impl Driver {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.messages.is_empty() && self.sessions.is_empty() && self.h3.is_idle()
+    }
+
+    /// What is kept for requests, sessions and their streams, here and in QUIC, for tests that end with nothing left over.
+    pub(crate) fn leftovers(&self, quic: &mut Transport) -> usize {
+        let feeds = self.feeds.keys().filter(|stream| stream.dir() == Dir::Bi).count();
+        let kept = feeds + self.outgoing.len() + self.streams.len() + self.messages.len() + self.sessions.len();
+        let quic = quic.remote_open_streams(Dir::Bi);
+        kept + self.unaccepted + usize::try_from(quic).unwrap_or(usize::MAX)
     }
 
     /// Refuses new requests and sessions (GOAWAY) and asks the open sessions to end.
@@ -415,10 +424,11 @@ impl Driver {
                 wakes.all(&self.signals);
             }
             Event::Request { stream, head } => {
-                self.messages.insert(stream, Message::default());
-                let Some(conn) = self.me.upgrade() else { return };
-                if let Some(incoming) = &self.incoming {
-                    incoming.push(Incoming::request(conn, stream, *head));
+                let waiting = Waiting::request(self.me.clone(), stream, *head);
+                if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    self.messages.insert(stream, Message::default());
+                } else {
+                    self.refuse_request(stream);
                 }
             }
             Event::SessionRequested {
@@ -427,10 +437,12 @@ impl Driver {
                 protocols,
                 dialect,
             } => {
-                let Some(conn) = self.me.upgrade() else { return };
-                self.sessions.insert(session, Box::default());
-                if let Some(incoming) = &self.incoming {
-                    incoming.push(Incoming::session(conn, session, *head, protocols, dialect));
+                let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
+                if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    self.sessions.insert(session, Box::default());
+                } else {
+                    // Over already only if the client cancelled it in the same breath.
+                    let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
                 }
             }
             Event::Response { stream, head } => self.on_message(wakes, stream, MessageEvent::Response(head)),
@@ -484,6 +496,14 @@ impl Driver {
         }
     }
 
+    /// The application is too far behind.
+    fn refuse_request(&mut self, stream: StreamId) {
+        if self.h3.send_response(stream, &unavailable(), true).is_err() {
+            self.h3.reset_message(stream, Code::H3_REQUEST_REJECTED);
+        }
+        self.h3.stop_message(stream, Code::H3_NO_ERROR);
+    }
+
     /// The connection is over: whoever waits learns why.
     fn lose(&mut self, error: ConnectionError, wakes: &mut WakeList) {
         if self.lost.is_some() {
@@ -497,6 +517,7 @@ impl Driver {
         for message in self.messages.values_mut() {
             wakes.waker(message.reader.take());
             wakes.waker(message.writer.take());
+            wakes.waker(message.watcher.take());
         }
         for (session, mut entry) in std::mem::take(&mut self.sessions) {
             if entry.has_answer() {
@@ -599,6 +620,12 @@ impl Application for Driver {
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {
         self.lose(ConnectionError::EndpointGone, wakes);
     }
+}
+
+fn unavailable() -> http::Response<()> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 impl WriteEnd {

@@ -21,6 +21,8 @@ pub(super) struct Message {
     events: VecDeque<MessageEvent>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
+    /// Waits for the peer to give up.
+    pub(super) watcher: Option<Waker>,
     /// The peer's part is complete, or nobody wants more of it.
     received: bool,
     /// Our part is complete or given up.
@@ -87,6 +89,7 @@ impl Driver {
         };
         message.stopped = Some(code);
         wakes.waker(message.writer.take());
+        wakes.waker(message.watcher.take());
     }
 
     /// Opens a request stream and sends the head. `Ok(None)` while the peer allows no more streams.
@@ -208,6 +211,17 @@ impl Driver {
         if self.messages.get(&stream).is_some_and(|m| m.sent && m.received) {
             self.messages.remove(&stream);
             self.note_idle(now, quic, wakes);
+        }
+    }
+
+    /// Resolves when nobody wants our message any more.
+    fn poll_cancelled(&mut self, stream: StreamId, cx: &mut Context<'_>) -> Poll<()> {
+        match self.messages.get_mut(&stream) {
+            Some(message) if self.lost.is_none() && message.stopped.is_none() => {
+                message.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
         }
     }
 
@@ -344,6 +358,11 @@ impl ResponseSender {
     /// Server: an interim or the final response's head.
     pub(crate) fn send_head(&self, head: &http::Response<()>, fin: bool) -> Result<(), RequestError> {
         self.command(fin, |driver, stream| driver.h3.send_response(stream, head, fin))
+    }
+
+    /// Resolves when the peer wants no more of the message, or is gone.
+    pub(crate) async fn cancelled(&self) {
+        std::future::poll_fn(|cx| self.conn.with(|_, driver, _| driver.poll_cancelled(self.stream, cx))).await;
     }
 
     /// Waits until the piece before is on its way, then takes this one.

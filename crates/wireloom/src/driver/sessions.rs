@@ -248,7 +248,7 @@ impl Driver {
         session: SessionId,
     ) {
         // Where it is over already there is nothing to close.
-        let _ = self.h3.close_session(now, session, 0, "");
+        let _ = self.h3.cancel_session(now, session);
         self.settle(now, quic, wakes);
         if let Some(entry) = self.sessions.remove(&session) {
             self.unaccepted -= entry.unaccepted();

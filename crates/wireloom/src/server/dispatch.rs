@@ -40,16 +40,24 @@ where
             let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
             let sender = ResponseSender::new(conn, stream);
             let request = head.map(|()| body);
-            match call(&mut service, request).await {
-                Ok(response) => {
-                    if let Err(error) = respond(&sender, response, is_head).await {
-                        tracing::debug!(%remote, %error, "response cut short");
+            let answer = async {
+                match call(&mut service, request).await {
+                    Ok(response) => {
+                        if let Err(error) = respond(&sender, response, is_head).await {
+                            tracing::debug!(%remote, %error, "response cut short");
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%remote, %error, "the service failed");
+                        let _ = sender.send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true);
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(%remote, %error, "the service failed");
-                    let _ = sender.send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true);
-                }
+            };
+            // As over TCP: a handler, or a body that waits for news, ends with the client that asked.
+            tokio::select! {
+                biased;
+                () = answer => {}
+                () = sender.cancelled() => tracing::debug!(%remote, "request cancelled"),
             }
         }
         IncomingKind::Session { id, protocols, dialect } => {
@@ -60,8 +68,17 @@ where
             let upgrade = WebTransportUpgrade::new(protocols, dialect, remote);
             head.extensions_mut().insert(upgrade.clone());
             let request = head.map(|()| Body::empty());
+            let state = Arc::new(SessionState::new(id));
+            if !conn.with(|_, driver, _| driver.attach(&state)) {
+                return;
+            }
             let unanswered = Unanswered(Some((conn, id)));
-            match call(&mut service, request).await {
+            let response = tokio::select! {
+                biased;
+                response = call(&mut service, request) => response,
+                _ = state.closed() => return,
+            };
+            match response {
                 Ok(response) => decide(unanswered, dialect, response, &upgrade).await,
                 Err(error) => tracing::warn!(%remote, %error, "the service failed"),
             }

@@ -84,6 +84,17 @@ impl ServerMonitor {
     }
 }
 
+impl ServerMonitor {
+    /// What the connections still keep for requests and sessions.
+    #[doc(hidden)]
+    pub fn leftovers(&self) -> usize {
+        let connections = self.0.list().into_iter();
+        connections
+            .map(|conn| conn.with(|quic, driver, _| driver.leftovers(quic)))
+            .sum()
+    }
+}
+
 impl std::fmt::Debug for ServerMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ServerMonitor").field(&self.stats()).finish()
@@ -107,7 +118,8 @@ impl Server {
     }
 
     /// Serves every request, of HTTP/1.1, HTTP/2 and HTTP/3, with `service`; an axum `Router` fits as it is. WebTransport
-    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions.
+    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions. The service's future, and then the
+    /// response's body, is dropped when the client gives the request up.
     ///
     /// Await it to run it. Dropping it closes every connection at once.
     pub fn serve<S, B>(self, service: S) -> Serve<S>

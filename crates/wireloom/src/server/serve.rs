@@ -120,8 +120,7 @@ where
                 deadline = Some(Box::pin(tokio::time::sleep(server.shutdown_deadline)));
             }
             () = async { if let Some(d) = &mut deadline { d.await } }, if deadline.is_some() => break,
-            // Biased by the guard only: requests that are still queued are taken first.
-            () = std::future::ready(()), if deadline.is_some() && requests.is_empty() => break,
+            () = std::future::ready(()), if deadline.is_some() && requests.is_empty() && server.queue.is_empty() => break,
         }
     }
     server.finish(0, "the server is shutting down").await;

@@ -35,6 +35,8 @@ fn server_config(
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     // Tickets that the client keeps: resumption costs no memory here, however many clients there are.
     config.ticketer = Ticketer::new()?;
+    // One is enough to come back once, and each costs the handshake time and packets.
+    config.send_tls13_tickets = 1;
     // Early data can be replayed by whoever recorded it, and no request here is known to be safe for that.
     config.max_early_data_size = 0;
     Ok(config)

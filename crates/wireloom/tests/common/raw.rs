@@ -144,6 +144,18 @@ impl Raw {
         }
     }
 
+    /// Reads a whole response, after which everything that was sent before has arrived.
+    pub async fn assert_served(&self, path: &str) {
+        let (_send, recv) = self.bi(&get(path), true).await;
+        assert_eq!(answer(recv).await, Answer::Status(200));
+    }
+
+    /// Swaps the socket for one that hears nothing and never answers.
+    pub fn vanish(&self) {
+        let deaf = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        self._endpoint.rebind(deaf).unwrap();
+    }
+
     /// Whether the connection still serves.
     pub async fn assert_alive(&self) {
         let (_send, recv) = self.bi(&get("/"), true).await;
@@ -181,7 +193,7 @@ fn status(bytes: &mut Bytes) -> u16 {
     assert_eq!(varint::take(bytes), Some(frame::HEADERS));
     let len = usize::try_from(varint::take(bytes).unwrap()).unwrap();
     let fields = qpack::Decoder::new().decode(StreamId::from_u64(0), bytes.split_to(len), 1 << 16);
-    headers::decode_response(fields.unwrap())
+    headers::decode_response(fields.unwrap().fields().unwrap())
         .unwrap()
         .head
         .status()
