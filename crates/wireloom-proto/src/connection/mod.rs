@@ -46,6 +46,7 @@ mod session_streams;
 mod sessions;
 mod stream_set;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -104,7 +105,7 @@ enum Stream {
 #[derive(Debug)]
 pub struct Connection {
     side: Side,
-    config: Config,
+    config: Arc<Config>,
     /// The dialects that are announced: none without WebTransport.
     dialects: Dialects,
     transport: Option<PeerTransport>,
@@ -137,7 +138,10 @@ pub struct Connection {
 
 impl Connection {
     /// A connection at its very start. Nothing is sent before [`Connection::start`].
-    pub fn new(side: Side, config: Config) -> Self {
+    ///
+    /// Connections of one endpoint share their configuration: give an `Arc`.
+    pub fn new(side: Side, config: impl Into<Arc<Config>>) -> Self {
+        let config = config.into();
         let dialects = if config.webtransport {
             config.dialects
         } else {

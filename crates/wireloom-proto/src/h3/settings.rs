@@ -185,6 +185,8 @@ impl Settings {
             }
             settings.list.push((id, value));
         }
+        // Kept as long as the connection.
+        settings.list.shrink_to_fit();
         Ok(settings)
     }
 }

@@ -223,7 +223,7 @@ impl ClientBuilder {
         };
         let tls = ClientTls::new(&trust)?;
         let driver = DriverConfig {
-            h3: self.h3,
+            h3: Arc::new(self.h3),
             handshake_timeout: self.connect_timeout,
             unused_timeout: Some(Duration::from_secs(1)),
             max_streams: 1024,

@@ -63,7 +63,7 @@ const MAX_BACKLOG: usize = 4096;
 /// What the endpoint's owner settles for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct DriverConfig {
-    pub(crate) h3: Config,
+    pub(crate) h3: Arc<Config>,
     /// From the first packet to the peer's SETTINGS.
     pub(crate) handshake_timeout: Duration,
     /// How long a connection without sessions and requests is kept. `None`: until QUIC's idle timeout.
@@ -81,7 +81,7 @@ pub(crate) struct Driver {
     config: Arc<DriverConfig>,
     h3: H3,
     /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
-    own: Vec<StreamId>,
+    own_opened: u64,
     /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads. `None` where nothing is held, as on the
     /// streams that every idle connection has.
     feeds: FxHashMap<StreamId, Option<Box<Feed>>>,
@@ -132,7 +132,7 @@ impl Driver {
         Self {
             side,
             h3: H3::new(side, config.h3.clone()),
-            own: Vec::new(),
+            own_opened: 0,
             feeds: FxHashMap::default(),
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
@@ -214,18 +214,20 @@ impl Driver {
     fn start(&mut self, now: Instant, quic: &mut Transport) {
         // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
         // CONNECT waits for them.
-        while self.own.len() < 3 {
-            let Some(stream) = quic.open(Dir::Uni) else { return };
-            self.own.push(stream);
+        while self.own_opened < 3 {
+            if quic.open(Dir::Uni).is_none() {
+                return;
+            }
+            self.own_opened += 1;
         }
-        self.h3.start(
-            now,
-            OwnStreams {
-                control: self.own[0],
-                qpack_encoder: self.own[1],
-                qpack_decoder: self.own[2],
-            },
-        );
+        // Nothing else opens streams before them.
+        let own = |index| StreamId::new(self.side, Dir::Uni, index);
+        let streams = OwnStreams {
+            control: own(0),
+            qpack_encoder: own(1),
+            qpack_decoder: own(2),
+        };
+        self.h3.start(now, streams);
     }
 
     fn on_quic_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: QuicEvent) {
@@ -567,7 +569,7 @@ impl Application for Driver {
             while quic.poll_event().is_some() {}
             return false;
         }
-        if self.own.len() < 3 {
+        if self.own_opened < 3 {
             self.start(now, quic);
         }
         let mut any = false;
@@ -578,7 +580,7 @@ impl Application for Driver {
                 return false;
             }
         }
-        if any || self.own.len() == 3 {
+        if any || self.own_opened == 3 {
             self.settle(now, quic, wakes);
         }
         any

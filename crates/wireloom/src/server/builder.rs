@@ -90,7 +90,7 @@ impl Default for ServerBuilder {
             origins: OriginPolicy::default(),
             quic: QuicConfig::default(),
             driver: DriverConfig {
-                h3: wireloom_proto::Config::default(),
+                h3: Arc::default(),
                 handshake_timeout: Duration::from_secs(10),
                 unused_timeout: Some(Duration::from_secs(30)),
                 max_streams: 1024,
@@ -140,7 +140,7 @@ impl ServerBuilder {
 
     /// The WebTransport drafts that are announced. Default all; the newest in common is spoken.
     pub fn dialects(mut self, dialects: Dialects) -> Self {
-        self.driver.h3.dialects = dialects;
+        Arc::make_mut(&mut self.driver.h3).dialects = dialects;
         self
     }
 
@@ -152,7 +152,7 @@ impl ServerBuilder {
 
     /// How long a peer may take to complete a stream's or a request's header. Default 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.driver.h3.header_timeout = timeout;
+        Arc::make_mut(&mut self.driver.h3).header_timeout = timeout;
         self
     }
 
@@ -192,7 +192,7 @@ impl ServerBuilder {
     /// WebTransport sessions that are open or requested at once on one connection. Default 16. Drafts 13 and later allow
     /// one without flow control, whatever is set here.
     pub fn max_sessions_per_connection(mut self, sessions: usize) -> Self {
-        self.driver.h3.max_sessions = sessions;
+        Arc::make_mut(&mut self.driver.h3).max_sessions = sessions;
         self
     }
 
@@ -202,7 +202,7 @@ impl ServerBuilder {
     /// limit below the window of the connection ([`receive_windows`](Self::receive_windows)), or a session that is not read
     /// can starve the others.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
-        self.driver.h3.flow_control = limits;
+        Arc::make_mut(&mut self.driver.h3).flow_control = limits;
         self
     }
 
