@@ -1,6 +1,6 @@
 //! Benchmarks: within our crates, and beside others.
 
-use crate::shell::{Result, cargo, command, root, run};
+use crate::shell::{Result, cargo, command, run, target};
 
 /// The criterion benchmarks of the crates.
 pub(crate) fn micro() -> Result {
@@ -18,5 +18,5 @@ pub(crate) fn beside_quinn(arguments: &[&str]) -> Result {
         "--package",
         "wireloom-benches",
     ]))?;
-    run(command(root().join("target/release/compare")).args(arguments))
+    run(command(target().join("release/compare")).args(arguments))
 }

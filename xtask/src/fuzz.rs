@@ -1,6 +1,6 @@
 //! The fuzz targets, which need a nightly compiler and cargo-fuzz.
 
-use crate::shell::{Result, cargo, command, on_path, output, root, run};
+use crate::shell::{Result, cargo, command, on_path, output, root, run, target};
 
 /// All targets, each for its share of the minutes.
 pub(crate) fn run_all(arguments: &[&str]) -> Result {
@@ -26,7 +26,7 @@ pub(crate) fn run_all(arguments: &[&str]) -> Result {
     targets.sort();
     let seconds = (minutes * 60 / targets.len().max(1) as u64).max(1);
     // What a run finds goes beside the target directory's other products; the corpus of the repository is only read.
-    let found = root().join("target/fuzz-found");
+    let found = target().join("fuzz-found");
     for target in &targets {
         let grown = found.join(target);
         std::fs::create_dir_all(&grown).map_err(|error| format!("{}: {error}", grown.display()))?;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::setup;
-use crate::shell::{Result, cargo, describe, root, run};
+use crate::shell::{Result, cargo, describe, root, run, target};
 
 /// One program that runs tests.
 struct Outcome {
@@ -71,7 +71,8 @@ fn interop_suite(names: &[&str]) -> Result<Outcome> {
         "--no-fail-fast",
         "--",
     ]);
-    count("browsers and other implementations", tests.args(names))
+    tests.args(names).env("WIRELOOM", target().join("release/wireloom"));
+    count("browsers and other implementations", &mut tests)
 }
 
 /// Runs a program that closes with `test result: …` lines as `cargo test` does, passes its output on, and adds them up.
