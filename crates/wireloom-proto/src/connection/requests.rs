@@ -221,8 +221,7 @@ impl Connection {
         let fields = self.decode(stream, block, Progress::Body)?;
         let head = headers::decode_response(fields).map_err(|error| Stop::Malformed(error.code()))?;
         let status = head.head.status();
-        let is_final = !status.is_informational();
-        if is_final {
+        if !status.is_informational() {
             message.incoming = Content::response(head.content_length, &message.method, status);
             message.recv = Progress::Body;
         }
@@ -230,7 +229,8 @@ impl Connection {
             stream,
             head: Box::new(head.head),
         });
-        Ok(is_final)
+        // An interim one too: how many there are is the server's choice, and the application takes them one by one.
+        Ok(true)
     }
 
     /// Decompresses a section, which comes while the message has made that `progress`.
