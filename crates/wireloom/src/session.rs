@@ -22,6 +22,8 @@ pub(crate) struct SessionState {
     pub(crate) signals: Arc<Signals>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// The peer reads no more of the CONNECT stream; the end of the session follows.
+    stopped: AtomicBool,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
     prefix: ([u8; 8], usize),
 }
@@ -37,6 +39,7 @@ impl SessionState {
             signals: Arc::default(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             prefix: (prefix, len),
         }
     }
@@ -56,6 +59,14 @@ impl SessionState {
 
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn closed(&self) -> SessionError {
@@ -381,6 +392,7 @@ impl Session {
     /// `None` if label or context are longer than 255 bytes, or TLS refuses the length.
     pub fn export_keying_material<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
         let mut bound = Vec::with_capacity(10 + label.len() + context.len());
+        // "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8) with this label and context.
         bound.extend_from_slice(&self.0.state.id.into_u64().to_be_bytes());
         bound.push(u8::try_from(label.len()).ok()?);
         bound.extend_from_slice(label);

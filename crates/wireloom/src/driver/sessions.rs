@@ -234,7 +234,12 @@ impl Driver {
                 state.set_ended(ended);
                 self.sessions.remove(&state.id);
             }
-            None => entry.state = Some(state.clone()),
+            None => {
+                if self.h3.is_stopped(state.id) {
+                    state.set_stopped();
+                }
+                entry.state = Some(state.clone());
+            }
         }
         true
     }
@@ -385,6 +390,11 @@ impl Driver {
         let max = max.saturating_sub(prefix.len());
         if payload.len() > max {
             return Err(DatagramError::TooLarge { max });
+        }
+        if session.is_stopped() {
+            // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section
+            // 2.1): it is lost, as datagrams may be.
+            return Ok(true);
         }
         let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
         datagram.extend_from_slice(prefix);
