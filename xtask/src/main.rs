@@ -21,6 +21,8 @@ cargo xtask COMMAND
   lint            formatting, clippy, documentation, licences, dependencies, the specifications' coverage
   bench           the micro-benchmarks
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
+  bench flow-control
+                  the same beside Wireloom without flow control of sessions: what that costs
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
 
 fn main() -> ExitCode {
@@ -32,7 +34,8 @@ fn main() -> ExitCode {
         ["interop", names @ ..] => suite::interop(names),
         ["lint"] => lint::run_all(),
         ["bench"] => bench::micro(),
-        ["bench", "quinn", rest @ ..] => bench::beside_quinn(rest),
+        ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
+        ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {
             eprintln!("{USAGE}");

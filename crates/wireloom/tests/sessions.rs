@@ -327,24 +327,6 @@ async fn both_ends_export_the_same_keying_material_bound_to_label_and_context() 
     assert!(client.export_keying_material::<32>(&[0; 256], b"").is_none());
 }
 
-/// "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8), derived anew from another QUIC library's
-/// connection.
-#[tokio::test]
-async fn keying_material_is_that_of_a_tls_exporter_over_session_label_and_context() {
-    let f = fixture().await;
-    let raw = within(Raw::connect(f.server.local_addrs()[0])).await;
-    // So that the session's identifier is not 0.
-    let _first = within(raw.bi(&get("/"), true)).await;
-    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
-    let (server, _stream) = within(async { tokio::join!(serve, raw.session("/")) }).await;
-    let context = [&4u64.to_be_bytes()[..], &[5], b"label", &[7], b"context"].concat();
-    let mut expected = [0; 32];
-    raw.conn
-        .export_keying_material(&mut expected, b"EXPORTER-WebTransport", &context)
-        .unwrap();
-    assert_eq!(server.export_keying_material(b"label", b"context"), Some(expected));
-}
-
 #[tokio::test]
 async fn shutting_down_closes_what_is_left_with_code_and_reason() {
     let f = fixture_with(|b| b.shutdown_deadline(std::time::Duration::from_millis(1))).await;

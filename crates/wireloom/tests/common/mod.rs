@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod raw;
+pub mod raw_server;
 
 use std::future::Future;
 use std::time::Duration;

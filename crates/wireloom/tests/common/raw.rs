@@ -54,7 +54,7 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-fn config(transport: quinn::TransportConfig) -> quinn::ClientConfig {
+fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls::KeyLog>>) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -63,6 +63,9 @@ fn config(transport: quinn::TransportConfig) -> quinn::ClientConfig {
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h3".to_vec()];
+    if let Some(key_log) = key_log {
+        tls.key_log = key_log;
+    }
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
@@ -77,6 +80,14 @@ pub fn settings() -> Settings {
     settings
 }
 
+/// What a client of draft 15 or 16 announces that has no flow control: one session.
+pub fn settings_draft15() -> Settings {
+    let mut settings = Settings::new();
+    settings.set(settings::H3_DATAGRAM, 1);
+    settings.set(settings::WT_ENABLED, 1);
+    settings
+}
+
 impl Raw {
     /// The handshake alone.
     pub async fn silent(server: SocketAddr) -> Self {
@@ -84,8 +95,17 @@ impl Raw {
     }
 
     pub async fn with_transport(server: SocketAddr, transport: quinn::TransportConfig) -> Self {
+        Self::with_config(server, config(transport, None)).await
+    }
+
+    /// The handshake alone, and its secrets to `log`.
+    pub async fn with_key_log(server: SocketAddr, log: Arc<dyn rustls::KeyLog>) -> Self {
+        Self::with_config(server, config(quinn::TransportConfig::default(), Some(log))).await
+    }
+
+    async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config(transport), server, "localhost").unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
         Self {
             conn: connecting.await.unwrap(),
             control: None,
@@ -101,9 +121,13 @@ impl Raw {
     }
 
     pub async fn start(&mut self) {
+        self.start_with(settings()).await;
+    }
+
+    pub async fn start_with(&mut self, settings: Settings) {
         let mut control = self.conn.open_uni().await.unwrap();
         control.write_all(&[0x00]).await.unwrap();
-        control.write_all(&settings().encode_frame()).await.unwrap();
+        control.write_all(&settings.encode_frame()).await.unwrap();
         self.control = Some(control);
     }
 
