@@ -9,12 +9,17 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use common::within;
+use common::raw::{self, Raw};
+use common::{fixture_with, within};
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use wireloom::{Client, ConnectError, Connection, Identity, RemoteAddr, Server, ServerMonitor, WebTransportUpgrade};
+use wireloom::proto::h3::{frame, stream_type};
+use wireloom::proto::varint;
+use wireloom::{
+    Client, ConnectError, Connection, Identity, RemoteAddr, RequestError, Server, ServerMonitor, WebTransportUpgrade,
+};
 
 struct Running {
     client: Client,
@@ -277,4 +282,107 @@ async fn graceful_shutdown_lets_requests_and_sessions_end() {
         within(run.client.connect(&run.url)).await,
         Err(ConnectError::Unreachable)
     ));
+}
+
+/// The server's transport parameters, by identifier (RFC 9000 section 18).
+fn transport_parameter(mut parameters: Bytes, wanted: u64) -> Option<u64> {
+    while !parameters.is_empty() {
+        let id = varint::take(&mut parameters)?;
+        let len = usize::try_from(varint::take(&mut parameters)?).ok()?;
+        let mut value = parameters.split_to(len);
+        if id == wanted {
+            return varint::take(&mut value);
+        }
+    }
+    None
+}
+
+/// "the transport parameters sent by both clients and servers MUST allow the peer to create at least three
+/// unidirectional streams" (RFC 9114 section 6.2), however few streams are configured.
+#[tokio::test]
+async fn the_peer_can_open_its_own_streams() {
+    let f = fixture_with(|builder| builder.max_streams_per_connection(0)).await;
+    let connection = within(f.client.dial(&f.url)).await.unwrap();
+    let parameters = connection.peer_transport_parameters().unwrap();
+    // initial_max_streams_uni
+    assert!(transport_parameter(parameters, 0x09).unwrap() >= 3);
+}
+
+/// "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2): to a client that
+/// says nothing.
+#[tokio::test]
+async fn settings_come_unasked() {
+    let f = fixture_with(|builder| builder).await;
+    let raw = within(Raw::silent(f.server.local_addrs()[0])).await;
+    let mut types = Vec::new();
+    for _ in 0..3 {
+        let mut stream = within(raw.conn.accept_uni()).await.unwrap();
+        let mut first = [0; 1];
+        within(stream.read_exact(&mut first)).await.unwrap();
+        types.push(u64::from(first[0]));
+        if types.ends_with(&[stream_type::CONTROL]) {
+            within(stream.read_exact(&mut first)).await.unwrap();
+            assert_eq!(u64::from(first[0]), frame::SETTINGS);
+        }
+    }
+    types.sort_unstable();
+    assert_eq!(
+        types,
+        [
+            stream_type::CONTROL,
+            stream_type::QPACK_ENCODER,
+            stream_type::QPACK_DECODER
+        ]
+    );
+}
+
+/// A QUIC server that sends SETTINGS, and closes each connection when it has read a request's first byte. Answers with how many
+/// requests there were, when nobody dials any more.
+fn breaks_off() -> (std::net::SocketAddr, quinn::Endpoint, tokio::task::JoinHandle<usize>) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let config = quinn::ServerConfig::with_crypto(std::sync::Arc::new(crypto));
+    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let (address, accepting) = (endpoint.local_addr().unwrap(), endpoint.clone());
+    let task = tokio::spawn(async move {
+        let mut requests = 0;
+        while let Some(incoming) = accepting.accept().await {
+            let conn = incoming.await.unwrap();
+            let mut control = conn.open_uni().await.unwrap();
+            control.write_all(&[0]).await.unwrap();
+            control.write_all(&raw::settings().encode_frame()).await.unwrap();
+            if let Ok((_send, mut recv)) = conn.accept_bi().await {
+                recv.read_exact(&mut [0]).await.unwrap();
+                requests += 1;
+                conn.close(0x100u32.into(), b"");
+            }
+        }
+        requests
+    });
+    (address, endpoint, task)
+}
+
+/// "clients MUST assume that any request that was sent, whether in whole or in part, might have been processed" (RFC
+/// 9114 section 5.4).
+#[tokio::test]
+async fn a_request_that_is_cut_off_is_not_sent_again() {
+    let (address, endpoint, server) = breaks_off();
+    let client = Client::builder().dangerous().accept_any_certificate().build().unwrap();
+    let url = format!("https://{address}/");
+    let connection = within(client.dial(&url)).await.unwrap();
+    let request = http::Request::get(&url).body(Bytes::new()).unwrap();
+    let error = within(connection.request(request)).await.unwrap_err();
+    assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
+    within(client.shut_down()).await;
+    endpoint.close(0u32.into(), b"");
+    assert_eq!(within(server).await.unwrap(), 1);
 }

@@ -4,8 +4,10 @@
 mod common;
 
 use bytes::Bytes;
+use common::raw::{Raw, get};
 use common::{fixture, fixture_with, within};
 use http::{HeaderName, HeaderValue, StatusCode};
+use wireloom::proto::Code;
 use wireloom::{ConnectError, ReadError, ReadToEndError, SessionError, WriteError};
 
 #[tokio::test]
@@ -126,6 +128,8 @@ async fn two_thousand_streams_pass_the_limit_of_a_hundred() {
     within(async { tokio::join!(serve, ask) }).await;
 }
 
+/// "A WebTransport application MUST provide an error code for those operations" (draft 16 section 4.4). "The error code
+/// from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
 #[tokio::test]
 async fn reset_and_stop_codes_are_exact() {
     let f = fixture().await;
@@ -251,6 +255,25 @@ async fn protocols_headers_status_and_request_reach_the_other_end() {
     let (_server, client) = within(async { tokio::join!(serve, connect) }).await;
     let client = client.unwrap();
     assert_eq!(client.protocol(), Some("b"));
+
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let connect = f
+        .client
+        .session(&f.url)
+        .protocols(["b", "a"])
+        .require_protocol()
+        .connect();
+    let (_server, refused) = within(async { tokio::join!(serve, connect) }).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ConnectError::Session(SessionError::PeerMisbehaved {
+                code: Code::WT_ALPN_ERROR,
+                ..
+            }))
+        ),
+        "{refused:?}"
+    );
     assert_eq!(client.response().unwrap().headers()["x-answer"], "42");
 }
 
@@ -264,6 +287,8 @@ async fn rejections_carry_their_status_and_redirections_are_not_followed() {
     }
 }
 
+/// "the WebTransport server MUST verify the Origin header to ensure that the specified origin is allowed to access the
+/// server in question" (draft 16 section 3.2).
 #[tokio::test]
 async fn a_foreign_origin_is_refused_and_an_allowed_one_is_not() {
     let f = fixture_with(|b| b.allow_origin("https://good.test")).await;
@@ -299,6 +324,24 @@ async fn both_ends_export_the_same_keying_material_bound_to_label_and_context() 
     assert_eq!(server.export_keying_material(b"label", b"context"), Some(ours));
     assert_ne!(server.export_keying_material(b"labelc", b"ontext"), Some(ours));
     assert!(client.export_keying_material::<32>(&[0; 256], b"").is_none());
+}
+
+/// "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8), derived anew from another QUIC library's
+/// connection.
+#[tokio::test]
+async fn keying_material_is_that_of_a_tls_exporter_over_session_label_and_context() {
+    let f = fixture().await;
+    let raw = within(Raw::connect(f.server.local_addrs()[0])).await;
+    // So that the session's identifier is not 0.
+    let _first = within(raw.bi(&get("/"), true)).await;
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (server, _stream) = within(async { tokio::join!(serve, raw.session("/")) }).await;
+    let context = [&4u64.to_be_bytes()[..], &[5], b"label", &[7], b"context"].concat();
+    let mut expected = [0; 32];
+    raw.conn
+        .export_keying_material(&mut expected, b"EXPORTER-WebTransport", &context)
+        .unwrap();
+    assert_eq!(server.export_keying_material(b"label", b"context"), Some(expected));
 }
 
 #[tokio::test]

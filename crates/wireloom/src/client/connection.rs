@@ -77,7 +77,11 @@ impl Connection {
 
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
-    /// The request's body is sent whole before the response is waited for.
+    /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
+    /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
+    ///
+    /// A request that fails is not tried again: "clients MUST assume that any request that was sent, whether in whole
+    /// or in part, might have been processed" (RFC 9114 section 5.4).
     ///
     /// # Errors
     /// The connection or the request failed.

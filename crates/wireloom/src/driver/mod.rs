@@ -245,6 +245,7 @@ impl Driver {
     fn start(&mut self, now: Instant, quic: &mut Transport) {
         // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
         // CONNECT waits for them.
+        // "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2).
         while self.own_opened < 3 {
             if quic.open(Dir::Uni).is_none() {
                 return;
@@ -328,6 +329,12 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+        if let Some(session) = SessionId::new(stream)
+            && self.h3.is_stopped(session)
+            && let Some(entry) = self.sessions.get(&session)
+        {
+            entry.state.set_stopped();
+        }
     }
 
     fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {

@@ -24,7 +24,8 @@ use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
-/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+/// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
+/// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
 const MIN_STREAMS: u32 = 4;
 
 /// Why a server cannot serve.

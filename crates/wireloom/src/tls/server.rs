@@ -37,7 +37,9 @@ fn server_config(
     config.ticketer = Ticketer::new()?;
     // One is enough to come back once, and each costs the handshake time and packets.
     config.send_tls13_tickets = 1;
-    // Early data can be replayed by whoever recorded it, and no request here is known to be safe for that.
+    // Early data can be replayed by whoever recorded it, and no request here is known to be safe for that. Nor is it
+    // kept what SETTINGS a client remembers: "If the server cannot determine that the settings remembered by a client
+    // are compatible with its current settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
     config.max_early_data_size = 0;
     Ok(config)
 }
@@ -55,6 +57,8 @@ mod tests {
         assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         let quic = Arc::new(quic_server_config(&identity).expect("a QUIC configuration"));
         assert_eq!(quic.alpn_protocols, [b"h3".to_vec()]);
+        // "If the server cannot determine that the settings remembered by a client are compatible with its current
+        // settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
         assert_eq!(quic.max_early_data_size, 0);
         rustls::quic::ServerConnection::new(quic, rustls::quic::Version::V1, Vec::new()).expect("usable with QUIC");
     }
