@@ -283,8 +283,9 @@ fn complete(ty: u64, mut payload: Bytes) -> Result<Capsule, CapsuleError> {
 }
 
 /// The longest prefix of `reason` that WT_CLOSE_SESSION can carry: "its length MUST NOT exceed 1024 bytes" (draft 16
-/// section 6). "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft
-/// 16 section 6).
+/// section 6).
+/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft 16 section
+/// 6).
 pub fn clip_reason(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_REASON);
     while !reason.is_char_boundary(end) {

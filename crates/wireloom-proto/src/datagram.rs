@@ -22,9 +22,9 @@ pub enum DatagramError {
 
 impl DatagramError {
     /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST
-    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1). "Receipt of
-    /// an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of type
-    /// H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// "Receipt of an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of
+    /// type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
     pub const fn code(self) -> Code {
         Code::H3_DATAGRAM_ERROR
     }
@@ -71,9 +71,9 @@ mod tests {
     }
 
     /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST
-    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1). "Receipt of
-    /// an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of type
-    /// H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// "Receipt of an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of
+    /// type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
     #[test]
     fn hostile() {
         assert_eq!(decode(&mut Bytes::new()), Err(DatagramError::Truncated));

@@ -226,12 +226,14 @@ fn what_a_client_does_before_the_response_is_limited_too() {
 #[test]
 fn capsules_that_break_the_rules() {
     // "that does not increase the Maximum Data value previously received, it MUST close the WebTransport session with a
-    // WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4). "If an endpoint receives a WT_MAX_STREAMS capsule
-    // that does not increase the Maximum Streams value previously received, it MUST close the WebTransport session with
-    // a WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.2). "Recipients of a capsule with a Maximum Streams
-    // value larger than this limit MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft
-    // 16 sections 5.6.2 and 5.6.3). "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED
-    // capsule as a session error" (draft 16 section 5.4).
+    // WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4).
+    // "If an endpoint receives a WT_MAX_STREAMS capsule that does not increase the Maximum Streams value previously
+    // received, it MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section
+    // 5.6.2).
+    // "Recipients of a capsule with a Maximum Streams value larger than this limit MUST close the WebTransport session
+    // with a WT_FLOW_CONTROL_ERROR error code" (draft 16 sections 5.6.2 and 5.6.3).
+    // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a session error"
+    // (draft 16 section 5.4).
     let draft15: Vec<(&str, Bytes)> = vec![
         ("repeated data limit", capsule::encode_max_data(100)),
         ("lower data limit", capsule::encode_max_data(99)),

@@ -89,10 +89,11 @@ fn settings_have_a_deadline() {
 #[test]
 fn critical_streams_are_single_and_stay_open() {
     for (ty, index) in [(0u8, 1), (2, 4), (3, 5)] {
-        // A second one, and one that ends; the QPACK streams: RFC 9204 section 4.2.
-        // "receipt of a second stream claiming to be a control stream MUST be treated as a connection error of type
-        // H3_STREAM_CREATION_ERROR" (RFC 9114 section 6.2.1). "If either control stream is closed at any point, this
-        // MUST be treated as a connection error of type H3_CLOSED_CRITICAL_STREAM" (RFC 9114 section 6.2.1).
+        // A second one, and one that ends; the QPACK streams: RFC 9204 section 4.2. "receipt of a second stream
+        // claiming to be a control stream MUST be treated as a connection error of type H3_STREAM_CREATION_ERROR" (RFC
+        // 9114 section 6.2.1).
+        // "If either control stream is closed at any point, this MUST be treated as a connection error of type
+        // H3_CLOSED_CRITICAL_STREAM" (RFC 9114 section 6.2.1).
         let with_first = || {
             let mut lone = Lone::server();
             if ty != 0 {
@@ -137,8 +138,9 @@ fn frames_that_may_not_come_on_the_control_stream() {
         // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.2).
         control_closes(side, &get(), unexpected);
         // "If a PUSH_PROMISE frame is received on the control stream, the client MUST respond with a connection error
-        // of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). "A server MUST treat the receipt of a PUSH_PROMISE
-        // frame as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5).
+        // of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5).
+        // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type H3_FRAME_UNEXPECTED"
+        // (RFC 9114 section 7.2.5).
         control_closes(side, &frame::encode(frame::PUSH_PROMISE, b"\0"), unexpected);
         // "their receipt MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
         for ty in [2, 6, 8, 9] {
@@ -148,9 +150,9 @@ fn frames_that_may_not_come_on_the_control_stream() {
         // H3_FRAME_ERROR" (draft 16 section 4.3).
         control_closes(side, &varints(&[0x41, 0]), Code::H3_FRAME_ERROR);
         // "If a CANCEL_PUSH frame is received that references a push ID greater than currently allowed on the
-        // connection, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3). "If a
-        // server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE frame,
-        // this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
+        // connection, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
+        // "If a server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE
+        // frame, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
         control_closes(side, &id_frame(frame::CANCEL_PUSH, 0), Code::H3_ID_ERROR);
         // "Receiving a GOAWAY containing a larger identifier than previously received MUST be treated as a connection
         // error of type H3_ID_ERROR" (RFC 9114 section 5.2).
@@ -158,8 +160,8 @@ fn frames_that_may_not_come_on_the_control_stream() {
         control_closes(side, &growing, Code::H3_ID_ERROR);
         // "A frame payload that contains additional bytes after the identified fields or a frame payload that
         // terminates before the end of the identified fields MUST be treated as a connection error of type
-        // H3_FRAME_ERROR" (RFC 9114 section 7.1). "redundant length encodings MUST be verified to be self-consistent"
-        // (RFC 9114 section 7.1).
+        // H3_FRAME_ERROR" (RFC 9114 section 7.1).
+        // "redundant length encodings MUST be verified to be self-consistent" (RFC 9114 section 7.1).
         control_closes(side, &[7, 2, 0, 0], Code::H3_FRAME_ERROR);
         control_closes(side, &[7, 1, 0x40], Code::H3_FRAME_ERROR);
         control_closes(side, &[7, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::H3_FRAME_ERROR);
@@ -257,8 +259,9 @@ fn settings_that_nobody_knows() {
 #[test]
 fn streams_that_may_not_be() {
     // "if a server receives a client-initiated push stream, this MUST be treated as a connection error of type
-    // H3_STREAM_CREATION_ERROR" (RFC 9114 section 6.2.2). "A client MUST treat receipt of a push stream as a connection
-    // error of type H3_ID_ERROR when no MAX_PUSH_ID frame has been sent" (RFC 9114 section 4.6).
+    // H3_STREAM_CREATION_ERROR" (RFC 9114 section 6.2.2).
+    // "A client MUST treat receipt of a push stream as a connection error of type H3_ID_ERROR when no MAX_PUSH_ID frame
+    // has been sent" (RFC 9114 section 4.6).
     closes(
         Lone::server,
         |lone| lone.peer_uni(1),
@@ -300,9 +303,10 @@ fn unknown_streams_are_stopped_and_forgotten() {
     let stream = lone.peer_uni(5);
     assert_eq!(lone.recv(stream, &varints(&[0x21]), false), Recv::Done);
     // "Recipients of unknown stream types MUST either abort reading of the stream or discard incoming data without
-    // further processing" (RFC 9114 section 6.2). "The recipient MUST NOT consider unknown stream types to be a
-    // connection error of any kind" (RFC 9114 section 6.2). "Endpoints MUST NOT consider these streams to have any
-    // meaning upon receipt" (RFC 9114 section 6.2.3).
+    // further processing" (RFC 9114 section 6.2).
+    // "The recipient MUST NOT consider unknown stream types to be a connection error of any kind" (RFC 9114 section
+    // 6.2).
+    // "Endpoints MUST NOT consider these streams to have any meaning upon receipt" (RFC 9114 section 6.2.3).
     assert_eq!(
         lone.actions(),
         [Action::StopSending {

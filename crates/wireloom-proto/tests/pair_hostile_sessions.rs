@@ -53,8 +53,9 @@ fn connects_are_held_until_settings_and_bounded() {
         "{events:?}"
     );
     // Without flow control the server "MUST reset the excessive CONNECT streams with a H3_REQUEST_REJECTED status"
-    // (draft 16 section 5.1). "An endpoint that does not support pooling and flow control MUST NOT accept more than one
-    // incoming WebTransport session at a time" (draft 16 section 5.2).
+    // (draft 16 section 5.1).
+    // "An endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
+    // session at a time" (draft 16 section 5.2).
     let expected: Vec<_> = (1..16)
         .flat_map(|index| refused(4 * index, Code::H3_REQUEST_REJECTED))
         .collect();
@@ -336,8 +337,9 @@ fn datagrams() {
         Some((open, Bytes::from_static(b"x")))
     );
     // Before the session: "the receiver SHALL either drop that datagram silently or buffer it temporarily" (RFC 9297
-    // section 2.1). "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6). "When
-    // the number of buffered datagrams is exceeded, a datagram MUST be dropped" (draft 16 section 4.6).
+    // section 2.1).
+    // "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6).
+    // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (draft 16 section 4.6).
     for _ in 0..1000 {
         assert_eq!(lone.core.handle_datagram(lone.now, datagram(1)), None);
     }
@@ -651,8 +653,8 @@ fn datagrams_of_ordinary_requests_end_them() {
             }
         )
     };
-    // "the receiver MUST terminate the request" (RFC 9297 section 2). "the request stream MUST be aborted with
-    // H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2).
+    // "the receiver MUST terminate the request" (RFC 9297 section 2).
+    // "the request stream MUST be aborted with H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2).
     let mut lone = Lone::server();
     let _ = lone.recv(4, &post(None), false);
     lone.events();

@@ -358,9 +358,9 @@ fn protocols_are_negotiated() {
             .core
             .accept_session(pair.now, session, &Response::new(()), Some(protocol))
     };
-    // "the server MUST include a single choice from the client's list in that field" (draft 16 section 3.3). "the value
-    // in the WT-Protocol response header field MUST be one of the values listed in WT-Available-Protocols of the
-    // request" (draft 16 section 3.3).
+    // "the server MUST include a single choice from the client's list in that field" (draft 16 section 3.3).
+    // "the value in the WT-Protocol response header field MUST be one of the values listed in WT-Available-Protocols of
+    // the request" (draft 16 section 3.3).
     assert!(accept(&mut pair, "echo.v3").is_err());
     accept(&mut pair, "echo.v1").expect("offered");
     pair.run();
@@ -371,8 +371,8 @@ fn protocols_are_negotiated() {
 }
 
 /// "A WebTransport endpoint that allows a WebTransport session to share an underlying transport connection with other
-/// WebTransport sessions MUST enable flow control" (draft 16 section 5.1). "clients MUST NOT attempt to establish more
-/// than one simultaneous WebTransport session" (draft 16 section 5.1).
+/// WebTransport sessions MUST enable flow control" (draft 16 section 5.1).
+/// "clients MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1).
 #[test]
 fn one_session_at_a_time_without_flow_control() {
     let mut off = config();

@@ -136,8 +136,8 @@ fn control_streams() {
     for side in [Side::Client, Side::Server] {
         let end = pair.end(side);
         // "Each side MUST initiate a single control stream at the beginning of the connection and send its SETTINGS
-        // frame as the first frame on this stream" (RFC 9114 section 6.2.1). "The sender MUST NOT close the control
-        // stream" (RFC 9114 section 6.2.1).
+        // frame as the first frame on this stream" (RFC 9114 section 6.2.1).
+        // "The sender MUST NOT close the control stream" (RFC 9114 section 6.2.1).
         let types: Vec<u64> = (0..3)
             .map(|index| {
                 let stream = own(side, index);
@@ -150,8 +150,9 @@ fn control_streams() {
         varint::take(&mut control);
         let frames = frames(control);
         // "A SETTINGS frame MUST be sent as the first frame of each control stream" (RFC 9114 section 7.2.4) and "it
-        // MUST NOT be sent subsequently" (RFC 9114 section 7.2.4). "A server MUST NOT send a MAX_PUSH_ID frame" (RFC
-        // 9114 section 7.2.7). "A client MUST NOT send a PUSH_PROMISE frame" (RFC 9114 section 7.2.5).
+        // MUST NOT be sent subsequently" (RFC 9114 section 7.2.4).
+        // "A server MUST NOT send a MAX_PUSH_ID frame" (RFC 9114 section 7.2.7).
+        // "A client MUST NOT send a PUSH_PROMISE frame" (RFC 9114 section 7.2.5).
         let types: Vec<u64> = frames.iter().map(|&(ty, _)| ty).collect();
         assert!(
             matches!(types[..], [frame::SETTINGS, reserved, frame::GOAWAY] if frame::is_reserved(reserved)),
@@ -217,10 +218,10 @@ fn settings() {
     }
 }
 
-/// "SETTINGS frames MUST NOT be sent on any stream other than the control stream" (RFC 9114 section 7.2.4). "These
-/// frame types MUST NOT be sent" (RFC 9114 section 7.2.8). "DATA frames MUST be associated with an HTTP request or
-/// response" (RFC 9114 section 7.2.1). "Each frame's payload MUST contain exactly the fields identified in its
-/// description" (RFC 9114 section 7.1).
+/// "SETTINGS frames MUST NOT be sent on any stream other than the control stream" (RFC 9114 section 7.2.4).
+/// "These frame types MUST NOT be sent" (RFC 9114 section 7.2.8).
+/// "DATA frames MUST be associated with an HTTP request or response" (RFC 9114 section 7.2.1).
+/// "Each frame's payload MUST contain exactly the fields identified in its description" (RFC 9114 section 7.1).
 #[test]
 fn request_streams() {
     let (mut pair, sessions) = life();
@@ -233,8 +234,8 @@ fn request_streams() {
                 continue;
             }
             seen += 1;
-            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1). "After
-            // sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
+            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
+            // "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
             assert!(*ended, "{side:?} {stream}");
             let types: Vec<u64> = frames(bytes.clone().freeze()).iter().map(|&(ty, _)| ty).collect();
             assert_eq!(types[0], frame::HEADERS);
@@ -270,8 +271,8 @@ fn request_streams() {
                         assert!(pseudo.iter().all(|name| known.contains(&name.as_str())), "{pseudo:?}");
                         let request = decode_request(fields).expect("a legal request");
                         if connects.contains(&stream) {
-                            // It "MUST be set to webtransport-h3" (draft 16 section 3.2). "The :scheme field MUST be
-                            // https" (draft 16 section 3.2).
+                            // It "MUST be set to webtransport-h3" (draft 16 section 3.2).
+                            // "The :scheme field MUST be https" (draft 16 section 3.2).
                             assert_eq!(request.protocol.as_deref(), Some("webtransport-h3"));
                             assert_eq!(request.head.uri().scheme_str(), Some("https"));
                         } else {
@@ -295,12 +296,13 @@ fn streams_of_sessions() {
             // "it MUST send a special signal value, encoded as a variable-length integer, as the first bytes of each
             // bidirectional WebTransport stream it initiates" (draft 16 section 4.3); a server "MUST send a special
             // signal value, encoded as a variable-length integer, as the first bytes of the stream" (draft 16 section
-            // 4.3). "Endpoints MUST NOT send WT_STREAM as a frame type on HTTP/3 streams other than the very first
-            // bytes of a request stream" (draft 16 section 4.3): the payload follows.
+            // 4.3).
+            // "Endpoints MUST NOT send WT_STREAM as a frame type on HTTP/3 streams other than the very first bytes of a
+            // request stream" (draft 16 section 4.3): the payload follows.
             let bi = [varints(&[0x41, id]), b"payload".to_vec()].concat();
-            // "The HTTP/3 unidirectional stream type SHALL be 0x54" (draft 16 section 4.2). "The body of the stream
-            // SHALL be the stream type, followed by the session ID, encoded as a variable-length integer, followed by
-            // the user-specified stream data" (draft 16 section 4.2).
+            // "The HTTP/3 unidirectional stream type SHALL be 0x54" (draft 16 section 4.2).
+            // "The body of the stream SHALL be the stream type, followed by the session ID, encoded as a
+            // variable-length integer, followed by the user-specified stream data" (draft 16 section 4.2).
             let uni = [varints(&[0x54, id]), b"payload".to_vec()].concat();
             for (dir, expected) in [(Dir::Bi, bi), (Dir::Uni, uni)] {
                 let found = end.wire.iter().filter(|(stream, (bytes, _))| {

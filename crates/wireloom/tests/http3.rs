@@ -110,9 +110,9 @@ async fn a_router_answers_with_status_fields_and_body() {
 }
 
 /// The handler's response ends when the request has: "clients MUST NOT make stream closure dependent on receiving a
-/// response to their request" (RFC 9114 section 4.1). "After sending a request, a client MUST close the stream for
-/// sending" (RFC 9114 section 4.1). "After sending a final response, the server MUST close the stream for sending" (RFC
-/// 9114 section 4.1).
+/// response to their request" (RFC 9114 section 4.1).
+/// "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
+/// "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
 #[tokio::test]
 async fn bodies_stream_both_ways_and_end_with_trailers() {
     let app = Router::new().route(

@@ -129,8 +129,8 @@ async fn two_thousand_streams_pass_the_limit_of_a_hundred() {
     within(async { tokio::join!(serve, ask) }).await;
 }
 
-/// "A WebTransport application MUST provide an error code for those operations" (draft 16 section 4.4). "The error code
-/// from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
+/// "A WebTransport application MUST provide an error code for those operations" (draft 16 section 4.4).
+/// "The error code from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
 #[tokio::test]
 async fn reset_and_stop_codes_are_exact() {
     let f = fixture().await;
@@ -406,8 +406,8 @@ async fn a_session_that_ends_before_the_client_has_it_says_why() {
     }
 }
 
-/// "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section 2.1). "it
-/// MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
+/// "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section 2.1).
+/// "it MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
 #[tokio::test]
 async fn a_session_that_the_peer_stopped_sends_nothing_and_ends_with_its_reason() {
     let f = fixture().await;

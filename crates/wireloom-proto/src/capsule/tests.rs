@@ -97,8 +97,9 @@ fn the_close_capsule_byte_by_byte() {
     );
 }
 
-/// "its length MUST NOT exceed 1024 bytes" (draft 16 section 6). "Senders that truncate an application-supplied message
-/// MUST do so at a UTF-8 character boundary" (draft 16 section 6).
+/// "its length MUST NOT exceed 1024 bytes" (draft 16 section 6).
+/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft 16 section
+/// 6).
 #[test]
 fn reasons_are_cut_between_characters() {
     let reason = "\u{20ac}".repeat(400);
@@ -139,7 +140,8 @@ fn the_end_inside_a_capsule() {
 
 /// "A Capsule payload that contains additional bytes after the identified fields or a Capsule payload that terminates
 /// before the end of the identified fields MUST be treated as it if were a malformed or incomplete message" (RFC 9297
-/// section 3.3). "redundant length encodings MUST be verified to be self-consistent" (RFC 9297 section 3.3).
+/// section 3.3).
+/// "redundant length encodings MUST be verified to be self-consistent" (RFC 9297 section 3.3).
 #[test]
 fn lengths_that_do_not_match_the_fields() {
     for ty in [

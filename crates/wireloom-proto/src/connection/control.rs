@@ -52,11 +52,12 @@ impl Connection {
     /// [`Config::grease`](super::Config::grease). A server may do so before the handshake is complete. To be called once.
     ///
     /// "Each side MUST initiate a single control stream at the beginning of the connection and send its SETTINGS frame
-    /// as the first frame on this stream" (RFC 9114 section 6.2.1). "A SETTINGS frame MUST be sent as the first frame
-    /// of each control stream" (RFC 9114 section 7.2.4), and "it MUST NOT be sent subsequently" (RFC 9114 section
-    /// 7.2.4): SETTINGS are written here and nowhere else, so "SETTINGS frames MUST NOT be sent on any stream other
-    /// than the control stream" (RFC 9114 section 7.2.4). "Endpoints MUST NOT require any data to be received from the
-    /// peer prior to sending the SETTINGS frame" (RFC 9114 section 7.2.4.2).
+    /// as the first frame on this stream" (RFC 9114 section 6.2.1).
+    /// "A SETTINGS frame MUST be sent as the first frame of each control stream" (RFC 9114 section 7.2.4), and "it MUST
+    /// NOT be sent subsequently" (RFC 9114 section 7.2.4): SETTINGS are written here and nowhere else, so "SETTINGS
+    /// frames MUST NOT be sent on any stream other than the control stream" (RFC 9114 section 7.2.4).
+    /// "Endpoints MUST NOT require any data to be received from the peer prior to sending the SETTINGS frame" (RFC 9114
+    /// section 7.2.4.2).
     pub fn start(&mut self, now: Instant, own: OwnStreams) {
         self.now = Some(now);
         self.control.own = Some(own);
@@ -300,9 +301,9 @@ impl Connection {
             }
             // No push was ever promised or allowed. "If a CANCEL_PUSH frame is received that references a push ID
             // greater than currently allowed on the connection, this MUST be treated as a connection error of type
-            // H3_ID_ERROR" (RFC 9114 section 7.2.3). "If a server receives a CANCEL_PUSH frame for a push ID that has
-            // not yet been mentioned by a PUSH_PROMISE frame, this MUST be treated as a connection error of type
             // H3_ID_ERROR" (RFC 9114 section 7.2.3).
+            // "If a server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE
+            // frame, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
             Frame::CancelPush(_) => Err((Code::H3_ID_ERROR, "CANCEL_PUSH without a push")),
             // RFC 9218 section 7.2. Priorities are hints, and not heeded here.
             Frame::PriorityUpdate { push, id, .. } if self.side == Side::Server => {
@@ -318,15 +319,17 @@ impl Connection {
                 }
             }
             // "If a DATA frame is received on a control stream, the recipient MUST respond with a connection error of
-            // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.1). "If a HEADERS frame is received on a control stream,
-            // the recipient MUST respond with a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.2).
+            // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.1).
+            // "If a HEADERS frame is received on a control stream, the recipient MUST respond with a connection error
+            // of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.2).
             // "If an endpoint receives a second SETTINGS frame on the control stream, the endpoint MUST respond with a
-            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4). "If a PUSH_PROMISE frame is
-            // received on the control stream, the client MUST respond with a connection error of type
-            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). "A server MUST treat the receipt of a PUSH_PROMISE frame
-            // as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). And what only a client may
-            // send: "A client MUST treat the receipt of a MAX_PUSH_ID frame as a connection error of type
-            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.7).
+            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
+            // "If a PUSH_PROMISE frame is received on the control stream, the client MUST respond with a connection
+            // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5).
+            // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). And what only a client may send: "A client MUST treat the
+            // receipt of a MAX_PUSH_ID frame as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section
+            // 7.2.7).
             _ => Err((
                 Code::H3_FRAME_UNEXPECTED,
                 "a frame that may not come on the control stream",

@@ -191,12 +191,14 @@ impl Connection {
                 Err(Stop::Connection(Code::H3_ID_ERROR, "PUSH_PROMISE without MAX_PUSH_ID"))
             }
             // "If an endpoint receives a SETTINGS frame on a different stream, the endpoint MUST respond with a
-            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4). "Receiving a CANCEL_PUSH frame on
-            // a stream other than the control stream MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
-            // (RFC 9114 section 7.2.3). "A client MUST treat a GOAWAY frame on a stream other than the control stream
-            // as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.6). "Receipt of a MAX_PUSH_ID
-            // frame on any other stream MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114
-            // section 7.2.7). "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type
+            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
+            // "Receiving a CANCEL_PUSH frame on a stream other than the control stream MUST be treated as a connection
+            // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.3).
+            // "A client MUST treat a GOAWAY frame on a stream other than the control stream as a connection error of
+            // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.6).
+            // "Receipt of a MAX_PUSH_ID frame on any other stream MUST be treated as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.7).
+            // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type
             // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). PRIORITY_UPDATE too (RFC 9218 section 7).
             _ => Err(Stop::Connection(
                 Code::H3_FRAME_UNEXPECTED,

@@ -104,8 +104,8 @@ impl Connection {
     }
 
     /// Ends a message, as [`Connection::send_trailers`] does and the head with `fin`. "After sending a request, a
-    /// client MUST close the stream for sending" (RFC 9114 section 4.1). "After sending a final response, the server
-    /// MUST close the stream for sending" (RFC 9114 section 4.1).
+    /// client MUST close the stream for sending" (RFC 9114 section 4.1).
+    /// "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
     ///
     /// [`CommandError::ContentLength`] if the body is shorter than its Content-Length; the message is then to
     /// be given up with [`Connection::reset_message`].

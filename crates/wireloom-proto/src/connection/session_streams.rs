@@ -202,8 +202,8 @@ impl Connection {
     /// Registers a stream that this end opened for `session` and answers the bytes to be written first. The prefix is built
     /// once per session, so this costs a look-up and an insertion.
     ///
-    /// A client "it MUST send a special signal value, encoded as a variable-length integer, as the first bytes of each
-    /// bidirectional WebTransport stream it initiates" (draft 16 section 4.3); a server "MUST send a special signal
+    /// A client: "it MUST send a special signal value, encoded as a variable-length integer, as the first bytes of each
+    /// bidirectional WebTransport stream it initiates" (draft 16 section 4.3). A server "MUST send a special signal
     /// value, encoded as a variable-length integer, as the first bytes of the stream" (draft 16 section 4.3). Nothing
     /// else ever writes one: "Endpoints MUST NOT send WT_STREAM as a frame type on HTTP/3 streams other than the very
     /// first bytes of a request stream" (draft 16 section 4.3).

@@ -51,8 +51,8 @@ impl Dialect {
     ///
     /// "A WebTransport endpoint that allows a WebTransport session to share an underlying transport connection with
     /// other WebTransport sessions MUST enable flow control" (draft 16 section 5.1): without it there is one. "clients
-    /// MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1). "An
-    /// endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
+    /// MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1).
+    /// "An endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
     /// session at a time" (draft 16 section 5.2). Drafts 02 and 07 know no flow control and no such rule.
     pub(crate) fn max_sessions(self, configured: usize, flow_control: bool) -> usize {
         match self {

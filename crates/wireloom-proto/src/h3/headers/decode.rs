@@ -261,8 +261,8 @@ fn protocol(value: Bytes) -> Result<String, HeaderError> {
     String::from_utf8(value.into()).map_err(|_| HeaderError::InvalidProtocol)
 }
 
-/// `:authority` and Host. "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1). "If both
-/// fields are present, they MUST contain the same value" (RFC 9114 section 4.3.1).
+/// `:authority` and Host. "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
+/// "If both fields are present, they MUST contain the same value" (RFC 9114 section 4.3.1).
 fn authority(pseudo: Option<Bytes>, headers: &HeaderMap) -> Result<Option<Authority>, HeaderError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();

@@ -29,8 +29,8 @@ pub fn encode_request<'a>(head: &'a Request<()>, protocol: Option<&'a str>) -> R
         (None, Some(host)) => host,
         (None, None) => return Err(HeaderError::MissingPseudo(":authority")),
     };
-    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1). "If these fields
-    // are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
+    // "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
     if authority.is_empty() || authority.contains(&b'@') {
         return Err(HeaderError::InvalidAuthority);
     }
@@ -86,8 +86,9 @@ pub fn section_size(fields: &[FieldRef<'_>]) -> u64 {
 }
 
 /// "An endpoint MUST NOT generate an HTTP/3 field section containing connection-specific fields" (RFC 9114 section
-/// 4.2); "the Transfer-Encoding header field MUST NOT be used" (RFC 9114 section 4.1). "Characters in field names MUST
-/// be converted to lowercase prior to their encoding" (RFC 9114 section 4.2), which a `HeaderName` is by itself.
+/// 4.2); "the Transfer-Encoding header field MUST NOT be used" (RFC 9114 section 4.1).
+/// "Characters in field names MUST be converted to lowercase prior to their encoding" (RFC 9114 section 4.2), which a
+/// `HeaderName` is by itself.
 fn regular(headers: &HeaderMap, is_request: bool) -> impl Iterator<Item = FieldRef<'_>> {
     headers.iter().filter_map(move |(name, value)| {
         let is_te = name == header::TE;

@@ -109,10 +109,12 @@ fn connects() {
 #[test]
 fn pseudo_header_crimes() {
     // "All HTTP/3 requests MUST include exactly one value for the :method, :scheme, and :path pseudo-header fields,
-    // unless the request is a CONNECT request" (RFC 9114 section 4.3.1). "the request MUST contain either an :authority
-    // pseudo-header field or a Host header field" (RFC 9114 section 4.3.1). "Any request or response that contains a
-    // pseudo-header field that appears in a header section after a regular header field MUST be treated as malformed"
-    // (RFC 9114 section 4.3). "Pseudo-header fields MUST NOT appear in trailer sections" (RFC 9114 section 4.3).
+    // unless the request is a CONNECT request" (RFC 9114 section 4.3.1).
+    // "the request MUST contain either an :authority pseudo-header field or a Host header field" (RFC 9114 section
+    // 4.3.1).
+    // "Any request or response that contains a pseudo-header field that appears in a header section after a regular
+    // header field MUST be treated as malformed" (RFC 9114 section 4.3).
+    // "Pseudo-header fields MUST NOT appear in trailer sections" (RFC 9114 section 4.3).
     // "Pseudo-header fields defined for requests MUST NOT appear in responses" (RFC 9114 section 4.3).
     for (name, value) in GET {
         let duplicate = [&GET[..], &[(name, value)]].concat();
@@ -134,9 +136,9 @@ fn pseudo_header_crimes() {
             Some(HeaderError::UnknownPseudo)
         );
     }
-    // "pseudo-header fields defined for responses MUST NOT appear in requests" (RFC 9114 section 4.3). "Endpoints MUST
-    // treat a request or response that contains undefined or invalid pseudo-header fields as malformed" (RFC 9114
-    // section 4.3).
+    // "pseudo-header fields defined for responses MUST NOT appear in requests" (RFC 9114 section 4.3).
+    // "Endpoints MUST treat a request or response that contains undefined or invalid pseudo-header fields as malformed"
+    // (RFC 9114 section 4.3).
     assert_eq!(crime(&[(":status", "200")]), HeaderError::UnknownPseudo);
     assert_eq!(crime(&[(":madeup", "x")]), HeaderError::UnknownPseudo);
     assert_eq!(crime(&[(":", "x")]), HeaderError::UnknownPseudo);
@@ -152,8 +154,8 @@ fn pseudo_header_crimes() {
     for path in ["", "a", "?q", "*", "/a#b", "/a b", "/\0", "//a\r\n"] {
         assert_eq!(crime(&[(":path", path)]), HeaderError::InvalidPath, "{path:?}");
     }
-    // "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1). "The authority MUST NOT include
-    // the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
+    // "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
     for authority in ["", "user@a.example", "a b", "a\0", "a/b", "[::1"] {
         assert_eq!(
             crime(&[(":authority", authority)]),
