@@ -454,6 +454,23 @@ fn limits_rise_as_streams_end_and_the_application_reads() {
     assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
 }
 
+/// "An endpoint MUST NOT wait for a WT_DATA_BLOCKED or WT_STREAMS_BLOCKED capsule before sending a WT_MAX_DATA or
+/// WT_MAX_STREAMS capsule" (draft 16 section 5.6).
+#[test]
+fn credit_is_given_unasked() {
+    let (mut lone, session) = tight_server();
+    let stream = lone.peer_uni(3);
+    let _ = lone.recv(stream, &uni(session, b"ten bytes."), true);
+    assert!(lone.actions().is_empty());
+    lone.core.data_consumed(session, 10);
+    assert_eq!(capsules(lone.actions()), [framed(&capsule::encode_max_data(20))]);
+    lone.core.recv_closed(id(stream));
+    assert_eq!(
+        capsules(lone.actions()),
+        [framed(&capsule::encode_max_streams(Dir::Uni, 3))]
+    );
+}
+
 #[test]
 fn credit_of_streams_that_end_early_comes_back() {
     for tells in [false, true] {

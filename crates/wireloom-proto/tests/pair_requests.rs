@@ -201,6 +201,31 @@ fn a_tunnel_has_no_length_and_no_trailers() {
     pair.assert_nothing_left();
 }
 
+/// Only a CONNECT that has completed makes a tunnel (RFC 9114 section 4.4); a refusal is a response like others.
+#[test]
+fn a_refused_tunnel_has_a_body_and_trailers() {
+    let mut pair = pair(usize::MAX);
+    let mut head = request(Method::CONNECT, &[]);
+    *head.uri_mut() = "example.org:443".parse().expect("an authority");
+    let stream = start(&mut pair, &head, true);
+    pair.server
+        .core
+        .send_response(stream, &response(403, &[]), false)
+        .expect("final");
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    // Our own server has no trailers for a CONNECT; another may.
+    let trailers = wireloom_proto::testing::peer::headers(&[("checksum", "x")]);
+    pair.server
+        .write(stream, &wireloom_proto::testing::peer::data(b"no"), false);
+    pair.server.write(stream, &trailers, true);
+    pair.run();
+    let (body, trailers, finished) = message(&mut pair.client);
+    assert_eq!((&body[..], finished), (&b"no"[..], true));
+    assert_eq!(trailers.map(|fields| fields.len()), Some(1));
+    assert_eq!(pair.client.closed, None);
+}
+
 #[test]
 fn either_end_gives_up() {
     let mut pair = pair(usize::MAX);

@@ -9,9 +9,10 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use common::raw::{self, Raw};
+use common::raw::Raw;
+use common::raw_server::RawServer;
 use common::{fixture_with, within};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -108,6 +109,10 @@ async fn a_router_answers_with_status_fields_and_body() {
     assert!(response.body().is_empty());
 }
 
+/// The handler's response ends when the request has: "clients MUST NOT make stream closure dependent on receiving a
+/// response to their request" (RFC 9114 section 4.1). "After sending a request, a client MUST close the stream for
+/// sending" (RFC 9114 section 4.1). "After sending a final response, the server MUST close the stream for sending" (RFC
+/// 9114 section 4.1).
 #[tokio::test]
 async fn bodies_stream_both_ways_and_end_with_trailers() {
     let app = Router::new().route(
@@ -336,53 +341,25 @@ async fn settings_come_unasked() {
     );
 }
 
-/// A QUIC server that sends SETTINGS, and closes each connection when it has read a request's first byte. Answers with how many
-/// requests there were, when nobody dials any more.
-fn breaks_off() -> (std::net::SocketAddr, quinn::Endpoint, tokio::task::JoinHandle<usize>) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key.into())
-        .unwrap();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
-    let config = quinn::ServerConfig::with_crypto(std::sync::Arc::new(crypto));
-    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let (address, accepting) = (endpoint.local_addr().unwrap(), endpoint.clone());
-    let task = tokio::spawn(async move {
-        let mut requests = 0;
-        while let Some(incoming) = accepting.accept().await {
-            let conn = incoming.await.unwrap();
-            let mut control = conn.open_uni().await.unwrap();
-            control.write_all(&[0]).await.unwrap();
-            control.write_all(&raw::settings().encode_frame()).await.unwrap();
-            if let Ok((_send, mut recv)) = conn.accept_bi().await {
-                recv.read_exact(&mut [0]).await.unwrap();
-                requests += 1;
-                conn.close(0x100u32.into(), b"");
-            }
-        }
-        requests
-    });
-    (address, endpoint, task)
-}
-
 /// "clients MUST assume that any request that was sent, whether in whole or in part, might have been processed" (RFC
 /// 9114 section 5.4).
 #[tokio::test]
 async fn a_request_that_is_cut_off_is_not_sent_again() {
-    let (address, endpoint, server) = breaks_off();
+    let server = RawServer::new();
     let client = Client::builder().dangerous().accept_any_certificate().build().unwrap();
-    let url = format!("https://{address}/");
-    let connection = within(client.dial(&url)).await.unwrap();
-    let request = http::Request::get(&url).body(Bytes::new()).unwrap();
-    let error = within(connection.request(request)).await.unwrap_err();
+    let break_off = async {
+        let peer = server.accept().await;
+        let (_send, mut recv) = peer.request().await;
+        recv.read_exact(&mut [0]).await.unwrap();
+        peer.conn.close(0x100u32.into(), b"");
+    };
+    let ask = async {
+        let connection = client.dial(&server.url()).await.unwrap();
+        let request = http::Request::get(server.url()).body(Bytes::new()).unwrap();
+        connection.request(request).await.unwrap_err()
+    };
+    let ((), error) = within(async { tokio::join!(break_off, ask) }).await;
     assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
     within(client.shut_down()).await;
-    endpoint.close(0u32.into(), b"");
-    assert_eq!(within(server).await.unwrap(), 1);
+    assert!(server.accept().now_or_never().is_none(), "it came again");
 }

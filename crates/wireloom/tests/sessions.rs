@@ -4,10 +4,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::raw::{Raw, get};
+use common::raw::{Answer, Raw, answer, frame_of, get};
 use common::{fixture, fixture_with, within};
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
-use wireloom::proto::Code;
+use wireloom::proto::{Code, capsule, h3};
 use wireloom::{ConnectError, ReadError, ReadToEndError, SessionError, WriteError};
 
 #[tokio::test]
@@ -326,24 +327,6 @@ async fn both_ends_export_the_same_keying_material_bound_to_label_and_context() 
     assert!(client.export_keying_material::<32>(&[0; 256], b"").is_none());
 }
 
-/// "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8), derived anew from another QUIC library's
-/// connection.
-#[tokio::test]
-async fn keying_material_is_that_of_a_tls_exporter_over_session_label_and_context() {
-    let f = fixture().await;
-    let raw = within(Raw::connect(f.server.local_addrs()[0])).await;
-    // So that the session's identifier is not 0.
-    let _first = within(raw.bi(&get("/"), true)).await;
-    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
-    let (server, _stream) = within(async { tokio::join!(serve, raw.session("/")) }).await;
-    let context = [&4u64.to_be_bytes()[..], &[5], b"label", &[7], b"context"].concat();
-    let mut expected = [0; 32];
-    raw.conn
-        .export_keying_material(&mut expected, b"EXPORTER-WebTransport", &context)
-        .unwrap();
-    assert_eq!(server.export_keying_material(b"label", b"context"), Some(expected));
-}
-
 #[tokio::test]
 async fn shutting_down_closes_what_is_left_with_code_and_reason() {
     let f = fixture_with(|b| b.shutdown_deadline(std::time::Duration::from_millis(1))).await;
@@ -421,4 +404,40 @@ async fn a_session_that_ends_before_the_client_has_it_says_why() {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section 2.1). "it
+/// MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
+#[tokio::test]
+async fn a_session_that_the_peer_stopped_sends_nothing_and_ends_with_its_reason() {
+    let f = fixture().await;
+    let raw = within(Raw::connect(f.server.local_addrs()[0])).await;
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (server, (mut send, mut recv)) = within(async { tokio::join!(serve, raw.session("/")) }).await;
+    server.send_datagram(b"before").unwrap();
+    assert_eq!(within(raw.conn.read_datagram()).await.unwrap(), &b"\0before"[..]);
+    recv.stop(u32::try_from(Code::WT_SESSION_GONE.into_u64()).unwrap().into())
+        .unwrap();
+    // What is sent after it is answered, so it has arrived, unless its packet was lost.
+    let (_send, after) = within(raw.bi(&get("/"), true)).await;
+    within(async {
+        tokio::select! {
+            _ = f.server.accept() => panic!("a second session"),
+            answer = answer(after) => assert_eq!(answer, Answer::Status(404)),
+        }
+        while server.open_uni().now_or_never().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    server.send_datagram(b"after").unwrap();
+    let close = frame_of(h3::frame::DATA, &capsule::encode_close_session(9, "bye"));
+    within(send.write_all(&close)).await.unwrap();
+    send.finish().unwrap();
+    let closed = SessionError::Closed {
+        code: 9,
+        reason: "bye".to_owned(),
+    };
+    assert_eq!(within(server.open_uni()).await.unwrap_err(), closed);
+    assert!(raw.conn.read_datagram().now_or_never().is_none());
 }

@@ -141,10 +141,40 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn every_must_is_obeyed_and_tested_or_excepted() {
-        if let Err(error) = super::check() {
+        if let Err(error) = check() {
             panic!("{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing() {
+        let documents = [list::tests::document()];
+        let quote = |requirement, test: Option<&str>| Quote {
+            document: 0,
+            requirement,
+            file: "src/a.rs".to_owned(),
+            test: test.map(str::to_owned),
+        };
+        let complaints = |found: &[Quote]| -> Vec<String> {
+            let coverage = cover(&documents, found);
+            let complaints = coverage.iter().filter_map(missing);
+            complaints
+                .filter_map(|line| Some(line.rsplit_once("\" ")?.1.to_owned()))
+                .collect()
+        };
+        let whole = [quote(0, None), quote(0, Some("t")), quote(2, None), quote(2, Some("t"))];
+        assert!(complaints(&whole).is_empty());
+        assert_eq!(complaints(&[]), ["is quoted nowhere", "is quoted nowhere"]);
+        assert_eq!(complaints(&whole[..3]), ["is quoted at no test"]);
+        assert_eq!(complaints(&whole[1..]), ["is quoted at no code that obeys it"]);
+        for excepted in [quote(1, None), quote(1, Some("t"))] {
+            let mut found = vec![excepted];
+            found.extend([quote(0, None), quote(0, Some("t")), quote(2, None), quote(2, Some("t"))]);
+            assert_eq!(complaints(&found), ["is excepted and quoted all the same"]);
         }
     }
 }

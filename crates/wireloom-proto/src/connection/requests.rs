@@ -171,7 +171,7 @@ impl Connection {
             (Frame::Headers(block), Progress::Head) => self.response_head(stream, message, block),
             // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
             // (RFC 9114 section 4.4).
-            (Frame::Headers(_), _) if message.method == Method::CONNECT => Err(Stop::Connection(
+            (Frame::Headers(_), _) if message.tunnel => Err(Stop::Connection(
                 Code::H3_FRAME_UNEXPECTED,
                 "HEADERS on a CONNECT stream",
             )),
@@ -219,6 +219,7 @@ impl Connection {
         }
         message.method = head.head.method().clone();
         let is_connect = message.method == Method::CONNECT;
+        message.tunnel = is_connect;
         message.incoming = Content::request(if is_connect { None } else { head.content_length });
         message.recv = Progress::Body;
         self.out.event(Event::Request {
@@ -235,6 +236,7 @@ impl Connection {
         let status = head.head.status();
         if !status.is_informational() {
             message.incoming = Content::response(head.content_length, &message.method, status);
+            message.tunnel = message.method == Method::CONNECT && status.is_success();
             message.recv = Progress::Body;
         }
         self.out.event(Event::Response {

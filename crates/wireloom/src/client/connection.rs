@@ -110,6 +110,7 @@ impl Connection {
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {
             outgoing.send_data(body).await?;
+            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
             outgoing.finish()?;
         }
         loop {

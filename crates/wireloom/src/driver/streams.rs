@@ -310,6 +310,8 @@ impl Driver {
         if !self.h3.has_flow_control() {
             return Poll::Ready(usize::MAX);
         }
+        // "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed
+        // the Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
         let credit = self.h3.send_credit(session.id);
         let waiting = self.sessions.get_mut(&session.id).map(|entry| &mut entry.waiting);
         if credit > 0 {

@@ -29,6 +29,8 @@ pub fn encode_request<'a>(head: &'a Request<()>, protocol: Option<&'a str>) -> R
         (None, Some(host)) => host,
         (None, None) => return Err(HeaderError::MissingPseudo(":authority")),
     };
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1). "If these fields
+    // are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
     if authority.is_empty() || authority.contains(&b'@') {
         return Err(HeaderError::InvalidAuthority);
     }

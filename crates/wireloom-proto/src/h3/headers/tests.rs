@@ -358,6 +358,7 @@ fn encoding_refuses_what_a_peer_would() {
         encode_request(&get("a.example"), None),
         Err(HeaderError::MissingPseudo(":scheme"))
     );
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
     assert_eq!(
         encode_request(&get("https://u@a.example/"), None),
         Err(HeaderError::InvalidAuthority)
