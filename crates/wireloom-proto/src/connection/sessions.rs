@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::events::{CommandError, Event, Recv, SessionRequest};
 use super::{Connection, Stream};
@@ -32,9 +32,20 @@ impl Connection {
         let Some(id) = SessionId::new(stream).filter(|_| is_https && head.content_length.is_none()) else {
             return self.refuse(stream, Code::H3_MESSAGE_ERROR);
         };
-        // "A server that receives more than one session on an underlying transport connection when flow control is not
-        // enabled MUST reset the excessive CONNECT streams with a H3_REQUEST_REJECTED status" (section 5.1).
         if self.sessions.len() >= self.session_limit() {
+            // "Servers SHOULD limit the rate of incoming WebTransport sessions [...] HTTP status code 429 indicates that the
+            // request was rejected due to rate limiting", and reaches the application (section 5.2).
+            let has_flow_control = self.has_flow_control();
+            if self
+                .dialect()
+                .is_some_and(|dialect| dialect.max_sessions(2, has_flow_control) > 1)
+            {
+                self.answer(stream, StatusCode::TOO_MANY_REQUESTS);
+                return Recv::Done;
+            }
+            // "A server that receives more than one session on an underlying transport connection when flow control is not
+            // enabled MUST reset the excessive CONNECT streams with a H3_REQUEST_REJECTED status" (section 5.1). The same
+            // before the client's SETTINGS: nothing was processed, and another time it may be welcome.
             return self.refuse(stream, Code::H3_REQUEST_REJECTED);
         }
         self.sessions
