@@ -20,6 +20,10 @@ cargo xtask COMMAND
   lint            formatting, clippy, documentation, licences, the list of dependencies
   bench           the micro-benchmarks
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
+  bench flow-control
+                  the same beside Wireloom without flow control of sessions: what that costs
+  soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
+  soak idle|flood one of them
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
 
 fn main() -> ExitCode {
@@ -31,7 +35,9 @@ fn main() -> ExitCode {
         ["interop", names @ ..] => suite::interop(names),
         ["lint"] => lint::run_all(),
         ["bench"] => bench::micro(),
-        ["bench", "quinn", rest @ ..] => bench::beside_quinn(rest),
+        ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
+        ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
+        ["soak", rest @ ..] => bench::soak(rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {
             eprintln!("{USAGE}");

@@ -439,7 +439,12 @@ fn a_reset_or_a_stop_of_the_connect_stream_ends_the_session() {
                 pair.end(side).reset(session.stream(), code);
             }
             pair.run();
-            assert_eq!(pair.end(!side).expect(closed), SessionEnd::ResetByPeer { code });
+            let expected = if stop {
+                SessionEnd::StoppedByPeer { code }
+            } else {
+                SessionEnd::ResetByPeer { code }
+            };
+            assert_eq!(pair.end(!side).expect(closed), expected);
             assert!(pair.end(!side).aborted.contains(&Action::Reset {
                 stream: session.stream(),
                 code
@@ -483,7 +488,7 @@ fn stop_sending_that_overtakes_the_close_capsule_does_not_hide_it() {
     pair.advance(Duration::from_secs(6));
     assert_eq!(
         pair.server.expect(closed),
-        SessionEnd::ResetByPeer {
+        SessionEnd::StoppedByPeer {
             code: Code::WT_SESSION_GONE
         }
     );

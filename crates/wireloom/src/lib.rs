@@ -18,6 +18,7 @@
 //!
 //! # Features
 //! - `axum` (default): [`WebTransportUpgrade`] is an extractor.
+//! - `qlog`: both builders take a directory for traces of connections (`qlog_dir`).
 #![forbid(unsafe_code)]
 
 mod body;
@@ -30,18 +31,21 @@ mod quic;
 mod resolve;
 mod server;
 mod session;
+mod statistics;
 mod stream;
 pub mod tcp;
 mod tls;
 mod wake;
 
 pub use body::{Body, BodyError, RemoteAddr};
-pub use client::{Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, SessionBuilder};
+pub use client::{
+    Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, SessionBuilder,
+};
 pub use driver::RequestError;
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
-pub use quic::TransportStats;
+pub use quic::{CongestionControl, TransportStats};
 pub use resolve::{LookupFuture, Resolve, SystemResolver};
 #[cfg(feature = "axum")]
 pub use server::NotWebTransport;
@@ -49,7 +53,9 @@ pub use server::{
     Serve, ServeError, Server, ServerBuilder, ServerMonitor, ServerStats, SessionRequest, WebTransportUpgrade,
 };
 pub use session::Session;
+pub use statistics::{DatagramStats, RecvStreamStats, SendStreamStats, SessionStats};
 pub use stream::{RecvStream, SendStream};
 pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
+pub use wireloom_proto::webtransport::flow::FlowControl;

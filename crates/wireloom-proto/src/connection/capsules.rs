@@ -26,8 +26,10 @@ pub(super) enum Over {
     Closed { code: u32, reason: String, trailing: bool },
     /// The CONNECT stream is reset with this.
     Misbehaved(Code, &'static str),
-    /// The peer reset or stopped the CONNECT stream with this.
-    Aborted(Code),
+    /// The peer reset the CONNECT stream with this.
+    Reset(Code),
+    /// The peer stopped the CONNECT stream with this.
+    Stopped(Code),
     /// Client: a final status that is not 2xx.
     Rejected(Box<Response<()>>),
 }

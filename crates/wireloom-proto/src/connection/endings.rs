@@ -116,9 +116,13 @@ impl Connection {
                 self.discard(stream, code);
                 SessionEnd::PeerMisbehaved { code, reason }
             }
-            Over::Aborted(code) => {
+            Over::Reset(code) => {
                 self.discard(stream, Code::H3_REQUEST_CANCELLED);
                 SessionEnd::ResetByPeer { code }
+            }
+            Over::Stopped(code) => {
+                self.discard(stream, Code::H3_REQUEST_CANCELLED);
+                SessionEnd::StoppedByPeer { code }
             }
             Over::Rejected(head) => {
                 self.out.write(stream, Bytes::new(), true);
@@ -203,7 +207,7 @@ impl Connection {
             Some(Stream::Connect) => {
                 let session = SessionId::new(stream).and_then(|id| self.sessions.get(&id));
                 if let Some(code) = session.and_then(|session| session.stopped) {
-                    self.abort_session(stream, code);
+                    self.abort_session(stream, Over::Stopped(code));
                 }
             }
             _ => {}
@@ -211,14 +215,18 @@ impl Connection {
     }
 
     /// The peer reset the CONNECT stream.
-    pub(super) fn connect_aborted(&mut self, now: Instant, stream: StreamId, code: Code) {
+    pub(super) fn connect_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
+        self.connect_aborted(now, stream, Over::Reset(code));
+    }
+
+    fn connect_aborted(&mut self, now: Instant, stream: StreamId, over: Over) {
         let is_unanswered = SessionId::new(stream)
             .and_then(|id| self.sessions.get(&id))
             .is_some_and(|session| !session.is_open());
         if is_unanswered {
             self.count_cancelled(now);
         }
-        self.abort_session(stream, code);
+        self.abort_session(stream, over);
     }
 
     /// The peer reads no more of the CONNECT stream. That ends the session, the CONNECT stream being "closed, either cleanly
@@ -233,14 +241,14 @@ impl Connection {
                     self.push_close_deadline(stream);
                 }
             }
-            _ => self.connect_aborted(now, stream, code),
+            _ => self.connect_aborted(now, stream, Over::Stopped(code)),
         }
     }
 
-    fn abort_session(&mut self, stream: StreamId, code: Code) {
+    fn abort_session(&mut self, stream: StreamId, over: Over) {
         let Some(id) = SessionId::new(stream) else { return };
         if let Some(session) = self.sessions.remove(&id) {
-            let _ = self.end_session(id, &session, Over::Aborted(code), true);
+            let _ = self.end_session(id, &session, over, true);
         }
     }
 }

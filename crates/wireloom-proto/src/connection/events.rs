@@ -255,8 +255,13 @@ pub enum SessionEnd {
         /// The application's reason as sent.
         reason: String,
     },
-    /// The CONNECT stream was reset, or the peer stopped reading it.
+    /// The peer reset the CONNECT stream.
     ResetByPeer {
+        /// The HTTP/3 code.
+        code: Code,
+    },
+    /// The peer reads no more of the CONNECT stream (STOP_SENDING).
+    StoppedByPeer {
         /// The HTTP/3 code.
         code: Code,
     },

@@ -232,7 +232,7 @@ impl Connection {
             }
             Some(Stream::Control | Stream::QpackEncoder | Stream::QpackDecoder) => self.critical_closed(),
             Some(Stream::Message(_)) => self.message_reset(now, stream, code),
-            Some(Stream::Connect) => self.connect_aborted(now, stream, code),
+            Some(Stream::Connect) => self.connect_reset(now, stream, code),
             Some(Stream::Closing { .. }) => {
                 self.streams.remove(&stream);
                 self.abandon_sections(stream);
@@ -354,6 +354,17 @@ impl Connection {
                 .streams
                 .values()
                 .any(|stream| matches!(stream, Stream::Message(_) | Stream::Closing { .. }))
+    }
+
+    /// Whether a session is open or requested, or the peer has not ended a CONNECT stream yet: until then a WT_CLOSE_SESSION of
+    /// ours may be under way. Takes time in proportion to the streams that are open.
+    pub fn has_connects(&self) -> bool {
+        !self.sessions.is_empty() || self.streams.values().any(|s| matches!(s, Stream::Closing { .. }))
+    }
+
+    /// Whether the peer sent GOAWAY.
+    pub const fn peer_is_going_away(&self) -> bool {
+        self.control.goaway_received.is_some()
     }
 
     /// The sessions that are requested or open, in no order.

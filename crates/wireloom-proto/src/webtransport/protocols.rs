@@ -5,8 +5,8 @@ use sfv::{BareItem, Item, ItemSerializer, List, ListEntry, ListSerializer, Parse
 
 use crate::connection::CommandError;
 
-const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
-const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
+pub(crate) const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
+pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 
 /// What a client offers, in its order. Empty where there is no such field, or where it is malformed: "Any value type other
 /// than String MUST be treated as an error that causes the entire field to be ignored".

@@ -7,18 +7,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use wireloom_proto::Code;
 use wireloom_proto::connection::{CommandError, SessionRequest};
 use wireloom_proto::h3::settings::Settings;
 use wireloom_proto::webtransport::negotiate::Dialect;
-use wireloom_proto::{Code, SessionId};
 
-use super::ConnectError;
-use super::dial::close;
+use super::{ConnectError, EarlySession};
 use crate::body::Body;
-use crate::driver::{Conn, Established, MessageEvent, RequestBody, RequestError, ResponseSender};
-use crate::error::{ConnectionError, SessionError};
+use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
-use crate::session::{Session, SessionState};
+use crate::session::Session;
 use crate::tls::CertificateObserver;
 use crate::wake::Topic;
 
@@ -30,42 +28,38 @@ pub struct Connection {
     presented: Arc<CertificateObserver>,
 }
 
-/// Gives the session up if the caller stops waiting for the answer.
-struct Pending<'a> {
-    conn: &'a Arc<Conn>,
-    session: Option<SessionId>,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session {
-            self.conn.with(|quic, driver, wakes| {
-                driver.abandon_session(Instant::now(), quic, wakes, session);
-            });
-        }
-    }
-}
-
 impl Connection {
     pub(super) fn new(conn: Arc<Conn>, presented: Arc<CertificateObserver>) -> Self {
         Self { conn, presented }
     }
 
-    /// Opens a session for `request`.
+    /// Opens a session for `request`, and waits for the server's answer.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open(&self, request: SessionRequest) -> Result<Session, ConnectError> {
+        self.open_early(request).await?.ready().await
+    }
+
+    /// Opens a session for `request` without waiting for the server's answer. Waits only while the server's limit on open
+    /// streams is reached.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`].
+    pub async fn open_early(&self, request: SessionRequest) -> Result<EarlySession, ConnectError> {
         let conn = &self.conn;
         let signals = conn.with(|_, driver, _| driver.signals.clone());
-        let session = loop {
+        loop {
             let mut room = pin!(signals.notified(Topic::Bi));
             room.as_mut().enable();
-            let connected = conn.with(|quic, driver, wakes| match driver.lost() {
-                Some(lost) => Err(ConnectError::Connection(lost.clone())),
-                None => driver
-                    .connect(Instant::now(), quic, wakes, &request)
-                    .map_err(command_error),
+            let connected = conn.with(|quic, driver, wakes| {
+                if let Some(lost) = driver.unusable() {
+                    return Err(ConnectError::Connection(lost));
+                }
+                let dialect = driver.h3().dialect().ok_or(ConnectError::NotWebTransport)?;
+                let state = driver.connect(Instant::now(), quic, wakes, &request);
+                let state = state.map_err(command_error)?;
+                Ok(state.map(|state| Session::new(conn.clone(), state, dialect)))
             });
             match connected {
                 Ok(None) => room.await,
@@ -73,47 +67,10 @@ impl Connection {
                 done => {
                     signals.one(Topic::Bi);
                     match done? {
-                        Some(session) => break session,
+                        Some(session) => return Ok(EarlySession::new(session)),
                         None => continue,
                     }
                 }
-            }
-        };
-        let mut pending = Pending {
-            conn,
-            session: Some(session),
-        };
-        loop {
-            let mut changed = pin!(signals.notified(Topic::State));
-            changed.as_mut().enable();
-            let state = Arc::new(SessionState::new(session));
-            let answer = conn.with(|quic, driver, wakes| {
-                let answer = driver.take_answer(Instant::now(), quic, wakes, session);
-                let attached = matches!(answer, Some(Established::Accepted { .. })) && driver.attach(&state);
-                (answer, attached, driver.h3().dialect(), driver.lost().cloned())
-            });
-            match answer {
-                (Some(Established::Accepted { head, protocol }), true, Some(dialect), _) => {
-                    pending.session = None;
-                    return Ok(Session::new(conn.clone(), state, protocol, dialect, Some(head)));
-                }
-                (Some(Established::Rejected { head }), ..) => {
-                    pending.session = None;
-                    return Err(ConnectError::Rejected(head));
-                }
-                (Some(Established::Failed(error)), ..) => {
-                    pending.session = None;
-                    return Err(error.into());
-                }
-                (.., Some(lost)) => {
-                    pending.session = None;
-                    return Err(lost.into());
-                }
-                (Some(Established::Accepted { .. }), ..) => {
-                    pending.session = None;
-                    return Err(SessionError::from(ConnectionError::LocallyClosed).into());
-                }
-                (None, ..) => changed.await,
             }
         }
     }
@@ -224,9 +181,37 @@ impl Connection {
         self.conn.with(|quic, _, _| quic.stats())
     }
 
-    /// Closes the connection with everything on it, at once. Close sessions first if their codes have to arrive.
+    /// Tells the server that nothing more will be asked on this connection (GOAWAY) and asks it to end the sessions soon
+    /// (WT_DRAIN_SESSION). Sessions and requests go on; new ones are refused with [`ConnectError::NoMoreSessions`].
+    pub fn drain(&self) {
+        self.conn.with(|quic, driver, wakes| {
+            driver.go_away(Instant::now(), quic, wakes);
+        });
+    }
+
+    /// Waits until the server says that it takes no more sessions and requests on this connection (GOAWAY), or it is over.
+    /// Dial again for the next.
+    pub async fn draining(&self) {
+        let signals = self.conn.with(|_, driver, _| driver.signals.clone());
+        loop {
+            let mut changed = pin!(signals.notified(Topic::State));
+            changed.as_mut().enable();
+            let is_over = |driver: &Driver| driver.lost().is_some() || driver.h3().peer_is_going_away();
+            if self.conn.with(|_, driver, _| is_over(driver)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Closes the connection with everything on it. Sessions that are open are closed with code 0; they, and those that were
+    /// closed just before, get a second for their codes to arrive. Nothing else is waited for, and nothing new is possible.
+    ///
+    /// Returns at once; [`Client::shut_down`](super::Client::shut_down) waits.
     pub fn close(&self) {
-        close(&self.conn, Code::H3_NO_ERROR);
+        self.conn.with(|quic, driver, wakes| {
+            driver.close_soon(Instant::now(), quic, wakes);
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod connection;
 mod dial;
+mod early;
 mod error;
 mod request;
 
@@ -12,12 +13,13 @@ use tokio::sync::OnceCell;
 use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
+pub use early::EarlySession;
 pub use error::ConnectError;
 pub use request::SessionBuilder;
 
 use crate::driver::{Driver, DriverConfig};
 use crate::identity::CertificateHash;
-use crate::quic::{Endpoint, NoAcceptor, QuicConfig, endpoint_config};
+use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig, endpoint_config};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::session::Session;
 use crate::tls::{ClientTls, RootCertificates, ServerTrust};
@@ -172,9 +174,26 @@ impl ClientBuilder {
         self
     }
 
-    /// How often a quiet connection is kept alive, `None` never. Default 15 s.
+    /// How often a quiet connection is kept alive (a PING that the server answers), `None` never. Default 15 s. To be below half
+    /// of both ends' idle timeouts, lest one lost packet ends the connection.
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
         self.quic.keep_alive = interval;
+        self
+    }
+
+    /// How fast is sent when the network is the limit. Default [`CongestionControl::Cubic`].
+    pub fn congestion_control(mut self, control: CongestionControl) -> Self {
+        self.quic.congestion = control;
+        self
+    }
+
+    /// Writes a trace of each connection into `dir`, which must exist, for tools such as qvis: JSON-SEQ, named after the
+    /// connection's first id, `<id>_client.sqlog`, complete when the connection is over. Traces hold packet numbers, sizes and
+    /// recovery metrics, no payload and no keys; they cost a few hundred bytes a packet. Where a file cannot be created the
+    /// connection goes on without. Default none.
+    #[cfg(feature = "qlog")]
+    pub fn qlog_dir(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.quic.qlog_dir = Some(dir.into());
         self
     }
 

@@ -24,7 +24,7 @@ use wireloom_proto::{Action, Code, Config, Connection as H3, Dir, Event, Recv, S
 pub(crate) use incoming::{Incoming, IncomingKind, IncomingQueue};
 pub use requests::RequestError;
 pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
-pub(crate) use sessions::{Established, SessionEntry};
+pub(crate) use sessions::SessionEntry;
 pub(crate) use streams::IncomingStream;
 
 use self::incoming::Waiting;
@@ -34,6 +34,7 @@ use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::error::ConnectionError;
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
+use crate::session::Answer;
 use crate::wake::{Signals, Topic, WakeList};
 
 /// A connection as its handles hold it.
@@ -55,6 +56,10 @@ const HEADER_READ: usize = 16;
 
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
+
+/// How long a connection that is closed waits for its peer to have seen the ends of its sessions. A dead peer need not be
+/// waited for longer.
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// HTTP/3 may have this many writes waiting on one stream, such as capsules that raise limits, before the connection is
 /// closed: a peer that lets none of them out only makes us keep them.
@@ -106,6 +111,8 @@ pub(crate) struct Driver {
     was_idle: bool,
     /// Unused, the connection is closed at once.
     winding_down: bool,
+    /// Closed on this side, but the ends of its sessions are still under way.
+    closing: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
@@ -150,6 +157,7 @@ impl Driver {
             ready: false,
             was_idle: false,
             winding_down: false,
+            closing: false,
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
@@ -167,6 +175,12 @@ impl Driver {
 
     pub(crate) fn lost(&self) -> Option<&ConnectionError> {
         self.lost.as_ref()
+    }
+
+    /// Why nothing new can be asked for, if so.
+    pub(crate) fn unusable(&self) -> Option<ConnectionError> {
+        let closing = self.closing.then_some(ConnectionError::LocallyClosed);
+        self.lost.clone().or(closing)
     }
 
     pub(crate) fn h3(&self) -> &H3 {
@@ -215,6 +229,23 @@ impl Driver {
             quic.close(now, code, reason);
             self.lose(error, wakes);
         }
+    }
+
+    /// Closes the sessions, and the connection once the peer has confirmed that: "the endpoint SHOULD wait until all CONNECT
+    /// streams have been closed by the peer before sending the CONNECTION_CLOSE" (draft-ietf-webtrans-http3-16 section 6).
+    pub(crate) fn close_soon(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        if self.lost.is_some() || self.closing {
+            return;
+        }
+        self.closing = true;
+        self.deadline = Some(now + CLOSE_GRACE);
+        let sessions: Vec<SessionId> = self.h3.sessions().collect();
+        for session in sessions {
+            let _ = self.h3.cancel_session(now, session);
+        }
+        self.settle(now, quic, wakes);
+        // For the timer.
+        quic.wake();
     }
 
     fn start(&mut self, now: Instant, quic: &mut Transport) {
@@ -452,9 +483,10 @@ impl Driver {
                 protocols,
                 dialect,
             } => {
+                let path = head.uri().path().to_owned();
                 let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
-                    self.sessions.insert(session, Box::default());
+                    self.new_session(session, &path);
                 } else {
                     // Over already only if the client cancelled it in the same breath.
                     let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
@@ -476,11 +508,12 @@ impl Driver {
                 head,
                 protocol,
             } => {
-                self.on_established(wakes, session, Established::Accepted { head, protocol });
+                let response = Some(*head);
+                self.on_answer(wakes, session, Answer { response, protocol });
             }
             Event::SessionRejected { session, head, streams } => {
+                self.on_rejected(wakes, session, *head);
                 self.forget_streams(wakes, &streams);
-                self.on_established(wakes, session, Established::Rejected { head });
             }
             Event::Stream {
                 session,
@@ -534,14 +567,8 @@ impl Driver {
             wakes.waker(message.writer.take());
             wakes.waker(message.watcher.take());
         }
-        for (session, mut entry) in std::mem::take(&mut self.sessions) {
-            if entry.has_answer() {
-                // The server's answer came before the end: whoever dials gets it.
-                entry.end_unattached(error.clone().into());
-                self.sessions.insert(session, entry);
-            } else {
-                entry.end(error.clone().into(), wakes);
-            }
+        for (_, entry) in self.sessions.drain() {
+            entry.end(error.clone().into(), wakes);
         }
         self.unaccepted = 0;
         self.feeds.clear();
@@ -554,7 +581,17 @@ impl Driver {
 
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
     fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
-        if !self.ready || self.lost.is_some() {
+        if self.lost.is_some() {
+            return;
+        }
+        if self.closing {
+            if !self.h3.has_connects() {
+                let error = ConnectionError::LocallyClosed;
+                self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+            }
+            return;
+        }
+        if !self.ready {
             return;
         }
         let idle = self.is_idle();
@@ -612,7 +649,7 @@ impl Application for Driver {
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            let (code, error) = if self.ready {
+            let (code, error) = if self.ready || self.closing {
                 (Code::H3_NO_ERROR, ConnectionError::LocallyClosed)
             } else {
                 (Code::H3_MISSING_SETTINGS, ConnectionError::HandshakeTimedOut)

@@ -101,8 +101,8 @@ impl Driver {
         head: &http::Request<()>,
         fin: bool,
     ) -> Result<Option<StreamId>, RequestError> {
-        if let Some(lost) = &self.lost {
-            return Err(lost.clone().into());
+        if let Some(lost) = self.unusable() {
+            return Err(lost.into());
         }
         let Some(stream) = quic.open(Dir::Bi) else {
             return Ok(None);

@@ -97,10 +97,11 @@ impl Driver {
                 stream.copied()
             };
             self.unaccepted += 1;
+            let SessionState { traffic, signals, .. } = &*entry.state;
+            traffic.streams_received.add(1);
+            traffic.bytes_received.add(stream.len());
             entry.streams[dir as usize].push_back(stream);
-            if let Some(state) = &entry.state {
-                wakes.one(&state.signals, topic(dir));
-            }
+            wakes.one(signals, topic(dir));
         }
     }
 
@@ -122,6 +123,7 @@ impl Driver {
             quic.reset(stream, Code::WT_SESSION_GONE);
             return Err(session.end_or_gone());
         };
+        session.traffic.streams_opened.add(1);
         self.write(quic, stream, header, false);
         Ok(Some(stream))
     }
@@ -145,12 +147,13 @@ impl Driver {
         out: &mut VecDeque<Bytes>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, ReadError>> {
-        if !self.h3.has_flow_control() {
-            return self.poll_read_quic(quic, session, stream, limit, out, cx);
-        }
         let before = out.len();
         let read = self.poll_read_quic(quic, session, stream, limit, out, cx);
-        self.taken(quic, wakes, session.id, out.iter().skip(before).map(len).sum());
+        let n = out.iter().skip(before).map(len).sum();
+        session.traffic.bytes_received.add(n);
+        if self.h3.has_flow_control() {
+            self.taken(quic, wakes, session.id, n);
+        }
         read
     }
 
@@ -247,7 +250,7 @@ impl Driver {
         let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
         match quic.write_slice(stream, &data[..data.len().min(credit)]) {
             Ok(written) => {
-                self.sent(session.id, written);
+                self.sent(session, written);
                 Poll::Ready(Ok(written))
             }
             Err(WriteEnd::Blocked) => {
@@ -276,7 +279,7 @@ impl Driver {
             let written = quic.write(stream, &mut part);
             let n = before - part.len();
             data.advance(n);
-            self.sent(session.id, n);
+            self.sent(session, n);
             match written {
                 Ok(()) => {}
                 Err(WriteEnd::Blocked) => {
@@ -320,9 +323,10 @@ impl Driver {
         Poll::Pending
     }
 
-    fn sent(&mut self, session: SessionId, n: usize) {
+    fn sent(&mut self, session: &SessionState, n: usize) {
+        session.traffic.bytes_written.add(n as u64);
         if self.h3.has_flow_control() {
-            self.h3.data_sent(session, n as u64);
+            self.h3.data_sent(session.id, n as u64);
         }
     }
 

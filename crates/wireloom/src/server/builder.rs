@@ -21,7 +21,7 @@ use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
-use crate::quic::{Endpoint, QuicConfig, endpoint_config, server_config};
+use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
 /// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
@@ -168,9 +168,33 @@ impl ServerBuilder {
         self
     }
 
-    /// How often a quiet connection is kept alive by the server, `None` (the default) never: browsers do it themselves.
+    /// How often a quiet connection is kept alive by the server (a PING that the peer answers), `None` (the default) never:
+    /// browsers do it themselves. To be below half of both ends' idle timeouts, lest one lost packet ends the connection.
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
         self.quic.keep_alive = interval;
+        self
+    }
+
+    /// How fast is sent when the network is the limit. Default [`CongestionControl::Cubic`].
+    pub fn congestion_control(mut self, control: CongestionControl) -> Self {
+        self.quic.congestion = control;
+        self
+    }
+
+    /// Writes a trace of each connection into `dir`, which must exist, for tools such as qvis: JSON-SEQ, named after the
+    /// connection's first id, `<id>_server.sqlog`, complete when the connection is over. Traces hold packet numbers, sizes and
+    /// recovery metrics, no payload and no keys; they cost a few hundred bytes a packet. Where a file cannot be created the
+    /// connection goes on without. Default none.
+    #[cfg(feature = "qlog")]
+    pub fn qlog_dir(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.quic.qlog_dir = Some(dir.into());
+        self
+    }
+
+    /// Whether clients may move to another address (RFC 9000 section 9), as telephones do. Default true. Where not, a client
+    /// whose address changes, though only by its NAT, is heard no more and its connection times out.
+    pub fn migration(mut self, allow: bool) -> Self {
+        self.quic.migration = allow;
         self
     }
 

@@ -28,7 +28,7 @@ pub use upgrade::WebTransportUpgrade;
 use self::admission::Connections;
 pub(crate) use self::origin::OriginPolicy;
 use crate::body::Body;
-use crate::driver::{Driver, IncomingQueue};
+use crate::driver::{CLOSE_GRACE, Driver, IncomingQueue};
 use crate::error::ConnectionError;
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
@@ -172,8 +172,6 @@ impl Server {
 
     /// Closes sessions, gives the peers a moment to confirm, closes connections, waits until QUIC is done with them.
     async fn finish(&self, code: u32, reason: &str) {
-        /// A dead peer need not be waited for longer.
-        const GRACE: Duration = Duration::from_secs(1);
         for conn in self.connections.list() {
             conn.with(|quic, driver, wakes| {
                 driver.close_all_sessions(Instant::now(), quic, wakes, code, reason);
@@ -181,7 +179,7 @@ impl Server {
         }
         // "the endpoint SHOULD wait until all CONNECT streams have been closed by the peer before sending the
         // CONNECTION_CLOSE" (draft-16 section 6).
-        let _ = tokio::time::timeout(GRACE, self.connections.wait_idle()).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE, self.connections.wait_idle()).await;
         for conn in self.connections.list() {
             conn.with(|quic, driver, wakes| {
                 let code = wireloom_proto::Code::H3_NO_ERROR;
@@ -189,7 +187,7 @@ impl Server {
             });
         }
         let ends = self.endpoints.iter().map(Endpoint::shut_down);
-        let _ = tokio::time::timeout(GRACE, futures_util::future::join_all(ends)).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE, futures_util::future::join_all(ends)).await;
     }
 }
 

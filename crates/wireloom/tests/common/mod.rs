@@ -3,6 +3,7 @@
 
 pub mod handmade;
 pub mod raw;
+pub mod raw_server;
 
 use std::future::Future;
 use std::time::Duration;

@@ -73,8 +73,12 @@ pub fn tls_config_for(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
     Arc::new(tls)
 }
 
-pub fn config(transport: quinn::TransportConfig) -> quinn::ClientConfig {
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls_config()).unwrap();
+pub fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls::KeyLog>>) -> quinn::ClientConfig {
+    let mut tls = tls_config();
+    if let Some(key_log) = key_log {
+        Arc::make_mut(&mut tls).key_log = key_log;
+    }
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     config
@@ -88,6 +92,14 @@ pub fn settings() -> Settings {
     settings
 }
 
+/// What a client of draft 15 or 16 announces that has no flow control: one session.
+pub fn settings_draft15() -> Settings {
+    let mut settings = Settings::new();
+    settings.set(settings::H3_DATAGRAM, 1);
+    settings.set(settings::WT_ENABLED, 1);
+    settings
+}
+
 impl Raw {
     /// The handshake alone.
     pub async fn silent(server: SocketAddr) -> Self {
@@ -95,8 +107,17 @@ impl Raw {
     }
 
     pub async fn with_transport(server: SocketAddr, transport: quinn::TransportConfig) -> Self {
+        Self::with_config(server, config(transport, None)).await
+    }
+
+    /// The handshake alone, and its secrets to `log`.
+    pub async fn with_key_log(server: SocketAddr, log: Arc<dyn rustls::KeyLog>) -> Self {
+        Self::with_config(server, config(quinn::TransportConfig::default(), Some(log))).await
+    }
+
+    async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config(transport), server, "localhost").unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
         Self {
             conn: connecting.await.unwrap(),
             control: None,
@@ -112,9 +133,13 @@ impl Raw {
     }
 
     pub async fn start(&mut self) {
+        self.start_with(settings()).await;
+    }
+
+    pub async fn start_with(&mut self, settings: Settings) {
         let mut control = self.conn.open_uni().await.unwrap();
         control.write_all(&[0x00]).await.unwrap();
-        control.write_all(&settings().encode_frame()).await.unwrap();
+        control.write_all(&settings.encode_frame()).await.unwrap();
         self.control = Some(control);
     }
 

@@ -251,3 +251,41 @@ async fn a_peer_that_never_reads() {
     })
     .await;
 }
+
+/// The limits that a session's peer is told wait for it on the CONNECT stream, up to a number.
+#[tokio::test]
+async fn a_peer_that_never_reads_its_limits() {
+    let limits = |builder: wireloom::ServerBuilder| {
+        let mut limits = wireloom::proto::webtransport::flow::FlowControl::OFF;
+        (limits.streams_uni, limits.streams_bi, limits.data) = (2, 2, 1000);
+        builder.flow_control(limits)
+    };
+    hostile_with(limits, async |f| {
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(300u32.into());
+        let mut raw = within(Raw::with_transport(f.server, transport)).await;
+        raw.announce(&[(0x2c7c_f000, 1), (0x33, 1), (0x2b61, 1000)]).await;
+        let (send, _unread) = within(raw.session("/ends")).await;
+        let session = u64::from(send.id());
+        let mut streams = 0;
+        let flood = async {
+            loop {
+                let Ok(mut stream) = raw.conn.open_uni().await else {
+                    break;
+                };
+                if stream.write_all(&wt_uni(session, b"")).await.is_err() || stream.finish().is_err() {
+                    break;
+                }
+                streams += 1;
+                // The server has seen its end, and has room for another.
+                if raw.conn.read_datagram().await.is_err() {
+                    break;
+                }
+            }
+        };
+        within(flood).await;
+        assert_eq!(within(raw.closed()).await, Code::H3_EXCESSIVE_LOAD, "after {streams}");
+        assert!(streams > 1000, "{streams}");
+    })
+    .await;
+}

@@ -107,7 +107,7 @@ async fn requirements() {
 async fn no_early_data() {
     case(47).harmless();
     hostile(async |f| {
-        let config = crate::common::raw::config(quinn::TransportConfig::default());
+        let config = crate::common::raw::config(quinn::TransportConfig::default(), None);
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let dial = || endpoint.connect_with(config.clone(), f.server, "localhost").unwrap();
         let first = within(dial()).await.unwrap();

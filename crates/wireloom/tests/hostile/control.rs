@@ -209,7 +209,9 @@ async fn grease() {
     hostile(async |f| {
         let pairs = [(0x21, 1), (0x1f * 9 + 0x21, 1 << 60), (0x33, 1), (0x2b60_3742, 1)];
         let mut raw = f.silent().await;
-        let begin = [int(0), settings_frame(&pairs), reserved.clone()].concat();
+        // A client's GOAWAY and MAX_PUSH_ID forbid nothing here.
+        let known = [frame_of(GOAWAY, &int(0)), frame_of(MAX_PUSH_ID, &int(7))].concat();
+        let begin = [int(0), settings_frame(&pairs), reserved.clone(), known].concat();
         raw.control = Some(raw.uni(&begin).await);
         let request = [reserved.clone(), get("/"), reserved.clone()].concat();
         let (_send, recv) = raw.bi(&request, true).await;

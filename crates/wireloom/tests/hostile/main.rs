@@ -17,6 +17,7 @@ mod flow_control;
 mod qpack;
 mod quic;
 mod requests;
+mod soak;
 mod support;
 mod table;
 mod websocket;

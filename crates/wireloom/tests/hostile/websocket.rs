@@ -110,21 +110,21 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a frame of the server: its first byte and its payload.
-async fn read_frame(tls: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
-    let first = tls.read_u8().await.unwrap();
-    let len = match tls.read_u8().await.unwrap() {
-        126 => usize::from(tls.read_u16().await.unwrap()),
-        127 => usize::try_from(tls.read_u64().await.unwrap()).unwrap(),
+async fn read_frame(tls: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let first = tls.read_u8().await?;
+    let len = match tls.read_u8().await? {
+        126 => usize::from(tls.read_u16().await?),
+        127 => usize::try_from(tls.read_u64().await?).unwrap(),
         len => usize::from(len),
     };
     let mut payload = vec![0; len];
-    tls.read_exact(&mut payload).await.unwrap();
-    (first, payload)
+    tls.read_exact(&mut payload).await?;
+    Ok((first, payload))
 }
 
 /// The code with which the server closes, after which the connection ends.
 async fn closed(mut tls: TlsStream<TcpStream>) -> u16 {
-    let (first, payload) = within(read_frame(&mut tls)).await;
+    let (first, payload) = within(read_frame(&mut tls)).await.unwrap();
     assert_eq!(first, 0x88, "a Close frame");
     let mut rest = Vec::new();
     // A reset is a way to close, too.
@@ -221,7 +221,7 @@ async fn frames() {
         tls.write_all(&[frame(0x81, b"well"), close(1000)].concat())
             .await
             .unwrap();
-        assert_eq!(within(read_frame(&mut tls)).await, (0x81, b"well".to_vec()));
+        assert_eq!(within(read_frame(&mut tls)).await.unwrap(), (0x81, b"well".to_vec()));
         assert_eq!(closed(tls).await, 1000);
     })
     .await;
@@ -283,15 +283,17 @@ async fn ping_flood() {
         let kept = f.memory();
         assert!(kept < 4 << 20, "{kept} bytes");
         f.assert_undisturbed().await;
-        // Those who read are answered, the last ping included.
+        // Pongs are there, up to that limit. An echo finds the buffer full and ends the WebSocket, or is behind them.
         if flooded.is_ok() {
-            write.write_all(&frame(0x81, b"still there?")).await.unwrap();
-            let (mut pongs, mut told) = (0, false);
-            while !told {
-                match within(read_frame(&mut read)).await {
-                    (0x8a, _) => pongs += 1,
-                    (0x81, payload) => told = payload == b"still there?",
-                    (first, _) => panic!("{first:x}"),
+            let _ = write.write_all(&frame(0x81, b"still there?")).await;
+            let mut pongs = 0;
+            while let Ok((first, payload)) = within(read_frame(&mut read)).await {
+                match first {
+                    0x8a => pongs += 1,
+                    _ => {
+                        assert_eq!(payload, b"still there?");
+                        break;
+                    }
                 }
             }
             assert!(pongs > 0);
