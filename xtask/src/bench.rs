@@ -21,3 +21,18 @@ pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
     let mut compare = command(target().join("release/compare"));
     run(compare.args(["--against", against]).args(arguments))
 }
+
+/// Figures of benches/src/soak.
+pub(crate) fn soak(arguments: &[&str]) -> Result {
+    let scope = [
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-benches",
+        "--bin",
+        "soak",
+    ];
+    run(&mut cargo(&scope))?;
+    run(command(target().join("release/soak")).args(arguments))
+}

@@ -23,6 +23,8 @@ cargo xtask COMMAND
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
   bench flow-control
                   the same beside Wireloom without flow control of sessions: what that costs
+  soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
+  soak idle|flood one of them
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::micro(),
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
         ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
+        ["soak", rest @ ..] => bench::soak(rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {
             eprintln!("{USAGE}");

@@ -409,11 +409,15 @@ fn sessions_up_to_the_limit() {
     lone.settings(&LIMITED_SETTINGS);
     assert_eq!(lone.events().len(), 3);
     let _ = lone.recv(8, &webtransport_connect(), false);
-    let rejected = Action::Reset {
+    // 429, and no more of it is read (draft 16 section 5.2).
+    let actions = lone.actions();
+    let stopped = Action::StopSending {
         stream: id(8),
-        code: Code::H3_REQUEST_REJECTED,
+        code: Code::H3_NO_ERROR,
     };
-    assert!(lone.actions().contains(&rejected));
+    assert!(actions.contains(&stopped), "{actions:?}");
+    let answered = |action: &Action| matches!(action, Action::Write { stream, fin: true, .. } if *stream == id(8));
+    assert!(actions.iter().any(answered), "{actions:?}");
     assert_eq!(lone.core.sessions().count(), 2);
 
     let mut pair = Pair::connected(config.clone(), config);

@@ -24,10 +24,10 @@ pub(crate) struct SessionState {
     answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
-    pub(crate) traffic: Traffic,
-    pub(crate) span: tracing::Span,
     /// The peer reads no more of the CONNECT stream; the end of the session follows.
     stopped: AtomicBool,
+    pub(crate) traffic: Traffic,
+    pub(crate) span: tracing::Span,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
     prefix: ([u8; 8], usize),
 }
@@ -51,9 +51,9 @@ impl SessionState {
             answer: OnceLock::new(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             traffic: Traffic::default(),
             span,
-            stopped: AtomicBool::new(false),
             prefix: (prefix, len),
         }
     }

@@ -38,9 +38,20 @@ impl Connection {
         let Some(id) = SessionId::new(stream).filter(|_| is_https && !has_content) else {
             return self.refuse(stream, Code::H3_MESSAGE_ERROR);
         };
-        // A server that receives more than one session without flow control "MUST reset the excessive CONNECT streams
-        // with a H3_REQUEST_REJECTED status" (draft 16 section 5.1).
         if self.sessions.len() >= self.session_limit() {
+            // Servers should answer a session that is one too many with 429 (Too Many Requests), which reaches the application
+            // (draft 16 section 5.2).
+            let has_flow_control = self.has_flow_control();
+            if self
+                .dialect()
+                .is_some_and(|dialect| dialect.max_sessions(2, has_flow_control) > 1)
+            {
+                self.answer(stream, StatusCode::TOO_MANY_REQUESTS);
+                return Recv::Done;
+            }
+            // A server that receives more than one session without flow control "MUST reset the excessive CONNECT streams
+            // with a H3_REQUEST_REJECTED status" (draft 16 section 5.1). The same before the client's SETTINGS: nothing was
+            // processed, and another time it may be welcome.
             return self.refuse(stream, Code::H3_REQUEST_REJECTED);
         }
         self.sessions

@@ -81,6 +81,12 @@ pub(crate) struct DriverConfig {
     pub(crate) datagram_queue: usize,
 }
 
+/// What a connection holds of its server's limits, until it is over.
+pub(crate) trait Permit: Send {
+    /// The handshake is complete, which proves the peer's address.
+    fn proven(&mut self);
+}
+
 pub(crate) struct Driver {
     side: Side,
     config: Arc<DriverConfig>,
@@ -113,7 +119,7 @@ pub(crate) struct Driver {
     deadline: Option<Instant>,
     limits: [StreamLimit; 2],
     /// Given back when the connection ends: connection limits count it.
-    permit: Option<Box<dyn Send>>,
+    permit: Option<Box<dyn Permit>>,
     span: tracing::Span,
 }
 
@@ -132,7 +138,7 @@ impl Driver {
         side: Side,
         config: Arc<DriverConfig>,
         incoming: Option<Arc<IncomingQueue>>,
-        permit: Option<Box<dyn Send>>,
+        permit: Option<Box<dyn Permit>>,
         span: tracing::Span,
         now: Instant,
     ) -> Self {
@@ -265,6 +271,9 @@ impl Driver {
     fn on_quic_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: QuicEvent) {
         match event {
             QuicEvent::Connected => {
+                if let Some(permit) = &mut self.permit {
+                    permit.proven();
+                }
                 let transport = PeerTransport {
                     datagrams: quic.max_datagram_size().is_some(),
                     reset_stream_at: false,
@@ -456,6 +465,10 @@ impl Driver {
     }
 
     fn on_h3_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: Event) {
+        if self.lost.is_some() {
+            // Everybody has been told. A session that came with what closed the connection would have nobody to end it.
+            return;
+        }
         match event {
             Event::Ready { dialect, .. } => {
                 tracing::debug!(parent: &self.span, ?dialect, "ready");
