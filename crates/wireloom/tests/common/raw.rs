@@ -55,6 +55,14 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls::KeyLog>>) -> quinn::ClientConfig {
+    let mut tls = tls_config();
+    if let Some(key_log) = key_log {
+        tls.key_log = key_log;
+    }
+    quic_config(tls, transport)
+}
+
+fn tls_config() -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -63,13 +71,21 @@ fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls::Key
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    if let Some(key_log) = key_log {
-        tls.key_log = key_log;
-    }
+    tls
+}
+
+fn quic_config(tls: rustls::ClientConfig, transport: quinn::TransportConfig) -> quinn::ClientConfig {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// For connections that resume each other with early data.
+pub fn early_config() -> quinn::ClientConfig {
+    let mut tls = tls_config();
+    tls.enable_early_data = true;
+    quic_config(tls, quinn::TransportConfig::default())
 }
 
 /// What a draft-02 browser announces; it may have several sessions.
@@ -103,7 +119,21 @@ impl Raw {
         Self::with_config(server, config(quinn::TransportConfig::default(), Some(log))).await
     }
 
-    async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
+    /// A connection that resumes what `config` made before and speaks before the handshake is complete.
+    pub async fn early(server: SocketAddr, config: quinn::ClientConfig) -> Self {
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
+        let Ok((conn, _)) = connecting.into_0rtt() else {
+            panic!("nothing to resume")
+        };
+        Self {
+            conn,
+            control: None,
+            _endpoint: endpoint,
+        }
+    }
+
+    pub async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
         Self {
