@@ -29,6 +29,8 @@ pub(super) struct Control {
     has_decoder: bool,
     /// The peer's SETTINGS.
     pub(super) settings: Option<Settings>,
+    /// Client: those under which it sent early data.
+    pub(super) remembered: Option<Box<Settings>>,
     max_push_id: Option<u64>,
     /// The id in the GOAWAY that this end sent.
     pub(super) goaway_sent: Option<u64>,
@@ -277,6 +279,19 @@ impl Connection {
             Frame::Settings(payload) if self.control.settings.is_none() => {
                 let settings = Settings::decode(&payload).map_err(|error| (error.code(), "invalid SETTINGS"))?;
                 negotiate::validate(self.dialects, &settings).map_err(|reason| (Code::H3_SETTINGS_ERROR, reason))?;
+                // "If a server accepts 0-RTT but then sends settings that are not compatible with the previously specified
+                // settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+                if self
+                    .control
+                    .remembered
+                    .take()
+                    .is_some_and(|before| !settings.keeps(&before))
+                {
+                    return Err((
+                        Code::H3_SETTINGS_ERROR,
+                        "SETTINGS reduce what early data was sent under",
+                    ));
+                }
                 // "Once a server has provided new settings, clients MUST comply with those values" (RFC 9114 section
                 // 7.2.4.2): the encoder's limits, and what `negotiate` makes of the rest.
                 let limit = |id| settings.get(id).unwrap_or(0);

@@ -26,6 +26,9 @@
 //! each piece. The caller keeps its own writes and the [`Action::Write`]s of one stream in the order in which it made the
 //! calls.
 //!
+//! What a server gets before [`Connection::handle_connected`] is early data (0-RTT), which anybody may have recorded and sent
+//! again. Requests whose method is not safe are then answered 425 (RFC 8470 section 5.2), and sessions wait.
+//!
 //! Nothing that a peer sends makes a method panic, and every queue is bounded by [`Config`]. The queues of actions and events
 //! hold what one call produced. Where a rule is broken, the action tells the peer ([`Action::Close`] and so on) and the event
 //! the application.
@@ -183,6 +186,23 @@ impl Connection {
             self.settings_deadline = Some(now + self.config.settings_timeout);
         }
         self.negotiate();
+    }
+
+    /// Client: early data (0-RTT) is sent on the strength of an earlier connection, whose server had announced `remembered`.
+    /// Requests keep to it; the server has to, too, once it has accepted early data. Where it rejects it, all streams are void:
+    /// begin anew with another [`Connection`].
+    ///
+    /// Sessions wait for [`Event::Ready`] all the same: "Clients cannot initiate WebTransport sessions in 0-RTT packets"
+    /// (draft-ietf-webtrans-http3-16 section 3.2).
+    pub fn resume(&mut self, remembered: Settings) {
+        if self.control.settings.is_none() {
+            self.control.remembered = Some(Box::new(remembered));
+        }
+    }
+
+    /// Whether [`Connection::handle_connected`] was called: at a server, what comes before is early data (0-RTT).
+    pub const fn is_connected(&self) -> bool {
+        self.transport.is_some()
     }
 
     /// Takes a chunk of a stream, in order and without gaps, and FIN if `fin`. `data` may be empty.

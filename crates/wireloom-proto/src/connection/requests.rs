@@ -219,6 +219,11 @@ impl Connection {
             Some(_) => return Err(Stop::Answer(StatusCode::NOT_IMPLEMENTED)),
             None => {}
         }
+        // "An origin server [...] MUST NOT" let a replay have effects: only safe methods may be processed in early data (RFC
+        // 8470 section 3), to others it "can respond with a 425 (Too Early)" (section 5.2).
+        if !self.is_connected() && !head.head.method().is_safe() {
+            return Err(Stop::Answer(StatusCode::TOO_EARLY));
+        }
         message.method = head.head.method().clone();
         let is_connect = message.method == Method::CONNECT;
         message.tunnel = is_connect;

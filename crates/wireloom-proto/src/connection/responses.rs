@@ -170,9 +170,9 @@ impl Connection {
     /// A whole HEADERS frame, unless the peer said that the section is too large for it: "An implementation that has received
     /// this parameter SHOULD NOT send an HTTP message header that exceeds the indicated size" (RFC 9114 section 4.2.2).
     pub(super) fn encode(&mut self, stream: StreamId, fields: &[FieldRef<'_>]) -> Result<Bytes, CommandError> {
-        let limit = self
-            .peer_settings()
-            .and_then(|settings| settings.get(MAX_FIELD_SECTION_SIZE));
+        // "Clients MUST comply with any stored settings until the server's settings arrive" in sense (RFC 9114 section 7.2.4.2).
+        let settings = self.peer_settings().or(self.control.remembered.as_deref());
+        let limit = settings.and_then(|settings| settings.get(MAX_FIELD_SECTION_SIZE));
         if limit.is_some_and(|limit| headers::section_size(fields) > limit) {
             return Err(CommandError::InvalidMessage(
                 "the header section is larger than the peer accepts",

@@ -134,6 +134,23 @@ impl Settings {
         self.list.iter().copied()
     }
 
+    /// Whether a server that accepted early data (0-RTT) under the `remembered` settings may send these now: "a server MUST NOT
+    /// reduce any limits or alter any values that might be violated by the client with its 0-RTT data", and omits none "that was
+    /// previously specified to have a non-default value" (RFC 9114 section 7.2.4.2). So for those of WebTransport: "the server
+    /// MUST NOT reduce these initial flow control values" (draft-ietf-webtrans-http3-16 section 3.2).
+    pub fn keeps(&self, remembered: &Self) -> bool {
+        let is_kept = |(id, before): (u64, u64)| match self.get(id) {
+            // Unknown and reserved ones bind nobody.
+            _ if name(id).is_none() => true,
+            Some(now) => now >= before,
+            // The default of this one is "unlimited", of all others 0.
+            None => before == 0 && id != MAX_FIELD_SECTION_SIZE,
+        };
+        let is_limited_now = self.get(MAX_FIELD_SECTION_SIZE).is_some();
+        let was_unlimited = remembered.get(MAX_FIELD_SECTION_SIZE).is_none();
+        remembered.iter().all(is_kept) && !(was_unlimited && is_limited_now)
+    }
+
     /// The whole SETTINGS frame.
     pub fn encode_frame(&self) -> Bytes {
         let len = self
@@ -264,5 +281,22 @@ mod tests {
         let many: Vec<_> = (0x100..0x141).map(|id| (id, 0)).collect();
         assert_eq!(Settings::decode(&payload(&many)), Err(SettingsError::TooMany));
         assert!(Settings::decode(&payload(&many[1..])).is_ok());
+    }
+
+    #[test]
+    fn early_data_binds_the_server_to_what_it_announced() {
+        let of = |list: &[(u64, u64)]| {
+            let mut settings = Settings::new();
+            list.iter().for_each(|&(id, value)| settings.set(id, value));
+            settings
+        };
+        let before = of(&[(WT_INITIAL_MAX_DATA, 100), (QPACK_BLOCKED_STREAMS, 0), (0x21, 9)]);
+        assert!(before.keeps(&before));
+        assert!(of(&[(WT_INITIAL_MAX_DATA, 101), (WT_ENABLED, 1)]).keeps(&before));
+        assert!(!of(&[(WT_INITIAL_MAX_DATA, 99)]).keeps(&before), "reduced");
+        assert!(!of(&[]).keeps(&before), "omitted");
+        let unlimited = of(&[]);
+        let limited = of(&[(MAX_FIELD_SECTION_SIZE, 1 << 20)]);
+        assert!(!limited.keeps(&unlimited) && !unlimited.keeps(&limited));
     }
 }
