@@ -706,3 +706,21 @@ fn floods_close_the_connection() {
         assert!(!lone.core.is_closed());
     }
 }
+
+/// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT"
+/// (RFC 9114 section 7.2.4.2).
+#[test]
+fn early_requests_keep_to_the_settings_that_are_remembered() {
+    let large = "x".repeat(300);
+    let head = http::Request::get("https://localhost/").header("large", large);
+    let head = head.body(()).expect("a request");
+    for (remembered, fits) in [(&[(6, 250)][..], false), (&[(6, 1000)], true), (&[], true)] {
+        let mut lone = Lone::without_settings(Side::Client, Config::default());
+        lone.core.resume(remembered.iter().copied().collect());
+        let sent = lone.core.send_request(lone.now, id(0), &head, true);
+        assert_eq!(sent.is_ok(), fits, "{remembered:?}: {sent:?}");
+        lone.actions();
+        // Nor is QPACK's table used before the server allows it.
+        assert!(lone.encoder_stream.is_empty());
+    }
+}

@@ -61,6 +61,12 @@ async fn visit(run: &Running, client: &Client) {
     connection.close();
 }
 
+/// Our client leaves a server that announces less than before, so: "its SETTINGS frame MUST NOT reduce any limits or
+/// alter any values that might be violated by the client with its 0-RTT data" (RFC 9114 section 7.2.4.2).
+/// "the server MUST NOT reduce these initial flow control values from those negotiated during the previous session"
+/// (draft 16 section 3.2).
+/// "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or equal to the value they sent to the client in the
+/// connection where they sent them the NewSessionTicket message" (RFC 9297 section 2.1.1).
 #[tokio::test]
 async fn requests_leave_early_only_if_both_ends_want_that() {
     for (client_wants, server_wants) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -217,7 +223,13 @@ async fn requests_that_left_in_vain_are_sent_again() {
     assert_eq!(streams, [0, 4, 8]);
 }
 
-/// RFC 9114 section 7.2.4.2.
+/// "If a server accepts 0-RTT but then sends settings that are not compatible with the previously specified settings,
+/// this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+/// "that was previously specified to have a non-default value, this MUST be treated as a connection error of type
+/// H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+/// "they MUST validate that the new value of the SETTINGS_H3_DATAGRAM setting sent by the server in the handshake is
+/// greater than or equal to the stored value" (RFC 9297 section 2.1.1).
+/// "the client MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
 #[tokio::test]
 async fn a_server_that_reduces_its_settings_is_left() {
     let without = |id| {

@@ -279,8 +279,10 @@ impl Connection {
             Frame::Settings(payload) if self.control.settings.is_none() => {
                 let settings = Settings::decode(&payload).map_err(|error| (error.code(), "invalid SETTINGS"))?;
                 negotiate::validate(self.dialects, &settings).map_err(|reason| (Code::H3_SETTINGS_ERROR, reason))?;
-                // "If a server accepts 0-RTT but then sends settings that are not compatible with the previously specified
-                // settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+                // "If a server accepts 0-RTT but then sends settings that are not compatible with the previously
+                // specified settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114
+                // section 7.2.4.2). For a reduced SETTINGS_H3_DATAGRAM too "the client MUST terminate the connection
+                // with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
                 if self
                     .control
                     .remembered

@@ -170,7 +170,8 @@ impl Connection {
     /// A whole HEADERS frame, unless the peer said that the section is too large for it: "An implementation that has received
     /// this parameter SHOULD NOT send an HTTP message header that exceeds the indicated size" (RFC 9114 section 4.2.2).
     pub(super) fn encode(&mut self, stream: StreamId, fields: &[FieldRef<'_>]) -> Result<Bytes, CommandError> {
-        // "Clients MUST comply with any stored settings until the server's settings arrive" in sense (RFC 9114 section 7.2.4.2).
+        // "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting
+        // 0-RTT" (RFC 9114 section 7.2.4.2). Of QPACK's the defaults are complied with: no table, nothing that waits.
         let settings = self.peer_settings().or(self.control.remembered.as_deref());
         let limit = settings.and_then(|settings| settings.get(MAX_FIELD_SECTION_SIZE));
         if limit.is_some_and(|limit| headers::section_size(fields) > limit) {

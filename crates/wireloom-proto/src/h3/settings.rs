@@ -134,10 +134,13 @@ impl Settings {
         self.list.iter().copied()
     }
 
-    /// Whether a server that accepted early data (0-RTT) under the `remembered` settings may send these now: "a server MUST NOT
-    /// reduce any limits or alter any values that might be violated by the client with its 0-RTT data", and omits none "that was
-    /// previously specified to have a non-default value" (RFC 9114 section 7.2.4.2). So for those of WebTransport: "the server
-    /// MUST NOT reduce these initial flow control values" (draft-ietf-webtrans-http3-16 section 3.2).
+    /// Whether a server that accepted early data (0-RTT) under the `remembered` settings may send these now. If it
+    /// omits one "that was previously specified to have a non-default value, this MUST be treated as a connection error
+    /// of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+    /// "they MUST validate that the new value of the SETTINGS_H3_DATAGRAM setting sent by the server in the handshake
+    /// is greater than or equal to the stored value" (RFC 9297 section 2.1.1).
+    /// "A client MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed
+    /// connection reduces any flow control values from the cached previous values" (draft 16 section 3.2).
     pub fn keeps(&self, remembered: &Self) -> bool {
         let is_kept = |(id, before): (u64, u64)| match self.get(id) {
             // Unknown and reserved ones bind nobody.
@@ -283,6 +286,10 @@ mod tests {
         assert!(Settings::decode(&payload(&many[1..])).is_ok());
     }
 
+    /// "A client MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed
+    /// connection reduces any flow control values from the cached previous values" (draft 16 section 3.2).
+    /// "that was previously specified to have a non-default value, this MUST be treated as a connection error of type
+    /// H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
     #[test]
     fn early_data_binds_the_server_to_what_it_announced() {
         let of = |list: &[(u64, u64)]| {

@@ -85,8 +85,8 @@ impl Connection {
     /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
     /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
     ///
-    /// A request that fails is not tried again: "clients MUST assume that any request that was sent, whether in whole
-    /// or in part, might have been processed" (RFC 9114 section 5.4).
+    /// A request that fails is not tried again, unless the server said that it did nothing of it: "clients MUST assume
+    /// that any request that was sent, whether in whole or in part, might have been processed" (RFC 9114 section 5.4).
     ///
     /// # Errors
     /// The connection or the request failed.

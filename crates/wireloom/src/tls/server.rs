@@ -21,9 +21,14 @@ pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rus
 /// TLS 1.3 only, as QUIC demands (RFC 9001, section 4.2), offering HTTP/3.
 ///
 /// With `early_data`, tickets are kept here and used once, so that nobody's early data is taken twice (RFC 8446 section 8.1);
-/// and since they live no longer than this configuration, the settings that they stand for are still the same: "If the server
-/// cannot determine that the settings remembered by a client are compatible with its current settings, it MUST NOT accept
-/// 0-RTT data" (RFC 9114 section 7.2.4.2).
+/// and since they live no longer than this server, whose settings never change, those that they stand for are still the same.
+/// "If the server cannot determine that the settings remembered by a client are compatible with its current settings,
+/// it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
+/// So "its SETTINGS frame MUST NOT reduce any limits or alter any values that might be violated by the client with its
+/// 0-RTT data" (RFC 9114 section 7.2.4.2), "the server MUST NOT reduce these initial flow control values from those
+/// negotiated during the previous session" (draft 16 section 3.2), and of datagrams "they MUST send a
+/// SETTINGS_H3_DATAGRAM setting greater than or equal to the value they sent to the client in the connection where they
+/// sent them the NewSessionTicket message" (RFC 9297 section 2.1.1).
 ///
 /// # Errors
 /// Only when the crypto provider cannot make ticket keys.
