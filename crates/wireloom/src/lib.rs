@@ -59,3 +59,4 @@ pub use stream::{RecvStream, SendStream};
 pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
+pub use wireloom_proto::webtransport::flow::FlowControl;

@@ -13,6 +13,7 @@ use common::{Running, run, within};
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
 use wireloom::proto::connection::SessionRequest;
+use wireloom::proto::h3::settings::Settings;
 use wireloom::proto::h3::{headers, settings as names};
 use wireloom::proto::{Code, StreamId, qpack, varint};
 use wireloom::{Client, Connection, ConnectionError, EarlyData, WebTransportUpgrade};
@@ -54,20 +55,26 @@ async fn ask(run: &Running, connection: &Connection, method: &str, path: &str) -
     response.into_body()
 }
 
-/// Leaves nothing but a ticket.
-async fn visit(run: &Running, client: &Client) {
+/// Leaves nothing but a ticket. What the server announced.
+async fn visit(run: &Running, client: &Client) -> Settings {
     let connection = within(client.dial(&run.url)).await.unwrap();
     assert_eq!(ask(run, &connection, "GET", "/").await, "in time");
     connection.close();
+    connection.peer_settings()
 }
 
+/// "its SETTINGS frame MUST NOT reduce any limits or alter any values that might be violated by the client with its 0-RTT data"
+/// (RFC 9114 section 7.2.4.2), "the server MUST NOT reduce these initial flow control values from those negotiated during the
+/// previous session" (draft-ietf-webtrans-http3-16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or
+/// equal to the value they sent to the client in the connection where they sent them the NewSessionTicket message" (RFC 9297
+/// section 2.1.1).
 #[tokio::test]
 async fn requests_leave_early_only_if_both_ends_want_that() {
     for (client_wants, server_wants) in [(false, false), (true, false), (false, true), (true, true)] {
         let run = run(app(), |b| b.early_data(server_wants)).await;
         let builder = Client::builder().server_certificate_hash(run.hash);
         let client = builder.early_data(client_wants).build().unwrap();
-        visit(&run, &client).await;
+        let announced = visit(&run, &client).await;
         for _ in 0..2 {
             let connection = within(client.dial(&run.url)).await.unwrap();
             let both = client_wants && server_wants;
@@ -75,6 +82,7 @@ async fn requests_leave_early_only_if_both_ends_want_that() {
             assert_eq!(ask(&run, &connection, "GET", "/").await, expected);
             // Now the handshake is complete.
             assert_eq!(ask(&run, &connection, "GET", "/").await, "in time");
+            assert_eq!(connection.peer_settings(), announced);
             assert!(connection.server_certificate().is_some());
             connection.close();
         }
@@ -217,7 +225,11 @@ async fn requests_that_left_in_vain_are_sent_again() {
     assert_eq!(streams, [0, 4, 8]);
 }
 
-/// RFC 9114 section 7.2.4.2.
+/// "If a server accepts 0-RTT but then sends settings that are not compatible with the previously specified settings, this MUST
+/// be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2). "they MUST validate that the new value
+/// of the SETTINGS_H3_DATAGRAM setting sent by the server in the handshake is greater than or equal to the stored value" (RFC
+/// 9297 section 2.1.1), and if it is not, "the client MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC 9297
+/// section 2.1.1).
 #[tokio::test]
 async fn a_server_that_reduces_its_settings_is_left() {
     let without = |id| {

@@ -85,6 +85,9 @@ struct ServerArgs {
     /// Congestion control
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     congestion: Congestion,
+    /// Offer no flow control of sessions
+    #[arg(long)]
+    no_flow_control: bool,
 }
 
 #[derive(Args)]

@@ -239,6 +239,9 @@ impl Connection {
     /// The peer reset its half of a stream that was given to [`Connection::recv`], or that it reset before a byte of it
     /// could be read. For streams that [`Recv::WebTransport`] or [`Event::Stream`] handed out this is
     /// [`Connection::recv_aborted`].
+    ///
+    /// No code changes what becomes of the stream: "use of an error code in an unexpected context or receipt of an
+    /// unknown error code MUST be treated as equivalent to H3_NO_ERROR" (RFC 9114 section 8).
     pub fn handle_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
         self.now = Some(now);
         if self.out.is_closed() {
@@ -280,8 +283,8 @@ impl Connection {
             return;
         }
         if self.control.is_own(stream) {
-            // "the receiver MUST NOT request that the sender close the control stream" (RFC 9114 section 6.2.1; the QPACK
-            // streams: RFC 9204 section 4.2).
+            // "the receiver MUST NOT request that the sender close the control stream" (RFC 9114 section 6.2.1), and
+            // none of the QPACK streams (RFC 9204 section 4.2).
             return self.critical_closed();
         }
         match self.streams.get_mut(&stream) {

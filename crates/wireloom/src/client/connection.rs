@@ -82,7 +82,11 @@ impl Connection {
 
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
-    /// The request's body is sent whole before the response is waited for.
+    /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
+    /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
+    ///
+    /// A request that fails is not tried again: "clients MUST assume that any request that was sent, whether in whole
+    /// or in part, might have been processed" (RFC 9114 section 5.4).
     ///
     /// # Errors
     /// The connection or the request failed.
@@ -131,6 +135,7 @@ impl Connection {
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {
             outgoing.send_data(body).await?;
+            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
             outgoing.finish()?;
         }
         loop {

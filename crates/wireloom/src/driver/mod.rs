@@ -85,6 +85,12 @@ pub(crate) struct DriverConfig {
     pub(crate) datagram_queue: usize,
 }
 
+/// What a connection holds of its server's limits, until it is over.
+pub(crate) trait Permit: Send {
+    /// The handshake is complete, which proves the peer's address.
+    fn proven(&mut self);
+}
+
 pub(crate) struct Driver {
     side: Side,
     config: Arc<DriverConfig>,
@@ -121,7 +127,7 @@ pub(crate) struct Driver {
     deadline: Option<Instant>,
     limits: [StreamLimit; 2],
     /// Given back when the connection ends: connection limits count it.
-    permit: Option<Box<dyn Send>>,
+    permit: Option<Box<dyn Permit>>,
     span: tracing::Span,
 }
 
@@ -140,7 +146,7 @@ impl Driver {
         side: Side,
         config: Arc<DriverConfig>,
         incoming: Option<Arc<IncomingQueue>>,
-        permit: Option<Box<dyn Send>>,
+        permit: Option<Box<dyn Permit>>,
         span: tracing::Span,
         now: Instant,
     ) -> Self {
@@ -260,6 +266,7 @@ impl Driver {
     fn start(&mut self, now: Instant, quic: &mut Transport) {
         // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
         // CONNECT waits for them.
+        // "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2).
         while self.own_opened < 3 {
             if quic.open(Dir::Uni).is_none() {
                 return;
@@ -281,6 +288,9 @@ impl Driver {
             QuicEvent::Connected => {
                 if self.side == Side::Client {
                     self.end_early(now, quic, wakes);
+                }
+                if let Some(permit) = &mut self.permit {
+                    permit.proven();
                 }
                 let transport = PeerTransport {
                     datagrams: quic.max_datagram_size().is_some(),
@@ -346,6 +356,12 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+        if let Some(session) = SessionId::new(stream)
+            && self.h3.is_stopped(session)
+            && let Some(entry) = self.sessions.get(&session)
+        {
+            entry.state.set_stopped();
+        }
     }
 
     fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
@@ -467,6 +483,10 @@ impl Driver {
     }
 
     fn on_h3_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: Event) {
+        if self.lost.is_some() {
+            // Everybody has been told. A session that came with what closed the connection would have nobody to end it.
+            return;
+        }
         match event {
             Event::Ready { dialect, settings } => {
                 self.remember(quic.remote_address(), settings);

@@ -24,7 +24,8 @@ use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
-/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+/// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
+/// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
 const MIN_STREAMS: u32 = 4;
 
 /// Why a server cannot serve.
@@ -100,7 +101,7 @@ impl Default for ServerBuilder {
             },
             max_connections: ConnectionLimits::DEFAULT_TOTAL,
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
-            retry_above: 4096,
+            retry_above: 512,
             alt_svc: true,
             early_data: false,
             shutdown_deadline: Duration::from_secs(10),
@@ -127,8 +128,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets pages of `origin` (`https://host[:port]`) open sessions; `*` lets all. Without it only pages of the same origin
-    /// may; others get 403. Programs other than browsers send no origin and are not concerned.
+    /// Lets pages of `origin` (`https://host[:port]`) open sessions and WebSockets; `*` lets all. Without it only pages of the
+    /// same origin may; others get 403. Programs other than browsers send no origin and are not concerned.
     pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
         self.origins.allow(origin.as_ref());
         self
@@ -220,10 +221,12 @@ impl ServerBuilder {
         self
     }
 
-    /// From this many connections on, QUIC clients prove their address before they get a place (Retry, RFC 9000 section
-    /// 8.1.2), which costs them a round trip. Default 4 096; 0 for always.
-    pub fn retry_above(mut self, connections: usize) -> Self {
-        self.retry_above = connections;
+    /// While this many handshakes wait for clients whose address nothing has proven, further QUIC clients prove theirs before
+    /// they get a place (Retry, RFC 9000 section 8.1.2), which costs them a round trip. Default 512; 0 for always. A handshake
+    /// that stays unfinished costs some 45 KiB until [`handshake_timeout`](Self::handshake_timeout), so spoofed addresses
+    /// cost at most this many times that.
+    pub fn retry_above(mut self, handshakes: usize) -> Self {
+        self.retry_above = handshakes;
         self
     }
 
@@ -322,6 +325,7 @@ impl ServerBuilder {
                 connections: connections.clone(),
                 limits: limits.clone(),
                 retry_above: self.retry_above,
+                admitted: 0,
             };
             let endpoint = Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?;
             if address.port() == 0 {

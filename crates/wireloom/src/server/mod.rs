@@ -26,7 +26,7 @@ pub use upgrade::NotWebTransport;
 pub use upgrade::WebTransportUpgrade;
 
 use self::admission::Connections;
-use self::origin::OriginPolicy;
+pub(crate) use self::origin::OriginPolicy;
 use crate::body::Body;
 use crate::driver::{CLOSE_GRACE, Driver, IncomingQueue};
 use crate::error::ConnectionError;
@@ -62,6 +62,9 @@ pub struct ServerStats {
     pub connections: usize,
     /// WebTransport sessions that are open or waiting for an answer.
     pub sessions: usize,
+    /// QUIC handshakes under way whose client's address nothing has proven; they count as connections too
+    /// ([`ServerBuilder::retry_above`]).
+    pub unproven: usize,
 }
 
 /// Counts what a [`Server`] holds, also after it was given to [`Server::serve`].
@@ -71,7 +74,10 @@ pub struct ServerMonitor(Arc<Connections>);
 impl ServerMonitor {
     /// The counts of this moment.
     pub fn stats(&self) -> ServerStats {
-        let mut stats = ServerStats::default();
+        let mut stats = ServerStats {
+            unproven: self.0.unproven(),
+            ..ServerStats::default()
+        };
         for conn in self.0.list() {
             conn.with(|_, driver, _| {
                 if driver.lost().is_none() {

@@ -20,8 +20,12 @@ pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rus
 
 /// TLS 1.3 only, as QUIC demands (RFC 9001, section 4.2), offering HTTP/3.
 ///
-/// With `early_data`, tickets are kept here and used once, so that nobody's early data is taken twice (RFC 8446 section 8.1);
-/// and since they live no longer than this configuration, the settings that they stand for are still the same.
+/// With `early_data`, tickets are kept here and used once, so that nobody's early data is taken twice (RFC 8446 section 8.1).
+/// Since they live no longer than this configuration, the settings that they stand for are still the same: "its SETTINGS frame
+/// MUST NOT reduce any limits or alter any values that might be violated by the client with its 0-RTT data" (RFC 9114 section
+/// 7.2.4.2), "the server MUST NOT reduce these initial flow control values from those negotiated during the previous session"
+/// (draft-ietf-webtrans-http3-16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or equal to the value
+/// they sent to the client in the connection where they sent them the NewSessionTicket message" (RFC 9297 section 2.1.1).
 ///
 /// # Errors
 /// Only when the crypto provider cannot make ticket keys.
@@ -72,7 +76,9 @@ fn server_config(
     config.ticketer = Ticketer::new()?;
     // One is enough to come back once, and each costs the handshake time and packets.
     config.send_tls13_tickets = 1;
-    // Early data can be replayed by whoever recorded it: not without being asked.
+    // Early data can be replayed by whoever recorded it: not without being asked, and not with tickets that
+    // outlive the settings: "If the server cannot determine that the settings remembered by a client are compatible with its
+    // current settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
     config.max_early_data_size = 0;
     Ok(config)
 }
@@ -88,6 +94,8 @@ mod tests {
         assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         let quic = Arc::new(quic_server_config(&identity, false).expect("a QUIC configuration"));
         assert_eq!(quic.alpn_protocols, [b"h3".to_vec()]);
+        // "If the server cannot determine that the settings remembered by a client are compatible with its current
+        // settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
         assert_eq!(quic.max_early_data_size, 0);
         rustls::quic::ServerConnection::new(quic, rustls::quic::Version::V1, Vec::new()).expect("usable with QUIC");
     }
