@@ -65,7 +65,7 @@ async fn visit(run: &Running, client: &Client) -> Settings {
 
 /// "its SETTINGS frame MUST NOT reduce any limits or alter any values that might be violated by the client with its 0-RTT data"
 /// (RFC 9114 section 7.2.4.2), "the server MUST NOT reduce these initial flow control values from those negotiated during the
-/// previous session" (draft-ietf-webtrans-http3-16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or
+/// previous session" (draft 16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or
 /// equal to the value they sent to the client in the connection where they sent them the NewSessionTicket message" (RFC 9297
 /// section 2.1.1).
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn raw_visit(server: &RawServer, client: &Client) {
     within(async { tokio::join!(serve, ask) }).await;
 }
 
-/// "Clients cannot initiate WebTransport sessions in 0-RTT packets" (draft-ietf-webtrans-http3-16 section 3.2).
+/// "Clients cannot initiate WebTransport sessions in 0-RTT packets" (draft 16 section 3.2).
 #[tokio::test]
 async fn a_session_is_asked_for_only_after_the_handshake() {
     let server = RawServer::new();

@@ -281,7 +281,7 @@ impl Connection {
                 // "If a server accepts 0-RTT but then sends settings that are not compatible with the previously specified
                 // settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2). "A client
                 // MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed connection reduces any
-                // flow control values from the cached previous values" (draft-ietf-webtrans-http3-16 section 3.2). Where datagrams are
+                // flow control values from the cached previous values" (draft 16 section 3.2). Where datagrams are
                 // no longer taken, "the client MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
                 if self
                     .control

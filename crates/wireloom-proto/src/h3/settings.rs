@@ -287,7 +287,7 @@ mod tests {
     /// A setting "that was previously specified to have a non-default value, this MUST be treated as a connection error of type
     /// H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2) if it is omitted. "A client MUST close the connection with H3_SETTINGS_ERROR if
     /// the SETTINGS frame received in the resumed connection reduces any flow control values from the cached previous values"
-    /// (draft-ietf-webtrans-http3-16 section 3.2).
+    /// (draft 16 section 3.2).
     #[test]
     fn early_data_binds_the_server_to_what_it_announced() {
         let of = |list: &[(u64, u64)]| {

@@ -24,7 +24,7 @@ pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rus
 /// Since they live no longer than this configuration, the settings that they stand for are still the same: "its SETTINGS frame
 /// MUST NOT reduce any limits or alter any values that might be violated by the client with its 0-RTT data" (RFC 9114 section
 /// 7.2.4.2), "the server MUST NOT reduce these initial flow control values from those negotiated during the previous session"
-/// (draft-ietf-webtrans-http3-16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or equal to the value
+/// (draft 16 section 3.2), "they MUST send a SETTINGS_H3_DATAGRAM setting greater than or equal to the value
 /// they sent to the client in the connection where they sent them the NewSessionTicket message" (RFC 9297 section 2.1.1).
 ///
 /// # Errors
