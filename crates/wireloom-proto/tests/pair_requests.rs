@@ -450,7 +450,7 @@ fn early_data_keeps_to_what_is_remembered() {
             .into_iter()
             .for_each(|limit| before.set(settings::MAX_FIELD_SECTION_SIZE, limit));
         client.resume(before);
-        let mut head = http::Request::get("https://a/").body(()).expect("valid");
+        let mut head = Request::get("https://a/").body(()).expect("valid");
         head.headers_mut()
             .insert("x-long", "x".repeat(200).parse().expect("valid"));
         let sent = client.send_request(std::time::Instant::now(), StreamId::from_u64(0), &head, true);

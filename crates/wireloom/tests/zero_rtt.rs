@@ -233,7 +233,7 @@ async fn requests_that_left_in_vain_are_sent_again() {
 #[tokio::test]
 async fn a_server_that_reduces_its_settings_is_left() {
     let without = |id| {
-        let mut fewer = wireloom::proto::h3::settings::Settings::new();
+        let mut fewer = Settings::new();
         settings()
             .iter()
             .filter(|s| s.0 != id)
