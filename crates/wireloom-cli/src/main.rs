@@ -17,6 +17,7 @@ mod output;
 mod probe;
 mod serve;
 mod signals;
+mod transport;
 mod trust;
 
 use std::process::ExitCode;

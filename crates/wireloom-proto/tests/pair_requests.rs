@@ -437,3 +437,23 @@ fn a_request_ends_without_its_response() {
     assert!(matches!(pair.server.event(), Event::Request { .. }));
     assert_eq!(message(&mut pair.server), (b"all of it".to_vec(), None, true));
 }
+
+/// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT" (RFC 9114
+/// section 7.2.4.2).
+#[test]
+fn early_data_keeps_to_what_is_remembered() {
+    use wireloom_proto::h3::settings::{self, Settings};
+    for (remembered, fits) in [(None, true), (Some(500), true), (Some(100), false)] {
+        let mut client = wireloom_proto::Connection::new(Side::Client, Config::default());
+        let mut before = Settings::new();
+        remembered
+            .into_iter()
+            .for_each(|limit| before.set(settings::MAX_FIELD_SECTION_SIZE, limit));
+        client.resume(before);
+        let mut head = Request::get("https://a/").body(()).expect("valid");
+        head.headers_mut()
+            .insert("x-long", "x".repeat(200).parse().expect("valid"));
+        let sent = client.send_request(std::time::Instant::now(), StreamId::from_u64(0), &head, true);
+        assert_eq!(sent.is_ok(), fits, "{remembered:?}: {sent:?}");
+    }
+}

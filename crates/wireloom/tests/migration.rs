@@ -73,16 +73,23 @@ async fn sessions_and_transfers_go_on_from_another_address() {
 #[tokio::test]
 async fn a_server_may_forbid_it() {
     let f = fixture_with(|b| b.migration(false).idle_timeout(Duration::from_secs(2))).await;
-    let (server, client) = f.session().await;
-    let builder = Client::builder().server_certificate_hash(f.hash);
-    let other = builder.build().unwrap();
-    f.client.rebind().unwrap();
+    let builder = || Client::builder().server_certificate_hash(f.hash);
+    // It would not fall silent by itself.
+    let (mover, other) = (builder().keep_alive(Some(Duration::from_millis(100))), builder());
+    let (mover, other) = (mover.build().unwrap(), other.build().unwrap());
+    let accept = async || f.server.accept().await.unwrap().accept().await.unwrap();
+    let (client, server) = within(async { tokio::join!(mover.connect(&f.url), accept()) }).await;
+    let client = client.unwrap();
+    mover.rebind().unwrap();
     client.send_datagram(b"from elsewhere").unwrap();
     let lost = SessionError::Connection(ConnectionError::TimedOut);
+    assert_eq!(
+        within(server.recv_datagram()).await,
+        Err(lost.clone()),
+        "it is not heard"
+    );
     assert_eq!(within(client.closed()).await, lost);
-    assert_eq!(within(server.closed()).await, lost);
     // It is none of the others' business.
-    let accept = async { f.server.accept().await.unwrap().accept().await.unwrap() };
-    let (session, _server) = within(async { tokio::join!(other.connect(&f.url), accept) }).await;
+    let (session, _server) = within(async { tokio::join!(other.connect(&f.url), accept()) }).await;
     session.unwrap();
 }

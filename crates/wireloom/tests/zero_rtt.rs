@@ -13,6 +13,7 @@ use common::{Running, run, within};
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
 use wireloom::proto::connection::SessionRequest;
+use wireloom::proto::h3::settings::Settings;
 use wireloom::proto::h3::{headers, settings as names};
 use wireloom::proto::{Code, StreamId, qpack, varint};
 use wireloom::{Client, Connection, ConnectionError, EarlyData, WebTransportUpgrade};
@@ -54,11 +55,12 @@ async fn ask(run: &Running, connection: &Connection, method: &str, path: &str) -
     response.into_body()
 }
 
-/// Leaves nothing but a ticket.
-async fn visit(run: &Running, client: &Client) {
+/// Leaves nothing but a ticket. What the server announced.
+async fn visit(run: &Running, client: &Client) -> Settings {
     let connection = within(client.dial(&run.url)).await.unwrap();
     assert_eq!(ask(run, &connection, "GET", "/").await, "in time");
     connection.close();
+    connection.peer_settings()
 }
 
 /// Our client leaves a server that announces less than before, so: "its SETTINGS frame MUST NOT reduce any limits or
@@ -73,7 +75,7 @@ async fn requests_leave_early_only_if_both_ends_want_that() {
         let run = run(app(), |b| b.early_data(server_wants)).await;
         let builder = Client::builder().server_certificate_hash(run.hash);
         let client = builder.early_data(client_wants).build().unwrap();
-        visit(&run, &client).await;
+        let announced = visit(&run, &client).await;
         for _ in 0..2 {
             let connection = within(client.dial(&run.url)).await.unwrap();
             let both = client_wants && server_wants;
@@ -81,6 +83,7 @@ async fn requests_leave_early_only_if_both_ends_want_that() {
             assert_eq!(ask(&run, &connection, "GET", "/").await, expected);
             // Now the handshake is complete.
             assert_eq!(ask(&run, &connection, "GET", "/").await, "in time");
+            assert_eq!(connection.peer_settings(), announced);
             assert!(connection.server_certificate().is_some());
             connection.close();
         }
@@ -153,7 +156,7 @@ async fn raw_visit(server: &RawServer, client: &Client) {
     within(async { tokio::join!(serve, ask) }).await;
 }
 
-/// "Clients cannot initiate WebTransport sessions in 0-RTT packets" (draft-ietf-webtrans-http3-16 section 3.2).
+/// "Clients cannot initiate WebTransport sessions in 0-RTT packets" (draft 16 section 3.2).
 #[tokio::test]
 async fn a_session_is_asked_for_only_after_the_handshake() {
     let server = RawServer::new();
@@ -233,7 +236,7 @@ async fn requests_that_left_in_vain_are_sent_again() {
 #[tokio::test]
 async fn a_server_that_reduces_its_settings_is_left() {
     let without = |id| {
-        let mut fewer = wireloom::proto::h3::settings::Settings::new();
+        let mut fewer = Settings::new();
         settings()
             .iter()
             .filter(|s| s.0 != id)

@@ -45,6 +45,7 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         .receive_windows(STREAM_WINDOW, CONNECTION_WINDOW)
         .send_window(SEND_WINDOW)
         .max_streams_per_connection(args.max_streams)
+        .congestion_control(args.congestion.control())
         // One client on one machine: nothing is to be defended against, and Retry would be measured.
         .max_connections(everyone, everyone)
         .retry_above(everyone);

@@ -286,11 +286,11 @@ impl Driver {
     fn on_quic_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: QuicEvent) {
         match event {
             QuicEvent::Connected => {
-                if let Some(permit) = &mut self.permit {
-                    permit.proven();
-                }
                 if self.side == Side::Client {
                     self.end_early(now, quic, wakes);
+                }
+                if let Some(permit) = &mut self.permit {
+                    permit.proven();
                 }
                 let transport = PeerTransport {
                     datagrams: quic.max_datagram_size().is_some(),

@@ -79,7 +79,9 @@ fn server_config(
     config.ticketer = Ticketer::new()?;
     // One is enough to come back once, and each costs the handshake time and packets.
     config.send_tls13_tickets = 1;
-    // Early data can be replayed by whoever recorded it: not without being asked.
+    // Early data can be replayed by whoever recorded it: not without being asked, and not with tickets that
+    // outlive the settings: "If the server cannot determine that the settings remembered by a client are compatible with its
+    // current settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).
     config.max_early_data_size = 0;
     Ok(config)
 }
