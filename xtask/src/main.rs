@@ -7,6 +7,7 @@ mod fuzz;
 mod lint;
 mod setup;
 mod shell;
+mod specification;
 mod suite;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ cargo xtask COMMAND
   setup           installs what the other commands need and is missing, and nothing else
   test            setup, then every test: Rust, browsers, other implementations
   interop [NAME]  setup, then the browsers and the other implementations only
-  lint            formatting, clippy, documentation, licences, the list of dependencies
+  lint            formatting, clippy, documentation, licences, dependencies, the specifications' coverage
   bench           the micro-benchmarks
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
   bench flow-control

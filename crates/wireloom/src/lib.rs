@@ -13,6 +13,7 @@
 //! | unfinished [`SendStream`] | RESET_STREAM, code 0: never a clean end |
 //! | unread [`RecvStream`] | STOP_SENDING, code 0 |
 //! | last [`Session`] and stream of a session | WT_CLOSE_SESSION, code 0 |
+//! | [`EarlySession`] and its streams, unanswered | the request is reset (H3_REQUEST_CANCELLED) |
 //! | [`SessionRequest`] without an answer | 503 |
 //! | [`Server`], [`Serve`] | every connection is closed |
 //!
@@ -37,7 +38,7 @@ pub mod tcp;
 mod tls;
 mod wake;
 
-pub use body::{Body, BodyError, RemoteAddr};
+pub use body::{Body, BodyError, EarlyData, RemoteAddr};
 pub use client::{
     Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, SessionBuilder,
 };

@@ -24,6 +24,8 @@ pub(crate) struct SessionState {
     answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// The peer reads no more of the CONNECT stream; the end of the session follows.
+    stopped: AtomicBool,
     pub(crate) traffic: Traffic,
     pub(crate) span: tracing::Span,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
@@ -49,6 +51,7 @@ impl SessionState {
             answer: OnceLock::new(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             traffic: Traffic::default(),
             span,
             prefix: (prefix, len),
@@ -79,6 +82,14 @@ impl SessionState {
 
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn closed(&self) -> SessionError {
@@ -401,6 +412,7 @@ impl Session {
             return None;
         }
         let mut bound = Vec::with_capacity(10 + label.len() + context.len());
+        // "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8) with this label and context.
         bound.extend_from_slice(&self.0.state.id.into_u64().to_be_bytes());
         bound.push(u8::try_from(label.len()).ok()?);
         bound.extend_from_slice(label);

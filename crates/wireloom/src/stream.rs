@@ -123,6 +123,9 @@ impl SendStream {
 
     /// Abandons the stream: the peer sees `code` (RESET_STREAM), and what it has not received yet may be lost. Does
     /// nothing once the stream is finished or reset.
+    ///
+    /// There is always a code here and in [`RecvStream::stop`]: "A WebTransport application MUST provide an error code
+    /// for those operations" (draft 16 section 4.4).
     pub fn reset(&mut self, code: u32) {
         if !self.over {
             self.over = true;

@@ -97,8 +97,13 @@ async fn the_server_keeps_so_many_early_streams_and_stops_the_others() {
         send.write_all(&[u8::try_from(i).unwrap()]).await.unwrap();
         streams.push(send);
     }
+    // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (section 4.6).
+    for _ in 0..2 * KEPT {
+        early.send_datagram(b"datagram").unwrap();
+    }
     settled(&f, &connection).await;
     let server = request.accept().await.unwrap();
+    assert!((1..=KEPT as u64).contains(&server.stats().datagrams.received));
     let mut kept = Vec::new();
     for _ in 0..KEPT {
         let mut recv = within(server.accept_uni()).await.unwrap();

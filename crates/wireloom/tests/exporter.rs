@@ -64,6 +64,7 @@ fn derive(exporter_secret: &[u8], session: u64, label: &[u8], context: &[u8]) ->
     out.try_into().unwrap()
 }
 
+/// "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8).
 #[tokio::test]
 async fn a_peer_that_derives_by_hand_gets_the_same() {
     let f = fixture().await;

@@ -39,8 +39,9 @@ impl Connection {
             self.out.stop(stream, Code::WT_SESSION_GONE);
             self.abandon_sections(stream);
         } else {
-            // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream. The
-            // endpoint MAY also send a STOP_SENDING" (section 6): not now, since it could overtake the capsule and hide it.
+            // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream"
+            // (draft 16 section 6). "The endpoint MAY also send a STOP_SENDING": not now, since it could overtake the
+            // capsule and hide it.
             let payload = capsule::encode_close_session(code, &reason);
             self.out.write(stream, frame::encode(frame::DATA, &payload), true);
             self.await_end(stream, false, false, Code::WT_SESSION_GONE);
@@ -95,7 +96,7 @@ impl Connection {
                 reason,
                 trailing: false,
             } => {
-                // "The recipient MUST either close or reset the stream in response" (section 6).
+                // "The recipient MUST either close or reset the stream in response" (draft 16 section 6).
                 if session.stopped.is_none() {
                     self.out.write(stream, Bytes::new(), true);
                 }
@@ -108,7 +109,7 @@ impl Connection {
                 trailing: true,
             } => {
                 // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION
-                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (section 6).
+                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (draft 16 section 6).
                 self.discard(stream, Code::H3_MESSAGE_ERROR);
                 SessionEnd::ClosedByPeer { code, reason }
             }

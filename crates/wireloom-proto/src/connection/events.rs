@@ -286,6 +286,8 @@ pub struct SessionRequest {
     pub origin: Option<String>,
     /// Offered in WT-Available-Protocols, most preferred first.
     pub protocols: Vec<String>,
+    /// Whether a session without one of these is of no use: it is then closed with WT_ALPN_ERROR. Default false.
+    pub requires_protocol: bool,
     /// More fields.
     pub headers: HeaderMap,
 }
@@ -298,6 +300,7 @@ impl SessionRequest {
             path: path.into(),
             origin: None,
             protocols: Vec::new(),
+            requires_protocol: false,
             headers: HeaderMap::new(),
         }
     }

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use wireloom_proto::Code;
 use wireloom_proto::connection::{CommandError, SessionRequest};
 use wireloom_proto::h3::settings::Settings;
 use wireloom_proto::webtransport::negotiate::Dialect;
+use wireloom_proto::{Code, StreamId};
 
 use super::{ConnectError, EarlySession};
 use crate::body::Body;
@@ -56,6 +56,11 @@ impl Connection {
                 if let Some(lost) = driver.unusable() {
                     return Err(ConnectError::Connection(lost));
                 }
+                // "the client MUST wait for receipt of the server's SETTINGS frame before establishing any WebTransport
+                // sessions" (draft-ietf-webtrans-http3-16 section 4.6): they come after early data.
+                if !driver.is_ready() {
+                    return Ok(None);
+                }
                 let dialect = driver.h3().dialect().ok_or(ConnectError::NotWebTransport)?;
                 let state = driver.connect(Instant::now(), quic, wakes, &request);
                 let state = state.map_err(command_error)?;
@@ -77,35 +82,60 @@ impl Connection {
 
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
-    /// The request's body is sent whole before the response is waited for.
+    /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
+    /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
+    ///
+    /// A request that fails is not tried again: "clients MUST assume that any request that was sent, whether in whole
+    /// or in part, might have been processed" (RFC 9114 section 5.4).
     ///
     /// # Errors
     /// The connection or the request failed.
     pub async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, RequestError> {
         let (head, body) = request.into_parts();
         let head = http::Request::from_parts(head, ());
+        let (stream, was_early) = self.send_head(&head, body.is_empty()).await?;
+        let response = self.response(stream, body).await?;
+        if was_early && response.status() == http::StatusCode::TOO_EARLY {
+            // "A client that receives a 425 (Too Early) [...] SHOULD [...] retry" once the handshake is complete (RFC 8470
+            // section 5.2), as it is now that there is a response.
+            drop(response);
+            let (stream, _) = self.send_head(&head, true).await?;
+            return self.response(stream, Bytes::new()).await;
+        }
+        Ok(response)
+    }
+
+    /// Opens a request stream. Whether the request left before the handshake was complete.
+    async fn send_head(&self, head: &http::Request<()>, fin: bool) -> Result<(StreamId, bool), RequestError> {
         let conn = &self.conn;
         let signals = conn.with(|_, driver, _| driver.signals.clone());
-        let stream = loop {
+        loop {
             let mut room = pin!(signals.notified(Topic::Bi));
             room.as_mut().enable();
-            let sent = conn
-                .with(|quic, driver, wakes| driver.send_request(Instant::now(), quic, wakes, &head, body.is_empty()));
+            let sent = conn.with(|quic, driver, wakes| {
+                let sent = driver.send_request(Instant::now(), quic, wakes, head, fin);
+                sent.map(|stream| stream.map(|stream| (stream, driver.is_early())))
+            });
             match sent {
                 Ok(None) => room.await,
                 done => {
                     signals.one(Topic::Bi);
                     match done? {
-                        Some(stream) => break stream,
+                        Some(sent) => return Ok(sent),
                         None => continue,
                     }
                 }
             }
-        };
+        }
+    }
+
+    async fn response(&self, stream: StreamId, body: Bytes) -> Result<http::Response<Body>, RequestError> {
+        let conn = &self.conn;
         let mut incoming = RequestBody::new(conn.clone(), stream);
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {
             outgoing.send_data(body).await?;
+            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
             outgoing.finish()?;
         }
         loop {
@@ -158,7 +188,9 @@ impl Connection {
 
     /// The server's certificate, in DER.
     pub fn server_certificate(&self) -> Option<Vec<u8>> {
-        self.presented.certificate().map(|certificate| certificate.to_vec())
+        let presented = self.presented.certificate().map(|certificate| certificate.to_vec());
+        // A connection that resumes another is presented none.
+        presented.or_else(|| self.conn.with(|quic, _, _| quic.peer_certificate()))
     }
 
     /// The server's QUIC transport parameters, encoded as in RFC 9000 section 18 (those that the QUIC library knows).

@@ -4,6 +4,7 @@ mod connection;
 mod dial;
 mod early;
 mod error;
+mod known;
 mod request;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use early::EarlySession;
 pub use error::ConnectError;
 pub use request::SessionBuilder;
 
+use self::known::KnownServers;
 use crate::driver::{Driver, DriverConfig};
 use crate::identity::CertificateHash;
 use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig, endpoint_config};
@@ -38,6 +40,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     tls: ClientTls,
+    /// The servers that are come back to with early data.
+    known: Option<KnownServers>,
     resolver: Arc<dyn Resolve>,
     quic: QuicConfig,
     driver: Arc<DriverConfig>,
@@ -84,7 +88,8 @@ impl Client {
         }
     }
 
-    /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on.
+    /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
+    /// at servers that forbid migration: those hear nothing more, and the connection times out.
     ///
     /// # Errors
     /// No socket can be bound.
@@ -123,6 +128,7 @@ pub struct ClientBuilder {
     h3: wireloom_proto::Config,
     connect_timeout: Duration,
     datagram_queue: usize,
+    early_data: bool,
 }
 
 impl Default for ClientBuilder {
@@ -138,6 +144,7 @@ impl Default for ClientBuilder {
             h3: wireloom_proto::Config::default(),
             connect_timeout: Duration::from_secs(10),
             datagram_queue: 4 << 20,
+            early_data: false,
         }
     }
 }
@@ -225,6 +232,17 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether connections resume earlier ones, and send requests with their first packet where the server lets them (0-RTT).
+    /// Default false: whoever records such a packet can send it again, and servers have to see to it.
+    ///
+    /// Only requests with a safe method (GET, HEAD, OPTIONS, TRACE) and without a body leave early; where the server does not take
+    /// them, or answers 425, they are sent again. Sessions always wait for the end of the handshake. [`Client::dial`] then returns
+    /// before the server has answered. The last 64 servers are remembered.
+    pub fn early_data(mut self, send: bool) -> Self {
+        self.early_data = send;
+        self
+    }
+
     /// Settings that weaken security.
     pub fn dangerous(self) -> DangerousClientBuilder {
         DangerousClientBuilder(self)
@@ -251,6 +269,7 @@ impl ClientBuilder {
         };
         Ok(Client(Arc::new(Inner {
             tls,
+            known: self.early_data.then(KnownServers::default),
             resolver: self.resolver,
             quic: self.quic,
             driver: Arc::new(driver),

@@ -15,6 +15,7 @@ pub struct SessionBuilder {
     client: Client,
     url: String,
     protocols: Vec<String>,
+    requires_protocol: bool,
     headers: HeaderMap,
     origin: Option<String>,
 }
@@ -25,6 +26,7 @@ impl SessionBuilder {
             client,
             url: url.to_owned(),
             protocols: Vec::new(),
+            requires_protocol: false,
             headers: HeaderMap::new(),
             origin: None,
         }
@@ -33,6 +35,13 @@ impl SessionBuilder {
     /// Offers subprotocols, most preferred first (WT-Available-Protocols). They must be visible ASCII.
     pub fn protocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Fails, and closes the session with WT_ALPN_ERROR, if the server chooses none of the subprotocols. Without it
+    /// [`Session::protocol`] is then `None`.
+    pub fn require_protocol(mut self) -> Self {
+        self.requires_protocol = true;
         self
     }
 
@@ -75,6 +84,7 @@ impl SessionBuilder {
         let target = Target::parse(&self.url)?;
         let mut request = SessionRequest::new(&*target.authority, &*target.path);
         request.protocols = self.protocols;
+        request.requires_protocol = self.requires_protocol;
         request.headers = self.headers;
         request.origin = self.origin;
         let deadline = Instant::now() + self.client.0.connect_timeout;

@@ -5,6 +5,7 @@
 //! no task, no channel and no second wake-up; once a WebTransport stream is handed out its handle reads and writes QUIC
 //! directly, and HTTP/3 hears only that a half is over.
 
+mod early_data;
 mod incoming;
 mod outgoing;
 mod requests;
@@ -21,17 +22,20 @@ use rustc_hash::FxHashMap;
 use wireloom_proto::connection::{OwnStreams, PeerTransport};
 use wireloom_proto::{Action, Code, Config, Connection as H3, Dir, Event, Recv, SessionId, Side, StreamId};
 
+pub(crate) use early_data::Memory;
 pub(crate) use incoming::{Incoming, IncomingKind, IncomingQueue};
 pub use requests::RequestError;
 pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
 pub(crate) use sessions::SessionEntry;
 pub(crate) use streams::IncomingStream;
 
+use self::early_data::Early;
 use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
 use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
+use crate::body::EarlyData;
 use crate::error::ConnectionError;
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
 use crate::session::Answer;
@@ -93,6 +97,10 @@ pub(crate) struct Driver {
     h3: H3,
     /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
     own_opened: u64,
+    /// Client: what is known of the server from earlier connections.
+    memory: Option<Arc<Memory>>,
+    /// Client: while early data can be sent.
+    early: Option<Box<Early>>,
     /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads. `None` where nothing is held, as on the
     /// streams that every idle connection has.
     feeds: FxHashMap<StreamId, Option<Box<Feed>>>,
@@ -146,6 +154,8 @@ impl Driver {
             side,
             h3: H3::new(side, config.h3.clone()),
             own_opened: 0,
+            memory: None,
+            early: None,
             feeds: FxHashMap::default(),
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
@@ -166,6 +176,11 @@ impl Driver {
             span,
             config,
         }
+    }
+
+    /// Client: knows the server, and gets to know it, through `memory`.
+    pub(crate) fn with_memory(self, memory: Option<Arc<Memory>>) -> Self {
+        Self { memory, ..self }
     }
 
     /// Tells the connection its own handle, for those that it hands out.
@@ -251,6 +266,7 @@ impl Driver {
     fn start(&mut self, now: Instant, quic: &mut Transport) {
         // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
         // CONNECT waits for them.
+        // "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2).
         while self.own_opened < 3 {
             if quic.open(Dir::Uni).is_none() {
                 return;
@@ -272,6 +288,9 @@ impl Driver {
             QuicEvent::Connected => {
                 if let Some(permit) = &mut self.permit {
                     permit.proven();
+                }
+                if self.side == Side::Client {
+                    self.end_early(now, quic, wakes);
                 }
                 let transport = PeerTransport {
                     datagrams: quic.max_datagram_size().is_some(),
@@ -337,6 +356,12 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+        if let Some(session) = SessionId::new(stream)
+            && self.h3.is_stopped(session)
+            && let Some(entry) = self.sessions.get(&session)
+        {
+            entry.state.set_stopped();
+        }
     }
 
     fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
@@ -463,13 +488,17 @@ impl Driver {
             return;
         }
         match event {
-            Event::Ready { dialect, .. } => {
+            Event::Ready { dialect, settings } => {
+                self.remember(quic.remote_address(), settings);
                 tracing::debug!(parent: &self.span, ?dialect, "ready");
                 self.ready = true;
                 self.deadline = None;
                 wakes.all(&self.signals);
             }
-            Event::Request { stream, head } => {
+            Event::Request { stream, mut head } => {
+                if !self.h3.is_connected() {
+                    head.extensions_mut().insert(EarlyData);
+                }
                 let waiting = Waiting::request(self.me.clone(), stream, *head);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
                     self.messages.insert(stream, Message::default());
@@ -621,6 +650,9 @@ impl Application for Driver {
         }
         if self.own_opened < 3 {
             self.start(now, quic);
+            if self.own_opened == 3 && self.side == Side::Client && self.begin_early(quic) {
+                wakes.all(&self.signals);
+            }
         }
         let mut any = false;
         while let Some(event) = quic.poll_event() {

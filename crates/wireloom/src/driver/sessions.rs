@@ -344,6 +344,11 @@ impl Driver {
         if payload.len() > max {
             return Err(DatagramError::TooLarge { max });
         }
+        if session.is_stopped() {
+            // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section
+            // 2.1): it is lost, as datagrams may be.
+            return Ok(true);
+        }
         let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
         datagram.extend_from_slice(prefix);
         datagram.extend_from_slice(payload);

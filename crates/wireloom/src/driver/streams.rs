@@ -114,6 +114,10 @@ impl Driver {
         dir: Dir,
     ) -> Result<Option<StreamId>, SessionError> {
         self.check(session)?;
+        if session.is_stopped() {
+            // Nothing may be opened any more, and the reason is on its way: the caller waits for that.
+            return Ok(None);
+        }
         if self.h3.has_flow_control() && self.h3.check_open(session.id, dir) == Err(CommandError::Blocked) {
             self.settle(Instant::now(), quic, wakes);
             return Ok(None);
@@ -187,6 +191,7 @@ impl Driver {
             }
             ReadEnd::Reset(code) => {
                 self.recv_aborted(stream);
+                // "The error code from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
                 Poll::Ready(Err(ReadError::Reset(code.to_application())))
             }
             ReadEnd::More | ReadEnd::Blocked if !out.is_empty() => Poll::Ready(Ok(false)),
@@ -305,6 +310,8 @@ impl Driver {
         if !self.h3.has_flow_control() {
             return Poll::Ready(usize::MAX);
         }
+        // "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed
+        // the Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
         let credit = self.h3.send_credit(session.id);
         let waiting = self.sessions.get_mut(&session.id).map(|entry| &mut entry.waiting);
         if credit > 0 {

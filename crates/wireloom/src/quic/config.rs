@@ -61,6 +61,8 @@ impl Default for QuicConfig {
         Self {
             idle_timeout: Duration::from_secs(30),
             keep_alive: None,
+            // "the transport parameters sent by both clients and servers MUST allow the peer to create at least three
+            // unidirectional streams" (RFC 9114 section 6.2).
             streams: 100,
             stream_window: 2 << 20,
             connection_window: 16 << 20,

@@ -380,6 +380,29 @@ impl Transport {
             .is_ok()
     }
 
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.inner.is_handshaking()
+    }
+
+    /// Client: whether data can be sent before the handshake is complete (0-RTT).
+    pub(crate) fn has_early_data(&self) -> bool {
+        self.inner.side().is_client() && self.inner.has_0rtt() && self.inner.is_handshaking()
+    }
+
+    /// Client, after the handshake: whether data was sent early in vain. All streams are void then.
+    pub(crate) fn early_data_rejected(&self) -> bool {
+        self.inner.side().is_client() && self.inner.has_0rtt() && !self.inner.accepted_0rtt()
+    }
+
+    /// The peer's own certificate in DER, also where the handshake resumed an earlier one.
+    pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.inner.crypto_session().peer_identity()?;
+        let chain = chain
+            .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+            .ok()?;
+        Some(chain.first()?.to_vec())
+    }
+
     /// The peer's transport parameters as they were on the wire, for `probe`.
     pub(crate) fn peer_transport_parameters(&self) -> Option<Bytes> {
         let parameters = self.inner.crypto_session().transport_parameters().ok().flatten()?;

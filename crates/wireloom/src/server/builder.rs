@@ -24,7 +24,8 @@ use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
-/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+/// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
+/// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
 const MIN_STREAMS: u32 = 4;
 
 /// Why a server cannot serve.
@@ -79,6 +80,7 @@ pub struct ServerBuilder {
     max_connections_per_address: usize,
     retry_above: usize,
     alt_svc: bool,
+    early_data: bool,
     shutdown_deadline: Duration,
 }
 
@@ -101,6 +103,7 @@ impl Default for ServerBuilder {
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
             retry_above: 512,
             alt_svc: true,
+            early_data: false,
             shutdown_deadline: Duration::from_secs(10),
         }
     }
@@ -198,6 +201,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether clients that come back may send HTTP/3 requests with their first packet (0-RTT). Default false: whoever records
+    /// such a packet can send it again.
+    ///
+    /// With it, each ticket is good for one connection, so that this server takes no early data twice; several servers behind
+    /// one address know nothing of each other's. Only safe methods (GET, HEAD, OPTIONS, TRACE) reach the application early, marked
+    /// with [`EarlyData`](crate::EarlyData); others are answered 425, and sessions wait for the end of the handshake. The last
+    /// 4096 clients can come back, at about a kilobyte of memory each.
+    pub fn early_data(mut self, accept: bool) -> Self {
+        self.early_data = accept;
+        self
+    }
+
     /// Connections, of UDP and TCP together, in all (default 100 000) and of one address, which is a /64 of IPv6
     /// (default 1 000). The surplus is refused.
     pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
@@ -288,7 +303,7 @@ impl ServerBuilder {
         self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
-        let tls = tls::quic_server_config(&identity).map_err(ServeError::Tls)?;
+        let tls = tls::quic_server_config(&identity, self.early_data).map_err(ServeError::Tls)?;
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         let queue = Arc::new(IncomingQueue::default());

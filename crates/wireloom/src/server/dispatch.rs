@@ -159,6 +159,8 @@ where
             }
         }
     }
+    // "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1), here or
+    // with the head or the trailers.
     sender.finish()
 }
 

@@ -84,6 +84,11 @@ pub fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls:
     config
 }
 
+/// For connections that resume each other with early data.
+pub fn early_config() -> quinn::ClientConfig {
+    config(quinn::TransportConfig::default(), None)
+}
+
 /// What a draft-02 browser announces; it may have several sessions.
 pub fn settings() -> Settings {
     let mut settings = Settings::new();
@@ -115,7 +120,21 @@ impl Raw {
         Self::with_config(server, config(quinn::TransportConfig::default(), Some(log))).await
     }
 
-    async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
+    /// A connection that resumes what `config` made before and speaks before the handshake is complete.
+    pub async fn early(server: SocketAddr, config: quinn::ClientConfig) -> Self {
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
+        let Ok((conn, _)) = connecting.into_0rtt() else {
+            panic!("nothing to resume")
+        };
+        Self {
+            conn,
+            control: None,
+            _endpoint: endpoint,
+        }
+    }
+
+    pub async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
         Self {
