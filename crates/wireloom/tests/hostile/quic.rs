@@ -134,7 +134,8 @@ async fn transport_parameters() {
             assert_eq!(within(peer.closed()).await, Heard::Closed(case.quic()), "{what}");
         }
         // Twice the same, another connection id than the packet's, and none at all.
-        let lists: [fn(&[u8]) -> Vec<u8>; 3] = [
+        type List = fn(&[u8]) -> Vec<u8>;
+        let lists: [List; 3] = [
             |local| parameters(local, &[(0x04, int(1)), (0x04, int(1))]),
             |local| parameters(local, &[(0x0f, vec![9; 8])]),
             |_| int(0x04).into_iter().chain(int(1)).chain(int(5)).collect(),
