@@ -3,10 +3,10 @@
 use wireloom_proto::{Code, capsule as types};
 
 use crate::common::raw::{
-    Answer, Raw, answer, capsule, connect, connect_with, field_of_response, head, read_status, wt_bi,
+    Answer, Raw, answer, capsule, connect, connect_with, field_of_response, get, head, read_status, wt_bi,
 };
 use crate::common::within;
-use crate::support::hostile;
+use crate::support::{hostile, hostile_with};
 use crate::table::case;
 
 const H3_DATAGRAM: (u64, u64) = (0x33, 1);
@@ -103,6 +103,14 @@ async fn requirements() {
     .await;
 }
 
+/// A request and its answer, before which the ticket has come.
+async fn visit(connection: &quinn::Connection) {
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&get("/")).await.unwrap();
+    send.finish().unwrap();
+    within(recv.read_to_end(1000)).await.unwrap();
+}
+
 #[tokio::test]
 async fn no_early_data() {
     case(47).harmless();
@@ -111,8 +119,7 @@ async fn no_early_data() {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let dial = || endpoint.connect_with(config.clone(), f.server, "localhost").unwrap();
         let first = within(dial()).await.unwrap();
-        // The ticket comes with the first bytes after the handshake.
-        within(first.accept_uni()).await.unwrap();
+        visit(&first).await;
         first.close(0u32.into(), b"");
         drop(first);
         match dial().into_0rtt() {
@@ -127,6 +134,30 @@ async fn no_early_data() {
         }
         drop(endpoint);
     })
+    .await;
+    // Where it is on, nobody hears of the session before the handshake is complete: replayed, it never is.
+    hostile_with(
+        |b| b.early_data(true),
+        async |f| {
+            let config = crate::common::raw::config(quinn::TransportConfig::default(), None);
+            let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+            let dial = || endpoint.connect_with(config.clone(), f.server, "localhost").unwrap();
+            let first = within(dial()).await.unwrap();
+            visit(&first).await;
+            first.close(0u32.into(), b"");
+            drop(first);
+            let Ok((early, accepted)) = dial().into_0rtt() else {
+                panic!("a ticket that allows early data");
+            };
+            let mut control = early.open_uni().await.unwrap();
+            let settings = crate::common::raw::settings().encode_frame();
+            control.write_all(&[&[0][..], &settings].concat()).await.unwrap();
+            let (mut send, mut recv) = early.open_bi().await.unwrap();
+            send.write_all(&connect("/wt")).await.unwrap();
+            assert!(within(accepted).await);
+            assert_eq!(within(read_status(&mut recv)).await, 200);
+        },
+    )
     .await;
 }
 
