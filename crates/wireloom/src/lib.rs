@@ -28,6 +28,7 @@ mod identity;
 mod limits;
 mod quic;
 mod resolve;
+mod send_group;
 mod server;
 mod session;
 mod stream;
@@ -43,6 +44,7 @@ pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, 
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
 pub use quic::TransportStats;
 pub use resolve::{LookupFuture, Resolve, SystemResolver};
+pub use send_group::{ForeignSendGroup, SendGroup};
 #[cfg(feature = "axum")]
 pub use server::NotWebTransport;
 pub use server::{

@@ -1,8 +1,9 @@
 //! A WebTransport session.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use wireloom_proto::{Dir, SessionId, datagram};
 use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
 use crate::quic::{Transport, TransportStats};
+use crate::send_group::SendGroup;
 use crate::stream::{RecvStream, SendStream};
 use crate::wake::{Signals, Topic, WakeList};
 
@@ -22,6 +24,8 @@ pub(crate) struct SessionState {
     pub(crate) signals: Arc<Signals>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// How many send groups there were.
+    groups: AtomicU64,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
     prefix: ([u8; 8], usize),
 }
@@ -37,6 +41,7 @@ impl SessionState {
             signals: Arc::default(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            groups: AtomicU64::new(0),
             prefix: (prefix, len),
         }
     }
@@ -188,6 +193,21 @@ impl Session {
                 () = ended => {}
             }
         }
+    }
+
+    /// A new send group. The groups of a session share evenly; see [`SendGroup`].
+    ///
+    /// ```no_run
+    /// # async fn f(session: wireloom::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// let audio = session.create_send_group();
+    /// let frame = session.open_uni().await?;
+    /// frame.set_send_group(&audio)?;
+    /// frame.set_send_order(7); // before frame 6, if that still waits
+    /// # Ok(()) }
+    /// ```
+    pub fn create_send_group(&self) -> SendGroup {
+        let before = self.0.state.groups.fetch_add(1, Ordering::Relaxed);
+        SendGroup::new(&self.0.state, NonZeroU64::MIN.saturating_add(before))
     }
 
     /// The next bidirectional stream that the peer opens.

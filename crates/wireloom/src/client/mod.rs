@@ -229,6 +229,7 @@ impl ClientBuilder {
             max_streams: 1024,
             initial_streams: self.quic.streams,
             datagram_queue: self.datagram_queue,
+            send_window: self.quic.send_window,
         };
         Ok(Client(Arc::new(Inner {
             tls,

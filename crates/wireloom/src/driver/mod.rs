@@ -8,6 +8,8 @@
 mod incoming;
 mod outgoing;
 mod requests;
+mod schedule;
+mod sending;
 mod sessions;
 mod stream_limit;
 mod streams;
@@ -30,6 +32,7 @@ pub(crate) use streams::IncomingStream;
 use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
+use self::sending::{CONTROL_PRIORITY, Sending};
 use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::error::ConnectionError;
@@ -74,6 +77,8 @@ pub(crate) struct DriverConfig {
     pub(crate) initial_streams: u32,
     /// Bytes of received datagrams that a session keeps until the application takes them.
     pub(crate) datagram_queue: usize,
+    /// Bytes that may be written ahead of what is acknowledged, on the whole connection.
+    pub(crate) send_window: u64,
 }
 
 pub(crate) struct Driver {
@@ -90,6 +95,10 @@ pub(crate) struct Driver {
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
+    /// How many of them send a body.
+    bodies: usize,
+    /// Only where there is anybody to be fair to.
+    sending: Option<Box<Sending>>,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     /// Streams of all sessions that nobody accepted yet.
@@ -137,6 +146,8 @@ impl Driver {
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
+            bodies: 0,
+            sending: None,
             sessions: FxHashMap::default(),
             unaccepted: 0,
             signals: Arc::default(),
@@ -227,6 +238,7 @@ impl Driver {
             qpack_encoder: own(1),
             qpack_decoder: own(2),
         };
+        (0..3).for_each(|index| quic.set_priority(own(index), CONTROL_PRIORITY));
         self.h3.start(now, streams);
     }
 
@@ -269,6 +281,7 @@ impl Driver {
                     wakes.waker(message.reader.take());
                 }
             }
+            QuicEvent::Writable(stream) if self.is_next(stream) => {}
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
             // With flow control whoever is woken may have to wait for its own session, so all are.
@@ -290,7 +303,7 @@ impl Driver {
             // "An endpoint that receives a STOP_SENDING frame MUST send a RESET_STREAM frame" (RFC 9000 section 3.5),
             // with the code copied.
             quic.reset(stream, code);
-            self.outgoing.remove(&stream);
+            self.discard_outgoing(stream);
             let entry = self.streams.entry(stream).or_default();
             entry.stopped = Some(code);
             wakes.waker(entry.writer.take());
@@ -382,6 +395,7 @@ impl Driver {
                 break;
             }
         }
+        self.note_senders(quic);
         self.note_idle(now, quic, wakes);
     }
 
@@ -396,7 +410,7 @@ impl Driver {
                 }
             }
             Action::Reset { stream, code } => {
-                self.outgoing.remove(&stream);
+                self.discard_outgoing(stream);
                 quic.reset(stream, code);
             }
             Action::StopSending { stream, code } => {
@@ -441,6 +455,7 @@ impl Driver {
             } => {
                 let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    quic.set_priority(session.stream(), CONTROL_PRIORITY);
                     self.sessions.insert(session, Box::default());
                 } else {
                     // Over already only if the client cancelled it in the same breath.
@@ -467,6 +482,7 @@ impl Driver {
             }
             Event::SessionRejected { session, head, streams } => {
                 self.forget_streams(wakes, &streams);
+                self.drop_payload(quic, session);
                 self.on_established(wakes, session, Established::Rejected { head });
             }
             Event::Stream {
@@ -481,7 +497,10 @@ impl Driver {
             }
             Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
-            Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::SessionClosed { session, end, streams } => {
+                self.drop_payload(quic, session);
+                self.on_session_closed(wakes, session, end, &streams);
+            }
             Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
             Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
             Event::Resume { stream } => {
@@ -533,6 +552,7 @@ impl Driver {
         self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
+        self.sending = None;
         self.deadline = None;
         self.permit = None;
         self.lost = Some(error);
@@ -583,7 +603,11 @@ impl Application for Driver {
         if any || self.own_opened == 3 {
             self.settle(now, quic, wakes);
         }
-        any
+        if any {
+            self.pump(quic, wakes);
+            return true;
+        }
+        self.pump_held(quic, wakes)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use wireloom_proto::connection::CommandError;
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Code, Dir, StreamId};
 
 use super::{Conn, Driver, Transport, WakeList};
@@ -29,6 +30,9 @@ pub(super) struct Message {
     sent: bool,
     /// The peer wants no more of our part.
     stopped: Option<Code>,
+    /// We are sending a body.
+    has_body: bool,
+    pub(super) priority: Priority,
 }
 
 /// A piece of the peer's message.
@@ -195,6 +199,7 @@ impl Driver {
         let Some(message) = self.messages.get_mut(&stream) else {
             return;
         };
+        self.bodies -= usize::from(std::mem::take(&mut message.has_body));
         if !message.sent {
             message.sent = true;
             let code = match self.side {
@@ -222,6 +227,16 @@ impl Driver {
                 Poll::Pending
             }
             _ => Poll::Ready(()),
+        }
+    }
+
+    /// The message has a body, which may contend with others.
+    fn note_body(&mut self, quic: &mut Transport, stream: StreamId) {
+        if let Some(message) = self.messages.get_mut(&stream)
+            && !std::mem::replace(&mut message.has_body, true)
+        {
+            self.bodies += 1;
+            self.note_senders(quic);
         }
     }
 
@@ -375,10 +390,12 @@ impl ResponseSender {
                 .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
         })
         .await?;
-        self.conn.with(|quic, driver, _| {
+        self.conn.with(|quic, driver, wakes| {
             let sent = driver.h3.data_header(self.stream, data.len() as u64).map(|header| {
-                driver.write(quic, self.stream, header, false);
-                driver.write(quic, self.stream, data, false);
+                driver.note_body(quic, self.stream);
+                let place = driver.place_of_message(self.stream);
+                driver.send_payload(quic, wakes, self.stream, place, header);
+                driver.send_payload(quic, wakes, self.stream, place, data);
             });
             sent.map_err(RequestError::from)
         })
@@ -404,6 +421,7 @@ impl ResponseSender {
                 && let Some(message) = driver.messages.get_mut(&self.stream)
             {
                 message.sent = true;
+                driver.bodies -= usize::from(std::mem::take(&mut message.has_body));
             }
             let now = Instant::now();
             driver.settle(now, quic, wakes);

@@ -7,8 +7,10 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Dir, SessionId, StreamId};
 
+use super::sending::CONTROL_PRIORITY;
 use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
 use crate::error::{DatagramError, SessionError};
 use crate::session::SessionState;
@@ -18,6 +20,7 @@ use crate::session::SessionState;
 pub(crate) struct SessionEntry {
     /// `None` between the request and the first handle.
     pub(super) state: Option<Arc<SessionState>>,
+    pub(super) priority: Priority,
     /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
@@ -168,7 +171,8 @@ impl Driver {
     pub(super) fn forget_streams(&mut self, wakes: &mut WakeList, streams: &[StreamId]) {
         for stream in streams {
             self.feeds.remove(stream);
-            self.outgoing.remove(stream);
+            self.discard_outgoing(*stream);
+            self.forget_order(*stream);
             if let Some(mut entry) = self.streams.remove(stream) {
                 wakes.waker(entry.reader.take());
                 wakes.waker(entry.writer.take());
@@ -189,6 +193,7 @@ impl Driver {
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
+                quic.set_priority(stream, CONTROL_PRIORITY);
                 self.sessions.insert(session, Box::default());
                 // From now on HTTP/3 reads the response and the capsules as they come.
                 self.feeds.insert(stream, None);
@@ -250,6 +255,7 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.cancel_session(now, session);
         self.settle(now, quic, wakes);
+        self.drop_payload(quic, session);
         if let Some(entry) = self.sessions.remove(&session) {
             self.unaccepted -= entry.unaccepted();
         }

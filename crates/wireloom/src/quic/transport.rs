@@ -8,6 +8,9 @@ use bytes::Bytes;
 use quinn_proto as qp;
 use wireloom_proto::{Code, Dir, Side, StreamId};
 
+/// See [`Transport::follow_congestion`].
+const MIN_AHEAD: u64 = 128 * 1024;
+
 pub(crate) struct Transport {
     pub(super) inner: qp::Connection,
     pub(super) handle: qp::ConnectionHandle,
@@ -288,6 +291,20 @@ impl Transport {
             .map(code_from_qp)
     }
 
+    /// How much may be written ahead of what is acknowledged, in bytes.
+    pub(crate) fn set_send_window(&mut self, bytes: u64) {
+        self.inner.set_send_window(bytes);
+    }
+
+    /// Takes no more ahead than the network is about to, within `most` bytes: what is in flight, as much again so that a lost
+    /// packet stops nothing, and a little for the path's first round trips.
+    pub(crate) fn follow_congestion(&mut self, most: u64) {
+        let window = self.inner.congestion_state().window();
+        self.inner
+            .set_send_window(window.saturating_mul(2).saturating_add(MIN_AHEAD).min(most));
+    }
+
+    /// Higher first; 0 to begin with.
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: i32) {
         let _ = self.inner.send_stream(to_qp(id)).set_priority(priority);
     }

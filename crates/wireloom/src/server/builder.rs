@@ -96,6 +96,7 @@ impl Default for ServerBuilder {
                 max_streams: 1024,
                 initial_streams: 100,
                 datagram_queue: 4 << 20,
+                send_window: QuicConfig::default().send_window,
             },
             max_connections: ConnectionLimits::DEFAULT_TOTAL,
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
@@ -224,6 +225,7 @@ impl ServerBuilder {
     /// Bytes that the application may write ahead of the peer's acknowledgements, per connection. Default 8 MiB.
     pub fn send_window(mut self, bytes: u64) -> Self {
         self.quic.send_window = bytes;
+        self.driver.send_window = bytes;
         self
     }
 
