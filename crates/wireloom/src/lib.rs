@@ -22,6 +22,7 @@
 
 mod body;
 mod client;
+mod datagrams;
 mod driver;
 mod error;
 mod identity;
@@ -37,7 +38,10 @@ mod tls;
 mod wake;
 
 pub use body::{Body, BodyError, RemoteAddr};
-pub use client::{Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, SessionBuilder};
+pub use client::{
+    Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, RequestPriority, SessionBuilder,
+};
+pub use datagrams::{DatagramCounts, DatagramPolicy};
 pub use driver::RequestError;
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
@@ -55,3 +59,4 @@ pub use stream::{RecvStream, SendStream};
 pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
+pub use wireloom_proto::h3::priority::Priority;

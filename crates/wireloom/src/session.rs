@@ -8,9 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Dir, SessionId, datagram};
 
+use crate::datagrams::{DatagramCounts, DatagramPolicy};
 use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
 use crate::quic::{Transport, TransportStats};
@@ -24,6 +26,8 @@ pub(crate) struct SessionState {
     pub(crate) signals: Arc<Signals>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// Datagrams have a maximum age on their way out.
+    datagram_age: AtomicBool,
     /// How many send groups there were.
     groups: AtomicU64,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
@@ -41,6 +45,7 @@ impl SessionState {
             signals: Arc::default(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            datagram_age: AtomicBool::new(false),
             groups: AtomicU64::new(0),
             prefix: (prefix, len),
         }
@@ -48,6 +53,10 @@ impl SessionState {
 
     pub(crate) fn datagram_prefix(&self) -> &[u8] {
         &self.prefix.0[..self.prefix.1]
+    }
+
+    pub(crate) fn has_datagram_age(&self) -> bool {
+        self.datagram_age.load(Ordering::Relaxed)
     }
 
     pub(crate) fn ended(&self) -> Option<&SessionError> {
@@ -210,6 +219,16 @@ impl Session {
         SendGroup::new(&self.0.state, NonZeroU64::MIN.saturating_add(before))
     }
 
+    /// Sets how urgent the session is among the sessions and requests of its connection, on this end (RFC 9218); a client
+    /// tells the server, too (PRIORITY_UPDATE). Data of a more urgent one goes first; among equals sessions share evenly,
+    /// [`incremental`](Priority::incremental) or not. Does nothing once the session is over.
+    ///
+    /// A server that wants to tell the client uses the field `priority` of the response that accepts the session.
+    pub fn set_priority(&self, priority: Priority) {
+        let Handle { conn, state, .. } = &*self.0;
+        conn.with(|quic, driver, wakes| driver.set_priority(quic, wakes, state.id.stream(), priority));
+    }
+
     /// The next bidirectional stream that the peer opens.
     ///
     /// # Errors
@@ -287,15 +306,37 @@ impl Session {
     }
 
     /// Sends a datagram, unreliably and unordered. Returns at once: where datagrams are queued faster than the network takes
-    /// them, the oldest that are still queued on this connection are dropped.
+    /// them, the session's oldest that still wait here are dropped ([`DatagramPolicy`]). Datagrams go ahead of stream data;
+    /// the sessions of a connection take turns with theirs.
     ///
     /// # Errors
     /// It is larger than [`max_datagram_size`](Self::max_datagram_size), the peer takes no datagrams, or the session is over.
     pub fn send_datagram(&self, payload: &[u8]) -> Result<(), DatagramError> {
         self.0
             .conn
-            .with(|quic, driver, _| driver.send_datagram(quic, &self.0.state, payload, true))
+            .with(|quic, driver, wakes| driver.send_datagram(quic, wakes, &self.0.state, payload, true))
             .map(drop)
+    }
+
+    /// What becomes of datagrams that have to wait. The default once the session is over.
+    pub fn datagram_policy(&self) -> DatagramPolicy {
+        let found = self.0.conn.with(|_, driver, _| driver.datagram_policy(self.0.state.id));
+        found.map(|(policy, _)| policy).unwrap_or_default()
+    }
+
+    /// Changes what becomes of datagrams that have to wait, from now on.
+    pub fn set_datagram_policy(&self, policy: DatagramPolicy) {
+        let Handle { conn, state, .. } = &*self.0;
+        state
+            .datagram_age
+            .store(policy.outgoing_max_age.is_some(), Ordering::Relaxed);
+        conn.with(|_, driver, _| driver.set_datagram_policy(state.id, policy));
+    }
+
+    /// How many datagrams were dropped on this end. Zeros once the session is over.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        let found = self.0.conn.with(|_, driver, _| driver.datagram_policy(self.0.state.id));
+        found.map(|(_, counts)| counts).unwrap_or_default()
     }
 
     /// Sends a datagram, waiting for room instead of dropping older ones.
@@ -304,22 +345,26 @@ impl Session {
     /// As [`send_datagram`](Self::send_datagram).
     pub async fn send_datagram_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
         let Handle { conn, state, .. } = &*self.0;
-        let attempt = || conn.with(|quic, driver, _| driver.send_datagram(quic, state, payload, false));
+        let attempt = || conn.with(|quic, driver, wakes| driver.send_datagram(quic, wakes, state, payload, false));
         if attempt()? {
             return Ok(());
         }
         let signals = conn.with(|_, driver, _| driver.signals.clone());
         loop {
             let mut room = pin!(signals.notified(Topic::Datagram));
+            let mut own_room = pin!(state.signals.notified(Topic::DatagramRoom));
             let mut ended = pin!(state.signals.notified(Topic::State));
             room.as_mut().enable();
+            own_room.as_mut().enable();
             ended.as_mut().enable();
             if attempt()? {
                 signals.one(Topic::Datagram);
+                state.signals.one(Topic::DatagramRoom);
                 return Ok(());
             }
             tokio::select! {
                 () = room => {}
+                () = own_room => {}
                 () = ended => {}
             }
         }

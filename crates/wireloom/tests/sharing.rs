@@ -20,20 +20,22 @@ const MB: u64 = 1 << 20;
 /// A server and one connection to it, for several sessions.
 struct Fixture {
     server: Server,
+    _client: Client,
     connection: Connection,
 }
 
-/// The narrowest place is the connection's window, so that the sender decides what goes through it.
+/// The narrowest place is the connection's window, so that the sender decides what goes through it: in draft 02 sessions have
+/// no limits of their own.
 async fn fixture() -> Fixture {
-    fixture_with(8 << 20).await
+    fixture_with(Dialect::Draft02, 8 << 20, 512 << 10).await
 }
 
-async fn fixture_with(session_window: u64) -> Fixture {
+async fn fixture_with(dialect: Dialect, session_window: u64, connection_window: u32) -> Fixture {
     let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
     let hash = identity.certificate_hashes().current;
-    let dialects = Dialects::NONE.with(Dialect::Draft15);
+    let dialects = Dialects::NONE.with(dialect);
     let server = Server::builder().bind("127.0.0.1:0").identity(identity);
-    let server = server.dialects(dialects).receive_windows(4 << 20, 512 << 10);
+    let server = server.dialects(dialects).receive_windows(4 << 20, connection_window);
     let limits = FlowControl {
         data: session_window,
         ..FlowControl::default()
@@ -41,8 +43,13 @@ async fn fixture_with(session_window: u64) -> Fixture {
     let server = server.flow_control(limits).listen().await.unwrap();
     let client = Client::builder().server_certificate_hash(hash).dialects(dialects);
     let url = format!("https://{}/", server.local_addrs()[0]);
-    let connection = within(client.build().unwrap().dial(&url)).await.unwrap();
-    Fixture { server, connection }
+    let client = client.build().unwrap();
+    let connection = within(client.dial(&url)).await.unwrap();
+    Fixture {
+        server,
+        _client: client,
+        connection,
+    }
 }
 
 impl Fixture {
@@ -169,7 +176,7 @@ async fn two_sessions_share_evenly_whatever_the_number_of_their_streams() {
 /// The peer's limit on a session's data is shared like the connection.
 #[tokio::test]
 async fn a_session_at_its_limit_keeps_the_order_of_its_streams() {
-    let f = fixture_with(64 * 1024).await;
+    let f = fixture_with(Dialect::Draft15, 64 * 1024, 512 << 10).await;
     let (server, client) = f.session().await;
     let arrived = Arrived::default();
     arrived.read(&server);
@@ -355,4 +362,37 @@ async fn a_reset_or_stopped_stream_gives_its_turn_to_others() {
     };
     let ((), got) = within(async { tokio::join!(write, read) }).await;
     assert_eq!(got, 4 << 20);
+}
+
+/// Sessions that are not read fill their own parts of the connection's window, and leave room for others and for requests.
+#[tokio::test]
+async fn sessions_that_are_not_read_leave_room_for_others_and_for_requests() {
+    let f = fixture_with(Dialect::Draft15, 8 << 20, 4 << 20).await;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let sessions = f.session().await;
+        for _ in 0..4 {
+            flood_new(&sessions.1, 1).await;
+        }
+        unread.push(sessions);
+    }
+    let (server, client) = f.session().await;
+    let arrived = Arrived::default();
+    arrived.read(&server);
+    flood_new(&client, 2).await;
+    arrived.until(|arrived| arrived.of(2) > 24 * MB).await;
+    for _ in 0..3 {
+        let request = http::Request::get("https://localhost/").body(Bytes::new()).unwrap();
+        let response = tokio::select! {
+            response = within(f.connection.request_whole(request, 1024)) => response.unwrap(),
+            _ = f.server.accept() => panic!("no session was asked for"),
+        };
+        // Servers without a router have nothing else to say.
+        assert_eq!(response.status(), 404);
+    }
+    assert!(
+        unread
+            .iter()
+            .all(|(server, client)| server.close_reason().or(client.close_reason()).is_none())
+    );
 }

@@ -52,47 +52,74 @@ impl Priority {
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
-    /// What a request's fields say; `None` if they say nothing, or nothing that can be read.
+    /// What a request's fields say, the default where they say nothing.
     ///
     /// "When receiving an HTTP request that does not carry these priority parameters, a server SHOULD act as if their default
     /// values were specified" (section 4).
-    pub fn of_request(fields: &HeaderMap) -> Option<Self> {
+    pub fn of_request(fields: &HeaderMap) -> Self {
         Self::default().merged(fields)
     }
 
     /// This priority as a response's fields change it: "the absence of a priority parameter in an HTTP response indicates the
-    /// server's disinterest in changing the client-provided value" (section 8). `None` if they say nothing.
-    pub fn merged(self, fields: &HeaderMap) -> Option<Self> {
+    /// server's disinterest in changing the client-provided value" (section 8).
+    #[must_use]
+    pub fn merged(self, fields: &HeaderMap) -> Self {
+        self.with(Wish::of(fields).unwrap_or_default())
+    }
+
+    pub(crate) fn with(self, wish: Wish) -> Self {
+        Self {
+            urgency: wish.urgency.unwrap_or(self.urgency),
+            incremental: wish.incremental.unwrap_or(self.incremental),
+        }
+    }
+}
+
+/// The parameters of one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wish {
+    urgency: Option<u8>,
+    incremental: Option<bool>,
+}
+
+impl From<Priority> for Wish {
+    fn from(priority: Priority) -> Self {
+        Self {
+            urgency: Some(priority.urgency.min(7)),
+            incremental: Some(priority.incremental),
+        }
+    }
+}
+
+impl Wish {
+    /// `None` where there is no such field, or it is no structured-field dictionary.
+    pub(crate) fn of(fields: &HeaderMap) -> Option<Self> {
         let mut lines = fields.get_all(PRIORITY).iter();
-        let first = lines.next()?;
-        let mut value = first.as_bytes().to_vec();
+        let mut value = lines.next()?.as_bytes().to_vec();
         // Several lines of one field are one value (RFC 9110 section 5.3).
         for line in lines {
             value.extend_from_slice(b", ");
             value.extend_from_slice(line.as_bytes());
         }
-        self.updated(&value)
+        Self::parse(&value)
     }
 
-    /// This priority with the parameters of `value`; `None` if it is no structured-field dictionary.
-    ///
     /// "unknown priority parameters, priority parameters with out-of-range values, or values of unexpected types MUST be
-    /// ignored" (section 4).
-    pub fn updated(self, value: &[u8]) -> Option<Self> {
+    /// ignored" (section 4). `None` if it is no structured-field dictionary.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let parameters: Dictionary = Parser::new(value).parse().ok()?;
-        let mut priority = self;
+        let mut wish = Self::default();
         for (name, entry) in &parameters {
             let ListEntry::Item(item) = entry else { continue };
             match (name.as_str(), &item.bare_item) {
                 ("u", BareItem::Integer(urgency)) => {
-                    let urgency = u8::try_from(i64::from(*urgency)).ok().filter(|urgency| *urgency <= 7);
-                    priority.urgency = urgency.unwrap_or(priority.urgency);
+                    wish.urgency = u8::try_from(i64::from(*urgency)).ok().filter(|urgency| *urgency <= 7);
                 }
-                ("i", BareItem::Boolean(incremental)) => priority.incremental = *incremental,
+                ("i", BareItem::Boolean(incremental)) => wish.incremental = Some(*incremental),
                 _ => {}
             }
         }
-        Some(priority)
+        Some(wish)
     }
 }
 
@@ -100,46 +127,40 @@ impl Priority {
 mod tests {
     use super::*;
 
-    fn request(lines: &[&'static str]) -> Option<Priority> {
+    fn fields(lines: &[&'static str]) -> HeaderMap {
         let mut fields = HeaderMap::new();
         for line in lines {
             fields.append(PRIORITY, HeaderValue::from_static(line));
         }
-        Priority::of_request(&fields)
+        fields
     }
 
     #[test]
     fn fields_are_read_as_far_as_they_make_sense() {
+        let request = |lines: &[&'static str]| Priority::of_request(&fields(lines));
         let default = Priority::default();
-        assert_eq!(request(&[]), None);
-        assert_eq!(request(&[""]), Some(default));
-        assert_eq!(request(&["u=5, i"]), Some(Priority::new(5).incremental(true)));
-        assert_eq!(
-            request(&["u=5", "i=?1, x=\"y\";z"]),
-            Some(Priority::new(5).incremental(true))
-        );
-        assert_eq!(request(&["u=8, i=?0"]), Some(default));
-        assert_eq!(request(&["u=-1"]), Some(default));
-        assert_eq!(request(&["u=1.0, i=1"]), Some(default));
-        assert_eq!(request(&["u=(1 2)"]), Some(default));
-        assert_eq!(request(&["u=1, u=6"]), Some(Priority::new(6)));
-        for malformed in ["u=", "=1", "u=1,,i", "U=1", "\u{7f}"] {
-            assert_eq!(default.updated(malformed.as_bytes()), None, "{malformed}");
+        assert_eq!(request(&[]), default);
+        assert_eq!(request(&[""]), default);
+        assert_eq!(request(&["u=5, i"]), Priority::new(5).incremental(true));
+        assert_eq!(request(&["u=5", "i=?1, x=\"y\";z"]), Priority::new(5).incremental(true));
+        assert_eq!(request(&["u=8, i=?0"]), default);
+        assert_eq!(request(&["u=-1"]), default);
+        assert_eq!(request(&["u=1.0, i=1"]), default);
+        assert_eq!(request(&["u=(1 2)"]), default);
+        assert_eq!(request(&["u=1, u=6"]), Priority::new(6));
+        for malformed in ["u=", "=1", "u=1,,i", "U=1"] {
+            assert_eq!(Wish::parse(malformed.as_bytes()), None, "{malformed}");
+            assert_eq!(request(&[malformed]), default);
         }
-        assert_eq!(default.updated(&[0xff]), None);
+        assert_eq!(Wish::parse(&[0xff]), None);
     }
 
     #[test]
     fn a_response_changes_only_what_it_names() {
         let client = Priority::new(5).incremental(true);
-        let merged = |value| {
-            let mut fields = HeaderMap::new();
-            fields.insert(PRIORITY, HeaderValue::from_static(value));
-            client.merged(&fields)
-        };
-        assert_eq!(merged("u=1"), Some(Priority::new(1).incremental(true)));
-        assert_eq!(merged("i=?0"), Some(Priority::new(5)));
-        assert_eq!(client.merged(&HeaderMap::new()), None);
+        assert_eq!(client.merged(&fields(&["u=1"])), Priority::new(1).incremental(true));
+        assert_eq!(client.merged(&fields(&["i=?0"])), Priority::new(5));
+        assert_eq!(client.merged(&fields(&[])), client);
     }
 
     #[test]
@@ -147,10 +168,8 @@ mod tests {
         for urgency in 0..=8 {
             for incremental in [false, true] {
                 let priority = Priority::new(urgency).incremental(incremental);
-                assert_eq!(
-                    Priority::default().updated(priority.to_value().as_bytes()),
-                    Some(priority)
-                );
+                let wish = Wish::parse(priority.to_value().as_bytes()).expect("well formed");
+                assert_eq!(Priority::default().with(wish), priority);
             }
         }
         assert_eq!(Priority::new(1).to_value(), "u=1");

@@ -14,6 +14,7 @@ use wireloom_proto::{Code, SessionId};
 
 use super::ConnectError;
 use super::dial::close;
+use super::priority::RequestPriority;
 use crate::body::Body;
 use crate::driver::{Conn, Established, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::error::{ConnectionError, SessionError};
@@ -120,13 +121,18 @@ impl Connection {
 
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
-    /// The request's body is sent whole before the response is waited for.
+    /// The request's body is sent whole before the response is waited for. A [`RequestPriority`] among the request's extensions
+    /// sets its priority.
     ///
     /// # Errors
     /// The connection or the request failed.
     pub async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, RequestError> {
         let (head, body) = request.into_parts();
-        let head = http::Request::from_parts(head, ());
+        let mut head = http::Request::from_parts(head, ());
+        let priority = head.extensions().get::<RequestPriority>().cloned();
+        if let Some(priority) = &priority {
+            priority.prepare(&mut head);
+        }
         let conn = &self.conn;
         let signals = conn.with(|_, driver, _| driver.signals.clone());
         let stream = loop {
@@ -145,6 +151,9 @@ impl Connection {
                 }
             }
         };
+        if let Some(priority) = &priority {
+            priority.begin(conn, stream);
+        }
         let mut incoming = RequestBody::new(conn.clone(), stream);
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {

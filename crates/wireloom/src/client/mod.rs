@@ -3,6 +3,7 @@
 mod connection;
 mod dial;
 mod error;
+mod priority;
 mod request;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
 pub use error::ConnectError;
+pub use priority::RequestPriority;
 pub use request::SessionBuilder;
 
 use crate::driver::{Driver, DriverConfig};
@@ -187,7 +189,7 @@ impl ClientBuilder {
     }
 
     /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
-    /// drafts have no such limits. Keep the data limit below the window of the connection.
+    /// drafts have no such limits. Sessions that share a connection share seven eighths of its window.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         self.h3.flow_control = limits;
         self
@@ -215,7 +217,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// TLS cannot be set up, as where the platform has no roots.
-    pub fn build(self) -> Result<Client, ConnectError> {
+    pub fn build(mut self) -> Result<Client, ConnectError> {
+        self.h3.shared_data = self.quic.window_of_sessions();
         let trust = if self.hashes.is_empty() {
             self.trust
         } else {

@@ -5,6 +5,7 @@
 //! no task, no channel and no second wake-up; once a WebTransport stream is handed out its handle reads and writes QUIC
 //! directly, and HTTP/3 hears only that a half is over.
 
+mod datagrams;
 mod incoming;
 mod outgoing;
 mod requests;
@@ -32,7 +33,8 @@ pub(crate) use streams::IncomingStream;
 use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
-use self::sending::{CONTROL_PRIORITY, Sending};
+use self::schedule::Schedule;
+use self::sending::{CONTROL_PRIORITY, Sending, SentBody};
 use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::error::ConnectionError;
@@ -95,10 +97,12 @@ pub(crate) struct Driver {
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
-    /// How many of them send a body.
-    bodies: usize,
+    /// Those of which a body is not yet with QUIC as a whole, perhaps longer than the message is kept.
+    bodies: FxHashMap<StreamId, SentBody>,
     /// Only where there is anybody to be fair to.
     sending: Option<Box<Sending>>,
+    /// Sessions with datagrams that wait to be sent.
+    queued_datagrams: Option<Box<Schedule>>,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     /// Streams of all sessions that nobody accepted yet.
@@ -146,8 +150,9 @@ impl Driver {
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
-            bodies: 0,
+            bodies: FxHashMap::default(),
             sending: None,
+            queued_datagrams: None,
             sessions: FxHashMap::default(),
             unaccepted: 0,
             signals: Arc::default(),
@@ -290,7 +295,7 @@ impl Driver {
             QuicEvent::Datagram => {
                 while let Some(datagram) = quic.recv_datagram() {
                     if let Some((session, payload)) = self.h3.handle_datagram(now, datagram) {
-                        self.on_datagram(wakes, session, payload);
+                        self.on_datagram(now, wakes, session, payload);
                     }
                 }
             }
@@ -495,7 +500,7 @@ impl Driver {
                 let fin = fin || feed.end.is_some();
                 self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
             }
-            Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
+            Event::Datagram { session, payload } => self.on_datagram(now, wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
             Event::SessionClosed { session, end, streams } => {
                 self.drop_payload(quic, session);
@@ -503,6 +508,7 @@ impl Driver {
             }
             Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
             Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
+            Event::Priority { stream, priority } => self.on_priority(quic, wakes, stream, priority),
             Event::Resume { stream } => {
                 if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;
@@ -552,7 +558,9 @@ impl Driver {
         self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
+        self.bodies.clear();
         self.sending = None;
+        self.queued_datagrams = None;
         self.deadline = None;
         self.permit = None;
         self.lost = Some(error);
@@ -603,11 +611,12 @@ impl Application for Driver {
         if any || self.own_opened == 3 {
             self.settle(now, quic, wakes);
         }
+        let more = self.pump_datagrams(quic, wakes);
         if any {
             self.pump(quic, wakes);
             return true;
         }
-        self.pump_held(quic, wakes)
+        self.pump_held(quic, wakes) || more
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -90,6 +90,7 @@ impl Driver {
                 let _ = quic.finish(stream);
             }
             self.outgoing.remove(&stream);
+            self.forget_body(stream);
         }
         if let Some(entry) = self.streams.get_mut(&stream) {
             wakes.waker(entry.writer.take());

@@ -30,8 +30,6 @@ pub(super) struct Message {
     sent: bool,
     /// The peer wants no more of our part.
     stopped: Option<Code>,
-    /// We are sending a body.
-    has_body: bool,
     pub(super) priority: Priority,
 }
 
@@ -199,7 +197,6 @@ impl Driver {
         let Some(message) = self.messages.get_mut(&stream) else {
             return;
         };
-        self.bodies -= usize::from(std::mem::take(&mut message.has_body));
         if !message.sent {
             message.sent = true;
             let code = match self.side {
@@ -209,6 +206,7 @@ impl Driver {
             self.h3.reset_message(stream, code);
             self.settle(now, quic, wakes);
         }
+        self.body_over(stream);
         self.forget_message(now, quic, wakes, stream);
     }
 
@@ -227,16 +225,6 @@ impl Driver {
                 Poll::Pending
             }
             _ => Poll::Ready(()),
-        }
-    }
-
-    /// The message has a body, which may contend with others.
-    fn note_body(&mut self, quic: &mut Transport, stream: StreamId) {
-        if let Some(message) = self.messages.get_mut(&stream)
-            && !std::mem::replace(&mut message.has_body, true)
-        {
-            self.bodies += 1;
-            self.note_senders(quic);
         }
     }
 
@@ -392,8 +380,7 @@ impl ResponseSender {
         .await?;
         self.conn.with(|quic, driver, wakes| {
             let sent = driver.h3.data_header(self.stream, data.len() as u64).map(|header| {
-                driver.note_body(quic, self.stream);
-                let place = driver.place_of_message(self.stream);
+                let place = driver.note_body(quic, self.stream);
                 driver.send_payload(quic, wakes, self.stream, place, header);
                 driver.send_payload(quic, wakes, self.stream, place, data);
             });
@@ -421,10 +408,12 @@ impl ResponseSender {
                 && let Some(message) = driver.messages.get_mut(&self.stream)
             {
                 message.sent = true;
-                driver.bodies -= usize::from(std::mem::take(&mut message.has_body));
             }
             let now = Instant::now();
             driver.settle(now, quic, wakes);
+            if ends {
+                driver.body_over(self.stream);
+            }
             driver.forget_message(now, quic, wakes, self.stream);
             result.map_err(RequestError::from)
         })

@@ -32,6 +32,13 @@ pub(crate) struct Order {
     pub(crate) order: i64,
 }
 
+/// A message body on its way to QUIC.
+pub(super) struct SentBody {
+    priority: Priority,
+    /// Nothing is added any more.
+    is_whole: bool,
+}
+
 #[derive(Default)]
 pub(super) struct Sending {
     pub(super) schedule: Schedule,
@@ -78,10 +85,27 @@ fn to_priority(order: i64) -> i32 {
     i32::try_from(order).unwrap_or(0)
 }
 
+/// Where the body of the message on `stream` stands.
+fn place_of(stream: StreamId, priority: Priority) -> Place {
+    let owner = if priority.incremental {
+        Owner::Message(stream)
+    } else {
+        Owner::OneByOne(priority.urgency)
+    };
+    Place {
+        owner,
+        urgency: priority.urgency,
+        group: 0,
+        // "Non-incremental responses of the same urgency SHOULD be served by prioritizing bandwidth allocation in ascending
+        // order of the stream ID" (RFC 9218 section 10).
+        order: i64::try_from(stream.index()).map_or(i64::MIN, |index| -index),
+    }
+}
+
 impl Driver {
     /// Everybody who may have payload to send.
     fn senders(&self) -> usize {
-        self.sessions.len() + self.bodies
+        self.sessions.len() + self.bodies.len()
     }
 
     /// Starts or ends scheduling, as the number of senders wants it.
@@ -106,6 +130,19 @@ impl Driver {
     }
 
     fn start_scheduling(&mut self) -> &mut Sending {
+        if self.sending.is_none() {
+            let mut sending = Box::<Sending>::default();
+            // A body that was alone until now waits for QUIC already.
+            for (&stream, body) in &self.bodies {
+                if let Some(outgoing) = self.outgoing.get_mut(&stream) {
+                    outgoing.scheduled = true;
+                    sending.added(outgoing.len);
+                    sending.schedule.insert(stream, place_of(stream, body.priority));
+                    sending.schedule.park(stream);
+                }
+            }
+            self.sending = Some(sending);
+        }
         self.sending.get_or_insert_default()
     }
 
@@ -123,22 +160,85 @@ impl Driver {
         }
     }
 
-    /// Where the body of a message stands.
-    pub(super) fn place_of_message(&self, stream: StreamId) -> Place {
-        let priority = self.messages.get(&stream).map(|message| message.priority);
-        let Priority { urgency, incremental } = priority.unwrap_or_default();
-        let owner = if incremental {
-            Owner::Message(stream)
-        } else {
-            Owner::OneByOne(urgency)
+    /// The message on `stream` has a body, which may contend with others. Where it stands.
+    pub(super) fn note_body(&mut self, quic: &mut Transport, stream: StreamId) -> Place {
+        if let Some(body) = self.bodies.get(&stream) {
+            return place_of(stream, body.priority);
+        }
+        let priority = self
+            .messages
+            .get(&stream)
+            .map(|message| message.priority)
+            .unwrap_or_default();
+        let body = SentBody {
+            priority,
+            is_whole: false,
         };
-        Place {
-            owner,
-            urgency,
-            group: 0,
-            // "Non-incremental responses of the same urgency SHOULD be served by prioritizing bandwidth allocation in
-            // ascending order of the stream ID" (RFC 9218 section 10).
-            order: i64::try_from(stream.index()).map_or(i64::MIN, |index| -index),
+        self.bodies.insert(stream, body);
+        self.note_senders(quic);
+        place_of(stream, priority)
+    }
+
+    /// Nothing is added to the message's body any more.
+    pub(super) fn body_over(&mut self, stream: StreamId) {
+        if let Some(body) = self.bodies.get_mut(&stream) {
+            body.is_whole = true;
+            self.forget_body(stream);
+        }
+    }
+
+    /// Forgets a body if QUIC has all of it.
+    pub(super) fn forget_body(&mut self, stream: StreamId) {
+        if self.bodies.get(&stream).is_some_and(|body| body.is_whole) && !self.outgoing.contains_key(&stream) {
+            self.bodies.remove(&stream);
+        }
+    }
+
+    /// A request or session has another priority.
+    pub(super) fn on_priority(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        stream: StreamId,
+        priority: Priority,
+    ) {
+        if let Some(message) = self.messages.get_mut(&stream) {
+            message.priority = priority;
+        }
+        let body = self.bodies.get_mut(&stream);
+        if body.is_some() || self.messages.contains_key(&stream) {
+            if let Some(body) = body {
+                body.priority = priority;
+            }
+            // For what QUIC has already.
+            quic.set_priority(stream, 3 - i32::from(priority.urgency.min(7)));
+            let place = place_of(stream, priority);
+            if let Some(sending) = &mut self.sending
+                && self.outgoing.get(&stream).is_some_and(|outgoing| outgoing.scheduled)
+            {
+                sending.schedule.insert(stream, place);
+            }
+        } else if let Some(session) = SessionId::new(stream)
+            && let Some(entry) = self.sessions.get_mut(&session)
+        {
+            entry.priority = priority;
+            if let Some(sending) = &mut self.sending {
+                sending.schedule.set_urgency(Owner::Session(session), priority.urgency);
+            }
+        }
+        self.pump(quic, wakes);
+    }
+
+    /// Gives a request or a session another priority; nothing where it is over.
+    pub(crate) fn set_priority(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        stream: StreamId,
+        priority: Priority,
+    ) {
+        if self.h3.set_priority(stream, priority).is_ok() {
+            self.settle(Instant::now(), quic, wakes);
         }
     }
 
@@ -350,6 +450,7 @@ impl Driver {
             }
             self.outgoing.remove(&stream);
             sending.schedule.remove(stream);
+            self.forget_body(stream);
         }
         self.count_sent(owner, written);
     }
@@ -375,6 +476,7 @@ impl Driver {
             sending.taken(outgoing.len);
             sending.schedule.remove(stream);
         }
+        self.forget_body(stream);
     }
 }
 

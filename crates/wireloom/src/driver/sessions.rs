@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Dir, SessionId, StreamId};
 
+use super::datagrams::Datagrams;
 use super::sending::CONTROL_PRIORITY;
-use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
-use crate::error::{DatagramError, SessionError};
+use super::{Driver, IncomingStream, Transport, WakeList};
+use crate::error::SessionError;
 use crate::session::SessionState;
 
 /// A session's queues, and the state that its handles share.
@@ -23,12 +24,9 @@ pub(crate) struct SessionEntry {
     pub(super) priority: Priority,
     /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
-    datagrams: VecDeque<Bytes>,
-    datagram_bytes: usize,
+    pub(super) datagrams: Datagrams,
     /// Streams that wait to write until the peer raises the session's limit on data.
     pub(super) waiting: FxHashSet<StreamId>,
-    /// Where datagrams that wait are copied to.
-    arena: BytesMut,
     answer: Option<Established>,
     /// What happened between the answer and the first handle.
     draining: bool,
@@ -58,7 +56,7 @@ impl SessionEntry {
     /// Client: keeps the answer for whoever dials.
     pub(super) fn end_unattached(&mut self, error: SessionError) {
         self.streams = Default::default();
-        self.datagrams = VecDeque::new();
+        self.datagrams.forget_received();
         match self.answer {
             Some(_) => self.ended = Some(error),
             None => self.answer = Some(Established::Failed(error)),
@@ -75,41 +73,7 @@ impl SessionEntry {
     }
 }
 
-/// The size of the buffers in which datagrams wait.
-const ARENA: usize = 16 * 1024;
-
-/// What a queued datagram costs: small ones are not free.
-fn datagram_cost(payload: &Bytes) -> usize {
-    payload.len() + size_of::<Bytes>()
-}
-
 impl Driver {
-    pub(super) fn on_datagram(&mut self, wakes: &mut WakeList, session: SessionId, payload: Bytes) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
-        entry.datagram_bytes += datagram_cost(&payload);
-        let payload = if entry.datagrams.len() < COPY_FROM {
-            payload
-        } else {
-            if entry.arena.capacity() < payload.len() {
-                entry.arena.reserve(payload.len().max(ARENA));
-            }
-            entry.arena.extend_from_slice(&payload);
-            entry.arena.split().freeze()
-        };
-        entry.datagrams.push_back(payload);
-        while entry.datagram_bytes > self.config.datagram_queue
-            && let Some(oldest) = entry.datagrams.pop_front()
-        {
-            entry.datagram_bytes -= datagram_cost(&oldest);
-        }
-        if let Some(state) = &entry.state {
-            wakes.one(&state.signals, Topic::Datagram);
-        }
-    }
-
     pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
@@ -365,36 +329,5 @@ impl Driver {
             }
         }
         Some((stream, more))
-    }
-
-    /// A datagram that waits to be received, and whether there are more.
-    pub(crate) fn take_datagram(&mut self, session: SessionId) -> Option<(Bytes, bool)> {
-        let entry = self.sessions.get_mut(&session)?;
-        let datagram = entry.datagrams.pop_front()?;
-        entry.datagram_bytes -= datagram_cost(&datagram);
-        Some((datagram, !entry.datagrams.is_empty()))
-    }
-
-    /// `Ok(false)` if the send buffer is full and `drop_oldest` is not wanted.
-    pub(crate) fn send_datagram(
-        &mut self,
-        quic: &mut Transport,
-        session: &SessionState,
-        payload: &[u8],
-        drop_oldest: bool,
-    ) -> Result<bool, DatagramError> {
-        self.check(session)?;
-        let Some(max) = quic.max_datagram_size() else {
-            return Err(DatagramError::Unsupported);
-        };
-        let prefix = session.datagram_prefix();
-        let max = max.saturating_sub(prefix.len());
-        if payload.len() > max {
-            return Err(DatagramError::TooLarge { max });
-        }
-        let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
-        datagram.extend_from_slice(prefix);
-        datagram.extend_from_slice(payload);
-        Ok(quic.send_datagram(datagram.freeze(), drop_oldest))
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Transport {
     pub(super) handle: qp::ConnectionHandle,
     /// Something was done that QUIC has to tell the peer.
     pending: bool,
+    /// The space in the send buffer for datagrams when it was emptiest.
+    most_datagram_space: usize,
 }
 
 /// What QUIC has to say.
@@ -155,6 +157,7 @@ impl Transport {
             inner,
             handle,
             pending: false,
+            most_datagram_space: 0,
         }
     }
 
@@ -317,6 +320,18 @@ impl Transport {
             self.inner.datagrams().send(data, drop_oldest),
             Err(qp::SendDatagramError::Blocked(_))
         )
+    }
+
+    /// How many more bytes of datagrams the send buffer takes.
+    pub(crate) fn datagram_space(&mut self) -> usize {
+        self.inner.datagrams().send_buffer_space()
+    }
+
+    /// About how many bytes of datagrams wait in the send buffer.
+    pub(crate) fn datagram_backlog(&mut self) -> usize {
+        let space = self.datagram_space();
+        self.most_datagram_space = self.most_datagram_space.max(space);
+        self.most_datagram_space - space
     }
 
     pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
