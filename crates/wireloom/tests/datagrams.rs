@@ -105,7 +105,7 @@ async fn of_too_many_that_came_the_newest_are_kept() {
     server.set_datagram_policy(policy);
     let came = async |n: u64| {
         within(async {
-            while server.stats().datagrams_received < n {
+            while server.stats().datagrams.received < n {
                 tokio::task::yield_now().await;
             }
         })
@@ -120,7 +120,7 @@ async fn of_too_many_that_came_the_newest_are_kept() {
     while receive(&server).await != BURST {}
     policy.incoming_max_age = Some(Duration::ZERO);
     server.set_datagram_policy(policy);
-    let before = server.stats().datagrams_received;
+    let before = server.stats().datagrams.received;
     client.send_datagram(&numbered(8)).unwrap();
     came(before + 1).await;
     let late = tokio::time::timeout(Duration::from_millis(1), server.recv_datagram()).await;

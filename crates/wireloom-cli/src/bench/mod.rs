@@ -78,6 +78,9 @@ struct ServerArgs {
     /// Streams of each direction that a client may have open
     #[arg(long, value_name = "N", default_value = "1024")]
     max_streams: u32,
+    /// Offer no flow control of sessions
+    #[arg(long)]
+    no_flow_control: bool,
 }
 
 #[derive(Args)]

@@ -53,7 +53,7 @@ impl Printer {
     }
 
     pub(super) fn connected(&self, url: &str, session: &Session) {
-        let rtt = session.stats().rtt.as_secs_f64() * 1000.0;
+        let rtt = session.stats().transport.rtt.as_secs_f64() * 1000.0;
         let protocol = session.protocol();
         if self.json {
             output::json(&json!({

@@ -42,9 +42,10 @@ fn cost(payload: &Bytes) -> usize {
 }
 
 impl Datagrams {
-    /// Keeps what came, within `most` bytes. The newest matter most to those who use datagrams; quinn-proto drops in the same
+    /// Keeps what came, within `most` bytes; how many were dropped. The newest matter most to those who use datagrams; quinn-proto drops in the same
     /// order.
-    fn receive(&mut self, now: Instant, payload: Bytes, most: usize) {
+    fn receive(&mut self, now: Instant, payload: Bytes, most: usize) -> u64 {
+        let before = self.counts.dropped_incoming;
         self.received_bytes += cost(&payload);
         let payload = if self.received.len() < COPY_FROM {
             payload
@@ -62,6 +63,7 @@ impl Datagrams {
             self.received_bytes -= cost(&oldest);
             self.counts.dropped_incoming += 1;
         }
+        self.counts.dropped_incoming - before
     }
 
     fn take(&mut self) -> Option<(Bytes, bool)> {
@@ -92,12 +94,6 @@ impl Datagrams {
             }
         }
     }
-
-    /// What was received is of use to nobody any more.
-    pub(super) fn forget_received(&mut self) {
-        self.received = VecDeque::new();
-        self.received_bytes = 0;
-    }
 }
 
 impl Driver {
@@ -105,10 +101,11 @@ impl Driver {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        entry.datagrams.receive(now, payload, self.config.datagram_queue);
-        if let Some(state) = &entry.state {
-            wakes.one(&state.signals, Topic::Datagram);
-        }
+        let traffic = &entry.state.traffic;
+        traffic.datagrams_received.add(1);
+        let dropped = entry.datagrams.receive(now, payload, self.config.datagram_queue);
+        traffic.datagrams_dropped_incoming.add(dropped);
+        wakes.one(&entry.state.signals, Topic::Datagram);
     }
 
     /// A datagram that waits to be received, and whether there are more.
@@ -146,6 +143,11 @@ impl Driver {
         if payload.len() > max {
             return Err(DatagramError::TooLarge { max });
         }
+        if session.is_stopped() {
+            // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section
+            // 2.1): it is lost, as datagrams may be.
+            return Ok(true);
+        }
         let len = prefix.len() + payload.len();
         // Looked up only where something may wait: on the way of most datagrams nothing does.
         let waits = self.queued_datagrams.is_some()
@@ -159,12 +161,17 @@ impl Driver {
         datagram.extend_from_slice(prefix);
         datagram.extend_from_slice(payload);
         let datagram = datagram.freeze();
-        if !waits {
-            return Ok(quic.send_datagram(datagram, drop_oldest));
-        }
-        let Some(entry) = self.sessions.get_mut(&session.id) else {
-            return Ok(quic.send_datagram(datagram, drop_oldest));
+        let entry = if waits {
+            self.sessions.get_mut(&session.id)
+        } else {
+            None
         };
+        let Some(entry) = entry else {
+            let is_taken = quic.send_datagram(datagram, drop_oldest);
+            session.traffic.datagrams_sent.add(is_taken.into());
+            return Ok(is_taken);
+        };
+        session.traffic.datagrams_sent.add(1);
         let queue = &mut entry.datagrams;
         queue.to_send.push_back((Instant::now(), datagram));
         while queue.to_send.len() > queue.policy.outgoing_limit.max(1) {
@@ -216,9 +223,7 @@ impl Driver {
             if entry.datagrams.to_send.is_empty() {
                 turns.remove(stream);
             }
-            if let Some(state) = &entry.state {
-                wakes.one(&state.signals, Topic::DatagramRoom);
-            }
+            wakes.one(&entry.state.signals, Topic::DatagramRoom);
         }
         if !turns.is_empty() {
             self.queued_datagrams = Some(turns);

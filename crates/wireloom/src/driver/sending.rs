@@ -346,8 +346,10 @@ impl Driver {
     }
 
     fn count_sent(&mut self, owner: Owner, n: usize) {
-        if let Owner::Session(session) = owner {
-            self.sent(session, n);
+        if let Owner::Session(session) = owner
+            && self.h3.has_flow_control()
+        {
+            self.h3.data_sent(session, n as u64);
         }
     }
 
