@@ -610,3 +610,60 @@ proptest! {
         prop_assert_eq!(arrived, sizes.iter().sum::<usize>());
     }
 }
+
+/// Sends all that the session's limit allows, until it allows no more or `most` went out; the server takes what came if it
+/// `reads`. The largest credit there ever was.
+fn send_all(pair: &mut Pair, stream: StreamId, most: u64, reads: bool) -> u64 {
+    let (mut sent, mut largest) = (0, 0);
+    loop {
+        let credit = pair.client.credit(stream);
+        if credit == 0 || sent >= most {
+            return largest;
+        }
+        largest = largest.max(credit);
+        sent += credit;
+        pair.client.send(stream, &vec![0; credit as usize], false);
+        pair.run();
+        if reads {
+            pair.server.consume(stream);
+            pair.run();
+        }
+    }
+}
+
+#[test]
+fn sessions_share_what_there_is_and_none_takes_the_part_of_another() {
+    let limits = FlowControl {
+        streams_uni: 100,
+        streams_bi: 100,
+        data: 1 << 20,
+    };
+    let mut config = config(Dialect::Draft15, limits);
+    config.max_sessions = 4;
+    config.shared_data = 8000;
+    let mut pair = Pair::connected(config.clone(), config);
+    pair.server.reads = false;
+    let mut streams = Vec::new();
+    // Half of all is for certain, for four; the other half for those that read.
+    for (index, most) in [5000, 3000, 2333, 2000].into_iter().enumerate() {
+        let session = pair.session();
+        let stream = pair.client.open(session, Dir::Uni).expect("room");
+        pair.run();
+        assert_eq!(pair.client.credit(stream), 1000, "{index}");
+        streams.push(stream);
+        if index == 0 {
+            assert_eq!(send_all(&mut pair, stream, 100_000, true), most);
+        }
+    }
+    // The first was alone when it had so much, and shares now that it reads on; another that reads gets what that leaves.
+    send_all(&mut pair, streams[0], 100_000, true);
+    assert_eq!(send_all(&mut pair, streams[0], 100_000, true), 2000);
+    assert_eq!(send_all(&mut pair, streams[1], 100_000, true), 2000);
+    // These are never read, and it is as much as ever.
+    let mut unread = 0;
+    for &stream in &streams[2..] {
+        unread += send_all(&mut pair, stream, 100_000, false);
+    }
+    assert_eq!(unread, 2000);
+    assert_eq!(send_all(&mut pair, streams[0], 100_000, true), 2000);
+}

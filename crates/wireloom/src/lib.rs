@@ -24,12 +24,14 @@
 
 mod body;
 mod client;
+mod datagrams;
 mod driver;
 mod error;
 mod identity;
 mod limits;
 mod quic;
 mod resolve;
+mod send_group;
 mod server;
 mod session;
 mod statistics;
@@ -40,14 +42,17 @@ mod wake;
 
 pub use body::{Body, BodyError, EarlyData, RemoteAddr};
 pub use client::{
-    Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, SessionBuilder,
+    Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, RequestPriority,
+    SessionBuilder,
 };
+pub use datagrams::{DatagramCounts, DatagramPolicy};
 pub use driver::RequestError;
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
 pub use quic::{CongestionControl, TransportStats};
 pub use resolve::{LookupFuture, Resolve, SystemResolver};
+pub use send_group::{ForeignSendGroup, SendGroup};
 #[cfg(feature = "axum")]
 pub use server::NotWebTransport;
 pub use server::{
@@ -59,4 +64,5 @@ pub use stream::{RecvStream, SendStream};
 pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
+pub use wireloom_proto::h3::priority::Priority;
 pub use wireloom_proto::webtransport::flow::FlowControl;

@@ -1,18 +1,22 @@
 //! A WebTransport session.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Dir, SessionId, datagram};
 
+use crate::datagrams::{DatagramCounts, DatagramPolicy};
 use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
 use crate::quic::Transport;
+use crate::send_group::SendGroup;
 use crate::statistics::{SessionStats, Traffic};
 use crate::stream::{RecvStream, SendStream};
 use crate::wake::{Signals, Topic, WakeList};
@@ -24,6 +28,10 @@ pub(crate) struct SessionState {
     answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// Datagrams have a maximum age on their way out.
+    datagram_age: AtomicBool,
+    /// How many send groups there were.
+    groups: AtomicU64,
     /// The peer reads no more of the CONNECT stream; the end of the session follows.
     stopped: AtomicBool,
     pub(crate) traffic: Traffic,
@@ -51,6 +59,8 @@ impl SessionState {
             answer: OnceLock::new(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            datagram_age: AtomicBool::new(false),
+            groups: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             traffic: Traffic::default(),
             span,
@@ -60,6 +70,10 @@ impl SessionState {
 
     pub(crate) fn datagram_prefix(&self) -> &[u8] {
         &self.prefix.0[..self.prefix.1]
+    }
+
+    pub(crate) fn has_datagram_age(&self) -> bool {
+        self.datagram_age.load(Ordering::Relaxed)
     }
 
     pub(crate) fn answer(&self) -> Option<&Answer> {
@@ -208,6 +222,31 @@ impl Session {
         }
     }
 
+    /// A new send group. The groups of a session share evenly; see [`SendGroup`].
+    ///
+    /// ```no_run
+    /// # async fn f(session: wireloom::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// let audio = session.create_send_group();
+    /// let frame = session.open_uni().await?;
+    /// frame.set_send_group(&audio)?;
+    /// frame.set_send_order(7); // before frame 6, if that still waits
+    /// # Ok(()) }
+    /// ```
+    pub fn create_send_group(&self) -> SendGroup {
+        let before = self.0.state.groups.fetch_add(1, Ordering::Relaxed);
+        SendGroup::new(&self.0.state, NonZeroU64::MIN.saturating_add(before))
+    }
+
+    /// Sets how urgent the session is among the sessions and requests of its connection, on this end (RFC 9218); a client
+    /// tells the server, too (PRIORITY_UPDATE). Data of a more urgent one goes first; among equals sessions share evenly,
+    /// [`incremental`](Priority::incremental) or not. Does nothing once the session is over.
+    ///
+    /// A server that wants to tell the client uses the field `priority` of the response that accepts the session.
+    pub fn set_priority(&self, priority: Priority) {
+        let Handle { conn, state, .. } = &*self.0;
+        conn.with(|quic, driver, wakes| driver.set_priority(quic, wakes, state.id.stream(), priority));
+    }
+
     /// The next bidirectional stream that the peer opens.
     ///
     /// # Errors
@@ -285,15 +324,37 @@ impl Session {
     }
 
     /// Sends a datagram, unreliably and unordered. Returns at once: where datagrams are queued faster than the network takes
-    /// them, the oldest that are still queued on this connection are dropped.
+    /// them, the session's oldest that still wait here are dropped ([`DatagramPolicy`]). Datagrams go ahead of stream data;
+    /// the sessions of a connection take turns with theirs.
     ///
     /// # Errors
     /// It is larger than [`max_datagram_size`](Self::max_datagram_size), the peer takes no datagrams, or the session is over.
     pub fn send_datagram(&self, payload: &[u8]) -> Result<(), DatagramError> {
         self.0
             .conn
-            .with(|quic, driver, _| driver.send_datagram(quic, &self.0.state, payload, true))
+            .with(|quic, driver, wakes| driver.send_datagram(quic, wakes, &self.0.state, payload, true))
             .map(drop)
+    }
+
+    /// What becomes of datagrams that have to wait. The default once the session is over.
+    pub fn datagram_policy(&self) -> DatagramPolicy {
+        let found = self.0.conn.with(|_, driver, _| driver.datagram_policy(self.0.state.id));
+        found.map(|(policy, _)| policy).unwrap_or_default()
+    }
+
+    /// Changes what becomes of datagrams that have to wait, from now on.
+    pub fn set_datagram_policy(&self, policy: DatagramPolicy) {
+        let Handle { conn, state, .. } = &*self.0;
+        state
+            .datagram_age
+            .store(policy.outgoing_max_age.is_some(), Ordering::Relaxed);
+        conn.with(|_, driver, _| driver.set_datagram_policy(state.id, policy));
+    }
+
+    /// How many datagrams were dropped on this end. Zeros once the session is over.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        let found = self.0.conn.with(|_, driver, _| driver.datagram_policy(self.0.state.id));
+        found.map(|(_, counts)| counts).unwrap_or_default()
     }
 
     /// Sends a datagram, waiting for room instead of dropping older ones.
@@ -302,22 +363,26 @@ impl Session {
     /// As [`send_datagram`](Self::send_datagram).
     pub async fn send_datagram_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
         let Handle { conn, state, .. } = &*self.0;
-        let attempt = || conn.with(|quic, driver, _| driver.send_datagram(quic, state, payload, false));
+        let attempt = || conn.with(|quic, driver, wakes| driver.send_datagram(quic, wakes, state, payload, false));
         if attempt()? {
             return Ok(());
         }
         let signals = conn.with(|_, driver, _| driver.signals.clone());
         loop {
             let mut room = pin!(signals.notified(Topic::Datagram));
+            let mut own_room = pin!(state.signals.notified(Topic::DatagramRoom));
             let mut ended = pin!(state.signals.notified(Topic::State));
             room.as_mut().enable();
+            own_room.as_mut().enable();
             ended.as_mut().enable();
             if attempt()? {
                 signals.one(Topic::Datagram);
+                state.signals.one(Topic::DatagramRoom);
                 return Ok(());
             }
             tokio::select! {
                 () = room => {}
+                () = own_room => {}
                 () = ended => {}
             }
         }

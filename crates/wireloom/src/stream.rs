@@ -13,6 +13,7 @@ use wireloom_proto::StreamId;
 
 use crate::driver::IncomingStream;
 use crate::error::{ReadError, ReadToEndError, SessionError, WriteError};
+use crate::send_group::{ForeignSendGroup, SendGroup};
 use crate::session::Handle;
 use crate::statistics::{RecvStreamStats, SendStreamStats};
 
@@ -134,11 +135,40 @@ impl SendStream {
         }
     }
 
-    /// Sets how urgent this stream is among those of its connection: higher first, 0 to begin with.
+    /// Sets the send order: while streams of a session's [send group](SendGroup) have bytes to send, those with a higher order
+    /// go first, and those with the same order share evenly. 0 to begin with.
+    ///
+    /// It is obeyed on this end, for what is written and not yet given to QUIC (up to 256 KiB of each stream wait for their
+    /// turn) and, where the connection carries only this session and no groups are used, inside QUIC too; what is in flight is
+    /// in flight. Other sessions and requests of the connection have their share whatever the order. It can change at any
+    /// time.
+    pub fn set_send_order(&self, order: i64) {
+        let Handle { conn, state, .. } = &*self.session;
+        conn.with(|quic, driver, wakes| {
+            driver.set_order(quic, wakes, state.id, self.id, |current| current.order = order);
+        });
+    }
+
+    /// [`set_send_order`](Self::set_send_order) with a smaller number.
     pub fn set_priority(&self, priority: i32) {
-        self.session
-            .conn
-            .with(|quic, _, _| quic.set_priority(self.id, priority));
+        self.set_send_order(priority.into());
+    }
+
+    /// Moves the stream to a send group, or with `None` back to those without one, which are a group of their own. The groups
+    /// of a session share evenly, whatever their send orders.
+    ///
+    /// # Errors
+    /// The group is another session's.
+    pub fn set_send_group<'a>(&self, group: impl Into<Option<&'a SendGroup>>) -> Result<(), ForeignSendGroup> {
+        let Handle { conn, state, .. } = &*self.session;
+        let id = match group.into() {
+            None => 0,
+            Some(group) => group.id_in(state).ok_or(ForeignSendGroup)?,
+        };
+        conn.with(|quic, driver, wakes| {
+            driver.set_order(quic, wakes, state.id, self.id, |current| current.group = id);
+        });
+        Ok(())
     }
 
     /// Waits until the peer wants no more of the stream, and answers with its code. Once the stream is finished or reset

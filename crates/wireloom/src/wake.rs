@@ -8,7 +8,7 @@ use tokio::sync::futures::Notified;
 
 /// What tasks wait for at a connection or a session: one queue of waiters each.
 #[derive(Debug, Default)]
-pub(crate) struct Signals([Notify; 4]);
+pub(crate) struct Signals([Notify; 5]);
 
 /// Which queue of [`Signals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) enum Topic {
     Datagram = 2,
     /// The state changed: ready, accepted, draining, closed.
     State = 3,
+    /// A datagram of the session can be sent again (session).
+    DatagramRoom = 4,
 }
 
 impl Signals {

@@ -275,11 +275,13 @@ impl Connection {
             ));
         }
         session.state = State::Open;
+        let priority = session.wishes.answered(head.headers());
         self.out.event(Event::SessionEstablished {
             session: id,
             head: Box::new(head),
             protocol,
         });
+        self.tell_priority(id.stream(), priority);
         self.tell_blocked(id, session);
         self.release_parked(id, session)
     }

@@ -35,6 +35,11 @@ pub struct Config {
     pub max_sessions: usize,
     /// What the peer may use in each session. Default on; see there.
     pub flow_control: FlowControl,
+    /// Bytes that the peer may send ahead of the application's reading in all sessions together, where they have limits. Give
+    /// what QUIC's connection window holds, less what is to remain for requests: then no number of sessions that are not read
+    /// stops the others. Each of [`max_sessions`](Self::max_sessions) has an equal part for certain, which is announced, and
+    /// what is read grows up to `flow_control.data` as far as the others leave room. Default [`u64::MAX`]: no such bound.
+    pub shared_data: u64,
     /// Streams that may wait for their session. Default 64.
     pub max_parked_streams: usize,
     /// Datagrams that may wait for their session. Default 64.
@@ -67,6 +72,7 @@ impl Default for Config {
             qpack_encoder_blocked_streams: 0,
             max_sessions: 16,
             flow_control: FlowControl::default(),
+            shared_data: u64::MAX,
             max_parked_streams: 64,
             max_parked_datagrams: 64,
             max_parked_bytes: 256 << 10,

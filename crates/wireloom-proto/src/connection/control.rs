@@ -85,7 +85,7 @@ impl Connection {
         }
         negotiate::announce(
             self.dialects,
-            self.config.flow_control.clamped(),
+            self.own_limits(),
             self.config.max_sessions,
             &mut settings,
         );
@@ -322,18 +322,14 @@ impl Connection {
             // "If a server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE
             // frame, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
             Frame::CancelPush(_) => Err((Code::H3_ID_ERROR, "CANCEL_PUSH without a push")),
-            // RFC 9218 section 7.2. Priorities are hints, and not heeded here.
-            Frame::PriorityUpdate { push, id, .. } if self.side == Side::Server => {
-                let is_known = if push {
-                    self.control.max_push_id.is_some_and(|max| id <= max)
-                } else {
-                    StreamId::from_u64(id).is_request()
-                };
-                if is_known {
-                    Ok(())
-                } else {
-                    Err((Code::H3_ID_ERROR, "PRIORITY_UPDATE of what cannot be"))
-                }
+            Frame::PriorityUpdate { push: false, id, value } if self.side == Side::Server => {
+                self.recv_priority_update(id, &value)
+            }
+            // "If a server receives a PRIORITY_UPDATE (type=0xF0701) with a push ID that is greater than the maximum push ID or
+            // that has not yet been promised, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9218
+            // section 7.2). Nothing is ever promised.
+            Frame::PriorityUpdate { push: true, .. } if self.side == Side::Server => {
+                Err((Code::H3_ID_ERROR, "PRIORITY_UPDATE of a push that was not promised"))
             }
             // "If a DATA frame is received on a control stream, the recipient MUST respond with a connection error of
             // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.1).

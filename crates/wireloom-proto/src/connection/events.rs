@@ -5,6 +5,7 @@ use http::HeaderMap;
 
 use crate::codes::Code;
 use crate::h3::headers::HeaderError;
+use crate::h3::priority::Priority;
 use crate::h3::settings::Settings;
 use crate::stream_id::{Dir, SessionId, StreamId};
 use crate::webtransport::negotiate::Dialect;
@@ -224,6 +225,14 @@ pub enum Event {
     SessionDataAvailable {
         /// The session.
         session: SessionId,
+    },
+    /// A request or session has another priority than the default, or than it had: what either end said about it, in fields
+    /// or PRIORITY_UPDATE, merged (RFC 9218 section 8). Follows the event that tells of the request.
+    Priority {
+        /// The request or CONNECT stream.
+        stream: StreamId,
+        /// What it is now.
+        priority: Priority,
     },
     /// Read a paused stream again.
     Resume {

@@ -20,7 +20,7 @@ use crate::capsule;
 use crate::codes::Code;
 use crate::h3::frame;
 use crate::stream_id::{Dir, SessionId, StreamId};
-use crate::webtransport::flow::{MAX_STREAMS, SessionFlow};
+use crate::webtransport::flow::{FlowControl, MAX_STREAMS, SessionFlow};
 use crate::webtransport::session::Session;
 
 /// Streams of the peer of which not even the session is known.
@@ -69,8 +69,53 @@ impl Connection {
 
     /// The state that a new session begins with.
     pub(super) fn new_flow(&self) -> Option<Box<SessionFlow>> {
-        self.peer_limits
-            .map(|peer| SessionFlow::new(self.config.flow_control.clamped(), peer))
+        self.peer_limits.map(|peer| SessionFlow::new(self.own_limits(), peer))
+    }
+
+    /// What each session has to begin with. With as many sessions as there may be they take half of what is shared; the other
+    /// half is for those that read.
+    pub(super) fn own_limits(&self) -> FlowControl {
+        let mut limits = self.config.flow_control.clamped();
+        if self.config.shared_data != u64::MAX {
+            limits.data = limits.data.min(self.config.shared_data / 2 / self.max_sessions());
+        }
+        limits
+    }
+
+    fn max_sessions(&self) -> u64 {
+        (self.config.max_sessions as u64).max(1)
+    }
+
+    /// The window that a session may have with as many beside it as there are: its own part, and an even share of what is left
+    /// when every possible session has its part.
+    fn fair_window(&self) -> u64 {
+        let most = self.config.flow_control.clamped().data;
+        if self.config.shared_data == u64::MAX {
+            return most;
+        }
+        let first = self.own_limits().data;
+        let left = self
+            .config
+            .shared_data
+            .saturating_sub(first.saturating_mul(self.max_sessions()));
+        first
+            .saturating_add(left / (self.sessions.len() as u64).max(1))
+            .min(most)
+    }
+
+    /// What no session has been promised.
+    fn unpromised(&self) -> u64 {
+        let flows = self.sessions.values().filter_map(|session| session.flow.as_deref());
+        let (n, promised) = flows.fold((0u64, 0u64), |(n, sum), flow| {
+            (n + 1, sum.saturating_add(flow.data_in.promised()))
+        });
+        let unopened = self
+            .max_sessions()
+            .saturating_sub(n)
+            .saturating_mul(self.own_limits().data);
+        self.config
+            .shared_data
+            .saturating_sub(promised.saturating_add(unopened))
     }
 
     /// The session's flow control, once the session is open.
@@ -135,8 +180,17 @@ impl Connection {
     /// WT_MAX_DATA or WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     /// Without flow control this does nothing.
     pub fn data_consumed(&mut self, session: SessionId, n: u64) {
+        let fair = self.fair_window();
+        let Some(flow) = self.flow_of(session) else { return };
+        let limit = &mut flow.data_in;
+        if !limit.consume(n, fair) {
+            return;
+        }
+        // What is read fast has a larger window, as long as the others leave room.
+        let growth = limit.growth(fair);
+        let growth = if growth == 0 { 0 } else { growth.min(self.unpromised()) };
         if let Some(flow) = self.flow_of(session)
-            && let Some(max) = flow.data_in.release(n)
+            && let Some(max) = flow.data_in.grow(growth)
         {
             self.announce(session, &capsule::encode_max_data(max));
         }

@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::events::CommandError;
+use super::priorities::Wishes;
 use crate::h3::reader::FrameReader;
+use crate::stream_id::Side;
 
 /// How far one direction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,7 @@ pub(super) struct Message {
     pub(super) incoming: Content,
     pub(super) send: Progress,
     pub(super) outgoing: Content,
+    pub(super) wishes: Wishes,
 }
 
 impl Message {
@@ -118,6 +121,7 @@ impl Message {
             incoming: Content::default(),
             send: Progress::Head,
             outgoing: Content::default(),
+            wishes: Wishes::default(),
         })
     }
 
@@ -132,7 +136,13 @@ impl Message {
             incoming: Content::default(),
             send: if fin { Progress::Closed } else { Progress::Body },
             outgoing,
+            wishes: Wishes::default(),
         })
+    }
+
+    /// Whether the application knows of the request.
+    pub(super) fn is_head_known(&self, side: Side) -> bool {
+        side == Side::Client || self.recv != Progress::Head
     }
 
     /// Whether the stream can be forgotten.

@@ -43,6 +43,7 @@ mod flow;
 mod incoming;
 mod message;
 mod outbox;
+mod priorities;
 mod requests;
 mod responses;
 mod session_streams;
@@ -74,6 +75,8 @@ use flow::Unattributed;
 use message::Message;
 pub(crate) use message::Waiting;
 use outbox::Outbox;
+use priorities::EarlyUpdates;
+pub(crate) use priorities::Wishes;
 use stream_set::StreamSet;
 
 /// What a stream is, as long as the core has to know.
@@ -128,6 +131,7 @@ pub struct Connection {
     /// One more than the highest index among the peer's bidirectional streams.
     bi_end: u64,
     sessions: FxHashMap<SessionId, Box<Session>>,
+    early_updates: EarlyUpdates,
     parked: Parked,
     header_deadlines: Deadlines,
     close_deadlines: Deadlines,
@@ -166,6 +170,7 @@ impl Connection {
             seen_uni: StreamSet::default(),
             bi_end: 0,
             sessions: FxHashMap::default(),
+            early_updates: EarlyUpdates::default(),
             parked: Parked::default(),
             header_deadlines: Deadlines::default(),
             close_deadlines: Deadlines::default(),
@@ -396,6 +401,13 @@ impl Connection {
             .iter()
             .filter(|(_, session)| session.is_visible())
             .map(|(&id, _)| id)
+    }
+
+    /// How many updates wait for their requests, for tests.
+    #[cfg(feature = "__testing")]
+    #[doc(hidden)]
+    pub fn early_updates(&self) -> usize {
+        self.early_updates.len()
     }
 
     /// What is still kept, for tests that end with nothing left over.

@@ -229,10 +229,12 @@ impl Connection {
         message.tunnel = is_connect;
         message.incoming = Content::request(if is_connect { None } else { head.content_length });
         message.recv = Progress::Body;
+        let priority = self.first_wish(stream, head.head.headers(), &mut message.wishes);
         self.out.event(Event::Request {
             stream,
             head: Box::new(head.head),
         });
+        self.tell_priority(stream, priority);
         Ok(())
     }
 
@@ -242,6 +244,9 @@ impl Connection {
         let head = headers::decode_response(fields).map_err(|error| Stop::Malformed(error.code()))?;
         let status = head.head.status();
         if !status.is_informational() {
+            if let Some(priority) = message.wishes.answered(head.head.headers()) {
+                self.out.event(Event::Priority { stream, priority });
+            }
             message.incoming = Content::response(head.content_length, &message.method, status);
             message.tunnel = message.method == Method::CONNECT && status.is_success();
             message.recv = Progress::Body;
@@ -276,7 +281,7 @@ impl Connection {
 
     /// Whether the application knows of the message.
     fn is_visible(&self, message: &Message) -> bool {
-        self.side == Side::Client || message.recv != Progress::Head
+        message.is_head_known(self.side)
     }
 
     /// Keeps the message unless both halves have ended.

@@ -39,9 +39,11 @@ impl Connection {
             return Err(CommandError::ContentLength);
         }
         let section = self.encode(stream, &headers::encode_request(head, None)?)?;
-        let message = Message::client(self.frame_reader(), head.method().clone(), content, fin);
+        let mut message = Message::client(self.frame_reader(), head.method().clone(), content, fin);
+        let priority = self.first_wish(stream, head.headers(), &mut message.wishes);
         self.streams.insert(stream, Stream::Message(message));
         self.out.write(stream, section, fin);
+        self.tell_priority(stream, priority);
         Ok(())
     }
 
@@ -62,6 +64,7 @@ impl Connection {
             let message = self.sending(stream, Progress::Head)?;
             message.outgoing = content;
             message.send = Progress::Body;
+            self.response_wish(stream, head.headers());
         }
         if fin {
             return self.end_sending(stream, section);

@@ -113,13 +113,20 @@ impl Connection {
         session.dialect = Some(dialect);
         session.flow = flow;
         session.protocols = protocols::offered(head.headers());
+        let mut wishes = session.wishes;
         let protocols = session.protocols.clone();
+        let stream = id.stream();
+        let priority = self.first_wish(stream, head.headers(), &mut wishes);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.wishes = wishes;
+        }
         self.out.event(Event::SessionRequested {
             session: id,
             head,
             protocols,
             dialect,
         });
+        self.tell_priority(stream, priority);
     }
 
     /// Client: requests a session on `stream`, a new bidirectional stream. The answer is one of
@@ -161,9 +168,11 @@ impl Connection {
         session.protocols.clone_from(&request.protocols);
         session.requires_protocol = request.requires_protocol;
         session.flow = self.new_flow();
+        let priority = self.first_wish(stream, head.headers(), &mut session.wishes);
         self.sessions.insert(id, session);
         self.streams.insert(stream, Stream::Connect);
         self.out.write(stream, section, false);
+        self.tell_priority(stream, priority);
         Ok(id)
     }
 
@@ -207,6 +216,7 @@ impl Connection {
         }
         let section = self.encode(session.stream(), &headers::encode_response(&head.status(), &fields)?)?;
         self.out.write(session.stream(), section, false);
+        self.response_wish(session.stream(), &fields);
         let Some(mut accepted) = self.sessions.remove(&session) else {
             return Err(CommandError::SessionClosed);
         };

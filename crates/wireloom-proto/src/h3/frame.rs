@@ -77,6 +77,16 @@ pub fn encode_max_push_id(id: u64) -> Bytes {
     encode_id(MAX_PUSH_ID, id)
 }
 
+/// A whole PRIORITY_UPDATE frame for the request stream `id` (RFC 9218 section 7.2).
+pub fn encode_priority_update(id: u64, value: &[u8]) -> Bytes {
+    let len = varint::size(id) + value.len();
+    let mut out = BytesMut::with_capacity(header_len(PRIORITY_UPDATE_REQUEST, len as u64) + len);
+    encode_header(PRIORITY_UPDATE_REQUEST, len as u64, &mut out);
+    varint::encode(id, &mut out);
+    out.put_slice(value);
+    out.freeze()
+}
+
 /// A frame of one integer: "Each frame's payload MUST contain exactly the fields identified in its description" (RFC
 /// 9114 section 7.1).
 fn encode_id(ty: u64, id: u64) -> Bytes {

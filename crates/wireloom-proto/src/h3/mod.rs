@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod headers;
+pub mod priority;
 pub mod reader;
 pub mod settings;
 pub mod stream_type;

@@ -18,8 +18,9 @@ pub struct FlowControl {
     pub streams_uni: u64,
     /// Bidirectional streams of the peer that are open or not accepted yet. Default 1024, at most 2^60.
     pub streams_bi: u64,
-    /// Bytes that the peer may send on all streams of a session ahead of the application's reading. Default 8 MiB. Keep it
-    /// below the QUIC connection's window, or a session that does not read can starve the others. At most 2^62 - 1.
+    /// Bytes that the peer may send on all streams of a session ahead of the application's reading. Default 8 MiB, at most
+    /// 2^62 - 1. Sessions that share a connection begin with less and have less, so that one that is not read leaves room for
+    /// the others ([`Config::shared_data`](crate::Config::shared_data)).
     pub data: u64,
 }
 
@@ -179,6 +180,30 @@ impl RecvLimit {
         self.announce()
     }
 
+    /// `n` of what was received is done with, and the window is to be no larger than `most`: it shrinks as promises are used
+    /// up. Whether a new limit is to be announced, with [`RecvLimit::grow`].
+    pub(crate) fn consume(&mut self, n: u64, most: u64) -> bool {
+        self.released = self.released.saturating_add(n).min(self.used);
+        self.window = self.window.min(most);
+        self.gain() > 0
+    }
+
+    /// By how much the window may grow at once: to twice its size, and to `most`.
+    pub(crate) fn growth(&self, most: u64) -> u64 {
+        most.saturating_sub(self.window).min(self.window)
+    }
+
+    /// Makes the window larger by `more`, which may be 0. The new limit.
+    pub(crate) fn grow(&mut self, more: u64) -> Option<u64> {
+        self.window = self.window.saturating_add(more);
+        self.announce()
+    }
+
+    /// How much the peer may have sent at most that is not released.
+    pub(crate) fn promised(&self) -> u64 {
+        self.window.max(self.max - self.released)
+    }
+
     /// The peer says that it can go no further than `limit`, which may be out of date. The new limit, if there is one.
     pub(crate) fn peer_blocked(&mut self, limit: u64) -> Option<u64> {
         self.blocked = limit == self.max;
@@ -203,14 +228,24 @@ impl RecvLimit {
     }
 
     fn announce(&mut self) -> Option<u64> {
-        let target = self.released.saturating_add(self.window).min(self.ceiling);
-        let gain = target.saturating_sub(self.max);
-        if gain == 0 || (gain < self.max - self.used && !self.blocked) {
+        let gain = self.gain();
+        if gain == 0 {
             return None;
         }
-        self.max = target;
+        self.max += gain;
         self.blocked = false;
-        Some(target)
+        Some(self.max)
+    }
+
+    /// By how much the limit is to be raised now.
+    fn gain(&self) -> u64 {
+        let target = self.released.saturating_add(self.window).min(self.ceiling);
+        let gain = target.saturating_sub(self.max);
+        if gain < self.max - self.used && !self.blocked {
+            0
+        } else {
+            gain
+        }
     }
 }
 
@@ -332,6 +367,24 @@ mod tests {
         limit.receive(MAX_STREAMS).expect("within");
         assert_eq!(limit.release(MAX_STREAMS), None);
         assert_eq!(limit.receive(1), Err(Exceeded));
+    }
+
+    #[test]
+    fn windows_grow_with_what_is_read_and_shrink_as_it_is_released() {
+        let mut limit = RecvLimit::new(10, varint::MAX);
+        limit.receive(10).expect("within");
+        assert!(!limit.consume(0, 40));
+        assert!(limit.consume(6, 40));
+        assert_eq!(limit.growth(40), 10);
+        assert_eq!(limit.grow(10), Some(26));
+        assert_eq!(limit.promised(), 20);
+        // Another session came: what was promised stands, and no more is until the window is down to its share.
+        limit.receive(16).expect("within");
+        assert!(!limit.consume(10, 8));
+        assert_eq!((limit.promised(), limit.growth(8)), (10, 0));
+        assert!(limit.consume(4, 8));
+        assert_eq!(limit.grow(0), Some(28));
+        assert_eq!(limit.promised(), 8);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::negotiate::Dialect;
 use super::stream_header::Prefixes;
 use crate::capsule::CapsuleReader;
 use crate::codes::Code;
-use crate::connection::Waiting;
+use crate::connection::{Waiting, Wishes};
 use crate::h3::reader::FrameReader;
 use crate::stream_id::SessionId;
 
@@ -51,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) drain_sent: bool,
     /// Its limits, where both ends have flow control.
     pub(crate) flow: Option<Box<SessionFlow>>,
+    /// What both ends said about its priority.
+    pub(crate) wishes: Wishes,
     /// STOP_SENDING arrived: nothing can be written any more, and the session only waits for the peer's WT_CLOSE_SESSION.
     pub(crate) stopped: Option<Code>,
 }
@@ -72,6 +74,7 @@ impl Session {
             draining: false,
             drain_sent: false,
             flow: None,
+            wishes: Wishes::default(),
             stopped: None,
         })
     }

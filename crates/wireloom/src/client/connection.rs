@@ -12,6 +12,7 @@ use wireloom_proto::h3::settings::Settings;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Code, StreamId};
 
+use super::priority::RequestPriority;
 use super::{ConnectError, EarlySession};
 use crate::body::Body;
 use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
@@ -83,7 +84,8 @@ impl Connection {
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
     /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
-    /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
+    /// dependent on receiving a response to their request" (RFC 9114 section 4.1). A [`RequestPriority`] among the request's
+    /// extensions sets its priority.
     ///
     /// A request that fails is not tried again, unless the server said that it did nothing of it: "clients MUST assume
     /// that any request that was sent, whether in whole or in part, might have been processed" (RFC 9114 section 5.4).
@@ -92,14 +94,25 @@ impl Connection {
     /// The connection or the request failed.
     pub async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, RequestError> {
         let (head, body) = request.into_parts();
-        let head = http::Request::from_parts(head, ());
+        let mut head = http::Request::from_parts(head, ());
+        let priority = head.extensions().get::<RequestPriority>().cloned();
+        if let Some(priority) = &priority {
+            priority.prepare(&mut head);
+        }
+        let begin = |stream| {
+            if let Some(priority) = &priority {
+                priority.begin(&self.conn, stream);
+            }
+        };
         let (stream, was_early) = self.send_head(&head, body.is_empty()).await?;
+        begin(stream);
         let response = self.response(stream, body).await?;
         if was_early && response.status() == http::StatusCode::TOO_EARLY {
             // "A client that receives a 425 (Too Early) [...] SHOULD [...] retry" once the handshake is complete (RFC 8470
             // section 5.2), as it is now that there is a response.
             drop(response);
             let (stream, _) = self.send_head(&head, true).await?;
+            begin(stream);
             return self.response(stream, Bytes::new()).await;
         }
         Ok(response)

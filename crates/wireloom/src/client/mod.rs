@@ -5,6 +5,7 @@ mod dial;
 mod early;
 mod error;
 mod known;
+mod priority;
 mod request;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use wireloom_proto::webtransport::flow::FlowControl;
 pub use connection::Connection;
 pub use early::EarlySession;
 pub use error::ConnectError;
+pub use priority::RequestPriority;
 pub use request::SessionBuilder;
 
 use self::known::KnownServers;
@@ -213,7 +215,7 @@ impl ClientBuilder {
     }
 
     /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
-    /// drafts have no such limits. Keep the data limit below the window of the connection.
+    /// drafts have no such limits. Sessions that share a connection share seven eighths of its window.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         self.h3.flow_control = limits;
         self
@@ -252,7 +254,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// TLS cannot be set up, as where the platform has no roots.
-    pub fn build(self) -> Result<Client, ConnectError> {
+    pub fn build(mut self) -> Result<Client, ConnectError> {
+        self.h3.shared_data = self.quic.window_of_sessions();
         let trust = if self.hashes.is_empty() {
             self.trust
         } else {
@@ -266,6 +269,7 @@ impl ClientBuilder {
             max_streams: 1024,
             initial_streams: self.quic.streams,
             datagram_queue: self.datagram_queue,
+            send_window: self.quic.send_window,
         };
         Ok(Client(Arc::new(Inner {
             tls,

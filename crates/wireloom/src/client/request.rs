@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use wireloom_proto::connection::SessionRequest;
+use wireloom_proto::h3::priority::{PRIORITY, Priority};
 
 use super::dial::{Target, dial};
 use super::{Client, ConnectError, EarlySession};
@@ -48,6 +49,13 @@ impl SessionBuilder {
     /// Adds a field to the request.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
+        self
+    }
+
+    /// Sets the session's first priority (the field `priority`, RFC 9218 section 5);
+    /// [`Session::set_priority`] changes it.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.headers.insert(PRIORITY, priority.to_value());
         self
     }
 

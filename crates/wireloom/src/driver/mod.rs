@@ -5,10 +5,13 @@
 //! no task, no channel and no second wake-up; once a WebTransport stream is handed out its handle reads and writes QUIC
 //! directly, and HTTP/3 hears only that a half is over.
 
+mod datagrams;
 mod early_data;
 mod incoming;
 mod outgoing;
 mod requests;
+mod schedule;
+mod sending;
 mod sessions;
 mod stream_limit;
 mod streams;
@@ -33,6 +36,8 @@ use self::early_data::Early;
 use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
+use self::schedule::Schedule;
+use self::sending::{CONTROL_PRIORITY, Sending, SentBody};
 use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::body::EarlyData;
@@ -83,6 +88,8 @@ pub(crate) struct DriverConfig {
     pub(crate) initial_streams: u32,
     /// Bytes of received datagrams that a session keeps until the application takes them.
     pub(crate) datagram_queue: usize,
+    /// Bytes that may be written ahead of what is acknowledged, on the whole connection.
+    pub(crate) send_window: u64,
 }
 
 /// What a connection holds of its server's limits, until it is over.
@@ -109,6 +116,12 @@ pub(crate) struct Driver {
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
     messages: FxHashMap<StreamId, Message>,
+    /// Those of which a body is not yet with QUIC as a whole, perhaps longer than the message is kept.
+    bodies: FxHashMap<StreamId, SentBody>,
+    /// Only where there is anybody to be fair to.
+    sending: Option<Box<Sending>>,
+    /// Sessions with datagrams that wait to be sent.
+    queued_datagrams: Option<Box<Schedule>>,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     /// Streams of all sessions that nobody accepted yet.
@@ -160,6 +173,9 @@ impl Driver {
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
             messages: FxHashMap::default(),
+            bodies: FxHashMap::default(),
+            sending: None,
+            queued_datagrams: None,
             sessions: FxHashMap::default(),
             unaccepted: 0,
             signals: Arc::default(),
@@ -280,6 +296,7 @@ impl Driver {
             qpack_encoder: own(1),
             qpack_decoder: own(2),
         };
+        (0..3).for_each(|index| quic.set_priority(own(index), CONTROL_PRIORITY));
         self.h3.start(now, streams);
     }
 
@@ -328,6 +345,7 @@ impl Driver {
                     wakes.waker(message.reader.take());
                 }
             }
+            QuicEvent::Writable(stream) if self.is_next(stream) => {}
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
             // With flow control whoever is woken may have to wait for its own session, so all are.
@@ -336,7 +354,7 @@ impl Driver {
             QuicEvent::Datagram => {
                 while let Some(datagram) = quic.recv_datagram() {
                     if let Some((session, payload)) = self.h3.handle_datagram(now, datagram) {
-                        self.on_datagram(wakes, session, payload);
+                        self.on_datagram(now, wakes, session, payload);
                     }
                 }
             }
@@ -349,7 +367,7 @@ impl Driver {
             // "An endpoint that receives a STOP_SENDING frame MUST send a RESET_STREAM frame" (RFC 9000 section 3.5),
             // with the code copied.
             quic.reset(stream, code);
-            self.outgoing.remove(&stream);
+            self.discard_outgoing(stream);
             let entry = self.streams.entry(stream).or_default();
             entry.stopped = Some(code);
             wakes.waker(entry.writer.take());
@@ -447,6 +465,7 @@ impl Driver {
                 break;
             }
         }
+        self.note_senders(quic);
         self.note_idle(now, quic, wakes);
     }
 
@@ -461,7 +480,7 @@ impl Driver {
                 }
             }
             Action::Reset { stream, code } => {
-                self.outgoing.remove(&stream);
+                self.discard_outgoing(stream);
                 quic.reset(stream, code);
             }
             Action::StopSending { stream, code } => {
@@ -515,6 +534,7 @@ impl Driver {
                 let path = head.uri().path().to_owned();
                 let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
+                    quic.set_priority(session.stream(), CONTROL_PRIORITY);
                     self.new_session(session, &path);
                 } else {
                     // Over already only if the client cancelled it in the same breath.
@@ -543,6 +563,7 @@ impl Driver {
             Event::SessionRejected { session, head, streams } => {
                 self.on_rejected(wakes, session, *head);
                 self.forget_streams(wakes, &streams);
+                self.drop_payload(quic, session);
             }
             Event::Stream {
                 session,
@@ -554,11 +575,15 @@ impl Driver {
                 let fin = fin || feed.end.is_some();
                 self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
             }
-            Event::Datagram { session, payload } => self.on_datagram(wakes, session, payload),
+            Event::Datagram { session, payload } => self.on_datagram(now, wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
-            Event::SessionClosed { session, end, streams } => self.on_session_closed(wakes, session, end, &streams),
+            Event::SessionClosed { session, end, streams } => {
+                self.drop_payload(quic, session);
+                self.on_session_closed(wakes, session, end, &streams);
+            }
             Event::SessionStreamsAvailable { .. } => wakes.all(&self.signals),
             Event::SessionDataAvailable { session } => self.on_data_available(wakes, session),
+            Event::Priority { stream, priority } => self.on_priority(quic, wakes, stream, priority),
             Event::Resume { stream } => {
                 if let Some(mut feed) = self.take_feed(stream) {
                     feed.paused = false;
@@ -602,6 +627,9 @@ impl Driver {
         self.unaccepted = 0;
         self.feeds.clear();
         self.outgoing.clear();
+        self.bodies.clear();
+        self.sending = None;
+        self.queued_datagrams = None;
         self.deadline = None;
         self.permit = None;
         self.lost = Some(error);
@@ -665,7 +693,12 @@ impl Application for Driver {
         if any || self.own_opened == 3 {
             self.settle(now, quic, wakes);
         }
-        any
+        let more = self.pump_datagrams(quic, wakes);
+        if any {
+            self.pump(quic, wakes);
+            return true;
+        }
+        self.pump_held(quic, wakes) || more
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

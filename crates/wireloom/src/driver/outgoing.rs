@@ -1,5 +1,5 @@
-//! What HTTP/3 wants written, kept until QUIC takes it. Bounded by the core, which says little and waits, and by one body
-//! chunk per message.
+//! What is to be written, kept until QUIC takes it. HTTP/3's part is bounded by the core, which says little and waits;
+//! payload by one body chunk per message, and where senders take turns by what [`sending`](super::sending) says.
 
 use std::collections::VecDeque;
 
@@ -10,8 +10,32 @@ use super::{Driver, Transport, WakeList};
 
 #[derive(Default)]
 pub(super) struct Outgoing {
-    chunks: VecDeque<Bytes>,
-    fin: bool,
+    pub(super) chunks: VecDeque<Bytes>,
+    /// Bytes in `chunks`.
+    pub(super) len: usize,
+    pub(super) fin: bool,
+    /// It goes out in its turn, not as soon as QUIC takes it.
+    pub(super) scheduled: bool,
+    /// Its writer waited, was woken and has not written yet.
+    pub(super) is_called: bool,
+}
+
+impl Outgoing {
+    pub(super) fn push(&mut self, data: Bytes) {
+        self.len += data.len();
+        self.chunks.push_back(data);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Nobody wants it any more; how many bytes that were.
+    pub(super) fn give_up(&mut self) -> usize {
+        self.chunks.clear();
+        self.fin = false;
+        std::mem::take(&mut self.len)
+    }
 }
 
 impl Driver {
@@ -20,7 +44,12 @@ impl Driver {
         if !self.outgoing.is_empty()
             && let Some(outgoing) = self.outgoing.get_mut(&stream)
         {
-            outgoing.chunks.push_back(data);
+            if let Some(sending) = &mut self.sending
+                && outgoing.scheduled
+            {
+                sending.added(data.len());
+            }
+            outgoing.push(data);
             outgoing.fin |= fin;
             return;
         }
@@ -31,13 +60,9 @@ impl Driver {
             }
             Ok(()) => {}
             Err(end) if end.is_blocked() => {
-                self.outgoing.insert(
-                    stream,
-                    Outgoing {
-                        chunks: VecDeque::from([data]),
-                        fin,
-                    },
-                );
+                let outgoing = self.outgoing.entry(stream).or_default();
+                outgoing.push(data);
+                outgoing.fin = fin;
             }
             // Stopped or closed: the event that says so comes by itself.
             Err(_) => {}
@@ -48,14 +73,16 @@ impl Driver {
     pub(super) fn flush(&mut self, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
         if let Some(outgoing) = self.outgoing.get_mut(&stream) {
             while let Some(front) = outgoing.chunks.front_mut() {
-                match quic.write(stream, front) {
+                let before = front.len();
+                let end = quic.write(stream, front);
+                outgoing.len -= before - front.len();
+                match end {
                     Ok(()) => {
                         outgoing.chunks.pop_front();
                     }
                     Err(end) if end.is_blocked() => return,
                     Err(_) => {
-                        outgoing.chunks.clear();
-                        outgoing.fin = false;
+                        outgoing.give_up();
                     }
                 }
             }
@@ -63,6 +90,7 @@ impl Driver {
                 let _ = quic.finish(stream);
             }
             self.outgoing.remove(&stream);
+            self.forget_body(stream);
         }
         if let Some(entry) = self.streams.get_mut(&stream) {
             wakes.waker(entry.writer.take());
@@ -71,22 +99,30 @@ impl Driver {
         }
     }
 
-    /// Whether something of `stream` still waits for QUIC.
+    /// Whether so much of `stream` still waits that it takes no more.
     pub(super) fn is_backed_up(&self, stream: StreamId) -> bool {
-        !self.outgoing.is_empty() && self.outgoing.contains_key(&stream)
+        if self.outgoing.is_empty() {
+            return false;
+        }
+        match (self.outgoing.get(&stream), &self.sending) {
+            (Some(outgoing), Some(sending)) if outgoing.scheduled => outgoing.len >= sending.room(),
+            (outgoing, _) => outgoing.is_some(),
+        }
     }
 
-    /// How many writes of `stream` still wait for QUIC.
+    /// How many writes of `stream` still wait for QUIC, its turn aside.
     pub(super) fn backlog(&self, stream: StreamId) -> usize {
-        self.outgoing.get(&stream).map_or(0, |outgoing| outgoing.chunks.len())
+        let outgoing = self.outgoing.get(&stream).filter(|outgoing| !outgoing.scheduled);
+        outgoing.map_or(0, |outgoing| outgoing.chunks.len())
     }
 
     /// FIN after what still waits.
     pub(super) fn finish_after(&mut self, quic: &mut Transport, stream: StreamId) {
         match self.outgoing.get_mut(&stream) {
-            Some(outgoing) => outgoing.fin = true,
-            None => {
+            Some(outgoing) if !outgoing.is_empty() => outgoing.fin = true,
+            _ => {
                 let _ = quic.finish(stream);
+                self.discard_outgoing(stream);
             }
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use wireloom_proto::connection::CommandError;
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Code, Dir, StreamId};
 
 use super::{Conn, Driver, Transport, WakeList};
@@ -29,6 +30,7 @@ pub(super) struct Message {
     sent: bool,
     /// The peer wants no more of our part.
     stopped: Option<Code>,
+    pub(super) priority: Priority,
 }
 
 /// A piece of the peer's message.
@@ -209,6 +211,7 @@ impl Driver {
             self.h3.reset_message(stream, code);
             self.settle(now, quic, wakes);
         }
+        self.body_over(stream);
         self.forget_message(now, quic, wakes, stream);
     }
 
@@ -380,10 +383,11 @@ impl ResponseSender {
                 .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
         })
         .await?;
-        self.conn.with(|quic, driver, _| {
+        self.conn.with(|quic, driver, wakes| {
             let sent = driver.h3.data_header(self.stream, data.len() as u64).map(|header| {
-                driver.write(quic, self.stream, header, false);
-                driver.write(quic, self.stream, data, false);
+                let place = driver.note_body(quic, self.stream);
+                driver.send_payload(quic, wakes, self.stream, place, header);
+                driver.send_payload(quic, wakes, self.stream, place, data);
             });
             sent.map_err(RequestError::from)
         })
@@ -412,6 +416,9 @@ impl ResponseSender {
             }
             let now = Instant::now();
             driver.settle(now, quic, wakes);
+            if ends {
+                driver.body_over(self.stream);
+            }
             driver.forget_message(now, quic, wakes, self.stream);
             result.map_err(RequestError::from)
         })

@@ -4,26 +4,27 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
+use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Dir, SessionId, StreamId};
 
-use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
-use crate::error::{DatagramError, SessionError};
+use super::datagrams::Datagrams;
+use super::sending::CONTROL_PRIORITY;
+use super::{Driver, IncomingStream, Transport, WakeList};
+use crate::error::SessionError;
 use crate::session::{Answer, SessionState};
 
 /// A session's queues, and the state that its handles share.
 pub(crate) struct SessionEntry {
     pub(super) state: Arc<SessionState>,
+    pub(super) priority: Priority,
     /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
-    datagrams: VecDeque<Bytes>,
-    datagram_bytes: usize,
+    pub(super) datagrams: Datagrams,
     /// Streams that wait to write until the peer raises the session's limit on data.
     pub(super) waiting: FxHashSet<StreamId>,
-    /// Where datagrams that wait are copied to.
-    arena: BytesMut,
 }
 
 impl SessionEntry {
@@ -31,10 +32,9 @@ impl SessionEntry {
         Box::new(Self {
             state,
             streams: Default::default(),
-            datagrams: VecDeque::new(),
-            datagram_bytes: 0,
+            priority: Priority::default(),
+            datagrams: Datagrams::default(),
             waiting: FxHashSet::default(),
-            arena: BytesMut::new(),
         })
     }
 
@@ -49,42 +49,7 @@ impl SessionEntry {
     }
 }
 
-/// The size of the buffers in which datagrams wait.
-const ARENA: usize = 16 * 1024;
-
-/// What a queued datagram costs: small ones are not free.
-fn datagram_cost(payload: &Bytes) -> usize {
-    payload.len() + size_of::<Bytes>()
-}
-
 impl Driver {
-    pub(super) fn on_datagram(&mut self, wakes: &mut WakeList, session: SessionId, payload: Bytes) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let traffic = &entry.state.traffic;
-        traffic.datagrams_received.add(1);
-        // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
-        entry.datagram_bytes += datagram_cost(&payload);
-        let payload = if entry.datagrams.len() < COPY_FROM {
-            payload
-        } else {
-            if entry.arena.capacity() < payload.len() {
-                entry.arena.reserve(payload.len().max(ARENA));
-            }
-            entry.arena.extend_from_slice(&payload);
-            entry.arena.split().freeze()
-        };
-        entry.datagrams.push_back(payload);
-        while entry.datagram_bytes > self.config.datagram_queue
-            && let Some(oldest) = entry.datagrams.pop_front()
-        {
-            entry.datagram_bytes -= datagram_cost(&oldest);
-            traffic.datagrams_dropped_incoming.add(1);
-        }
-        wakes.one(&entry.state.signals, Topic::Datagram);
-    }
-
     pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
         if let Some(SessionEntry { state, .. }) = self.sessions.get(&session).map(|entry| &**entry) {
             state.set_draining();
@@ -151,7 +116,8 @@ impl Driver {
     pub(super) fn forget_streams(&mut self, wakes: &mut WakeList, streams: &[StreamId]) {
         for stream in streams {
             self.feeds.remove(stream);
-            self.outgoing.remove(stream);
+            self.discard_outgoing(*stream);
+            self.forget_order(*stream);
             if let Some(mut entry) = self.streams.remove(stream) {
                 wakes.waker(entry.reader.take());
                 wakes.waker(entry.writer.take());
@@ -172,6 +138,7 @@ impl Driver {
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
+                quic.set_priority(stream, CONTROL_PRIORITY);
                 let path = request.path.split('?').next().unwrap_or_default();
                 let state = self.new_session(session, path);
                 // From now on HTTP/3 reads the response and the capsules as they come.
@@ -212,6 +179,7 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.cancel_session(now, session);
         self.settle(now, quic, wakes);
+        self.drop_payload(quic, session);
     }
 
     /// Server: 2xx.
@@ -317,43 +285,5 @@ impl Driver {
             }
         }
         Some((stream, more))
-    }
-
-    /// A datagram that waits to be received, and whether there are more.
-    pub(crate) fn take_datagram(&mut self, session: SessionId) -> Option<(Bytes, bool)> {
-        let entry = self.sessions.get_mut(&session)?;
-        let datagram = entry.datagrams.pop_front()?;
-        entry.datagram_bytes -= datagram_cost(&datagram);
-        Some((datagram, !entry.datagrams.is_empty()))
-    }
-
-    /// `Ok(false)` if the send buffer is full and `drop_oldest` is not wanted.
-    pub(crate) fn send_datagram(
-        &mut self,
-        quic: &mut Transport,
-        session: &SessionState,
-        payload: &[u8],
-        drop_oldest: bool,
-    ) -> Result<bool, DatagramError> {
-        self.check(session)?;
-        let Some(max) = quic.max_datagram_size() else {
-            return Err(DatagramError::Unsupported);
-        };
-        let prefix = session.datagram_prefix();
-        let max = max.saturating_sub(prefix.len());
-        if payload.len() > max {
-            return Err(DatagramError::TooLarge { max });
-        }
-        if session.is_stopped() {
-            // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section
-            // 2.1): it is lost, as datagrams may be.
-            return Ok(true);
-        }
-        let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
-        datagram.extend_from_slice(prefix);
-        datagram.extend_from_slice(payload);
-        let is_taken = quic.send_datagram(datagram.freeze(), drop_oldest);
-        session.traffic.datagrams_sent.add(is_taken.into());
-        Ok(is_taken)
     }
 }

@@ -252,6 +252,13 @@ impl Driver {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, WriteError>> {
         std::task::ready!(self.poll_writable(session, stream, cx))?;
+        if self.is_scheduling() {
+            let part = &data[..data.len().min(self.room(stream))];
+            let place = self.place_in_session(session.id, stream);
+            session.traffic.bytes_written.add(part.len() as u64);
+            self.send_payload(quic, wakes, stream, place, Bytes::copy_from_slice(part));
+            return Poll::Ready(Ok(part.len()));
+        }
         let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
         match quic.write_slice(stream, &data[..data.len().min(credit)]) {
             Ok(written) => {
@@ -277,6 +284,13 @@ impl Driver {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteError>> {
         std::task::ready!(self.poll_writable(session, stream, cx))?;
+        if self.is_scheduling() {
+            // All of it: it is there already, and waits as well here as with the application.
+            let place = self.place_in_session(session.id, stream);
+            session.traffic.bytes_written.add(len(data));
+            self.send_payload(quic, wakes, stream, place, std::mem::take(data));
+            return Poll::Ready(Ok(()));
+        }
         while !data.is_empty() {
             let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
             let mut part = data.slice(..data.len().min(credit));
@@ -339,15 +353,23 @@ impl Driver {
 
     /// The peer allows more bytes in a session.
     pub(super) fn on_data_available(&mut self, wakes: &mut WakeList, session: SessionId) {
-        let Some(entry) = self.sessions.get(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        // They stay in the set until they write, or are over: it says among how many the credit is shared.
-        for stream in &entry.waiting {
-            if let Some(entry) = self.streams.get_mut(stream) {
-                wakes.waker(entry.writer.take());
+        // Writers stay in the set until they write, or are over: it says among how many the credit is shared.
+        entry.waiting.retain(|stream| {
+            if let Some(sending) = &mut self.sending
+                && self.outgoing.get(stream).is_some_and(|outgoing| outgoing.scheduled)
+            {
+                sending.schedule.ready(*stream);
+                return false;
             }
-        }
+            let Some(entry) = self.streams.get_mut(stream) else {
+                return false;
+            };
+            wakes.waker(entry.writer.take());
+            true
+        });
     }
 
     pub(crate) fn finish_stream(
@@ -374,7 +396,7 @@ impl Driver {
         stream: StreamId,
         code: u32,
     ) {
-        self.outgoing.remove(&stream);
+        self.discard_outgoing(stream);
         quic.reset(stream, Code::from_application(code));
         self.send_over(quic, wakes, session, stream);
     }
@@ -438,8 +460,12 @@ impl Driver {
         stream: StreamId,
     ) {
         self.h3.send_closed(stream);
+        self.forget_order(stream);
         if self.h3.has_flow_control() {
-            if let Some(entry) = self.sessions.get_mut(&session.id) {
+            // What is written may still have to wait.
+            if !self.outgoing.contains_key(&stream)
+                && let Some(entry) = self.sessions.get_mut(&session.id)
+            {
                 entry.waiting.remove(&stream);
             }
             self.settle_if_needed(quic, wakes);

@@ -78,6 +78,12 @@ impl Default for QuicConfig {
 }
 
 impl QuicConfig {
+    /// What of the connection's window sessions may have, so that something is left for requests.
+    pub(crate) fn window_of_sessions(&self) -> u64 {
+        let reserve = (self.connection_window / 8).min(2 << 20);
+        u64::from(self.connection_window - reserve)
+    }
+
     pub(super) fn transport(&self) -> qp::TransportConfig {
         let mut transport = qp::TransportConfig::default();
         let mut discovery = qp::MtuDiscoveryConfig::default();

@@ -8,11 +8,16 @@ use bytes::Bytes;
 use quinn_proto as qp;
 use wireloom_proto::{Code, Dir, Side, StreamId};
 
+/// See [`Transport::follow_congestion`].
+const MIN_AHEAD: u64 = 128 * 1024;
+
 pub(crate) struct Transport {
     pub(super) inner: qp::Connection,
     pub(super) handle: qp::ConnectionHandle,
     /// Something was done that QUIC has to tell the peer.
     pending: bool,
+    /// The space in the send buffer for datagrams when it was emptiest.
+    most_datagram_space: usize,
 }
 
 /// What QUIC has to say.
@@ -159,6 +164,7 @@ impl Transport {
             inner,
             handle,
             pending: false,
+            most_datagram_space: 0,
         }
     }
 
@@ -295,6 +301,20 @@ impl Transport {
             .map(code_from_qp)
     }
 
+    /// How much may be written ahead of what is acknowledged, in bytes.
+    pub(crate) fn set_send_window(&mut self, bytes: u64) {
+        self.inner.set_send_window(bytes);
+    }
+
+    /// Takes no more ahead than the network is about to, within `most` bytes: what is in flight, as much again so that a lost
+    /// packet stops nothing, and a little for the path's first round trips.
+    pub(crate) fn follow_congestion(&mut self, most: u64) {
+        let window = self.inner.congestion_state().window();
+        self.inner
+            .set_send_window(window.saturating_mul(2).saturating_add(MIN_AHEAD).min(most));
+    }
+
+    /// Higher first; 0 to begin with.
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: i32) {
         let _ = self.inner.send_stream(to_qp(id)).set_priority(priority);
     }
@@ -307,6 +327,18 @@ impl Transport {
             self.inner.datagrams().send(data, drop_oldest),
             Err(qp::SendDatagramError::Blocked(_))
         )
+    }
+
+    /// How many more bytes of datagrams the send buffer takes.
+    pub(crate) fn datagram_space(&mut self) -> usize {
+        self.inner.datagrams().send_buffer_space()
+    }
+
+    /// About how many bytes of datagrams wait in the send buffer.
+    pub(crate) fn datagram_backlog(&mut self) -> usize {
+        let space = self.datagram_space();
+        self.most_datagram_space = self.most_datagram_space.max(space);
+        self.most_datagram_space - space
     }
 
     pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {

@@ -98,6 +98,7 @@ impl Default for ServerBuilder {
                 max_streams: 1024,
                 initial_streams: 100,
                 datagram_queue: 4 << 20,
+                send_window: QuicConfig::default().send_window,
             },
             max_connections: ConnectionLimits::DEFAULT_TOTAL,
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
@@ -239,9 +240,9 @@ impl ServerBuilder {
 
     /// What a client may use in each session (draft-ietf-webtrans-http3 section 5). Default 1024 streams of each direction and
     /// 8 MiB of data that the application has not read. It counts with clients that have such limits too, in drafts 13 and
-    /// later: not with browsers. [`FlowControl::OFF`] also limits those drafts to one session on a connection. Keep the data
-    /// limit below the window of the connection ([`receive_windows`](Self::receive_windows)), or a session that is not read
-    /// can starve the others.
+    /// later: not with browsers. [`FlowControl::OFF`] also limits those drafts to one session on a connection. Where several
+    /// sessions share a connection, they share seven eighths of its window ([`receive_windows`](Self::receive_windows)): a
+    /// session that is not read never takes the part of the others.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         Arc::make_mut(&mut self.driver.h3).flow_control = limits;
         self
@@ -265,6 +266,7 @@ impl ServerBuilder {
     /// Bytes that the application may write ahead of the peer's acknowledgements, per connection. Default 8 MiB.
     pub fn send_window(mut self, bytes: u64) -> Self {
         self.quic.send_window = bytes;
+        self.driver.send_window = bytes;
         self
     }
 
@@ -306,6 +308,7 @@ impl ServerBuilder {
         let tls = tls::quic_server_config(&identity, self.early_data).map_err(ServeError::Tls)?;
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
+        Arc::make_mut(&mut self.driver.h3).shared_data = self.quic.window_of_sessions();
         let queue = Arc::new(IncomingQueue::default());
         let connections = Arc::new(Connections::default());
         let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
