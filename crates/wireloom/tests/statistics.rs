@@ -110,10 +110,13 @@ async fn the_connection_estimates_what_it_can() {
     let f = fixture().await;
     let (server, client) = f.session().await;
     let mut send = within(client.open_uni()).await.unwrap();
-    send.write_all(&vec![0; 1 << 20]).await.unwrap();
-    send.finish().unwrap();
-    let mut recv = within(server.accept_uni()).await.unwrap();
-    within(recv.read_to_end(1 << 20)).await.unwrap();
+    // More than the session's window: it is read while it is written.
+    let write = async {
+        send.write_all(&vec![0; 1 << 20]).await.unwrap();
+        send.finish().unwrap();
+    };
+    let read = async { server.accept_uni().await.unwrap().read_to_end(1 << 20).await.unwrap() };
+    within(async { tokio::join!(write, read) }).await;
     let stats = client.stats().transport;
     assert!(!stats.rtt.is_zero() && stats.min_rtt <= stats.rtt, "{stats:?}");
     assert!(stats.bytes_sent > 1 << 20 && stats.packets_sent > 100, "{stats:?}");
