@@ -47,10 +47,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "the operating system's trust in certificates",
     ),
     ("serde", "JSON: payloads, sessions and lines of the command line"),
-    (
-        "serde_json",
-        "JSON: payloads, sessions and lines of the command line",
-    ),
+    ("serde_json", "JSON: payloads, sessions and lines of the command line"),
     ("sfv", "structured fields: subprotocol negotiation"),
     ("slab", "connection handles"),
     ("socket2", "socket options that std lacks"),

@@ -13,6 +13,13 @@
 
 pub mod codec;
 #[cfg(any(feature = "server", feature = "client"))]
+mod data;
+#[cfg(any(feature = "server", feature = "client"))]
 pub mod engine;
 #[cfg(feature = "__testing")]
 pub mod testing;
+#[cfg(any(feature = "server", feature = "client"))]
+pub mod transport;
+
+#[cfg(any(feature = "server", feature = "client"))]
+pub use data::{Data, IncomingMessage};
