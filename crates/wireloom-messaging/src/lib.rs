@@ -14,5 +14,7 @@
 pub mod codec;
 #[cfg(any(feature = "server", feature = "client"))]
 pub mod engine;
+#[cfg(any(feature = "server", feature = "client"))]
+pub mod session;
 #[cfg(feature = "__testing")]
 pub mod testing;
