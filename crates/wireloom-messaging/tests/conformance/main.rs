@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod behaviours;
+mod chaos;
+mod mounted;
 mod peer;
 mod rig;
 mod websocket_only;
