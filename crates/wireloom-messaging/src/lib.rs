@@ -18,6 +18,8 @@ pub mod codec;
 mod data;
 #[cfg(any(feature = "server", feature = "client"))]
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(feature = "server", feature = "client"))]
 pub mod session;
 #[cfg(feature = "__testing")]

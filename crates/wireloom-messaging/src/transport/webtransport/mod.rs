@@ -197,7 +197,9 @@ impl Link for WebTransportLink {
                 return Ok(());
             }
             if route != Route::CONTROL {
-                multi.answer(route, message);
+                if let Some(message) = multi.answer(route, message) {
+                    self.control.send(&message);
+                }
                 return Ok(());
             }
         }

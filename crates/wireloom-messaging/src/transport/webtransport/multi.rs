@@ -219,16 +219,19 @@ impl Multi {
         }
     }
 
-    /// Server: queues a message on the stream of a request; a reply ends it.
-    pub(super) fn answer(&mut self, route: Route, message: Bytes) {
+    /// Server: queues a message on the stream of a request; a reply ends it. Gives the message back if the stream is gone
+    /// and the message is still worth sending.
+    pub(super) fn answer(&mut self, route: Route, message: Bytes) -> Option<Bytes> {
         let is_reply = matches!(message.first(), Some(..=5 | kind::REPLY..=193));
-        if let Some(answers) = self.answers.get(&route) {
+        let lost = match self.answers.get(&route) {
             // The task may be gone: the client gave up.
-            let _ = answers.send(message);
-        }
+            Some(answers) => answers.send(message).err().map(|error| error.0),
+            None => Some(message),
+        };
         if is_reply {
             self.answers.remove(&route);
         }
+        lost.filter(|_| !is_reply)
     }
 
     /// Client: sends a request on a stream of its own.
