@@ -11,6 +11,8 @@
 //! Without any, only [`codec`] is left: no runtime, nothing allocated to decode.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod codec;
 #[cfg(any(feature = "server", feature = "client"))]
 mod data;
