@@ -31,7 +31,9 @@ type Handled = Arc<Mutex<HashMap<u64, u32>>>;
 fn service(handled: Handled) -> Handlers {
     Handlers::new()
         .on_request("login", async |connection: Connection| -> Result<_, ReplyError> {
-            connection.create_session([("user".to_owned(), 1.into())].into()).await?;
+            connection
+                .create_session([("user".to_owned(), 1.into())].into())
+                .await?;
             Ok(())
         })
         .on_request("count", move |number: String| {
@@ -119,7 +121,11 @@ async fn chaos<R: Rig + 'static>(clients: u64, fits: impl Fn(Arc<R>, u64, &mut J
     }
     assert!(handled.values().all(|times| *times == 1));
     assert_eq!((server.connection_count(), server.active_sessions()), (0, 0));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "sessions were closed");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "sessions were closed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,12 +84,21 @@ async fn one_path_for_both() {
     within(serving).await.unwrap();
 }
 
-async fn tls_connect(address: SocketAddr, hash: wireloom::CertificateHash) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
-    let trust = wireloom::ServerTrust::hash(hash);
+async fn tls_connect(
+    address: SocketAddr,
+    hash: wireloom::CertificateHash,
+) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
+    let trust = wireloom::ServerTrust::Hashes(vec![hash]);
     let config = trust.tcp_client_config().unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = address.ip().into();
-    connector.connect(tokio_rustls::rustls::pki_types::ServerName::IpAddress(name), tcp(address).await).await.unwrap()
+    let name = address.ip();
+    connector
+        .connect(
+            tokio_rustls::rustls::pki_types::ServerName::from(name),
+            tcp(address).await,
+        )
+        .await
+        .unwrap()
 }
 
 /// On plain HTTP/1.1 of any server, here axum's own.
@@ -107,7 +116,10 @@ async fn in_a_plain_axum_server() {
     let status = async |head: &str| {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tcp(address).await;
-        stream.write_all(format!("{head}\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("{head}\r\nHost: x\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = [0; 12];
         within(stream.read_exact(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer[9..]).into_owned()
