@@ -21,15 +21,15 @@ pub fn verdict(d: &[u8]) -> Result<(), DecodeError> {
         31 => len == 9,
         32 => len >= 10,
         63 | 64 => len >= 3 && len >= 2 + at(1),
-        65 => len >= 4 && len % 2 == 0 && len >= 4 + at(1) + at(1) % 2,
+        65 => len >= 4 && len.is_multiple_of(2) && len >= 4 + at(1) + at(1) % 2,
         127 | 128 => len >= 11 && len >= 10 + at(9),
         129 => {
             len >= 11
-                && len % 2 == 0
+                && len.is_multiple_of(2)
                 && (at(9) == 0 || len >= 10 + at(9) + usize::from(at(9) % 2 == 1 && len > 10 + at(9)))
         }
         191 | 192 => len >= 9,
-        193 => len >= 10 && len % 2 == 0,
+        193 => len >= 10 && len.is_multiple_of(2),
         _ => return Err(DecodeError::Unknown),
     };
     if accept { Ok(()) } else { Err(DecodeError::Malformed) }

@@ -73,6 +73,7 @@ impl Server {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut place = None;
+        #[allow(clippy::result_large_err)] // tungstenite's type
         let decide = |request: &Request| match self.decide(request, remote) {
             Ok(given) => {
                 place = Some(given);

@@ -65,7 +65,7 @@ pub(super) fn poll_close(link: &mut WebTransportLink, cx: &mut Context<'_>, code
         if ready!(link.control.poll_flush(cx)).is_ok() {
             link.control.finish();
             // A peer that broke a rule is not listened to any more.
-            let orderly = matches!(code, CloseCode::Normal | CloseCode::Shutdown);
+            let orderly = matches!(code, CloseCode::Normal | CloseCode::Shutdown | CloseCode::Internal);
             if orderly
                 && link.closing.control_ended.is_none()
                 && link.closing.poll_session(cx, &link.session).is_pending()

@@ -186,6 +186,14 @@ impl Link for WebTransportLink {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if let Some(multi) = &mut self.multi
+            && !multi.has_room()
+        {
+            multi.poll_write(cx);
+            if !multi.has_room() {
+                return Poll::Pending;
+            }
+        }
         self.control.poll_ready(cx)
     }
 

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use wireloom::{RecvStream, SendStream, Session, SessionError};
 
-use super::framing::{Unframer, read_single, write_single};
+use super::framing::{Unframer, put, read_single, write_single};
 use super::{CANCELLED, ended};
 use crate::codec::{Message, RequestId, kind};
 use crate::engine::CloseCode;
@@ -23,6 +23,9 @@ const MAX_READING: usize = 32;
 
 /// How long a request or signal may take to arrive on its stream.
 const READ_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Requests, or replies, that wait until their streams take them. Beyond, the link is not ready.
+const MAX_WRITING: usize = 64;
 
 /// Unordered signals that wait for a stream of their own; those beyond go the ordered way.
 const MAX_SENDING: usize = 256;
@@ -43,13 +46,20 @@ enum Event {
     Signal(Bytes),
     /// Server: the client gave the request up.
     Cancelled(Route),
-    /// Client: a message on a request's stream.
+    /// Server: the last of a request's answers is written, or cannot be.
+    Answered,
+    /// Client: a request is on its way.
+    Asked(RequestId, Box<Exchange>),
+    /// Client: a request that could not be sent, or was given up before.
+    Unasked(RequestId, u64),
+    /// Client: a message on a request's stream, or its end.
     Answer(RequestId, Box<Exchange>, Option<Bytes>),
     Sent,
 }
 
 /// Client: a request whose reply is awaited.
 struct Exchange {
+    number: u64,
     recv: RecvStream,
     unframer: Unframer,
     cancel: oneshot::Receiver<()>,
@@ -58,7 +68,7 @@ struct Exchange {
 pub(super) struct Multi {
     session: Session,
     tasks: FuturesUnordered<Task>,
-    /// At most one event of each task.
+    /// What arrived while something was written. While there is much of it the link is not ready, so that it does not grow.
     arrived: VecDeque<Event>,
     limit: usize,
     is_client: bool,
@@ -66,11 +76,16 @@ pub(super) struct Multi {
     accepting: [bool; 3],
     reading: usize,
     sending: usize,
+    /// Client: requests that are not written yet.
+    asking: usize,
+    /// Server: replies that are not written yet.
+    answering: usize,
     last_route: u64,
     /// Server: where answers go.
     answers: HashMap<Route, mpsc::UnboundedSender<Bytes>>,
     /// Client: how requests are given up.
-    requests: HashMap<RequestId, oneshot::Sender<()>>,
+    requests: HashMap<RequestId, (u64, oneshot::Sender<()>)>,
+    last_request: u64,
     /// Datagrams that were dropped because they are no signal.
     dropped: u64,
 }
@@ -86,9 +101,12 @@ impl Multi {
             accepting: [false; 3],
             reading: 0,
             sending: 0,
+            asking: 0,
+            answering: 0,
             last_route: 0,
             answers: HashMap::new(),
             requests: HashMap::new(),
+            last_request: 0,
             dropped: 0,
         }
     }
@@ -206,11 +224,29 @@ impl Multi {
             }
             Event::Cancelled(route) => {
                 let open = self.answers.remove(&route).is_some();
+                if !open {
+                    // Its reply was under way.
+                    self.answering -= 1;
+                }
                 open.then_some(Ok(Incoming::Cancelled(route)))
+            }
+            Event::Answered => {
+                self.answering -= 1;
+                None
+            }
+            Event::Asked(id, exchange) => {
+                self.asking -= 1;
+                self.spawn(read_answer(id, exchange, self.limit));
+                None
+            }
+            Event::Unasked(id, number) => {
+                self.asking -= 1;
+                self.forget(id, number);
+                None
             }
             Event::Answer(id, exchange, message) => {
                 let Some(bytes) = message else {
-                    self.requests.remove(&id);
+                    self.forget(id, exchange.number);
                     return None;
                 };
                 self.spawn(read_answer(id, exchange, self.limit));
@@ -222,14 +258,14 @@ impl Multi {
     /// Server: queues a message on the stream of a request; a reply ends it. Gives the message back if the stream is gone
     /// and the message is still worth sending.
     pub(super) fn answer(&mut self, route: Route, message: Bytes) -> Option<Bytes> {
-        let is_reply = matches!(message.first(), Some(..=5 | kind::REPLY..=193));
+        let is_reply = is_reply(&message);
         let lost = match self.answers.get(&route) {
             // The task may be gone: the client gave up.
             Some(answers) => answers.send(message).err().map(|error| error.0),
             None => Some(message),
         };
-        if is_reply {
-            self.answers.remove(&route);
+        if is_reply && self.answers.remove(&route).is_some() {
+            self.answering += 1;
         }
         lost.filter(|_| !is_reply)
     }
@@ -240,15 +276,30 @@ impl Multi {
             return;
         };
         let (give_up, cancel) = oneshot::channel();
-        self.requests.insert(id, give_up);
-        self.spawn(ask(self.session.clone(), id, message, cancel, self.limit));
+        self.last_request += 1;
+        self.asking += 1;
+        self.requests.insert(id, (self.last_request, give_up));
+        let ask = ask(self.session.clone(), id, self.last_request, message, cancel);
+        self.spawn(ask);
     }
 
     /// Client: gives a request up.
     pub(super) fn cancel(&mut self, id: RequestId) {
-        if let Some(give_up) = self.requests.remove(&id) {
+        if let Some((_, give_up)) = self.requests.remove(&id) {
             let _ = give_up.send(());
         }
+    }
+
+    /// A request is over. There may be a younger one of the same identifier.
+    fn forget(&mut self, id: RequestId, number: u64) {
+        if self.requests.get(&id).is_some_and(|(of, _)| *of == number) {
+            self.requests.remove(&id);
+        }
+    }
+
+    /// Whether the peer has taken enough for one more message on a stream of its own, and this end what has arrived.
+    pub(super) fn has_room(&self) -> bool {
+        self.asking < MAX_WRITING && self.answering < MAX_WRITING && self.arrived.len() < MAX_WRITING
     }
 
     /// Client: whether replies are awaited.
@@ -283,6 +334,8 @@ impl Multi {
             match event {
                 Event::Done => {}
                 Event::Sent => self.sending -= 1,
+                Event::Answered => self.answering -= 1,
+                Event::Asked(..) => drop(self.handle(event)),
                 event => {
                     self.arrived.push_back(event);
                     cx.waker().wake_by_ref();
@@ -293,27 +346,22 @@ impl Multi {
 
     /// Waits until all answers and signals are written; what arrives meanwhile is dropped.
     pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.answers.is_empty() && self.sending == 0 && self.writing() == 0 {
-                return Poll::Ready(());
-            }
-            match self.tasks.poll_next_unpin(cx) {
-                Poll::Ready(Some(event)) => {
-                    if let Some(Ok(Incoming::Message { route, .. })) = self.handle(event) {
-                        self.answers.remove(&route);
-                    }
-                }
-                Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+        // Handlers are done, and what was not handled is not answered.
+        self.answers.clear();
+        while self.answering + self.sending > 0 {
+            let event = match self.arrived.pop_front() {
+                Some(event) => event,
+                None => match self.tasks.poll_next_unpin(cx) {
+                    Poll::Ready(Some(event)) => event,
+                    Poll::Ready(None) => break,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            if let Some(Ok(Incoming::Message { route, .. })) = self.handle(event) {
+                self.answers.remove(&route);
             }
         }
-    }
-
-    /// Tasks that are neither waiting for the peer nor reading from it.
-    fn writing(&self) -> usize {
-        let waiting = self.accepting.iter().filter(|accepting| **accepting).count();
-        let asked = self.requests.len();
-        self.tasks.len().saturating_sub(waiting + self.reading + asked)
+        Poll::Ready(())
     }
 }
 
@@ -353,6 +401,7 @@ async fn read_signal(mut recv: RecvStream, limit: usize) -> Event {
 
 /// Server: writes what a request is answered with, until the reply, or the client gives up.
 async fn write_answers(route: Route, mut send: SendStream, mut outbox: mpsc::UnboundedReceiver<Bytes>) -> Event {
+    let mut replied = false;
     loop {
         let message = tokio::select! {
             biased;
@@ -360,63 +409,76 @@ async fn write_answers(route: Route, mut send: SendStream, mut outbox: mpsc::Unb
             _ = send.stopped() => return Event::Cancelled(route),
         };
         let Some(message) = message else {
-            let _ = send.finish();
+            if replied {
+                let _ = send.finish();
+                return Event::Answered;
+            }
+            // Nobody will answer: the drop resets it.
             return Event::Done;
         };
+        replied = is_reply(&message);
         let mut framed = Vec::new();
-        super::framing::put(&message, &mut framed);
+        put(&message, &mut framed);
         if send.write_chunk(framed.into()).await.is_err() {
             return Event::Cancelled(route);
         }
     }
 }
 
-/// Client: sends a request and waits for the first message of its answer.
-async fn ask(
-    session: Session,
-    id: RequestId,
-    message: Bytes,
-    mut cancel: oneshot::Receiver<()>,
-    limit: usize,
-) -> Event {
+/// Client: sends a request on a stream of its own.
+async fn ask(session: Session, id: RequestId, number: u64, message: Bytes, mut cancel: oneshot::Receiver<()>) -> Event {
     let sent = async {
         let (mut send, recv) = session.open_bi().await.ok()?;
-        Some((write_single(&mut send, &message).await.is_ok(), send, recv))
+        write_single(&mut send, &message).await.ok()?;
+        Some(recv)
     };
-    let stream = tokio::select! {
-        stream = sent => stream,
-        // Not yet sent in full: the drop resets it.
-        _ = &mut cancel => return Event::Done,
+    let recv = tokio::select! {
+        recv = sent => recv,
+        // What was written is reset by the drop.
+        () = given_up(&mut cancel) => None,
     };
-    let Some((true, _, recv)) = stream else {
-        // The session is over, which the link notices by itself.
-        return Event::Done;
+    // If the session is over the link notices by itself.
+    let Some(recv) = recv else {
+        return Event::Unasked(id, number);
     };
-    let exchange = Exchange {
-        recv,
-        unframer: Unframer::default(),
-        cancel,
-    };
-    read_answer(id, Box::new(exchange), limit).await
+    Event::Asked(
+        id,
+        Box::new(Exchange {
+            number,
+            recv,
+            unframer: Unframer::default(),
+            cancel,
+        }),
+    )
 }
 
+/// Client: waits for the next message of an answer.
 async fn read_answer(id: RequestId, mut exchange: Box<Exchange>, limit: usize) -> Event {
-    let Exchange { recv, unframer, cancel } = &mut *exchange;
+    let Exchange {
+        recv, unframer, cancel, ..
+    } = &mut *exchange;
     let message = tokio::select! {
         biased;
         message = std::future::poll_fn(|cx| unframer.poll_next(cx, recv, limit)) => message,
-        _ = cancel => {
+        () = given_up(cancel) => {
             recv.stop(CANCELLED);
             return Event::Done;
         }
     };
-    match message {
-        Ok(message) => Event::Answer(id, exchange, message),
-        Err(why) if why.violation => {
-            // It counts as no stream that is read from the peer's side.
-            tracing::debug!(%why, "a reply stream failed");
-            Event::Answer(id, exchange, None)
-        }
-        Err(_) => Event::Answer(id, exchange, None),
+    let message = message.unwrap_or_else(|why| {
+        tracing::debug!(%why, "a reply stream failed");
+        None
+    });
+    Event::Answer(id, exchange, message)
+}
+
+/// Waits until a request is given up, which a younger one of the same identifier makes impossible.
+async fn given_up(cancel: &mut oneshot::Receiver<()>) {
+    if cancel.is_terminated() || cancel.await.is_err() {
+        std::future::pending().await
     }
+}
+
+fn is_reply(message: &[u8]) -> bool {
+    matches!(message.first(), Some(..=5 | kind::REPLY..=193))
 }

@@ -1,0 +1,107 @@
+//! What only WebTransport has: cancellation, and signals that are unordered or unreliable (appendix A).
+
+use tokio::sync::mpsc;
+use wireloom_messaging::IncomingMessage;
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::server::{Connection, Context, Server};
+use wireloom_messaging::transport::Delivery;
+
+use crate::behaviours::echo;
+use crate::peer::{start, within};
+use crate::rig::{Multi, Single};
+
+#[tokio::test]
+async fn a_request_given_up_cancels_its_handler() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move |context: Context| {
+        let tell = tell.clone();
+        async move {
+            tell.send("begun").unwrap();
+            context.cancelled().await;
+            tell.send("cancelled").unwrap();
+        }
+    });
+    let server = Server::builder().concurrency(2).build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    peer.text(1, "wait", "x").await;
+    assert_eq!(within(told.recv()).await, Some("begun"));
+    peer.link.cancel(RequestId::from_u64(1));
+    // Nobody gets a reply, and the connection works.
+    peer.ping().await;
+    assert_eq!(within(told.recv()).await, Some("cancelled"));
+    peer.ping().await;
+}
+
+/// A request that waits for its turn when it is given up is not handled at all.
+#[tokio::test]
+async fn a_request_given_up_early_is_not_handled() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move |context: Context, text: String| {
+        let tell = tell.clone();
+        async move {
+            tell.send(text).unwrap();
+            context.cancelled().await;
+        }
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    peer.text(1, "wait", "first").await;
+    assert_eq!(within(told.recv()).await.as_deref(), Some("first"));
+    peer.text(2, "wait", "second").await;
+    peer.link.cancel(RequestId::from_u64(2));
+    // This needs no handler's place, but waits behind the second: its answer tells that the second is gone.
+    let id = RequestId::from_u64(3);
+    peer.send(&Message::CloseSession { id }).await;
+    peer.expect_reply(3, Payload::EMPTY).await;
+    peer.link.cancel(RequestId::from_u64(1));
+    peer.ping().await;
+    assert!(told.try_recv().is_err(), "the second was given up");
+}
+
+#[tokio::test]
+async fn unordered_and_unreliable_signals() {
+    let handlers = echo().on_other_signals(async |connection: Connection, message: IncomingMessage| {
+        let delivery = match message.name() {
+            Some("unreliable") => Delivery::Unreliable,
+            _ => Delivery::Unordered,
+        };
+        let name = message.name().unwrap().to_owned();
+        connection.signal_with(&name, message.into_data(), delivery)
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    let large = vec![7; 5000];
+    // What does not fit into a datagram goes on a stream.
+    for (delivery, name, payload) in [
+        (Delivery::Unordered, "unordered", Payload::utf8("x")),
+        (Delivery::Unreliable, "unreliable", Payload::utf8("x")),
+        (Delivery::Unreliable, "unreliable", Payload::binary(&large)),
+    ] {
+        let name = Name::new(name).unwrap();
+        let signal = Message::Signal { name, payload };
+        peer.link
+            .send_signal(signal.to_vec().unwrap().into(), delivery)
+            .unwrap();
+        peer.expect(signal).await;
+    }
+}
+
+/// With one stream, everything is as on WebSocket.
+#[tokio::test]
+async fn profile_s_degrades() {
+    let server = Server::builder().build(echo());
+    let (_rig, mut peer) = start::<Single>(&server).await;
+    peer.ping().await;
+    let connection = server.connections().pop().unwrap();
+    for delivery in [Delivery::Ordered, Delivery::Unordered, Delivery::Unreliable] {
+        connection.signal_with("event", "x", delivery).unwrap();
+        let name = Name::new("event").unwrap();
+        peer.expect(Message::Signal {
+            name,
+            payload: Payload::utf8("x"),
+        })
+        .await;
+    }
+    peer.link.cancel(RequestId::from_u64(1));
+    peer.ping().await;
+}
