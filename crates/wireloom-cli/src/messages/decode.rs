@@ -124,7 +124,7 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
 fn parse(text: &str) -> Result<Vec<u8>, Failure> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
     let wrong = || Failure::usage("an even number of hexadecimal digits is needed");
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let pairs = digits.chunks(2).map(|pair| {
