@@ -81,15 +81,20 @@ impl TrustArgs {
         Ok(Some(roots))
     }
 
-    /// The same trust for TLS over TCP.
-    pub(crate) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
-        let trust = match self.roots()? {
+    /// The same trust by name.
+    pub(crate) fn server_trust(&self) -> Result<ServerTrust, Failure> {
+        Ok(match self.roots()? {
             _ if self.insecure => ServerTrust::Insecure,
             _ if !self.cert_hash.is_empty() => ServerTrust::Hashes(self.cert_hash.clone()),
             Some(roots) => ServerTrust::Roots(roots),
             None => ServerTrust::Platform,
-        };
-        trust.tcp_client_config().map_err(|e| Failure::new("tls", chain(&e)))
+        })
+    }
+
+    /// The same trust for TLS over TCP.
+    pub(crate) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
+        let config = self.server_trust()?.tcp_client_config();
+        config.map_err(|e| Failure::new("tls", chain(&e)))
     }
 
     /// Who vouches for the server.

@@ -656,7 +656,7 @@ async fn connecting_tells_the_first_failure() {
     let builder = Client::over(|| async { Err::<MemoryLink, _>(ConnectError::Unreachable("no route".to_owned())) });
     let error = builder.connect().await.expect_err("unreachable");
     assert!(!error.is_final(), "{error}");
-    let silent = Client::over(|| std::future::pending::<Result<MemoryLink, ConnectError>>());
+    let silent = Client::over(std::future::pending::<Result<MemoryLink, ConnectError>>);
     let error = silent
         .connect_timeout(Duration::from_millis(5))
         .connect()

@@ -16,11 +16,7 @@ use crate::failure::Failure;
 const CONCURRENCY: usize = 64;
 
 /// The service, which then waits to be mounted.
-pub(super) fn server(
-    session_dir: Option<&Path>,
-    per_address: usize,
-    origins: Vec<String>,
-) -> Result<Server, Failure> {
+pub(super) fn server(session_dir: Option<&Path>, per_address: usize, origins: Vec<String>) -> Result<Server, Failure> {
     let mut builder = Server::builder()
         .concurrency(CONCURRENCY)
         .max_connections(usize::MAX, per_address);
@@ -40,7 +36,9 @@ fn handlers(origins: Vec<String>) -> Handlers {
         .on_request("echo", async |data: Data| data)
         .on_request("upper", upper)
         .on_request("sleep", sleep)
-        .on_request("fail", async |message: String| Err::<(), _>(ReplyError::new("FAIL", message)))
+        .on_request("fail", async |message: String| {
+            Err::<(), _>(ReplyError::new("FAIL", message))
+        })
         .on_request("login", login)
         .on_request("logout", async |connection: Connection| {
             connection.close_session().await?;

@@ -115,8 +115,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     for address in args.bind.iter().flat_map(Addresses::iter) {
         builder = builder.bind(address);
     }
-    let pages_of_ours = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{}", page_address.port()));
-    let origins: Vec<String> = pages_of_ours.into_iter().chain(args.allow_origin.iter().cloned()).collect();
+    let pages_of_ours =
+        ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{}", page_address.port()));
+    let origins: Vec<String> = pages_of_ours
+        .into_iter()
+        .chain(args.allow_origin.iter().cloned())
+        .collect();
     for origin in &origins {
         builder = builder.allow_origin(origin);
     }

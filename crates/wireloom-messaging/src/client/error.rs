@@ -38,7 +38,7 @@ pub enum ConnectError {
     Restore(&'static str),
     /// WebTransport failed with the first, and WebSocket with the second. Final if both are.
     #[error("over WebTransport: {0}; over WebSocket: {1}")]
-    Both(Arc<ConnectError>, Arc<ConnectError>),
+    Both(Arc<Self>, Arc<Self>),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,

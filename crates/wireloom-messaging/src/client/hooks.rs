@@ -5,15 +5,16 @@ use crate::session::Session;
 use crate::transport::{Ended, TransportKind};
 
 type Hook<T> = Box<dyn Fn(T) + Send + Sync>;
+type RefHook<T> = Box<dyn Fn(&T) + Send + Sync>;
 
 /// Called by the client's task, one after the other, in the order in which things happened.
 #[derive(Default)]
 pub(super) struct Hooks {
     pub(super) signal: Option<Hook<IncomingMessage>>,
-    pub(super) session_created: Option<Box<dyn Fn(&Session) + Send + Sync>>,
+    pub(super) session_created: Option<RefHook<Session>>,
     pub(super) session_closed: Option<Box<dyn Fn() + Send + Sync>>,
     pub(super) connected: Option<Hook<TransportKind>>,
-    pub(super) disconnected: Option<Box<dyn Fn(&Ended) + Send + Sync>>,
+    pub(super) disconnected: Option<RefHook<Ended>>,
 }
 
 impl Hooks {

@@ -165,9 +165,9 @@ impl Client {
     ) -> Result<T, RequestError> {
         let done = async {
             if self.0.commands.send(command).await.is_err() {
-                return Err(self.closed());
+                return Err(self.closed_error());
             }
-            answer.await.unwrap_or_else(|_| Err(self.closed()))
+            answer.await.unwrap_or_else(|_| Err(self.closed_error()))
         };
         tokio::time::timeout(self.0.request_timeout, done)
             .await
@@ -200,6 +200,16 @@ impl Client {
         }
     }
 
+    /// Waits until nothing will be sent any more, and answers why. Cancel safe.
+    pub async fn closed(&self) -> ConnectError {
+        let mut status = self.0.status.clone();
+        let found = status.wait_for(|status| matches!(status, Status::Closed(_))).await;
+        match found.as_deref() {
+            Ok(Status::Closed(error)) => error.clone(),
+            _ => ConnectError::Closed,
+        }
+    }
+
     /// Closes the connection in good order, for all clones: what was handed to the transport is sent first, requests that wait fail.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -209,7 +219,7 @@ impl Client {
         }
     }
 
-    fn closed(&self) -> RequestError {
+    fn closed_error(&self) -> RequestError {
         RequestError::Closed(match &*self.0.status.borrow() {
             Status::Closed(error) => error.clone(),
             _ => ConnectError::Closed,

@@ -101,12 +101,12 @@ impl<'a> Request<'a> {
         };
         let done = async {
             if client.0.commands.send(call).await.is_err() {
-                return Err(client.closed());
+                return Err(client.closed_error());
             }
             cancel.waits = true;
             let answer = answer.await;
             cancel.waits = false;
-            answer.unwrap_or_else(|_| Err(client.closed()))
+            answer.unwrap_or_else(|_| Err(client.closed_error()))
         };
         tokio::time::timeout(self.timeout, done)
             .await
@@ -182,9 +182,9 @@ impl<'a> Signal<'a> {
         };
         let done = async {
             if client.0.commands.send(command).await.is_err() {
-                return Err(client.closed());
+                return Err(client.closed_error());
             }
-            answer.await.unwrap_or_else(|_| Err(client.closed()))
+            answer.await.unwrap_or_else(|_| Err(client.closed_error()))
         };
         tokio::time::timeout(client.0.request_timeout, done)
             .await

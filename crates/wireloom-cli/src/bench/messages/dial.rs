@@ -12,8 +12,8 @@ use wireloom::{RecvStream, SendStream, Session};
 
 use super::framing::Framing;
 use super::meter::{Meter, Schedule};
-use super::streams;
 use super::stream::Connection;
+use super::streams;
 use super::{Error, Load};
 
 /// Where to connect, and how.
@@ -68,7 +68,11 @@ impl Target {
             }
             Self::WebTransport { client, url, streams } => {
                 let protocols: &[&str] = if *streams { &["webwire.v2m"] } else { &["webwire.v2"] };
-                let session = client.session(url).protocols(protocols.iter().copied()).connect().await?;
+                let session = client
+                    .session(url)
+                    .protocols(protocols.iter().copied())
+                    .connect()
+                    .await?;
                 if *streams && session.protocol() != Some("webwire.v2m") {
                     return Err("the server does not speak profile M".into());
                 }

@@ -49,7 +49,9 @@ impl Framing {
             Self::WebSocket => next_frame(bytes),
             Self::Lengths => Ok(length(bytes)
                 .filter(|(header, length)| bytes.len() >= header + length)
-                .map_or(Next::Incomplete, |(header, length)| Next::Message(header..header + length))),
+                .map_or(Next::Incomplete, |(header, length)| {
+                    Next::Message(header..header + length)
+                })),
         }
     }
 }
@@ -88,8 +90,12 @@ fn next_frame(bytes: &[u8]) -> Result<Next, Error> {
         },
         _ => return Err("the server masks its frames".into()),
     };
-    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(header));
-    let end = end.filter(|end| *end <= 1 << 30).ok_or("a frame of the server is too large")?;
+    let end = usize::try_from(length)
+        .ok()
+        .and_then(|length| length.checked_add(header));
+    let end = end
+        .filter(|end| *end <= 1 << 30)
+        .ok_or("a frame of the server is too large")?;
     if bytes.len() < end {
         return Ok(Next::Incomplete);
     }

@@ -102,7 +102,10 @@ pub(super) async fn run(args: &MessagesArgs) -> Result<(), Failure> {
     // Ended when this is dropped.
     let own = args.url.is_none().then(Server::start).transpose()?;
     let runs = match (&args.url, &own) {
-        (Some(url), _) => vec![(server::transport(url, args.profile), server::target(url, args.profile, &args.trust)?)],
+        (Some(url), _) => vec![(
+            server::transport(url, args.profile),
+            server::target(url, args.profile, &args.trust)?,
+        )],
         (None, Some(own)) => own.targets()?,
         (None, None) => Vec::new(),
     };

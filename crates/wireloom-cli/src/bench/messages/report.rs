@@ -37,9 +37,10 @@ pub(super) fn print(reports: &[Report]) {
     )));
     for report in reports {
         let micros = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
-        let cpu = report
-            .server_cpu_seconds
-            .map_or_else(|| "-".to_owned(), |cpu| format!("{:.0} %", cpu / report.seconds.max(1e-9) * 100.0));
+        let cpu = report.server_cpu_seconds.map_or_else(
+            || "-".to_owned(),
+            |cpu| format!("{:.0} %", cpu / report.seconds.max(1e-9) * 100.0),
+        );
         let mut detail = String::new();
         if report.errors > 0 {
             detail = format!("   {} errors", report.errors);

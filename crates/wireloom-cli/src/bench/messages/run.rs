@@ -75,7 +75,10 @@ pub(super) async fn measure(
         p999_us: latency(0.999),
         max_us: (replies > 0).then(|| meter.max()),
         client_cpu_seconds: after.client_cpu - before.client_cpu,
-        server_cpu_seconds: after.server_cpu.zip(before.server_cpu).map(|(after, before)| after - before),
+        server_cpu_seconds: after
+            .server_cpu
+            .zip(before.server_cpu)
+            .map(|(after, before)| after - before),
         server_rss_bytes: after.server_rss,
         server_kib_per_connection: after
             .server_rss
@@ -125,7 +128,11 @@ async fn watch(length: Duration, meter: &Meter, bar: &ProgressBar, transport: &s
         if left.is_zero() {
             return Ok(());
         }
-        bar.set_message(format!("{transport}: {} replies, {:.1} s left", meter.replies(), left.as_secs_f64()));
+        bar.set_message(format!(
+            "{transport}: {} replies, {:.1} s left",
+            meter.replies(),
+            left.as_secs_f64()
+        ));
         bar.tick();
         tokio::time::sleep(left.min(TICK)).await;
     }

@@ -14,14 +14,7 @@ use crate::explain;
 use crate::failure::Failure;
 use crate::trust::TrustArgs;
 
-pub(super) fn parse_url(text: &str) -> Result<String, String> {
-    let wrong = || "write ws://, wss:// or https://HOST:PORT/PATH".to_owned();
-    let uri: http::Uri = text.parse().map_err(|_| wrong())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("ws" | "wss" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
-        _ => Err(wrong()),
-    }
-}
+pub(super) use crate::messages::parse_url;
 
 /// How it is called in the results.
 pub(super) fn transport(url: &str, profile: Profile) -> &'static str {
