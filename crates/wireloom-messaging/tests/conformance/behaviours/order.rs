@@ -1,6 +1,7 @@
 //! How many handlers run at once (section 8.3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use wireloom_messaging::codec::{Message, Payload};
@@ -65,12 +66,8 @@ pub async fn two_handlers_overtake_and_the_third_waits<R: Rig>() {
     peer.text(3, "wait", "three").await;
     within(begins.recv()).await.unwrap();
     peer.text(4, "wait", "four").await;
-    // Something else that the server does meanwhile: the fourth had its chance to begin.
-    server.broadcast("tick", "x").unwrap();
-    assert!(matches!(
-        Message::decode(&peer.recv().await),
-        Ok(Message::Signal { .. })
-    ));
+    // Time to begin, which it must not use; a machine that is slow makes the check weaker, not wrong.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(begins.try_recv().is_err(), "two run already");
     gate.add_permits(1);
     peer.expect_text(1, "one").await;
