@@ -119,6 +119,11 @@ impl Refusal {
             reason: reason.into(),
         }
     }
+
+    #[cfg(any(feature = "websocket", feature = "axum"))]
+    pub(super) fn unavailable(reason: &str) -> Self {
+        Self::new(http::StatusCode::SERVICE_UNAVAILABLE, reason)
+    }
 }
 
 /// What an application does with connections, signals and requests. Every method has a default.

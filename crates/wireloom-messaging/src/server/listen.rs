@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
 
-use super::{Admission, Place, Refusal, Server};
+use super::limits::Permit;
+use super::{Admission, Refusal, Server};
 use crate::transport::{TransportKind, websocket};
 
 /// How long a client may take for the WebSocket handshake.
@@ -24,7 +25,7 @@ impl Server {
     /// Serves WebSocket without TLS on every path of a TCP port, until [`shut_down`](Server::shut_down) is called. Sweeps
     /// expired sessions once an hour.
     ///
-    /// A handshake may take ten seconds, and 1024 may be under way. Dropping the future stops accepting; connections go on.
+    /// A handshake may take ten seconds, and 1024 may be under way; connections beyond the limits are dropped. Dropping the future stops accepting; connections go on.
     ///
     /// # Errors
     /// None for now: failures of single connections are logged at debug level, a lack of descriptors at warn level.
@@ -37,9 +38,16 @@ impl Server {
                 };
                 match listener.accept().await {
                     Ok((stream, remote)) => {
+                        // Counted from here on, so that one address cannot take all handshakes.
+                        let Some(place) = self.place(Some(remote.ip())) else {
+                            tracing::debug!(%remote, "too many connections");
+                            continue;
+                        };
+                        // Fails only on a socket that is broken already.
+                        let _ = stream.set_nodelay(true);
                         let server = self.clone();
                         tokio::spawn(async move {
-                            server.handshake_tcp(stream, remote).await;
+                            server.handshake(stream, Some(remote), place).await;
                             drop(permit);
                         });
                     }
@@ -60,26 +68,33 @@ impl Server {
         Ok(())
     }
 
-    async fn handshake_tcp(&self, stream: TcpStream, remote: SocketAddr) {
-        // Fails only on a socket that is broken already.
-        let _ = stream.set_nodelay(true);
-        self.accept_websocket(stream, Some(remote)).await;
+    /// Answers the WebSocket handshake of a client on a fresh connection (TLS is done), and spawns a task that runs the
+    /// connection. Returns when the handshake is over; beyond the limits it drops the connection at once.
+    pub async fn accept_websocket<T>(&self, io: T, remote: Option<SocketAddr>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Some(permit) = self.place(remote.map(|remote| remote.ip())) {
+            self.handshake(io, remote, permit).await;
+        }
     }
 
-    /// Answers the WebSocket handshake of a client on a fresh connection (TLS is done), and spawns a task that runs the
-    /// connection. Returns when the handshake is over.
-    pub async fn accept_websocket<T>(&self, io: T, remote: Option<SocketAddr>)
+    async fn handshake<T>(&self, io: T, remote: Option<SocketAddr>, permit: Permit)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut place = None;
         #[allow(clippy::result_large_err)] // tungstenite's type
-        let decide = |request: &Request| match self.decide(request, remote) {
-            Ok(given) => {
-                place = Some(given);
-                Ok(())
-            }
-            Err(refusal) => Err(refused(&refusal)),
+        let decide = |request: &Request| {
+            let admission = Admission {
+                transport: TransportKind::WebSocket,
+                remote,
+                path: request.uri().path(),
+                query: request.uri().query(),
+                headers: request.headers(),
+            };
+            place = Some(self.admit(admission, permit).map_err(|refusal| refused(&refusal))?);
+            Ok(())
         };
         let handshake = websocket::accept(io, self.0.message_buffer_size(), decide);
         match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
@@ -92,16 +107,6 @@ impl Server {
             Ok(Err(error)) => tracing::debug!(%error, ?remote, "the WebSocket handshake failed"),
             Err(_) => tracing::debug!(?remote, "the WebSocket handshake took too long"),
         }
-    }
-
-    fn decide(&self, request: &Request, remote: Option<SocketAddr>) -> Result<Place, Refusal> {
-        self.admit(Admission {
-            transport: TransportKind::WebSocket,
-            remote,
-            path: request.uri().path(),
-            query: request.uri().query(),
-            headers: request.headers(),
-        })
     }
 }
 

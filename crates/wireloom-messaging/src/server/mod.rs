@@ -333,15 +333,12 @@ impl Server {
         }
     }
 
-    /// Asks the application about a client, and finds room for it.
+    /// Asks the application about a client for which there is room.
     #[cfg(any(feature = "websocket", feature = "axum"))]
-    fn admit(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
-        let unavailable = |reason: &str| Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, reason);
+    fn admit(&self, admission: Admission<'_>, permit: Permit) -> Result<Place, Refusal> {
         if self.0.is_shutting_down() {
-            return Err(unavailable("server shutting down"));
+            return Err(Refusal::unavailable("server shutting down"));
         }
-        let address = admission.remote.map(|address| address.ip());
-        let permit = self.place(address).ok_or_else(|| unavailable("too many connections"))?;
         let options = self.0.handler.admit(admission)?;
         let user_agent = admission.headers.get(http::header::USER_AGENT);
         Ok(Place {

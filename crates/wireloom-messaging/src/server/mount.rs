@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tower_service::Service;
 
-use super::{Admission, Refusal, Server};
+use super::{Admission, Place, Refusal, Server};
 use crate::transport::TransportKind;
 
 /// The body of a [`MountService`]'s responses.
@@ -58,6 +58,15 @@ impl<B> Service<Request<B>> for MountService {
 }
 
 impl MountService {
+    fn place(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
+        let address = admission.remote.map(|remote| remote.ip());
+        match self.server.place(address) {
+            Some(permit) => self.server.admit(admission, permit),
+            None if self.server.0.is_shutting_down() => Err(Refusal::unavailable("server shutting down")),
+            None => Err(Refusal::unavailable("too many connections")),
+        }
+    }
+
     fn answer<B>(&self, request: &mut Request<B>) -> Result<Response<MountBody>, Refusal> {
         #[cfg(feature = "webtransport")]
         if let Some(upgrade) = request.extensions_mut().remove::<wireloom::WebTransportUpgrade>() {
@@ -93,9 +102,7 @@ impl MountService {
             ));
         };
         let remote = remote_of(request);
-        let place = self
-            .server
-            .admit(admission(request, TransportKind::WebSocket, remote))?;
+        let place = self.place(admission(request, TransportKind::WebSocket, remote))?;
         let server = self.server.clone();
         tokio::spawn(async move {
             match upgrade.await {
@@ -133,7 +140,7 @@ impl MountService {
             Profile::Multi => TransportKind::WebTransportMulti,
         };
         let remote = Some(upgrade.remote_address());
-        let place = self.server.admit(admission(request, kind, remote))?;
+        let place = self.place(admission(request, kind, remote))?;
         let server = self.server.clone();
         let response = upgrade.on_upgrade(move |session| async move {
             match webtransport::accept(session, profile, server.0.message_buffer_size()).await {

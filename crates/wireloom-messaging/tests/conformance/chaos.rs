@@ -40,7 +40,7 @@ fn service(handled: Handled) -> Handlers {
             let handled = handled.clone();
             async move {
                 let number: u64 = number.parse()?;
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     tokio::task::yield_now().await;
                 }
                 *handled.lock().unwrap().entry(number).or_default() += 1;
