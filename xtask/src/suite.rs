@@ -67,7 +67,9 @@ pub(crate) fn interop(names: &[&str]) -> Result {
 
 fn interop_suite(names: &[&str]) -> Result<Outcome> {
     if std::env::var_os(WEBWIRE_GO_PEER).is_none() {
-        println!("not run: WebWire's original software; {WEBWIRE_GO_PEER} may name it (interop/src/webwire.rs says how)");
+        println!(
+            "not run: WebWire's original software; {WEBWIRE_GO_PEER} may name it (interop/src/webwire.rs says how)"
+        );
     }
     let mut tests = cargo(&[
         "test",
