@@ -1,11 +1,11 @@
-//! Runs the workloads of WORKLOADS.md on raw QUIC and on Wireloom, in turns, and prints the medians and their ratios.
-//! `cargo xtask bench quinn` builds what it needs and starts it.
+//! Runs the workloads of WORKLOADS.md on Wireloom and on something beside it, in turns, and prints the medians and their ratios.
+//! `cargo xtask bench quinn` and `cargo xtask bench flow-control` build what they need and start it.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 type Error = Box<dyn std::error::Error>;
@@ -26,8 +26,11 @@ const WORKLOADS: [&str; 11] = [
 ];
 
 #[derive(Parser)]
-#[command(about = "Wireloom beside raw QUIC: medians of interleaved rounds, and their ratios")]
+#[command(about = "Wireloom beside another: medians of interleaved rounds, and their ratios")]
 struct Arguments {
+    /// What Wireloom is compared with
+    #[arg(long, value_enum, default_value_t = Against::RawQuinn)]
+    against: Against,
     /// Rounds; each runs both programs
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -38,13 +41,30 @@ struct Arguments {
     workloads: Vec<String>,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Against {
+    /// QUIC streams and datagrams on the quinn crate
+    RawQuinn,
+    /// Wireloom, with a server that offers no session flow control
+    NoFlowControl,
+}
+
 /// One of the two programs.
 struct Program {
     name: &'static str,
     path: PathBuf,
     /// What comes before `server` and `client`.
     prefix: &'static [&'static str],
+    /// More options of the server.
+    server: &'static [&'static str],
 }
+
+const WIRELOOM: Program = Program {
+    name: "wireloom",
+    path: PathBuf::new(),
+    prefix: &["bench"],
+    server: &[],
+};
 
 #[derive(Deserialize)]
 struct Listening {
@@ -108,7 +128,7 @@ impl Program {
             "1024"
         };
         let mut server = self.pinned("0");
-        server.args(["server", "--max-streams", slots]);
+        server.args(["server", "--max-streams", slots]).args(self.server);
         let mut server = Server(server.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
         let mut line = String::new();
         BufReader::new(server.0.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
@@ -159,16 +179,25 @@ fn medians(program: &'static str, workload: &str, runs: &[Measured]) -> Option<M
 
 fn run(arguments: &Arguments) -> Result {
     let folder = std::env::current_exe()?.parent().ok_or("no folder")?.to_owned();
-    let programs = [
-        Program {
+    let other = match arguments.against {
+        Against::RawQuinn => Program {
             name: "raw-quinn",
             path: folder.join("raw-quinn"),
             prefix: &[],
+            server: &[],
         },
-        Program {
-            name: "wireloom",
+        Against::NoFlowControl => Program {
+            name: "no-flow-control",
             path: folder.join("wireloom"),
-            prefix: &["bench"],
+            server: &["--no-flow-control"],
+            ..WIRELOOM
+        },
+    };
+    let programs = [
+        other,
+        Program {
+            path: folder.join("wireloom"),
+            ..WIRELOOM
         },
     ];
     let chosen =
@@ -179,12 +208,12 @@ fn run(arguments: &Arguments) -> Result {
     }
     let mut lines = String::new();
     println!(
-        "{} rounds of {} s, medians; ratio = wireloom / raw-quinn",
-        arguments.rounds, arguments.seconds
+        "{} rounds of {} s, medians; ratio = wireloom / {}",
+        arguments.rounds, arguments.seconds, programs[0].name
     );
     println!(
-        "{:<15} {:<15} {:>12} {:>12} {:>7} {:>13} {:>13}  notes",
-        "workload", "unit", "raw-quinn", "wireloom", "ratio", "server CPU x", "client CPU x"
+        "{:<15} {:<15} {:>15} {:>12} {:>7} {:>13} {:>13}  notes",
+        "workload", "unit", programs[0].name, "wireloom", "ratio", "server CPU x", "client CPU x"
     );
     for workload in workloads {
         let mut runs = [Vec::new(), Vec::new()];
@@ -193,30 +222,30 @@ fn run(arguments: &Arguments) -> Result {
                 runs.push(program.measure(workload, arguments.seconds)?);
             }
         }
-        let [quinn, wireloom] = [0, 1].map(|i| medians(programs[i].name, workload, &runs[i]));
-        let (quinn, wireloom) = (quinn.ok_or("no rounds")?, wireloom.ok_or("no rounds")?);
-        let note = |name, figure: fn(&Medians) -> Option<f64>| match (figure(&quinn), figure(&wireloom)) {
+        let [other, wireloom] = [0, 1].map(|i| medians(programs[i].name, workload, &runs[i]));
+        let (other, wireloom) = (other.ok_or("no rounds")?, wireloom.ok_or("no rounds")?);
+        let note = |name, figure: fn(&Medians) -> Option<f64>| match (figure(&other), figure(&wireloom)) {
             (Some(theirs), Some(ours)) => format!("{name} {theirs:.2} / {ours:.2}"),
             _ => String::new(),
         };
         println!(
-            "{:<15} {:<15} {:>12.2} {:>12.2} {:>7.2} {:>13.2} {:>13.2}  {}{}",
+            "{:<15} {:<15} {:>15.2} {:>12.2} {:>7.3} {:>13.3} {:>13.3}  {}{}",
             workload,
-            quinn.unit,
-            quinn.value,
+            other.unit,
+            other.value,
             wireloom.value,
-            wireloom.value / quinn.value,
-            wireloom.server_cpu_us / quinn.server_cpu_us,
-            wireloom.client_cpu_us / quinn.client_cpu_us,
+            wireloom.value / other.value,
+            wireloom.server_cpu_us / other.server_cpu_us,
+            wireloom.client_cpu_us / other.client_cpu_us,
             note("p99", |medians| medians.p99_us),
             note("delivery", |medians| medians.delivery),
         );
-        for medians in [&quinn, &wireloom] {
+        for medians in [&other, &wireloom] {
             lines += &serde_json::to_string(medians)?;
             lines += "\n";
         }
     }
-    let file = folder.join("bench-quinn.jsonl");
+    let file = folder.join(format!("bench-{}.jsonl", programs[0].name));
     std::fs::write(&file, lines)?;
     println!("{}", relative(&file).display());
     Ok(())

@@ -7,8 +7,8 @@ pub(crate) fn micro() -> Result {
     run(&mut cargo(&["bench", "--workspace", "--locked"]))
 }
 
-/// The side-by-side run of benches/WORKLOADS.md.
-pub(crate) fn beside_quinn(arguments: &[&str]) -> Result {
+/// A side-by-side run of benches/WORKLOADS.md.
+pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
     run(&mut cargo(&[
         "build",
         "--release",
@@ -18,5 +18,21 @@ pub(crate) fn beside_quinn(arguments: &[&str]) -> Result {
         "--package",
         "wireloom-benches",
     ]))?;
-    run(command(target().join("release/compare")).args(arguments))
+    let mut compare = command(target().join("release/compare"));
+    run(compare.args(["--against", against]).args(arguments))
+}
+
+/// Figures of benches/src/soak.
+pub(crate) fn soak(arguments: &[&str]) -> Result {
+    let scope = [
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-benches",
+        "--bin",
+        "soak",
+    ];
+    run(&mut cargo(&scope))?;
+    run(command(target().join("release/soak")).args(arguments))
 }

@@ -27,6 +27,7 @@ pub(crate) fn run_all(arguments: &[&str]) -> Result {
     let seconds = (minutes * 60 / targets.len().max(1) as u64).max(1);
     // What a run finds goes beside the target directory's other products; the corpus of the repository is only read.
     let found = target().join("fuzz-found");
+    let mut failed = Vec::new();
     for target in &targets {
         let grown = found.join(target);
         std::fs::create_dir_all(&grown).map_err(|error| format!("{}: {error}", grown.display()))?;
@@ -34,7 +35,16 @@ pub(crate) fn run_all(arguments: &[&str]) -> Result {
         fuzz.args(["+nightly", "fuzz", "run", target])
             .arg(&grown)
             .arg(format!("fuzz/corpus/{target}"));
-        run(fuzz.args(["--", &format!("-max_total_time={seconds}")]))?;
+        // A finding ends its target only: cargo-fuzz has said which input it was.
+        if let Err(error) = run(fuzz.args(["--", &format!("-max_total_time={seconds}")])) {
+            eprintln!("fuzz: {error}");
+            failed.push(target.as_str());
+        }
     }
-    Ok(())
+    println!("fuzz: {} targets, {seconds} s each", targets.len());
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("fuzzing found something in {}", failed.join(", ")))
+    }
 }

@@ -2,17 +2,19 @@
 
 use crate::dependencies;
 use crate::shell::{Result, cargo, on_path, run};
+use crate::specification;
 
 type Check = fn() -> Result;
 
 /// Runs all checks and tells all failures, not only the first.
 pub(crate) fn run_all() -> Result {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("formatting", formatting),
         ("clippy", clippy),
         ("documentation", documentation),
         ("licences, bans, sources", deny),
         ("direct dependencies", dependencies::check),
+        ("specifications", specification::check),
     ];
     let failed: Vec<&str> = checks
         .into_iter()

@@ -7,6 +7,7 @@ mod fuzz;
 mod lint;
 mod setup;
 mod shell;
+mod specification;
 mod suite;
 
 use std::process::ExitCode;
@@ -17,9 +18,13 @@ cargo xtask COMMAND
   setup           installs what the other commands need and is missing, and nothing else
   test            setup, then every test: Rust, browsers, other implementations
   interop [NAME]  setup, then the browsers and the other implementations only
-  lint            formatting, clippy, documentation, licences, the list of dependencies
+  lint            formatting, clippy, documentation, licences, dependencies, the specifications' coverage
   bench           the micro-benchmarks
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
+  bench flow-control
+                  the same beside Wireloom without flow control of sessions: what that costs
+  soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
+  soak idle|flood one of them
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
 
 fn main() -> ExitCode {
@@ -31,7 +36,9 @@ fn main() -> ExitCode {
         ["interop", names @ ..] => suite::interop(names),
         ["lint"] => lint::run_all(),
         ["bench"] => bench::micro(),
-        ["bench", "quinn", rest @ ..] => bench::beside_quinn(rest),
+        ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
+        ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
+        ["soak", rest @ ..] => bench::soak(rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {
             eprintln!("{USAGE}");

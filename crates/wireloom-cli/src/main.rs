@@ -18,6 +18,7 @@ mod output;
 mod probe;
 mod serve;
 mod signals;
+mod transport;
 mod trust;
 
 use std::process::ExitCode;

@@ -99,8 +99,8 @@ pub enum CapsuleError {
 }
 
 impl CapsuleError {
-    /// With what the stream is reset: such a capsule is "a malformed or incomplete HTTP message" (RFC 9297 section 3.3), and
-    /// WT_CLOSE_SESSION says the same of itself (draft-ietf-webtrans-http3-16 section 6).
+    /// With what the stream is reset: "the receiver MUST treat it as if it had received a malformed or incomplete HTTP
+    /// message" (RFC 9297 section 3.3), and WT_CLOSE_SESSION says the same of itself (draft 16 section 6).
     pub const fn code(self) -> Code {
         Code::H3_MESSAGE_ERROR
     }
@@ -118,9 +118,9 @@ enum State {
 /// Reads capsules from a stream that may be cut anywhere. It buffers at most one payload: 1028 bytes, or [`MAX_DATAGRAM`] for
 /// a DATAGRAM.
 ///
-/// Unknown and reserved types are skipped inside, however long, without buffering: "Endpoints
-/// which receive a Capsule with an unknown Capsule Type MUST silently drop that Capsule and skip over it to parse the next
-/// Capsule" (RFC 9297 section 3.2).
+/// Unknown and reserved types are skipped inside, however long, without buffering: "Endpoints that receive a Capsule
+/// with an unknown Capsule Type MUST silently drop that Capsule and skip over it to parse the next Capsule" (RFC 9297
+/// section 3.2).
 ///
 /// After an error the reader must not be used again.
 #[derive(Debug)]
@@ -184,14 +184,15 @@ impl CapsuleReader {
                     return complete(ty, bytes).map(Some);
                 }
                 // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION
-                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (section 6).
+                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (draft 16 section 6).
                 State::Closed if input.is_empty() => return Ok(None),
                 State::Closed => return Err(CapsuleError::AfterClose),
             }
         }
     }
 
-    /// To be called when the stream ended. An error if "the last capsule on the stream was truncated" (RFC 9297 section 3.3).
+    /// To be called when the stream ended. If "the last Capsule on the stream was truncated, this MUST be treated as if
+    /// it were a malformed or incomplete message" (RFC 9297 section 3.3).
     pub const fn finish(&self) -> Result<(), CapsuleError> {
         match self.state {
             State::Type if !self.varint.is_partial() => Ok(()),
@@ -206,10 +207,15 @@ impl CapsuleReader {
     }
 
     /// Decides by type and length alone what becomes of a capsule, before any of its payload is kept.
+    ///
+    /// "A Capsule payload that contains additional bytes after the identified fields or a Capsule payload that
+    /// terminates before the end of the identified fields MUST be treated as it if were a malformed or incomplete
+    /// message" (RFC 9297 section 3.3).
     fn begin(&mut self, ty: u64, len: u64) -> Result<Option<Capsule>, CapsuleError> {
         let wanted = match ty {
             WT_CLOSE_SESSION if len < 4 => return Err(CapsuleError::Malformed(ty)),
-            // "If the Application Error Message exceeds 1024 bytes or is not valid UTF-8, the receiver MUST" reset.
+            // "If the Application Error Message exceeds 1024 bytes or is not valid UTF-8, the receiver MUST reset the
+            // stream with code H3_MESSAGE_ERROR" (draft 16 section 6).
             WT_CLOSE_SESSION if len > 4 + MAX_REASON as u64 => return Err(CapsuleError::ReasonTooLong),
             WT_DRAIN_SESSION if len > 0 => return Err(CapsuleError::Malformed(ty)),
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if matches!(ty, WT_MAX_STREAM_DATA | WT_STREAM_DATA_BLOCKED) => {
@@ -249,6 +255,8 @@ fn complete(ty: u64, mut payload: Bytes) -> Result<Capsule, CapsuleError> {
         }
         _ => {}
     }
+    // The integer has a length of its own: "redundant length encodings MUST be verified to be self-consistent" (RFC
+    // 9297 section 3.3).
     let value = varint::take(&mut payload)
         .filter(|_| payload.is_empty())
         .ok_or(CapsuleError::Malformed(ty))?;
@@ -274,9 +282,10 @@ fn complete(ty: u64, mut payload: Bytes) -> Result<Capsule, CapsuleError> {
     })
 }
 
-/// The longest prefix of `reason` that WT_CLOSE_SESSION can carry: at most [`MAX_REASON`] bytes, cut between characters.
-///
-/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (section 6).
+/// The longest prefix of `reason` that WT_CLOSE_SESSION can carry: "its length MUST NOT exceed 1024 bytes" (draft 16
+/// section 6).
+/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft 16 section
+/// 6).
 pub fn clip_reason(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_REASON);
     while !reason.is_char_boundary(end) {
@@ -285,7 +294,8 @@ pub fn clip_reason(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// A whole WT_CLOSE_SESSION with the reason as [`clip_reason`] leaves it.
+/// A whole WT_CLOSE_SESSION with the reason as [`clip_reason`] leaves it. "The format of the capsule SHALL be as
+/// follows" (draft 16 section 6): type, length, code, reason.
 pub fn encode_close_session(code: u32, reason: &str) -> Bytes {
     let reason = clip_reason(reason);
     let mut out = BytesMut::with_capacity(8 + reason.len());
@@ -348,6 +358,8 @@ pub fn encode_header(ty: u64, len: u64, out: &mut impl BufMut) {
     varint::encode(len, out);
 }
 
+/// A capsule of one integer: "Each Capsule's payload MUST contain exactly the fields identified in its description"
+/// (RFC 9297 section 3.3).
 fn encode_value(ty: u64, value: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(13);
     encode_header(ty, varint::size(value) as u64, &mut out);

@@ -104,8 +104,9 @@ impl Code {
 
     /// The code that carries a WebTransport application's stream error code.
     ///
-    /// Codes of the form 0x1f * N + 0x21 lie in the range too; "those have to be skipped when mapping the error codes"
-    /// (draft-ietf-webtrans-http3-16 section 4.4).
+    /// "WebTransport implementations MUST remap those error codes into the error range reserved for
+    /// WT_APPLICATION_ERROR" (draft 16 section 4.4). Codes of the form 0x1f * N + 0x21 lie in that range too; "those
+    /// have to be skipped when mapping the error codes".
     pub const fn from_application(code: u32) -> Self {
         let n = code as u64;
         Self(APPLICATION_FIRST + n + n / 0x1e)
@@ -155,6 +156,8 @@ impl fmt::Debug for Code {
 mod tests {
     use super::*;
 
+    /// "WebTransport implementations MUST remap those error codes into the error range reserved for
+    /// WT_APPLICATION_ERROR" (draft 16 section 4.4).
     #[test]
     fn application_codes_skip_reserved_points() {
         assert_eq!(Code::from_application(0).into_u64(), APPLICATION_FIRST);

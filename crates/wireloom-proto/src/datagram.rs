@@ -21,8 +21,10 @@ pub enum DatagramError {
 }
 
 impl DatagramError {
-    /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST be
-    /// treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR" (RFC 9297 section 2.1); the same for a large one.
+    /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST
+    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// "Receipt of an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of
+    /// type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
     pub const fn code(self) -> Code {
         Code::H3_DATAGRAM_ERROR
     }
@@ -68,6 +70,10 @@ mod tests {
         }
     }
 
+    /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST
+    /// be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    /// "Receipt of an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of
+    /// type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
     #[test]
     fn hostile() {
         assert_eq!(decode(&mut Bytes::new()), Err(DatagramError::Truncated));
@@ -78,5 +84,8 @@ mod tests {
         let mut large = Vec::new();
         varint::encode(MAX_QUARTER_ID + 1, &mut large);
         assert_eq!(decode(&mut Bytes::from(large)), Err(DatagramError::IdTooLarge));
+        for error in [DatagramError::Truncated, DatagramError::IdTooLarge] {
+            assert_eq!(error.code(), Code::H3_DATAGRAM_ERROR);
+        }
     }
 }

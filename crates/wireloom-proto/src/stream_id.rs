@@ -93,7 +93,7 @@ impl fmt::Display for StreamId {
 /// A WebTransport session: the identifier of its CONNECT stream.
 ///
 /// "Session IDs are derived from the stream ID of the CONNECT stream that established the session and therefore MUST
-/// always correspond to a client-initiated bidirectional stream" (draft-ietf-webtrans-http3-16 section 4).
+/// always correspond to a client-initiated bidirectional stream" (draft 16 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(StreamId);
 
@@ -117,5 +117,20 @@ impl SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "Session IDs are derived from the stream ID of the CONNECT stream that established the session and therefore
+    /// MUST always correspond to a client-initiated bidirectional stream" (draft 16 section 4).
+    #[test]
+    fn only_request_streams_can_be_sessions() {
+        for id in 0..64 {
+            let session = SessionId::new(StreamId::from_u64(id));
+            assert_eq!(session.map(SessionId::into_u64), (id % 4 == 0).then_some(id));
+        }
     }
 }

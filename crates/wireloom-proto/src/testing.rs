@@ -4,6 +4,7 @@
 //! may change or vanish at any time.
 
 mod connection;
+mod formats;
 pub mod peer;
 pub mod pipe;
 mod qpack;
@@ -23,6 +24,7 @@ use crate::stream_id::StreamId;
 use crate::varint as varints;
 
 pub use connection::{connection, connection_script};
+pub use formats::{prefix_integer, protocols, stream_header};
 pub use qpack::{qpack_pair, qpack_streams};
 
 const STREAM: StreamId = StreamId::from_u64(0);

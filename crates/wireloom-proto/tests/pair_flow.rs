@@ -159,6 +159,8 @@ fn in_draft_14_several_sessions_mean_flow_control_with_limits_of_zero() {
     assert!(!lone.core.has_flow_control());
 }
 
+/// "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed the
+/// Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
 #[test]
 fn a_writer_is_told_once_that_it_waits_and_once_that_it_may_go_on() {
     let (mut lone, session) = tight_server();
@@ -176,6 +178,8 @@ fn a_writer_is_told_once_that_it_waits_and_once_that_it_may_go_on() {
     assert!(lone.events().is_empty());
 }
 
+/// "An endpoint MUST NOT open more streams than permitted by the current stream limit set by its peer" (draft 16
+/// section 5.6.2).
 #[test]
 fn streams_are_opened_up_to_the_limit_and_both_directions_apart() {
     let (mut lone, session) = tight_server();
@@ -221,6 +225,15 @@ fn what_a_client_does_before_the_response_is_limited_too() {
 
 #[test]
 fn capsules_that_break_the_rules() {
+    // "that does not increase the Maximum Data value previously received, it MUST close the WebTransport session with a
+    // WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4).
+    // "If an endpoint receives a WT_MAX_STREAMS capsule that does not increase the Maximum Streams value previously
+    // received, it MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section
+    // 5.6.2).
+    // "Recipients of a capsule with a Maximum Streams value larger than this limit MUST close the WebTransport session
+    // with a WT_FLOW_CONTROL_ERROR error code" (draft 16 sections 5.6.2 and 5.6.3).
+    // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a session error"
+    // (draft 16 section 5.4).
     let draft15: Vec<(&str, Bytes)> = vec![
         ("repeated data limit", capsule::encode_max_data(100)),
         ("lower data limit", capsule::encode_max_data(99)),
@@ -271,7 +284,8 @@ fn draft_14_lets_a_limit_be_repeated_but_not_lowered() {
 
 #[test]
 fn ignored_where_it_is_off() {
-    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (draft 16 section
+    // 5.1).
     let cases = [
         (config(Dialect::Draft15, FlowControl::OFF), &LIMITED_SETTINGS[..]),
         (config(Dialect::Draft15, TIGHT), &LIMITED_SETTINGS[..3]),
@@ -305,6 +319,8 @@ fn ignored_where_it_is_off() {
     }
 }
 
+/// "If an endpoint receives an incoming stream for a session that would exceed the advertised Maximum Streams value, it
+/// MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.2).
 #[test]
 fn a_stream_too_many() {
     let (mut lone, session) = tight_server();
@@ -320,6 +336,8 @@ fn a_stream_too_many() {
     assert_violated(&mut lone, "a third of two");
 }
 
+/// "If an endpoint receives Stream Body data in excess of this limit, it MUST close the WebTransport session with a
+/// WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4).
 #[test]
 fn a_byte_too_many() {
     // With the header, and beside the core; headers do not count.
@@ -391,11 +409,15 @@ fn sessions_up_to_the_limit() {
     lone.settings(&LIMITED_SETTINGS);
     assert_eq!(lone.events().len(), 3);
     let _ = lone.recv(8, &webtransport_connect(), false);
-    let rejected = Action::Reset {
+    // 429, and no more of it is read (draft 16 section 5.2).
+    let actions = lone.actions();
+    let stopped = Action::StopSending {
         stream: id(8),
-        code: Code::H3_REQUEST_REJECTED,
+        code: Code::H3_NO_ERROR,
     };
-    assert!(lone.actions().contains(&rejected));
+    assert!(actions.contains(&stopped), "{actions:?}");
+    let answered = |action: &Action| matches!(action, Action::Write { stream, fin: true, .. } if *stream == id(8));
+    assert!(actions.iter().any(answered), "{actions:?}");
     assert_eq!(lone.core.sessions().count(), 2);
 
     let mut pair = Pair::connected(config.clone(), config);
@@ -436,6 +458,23 @@ fn limits_rise_as_streams_end_and_the_application_reads() {
         .expect(|event| matches!(event, Event::SessionDataAvailable { .. }).then_some(()));
     pair.client.open(session, Dir::Uni).expect("room for one more");
     assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
+}
+
+/// "An endpoint MUST NOT wait for a WT_DATA_BLOCKED or WT_STREAMS_BLOCKED capsule before sending a WT_MAX_DATA or
+/// WT_MAX_STREAMS capsule" (draft 16 section 5.6).
+#[test]
+fn credit_is_given_unasked() {
+    let (mut lone, session) = tight_server();
+    let stream = lone.peer_uni(3);
+    let _ = lone.recv(stream, &uni(session, b"ten bytes."), true);
+    assert!(lone.actions().is_empty());
+    lone.core.data_consumed(session, 10);
+    assert_eq!(capsules(lone.actions()), [framed(&capsule::encode_max_data(20))]);
+    lone.core.recv_closed(id(stream));
+    assert_eq!(
+        capsules(lone.actions()),
+        [framed(&capsule::encode_max_streams(Dir::Uni, 3))]
+    );
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn id_frame(ty: u64, id: u64) -> Vec<u8> {
 
 #[test]
 fn the_control_stream_begins_with_settings() {
-    // RFC 9114 section 6.2.1.
+    // "If the first frame of the control stream is any other frame type, this MUST be treated as a connection error of
+    // type H3_MISSING_SETTINGS" (RFC 9114 section 6.2.1).
     for first in [
         id_frame(frame::GOAWAY, 0),
         frame::encode(0x21, b"").to_vec(),
@@ -88,7 +89,11 @@ fn settings_have_a_deadline() {
 #[test]
 fn critical_streams_are_single_and_stay_open() {
     for (ty, index) in [(0u8, 1), (2, 4), (3, 5)] {
-        // RFC 9114 section 6.2.1, RFC 9204 section 4.2: a second one, and one that ends.
+        // A second one, and one that ends; the QPACK streams: RFC 9204 section 4.2. "receipt of a second stream
+        // claiming to be a control stream MUST be treated as a connection error of type H3_STREAM_CREATION_ERROR" (RFC
+        // 9114 section 6.2.1).
+        // "If either control stream is closed at any point, this MUST be treated as a connection error of type
+        // H3_CLOSED_CRITICAL_STREAM" (RFC 9114 section 6.2.1).
         let with_first = || {
             let mut lone = Lone::server();
             if ty != 0 {
@@ -123,28 +128,58 @@ fn critical_streams_are_single_and_stay_open() {
 fn frames_that_may_not_come_on_the_control_stream() {
     let unexpected = Code::H3_FRAME_UNEXPECTED;
     for side in [Side::Server, Side::Client] {
+        // "If an endpoint receives a second SETTINGS frame on the control stream, the endpoint MUST respond with a
+        // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
         control_closes(side, &[4, 0], unexpected);
+        // "If a DATA frame is received on a control stream, the recipient MUST respond with a connection error of type
+        // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.1).
         control_closes(side, &data(b"x"), unexpected);
+        // "If a HEADERS frame is received on a control stream, the recipient MUST respond with a connection error of
+        // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.2).
         control_closes(side, &get(), unexpected);
+        // "If a PUSH_PROMISE frame is received on the control stream, the client MUST respond with a connection error
+        // of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5).
+        // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type H3_FRAME_UNEXPECTED"
+        // (RFC 9114 section 7.2.5).
         control_closes(side, &frame::encode(frame::PUSH_PROMISE, b"\0"), unexpected);
+        // "their receipt MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
         for ty in [2, 6, 8, 9] {
             control_closes(side, &[ty, 0], unexpected);
         }
+        // "Receiving this frame type in any other circumstances MUST be treated as a connection error of type
+        // H3_FRAME_ERROR" (draft 16 section 4.3).
         control_closes(side, &varints(&[0x41, 0]), Code::H3_FRAME_ERROR);
+        // "If a CANCEL_PUSH frame is received that references a push ID greater than currently allowed on the
+        // connection, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
+        // "If a server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE
+        // frame, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
         control_closes(side, &id_frame(frame::CANCEL_PUSH, 0), Code::H3_ID_ERROR);
-        // RFC 9114 section 5.2: the id may not grow.
+        // "Receiving a GOAWAY containing a larger identifier than previously received MUST be treated as a connection
+        // error of type H3_ID_ERROR" (RFC 9114 section 5.2).
         let growing = [id_frame(frame::GOAWAY, 4), id_frame(frame::GOAWAY, 8)].concat();
         control_closes(side, &growing, Code::H3_ID_ERROR);
+        // "A frame payload that contains additional bytes after the identified fields or a frame payload that
+        // terminates before the end of the identified fields MUST be treated as a connection error of type
+        // H3_FRAME_ERROR" (RFC 9114 section 7.1).
+        // "redundant length encodings MUST be verified to be self-consistent" (RFC 9114 section 7.1).
         control_closes(side, &[7, 2, 0, 0], Code::H3_FRAME_ERROR);
+        control_closes(side, &[7, 1, 0x40], Code::H3_FRAME_ERROR);
+        control_closes(side, &[7, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::H3_FRAME_ERROR);
         control_closes(side, &[7, 0], Code::H3_FRAME_ERROR);
     }
+    // "A client MUST treat the receipt of a MAX_PUSH_ID frame as a connection error of type H3_FRAME_UNEXPECTED" (RFC
+    // 9114 section 7.2.7).
     control_closes(Side::Client, &id_frame(frame::MAX_PUSH_ID, 0), unexpected);
     control_closes(
         Side::Client,
         &frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\0u=1"),
         unexpected,
     );
+    // "A client MUST treat receipt of a GOAWAY frame containing a stream ID of any other type as a connection error of
+    // type H3_ID_ERROR" (RFC 9114 section 7.2.6).
     control_closes(Side::Client, &id_frame(frame::GOAWAY, 1), Code::H3_ID_ERROR);
+    // "receipt of a MAX_PUSH_ID frame that contains a smaller value than previously received MUST be treated as a
+    // connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.7).
     let shrinking = [id_frame(frame::MAX_PUSH_ID, 4), id_frame(frame::MAX_PUSH_ID, 3)].concat();
     control_closes(Side::Server, &shrinking, Code::H3_ID_ERROR);
     control_closes(
@@ -161,6 +196,7 @@ fn frames_that_may_not_come_on_the_control_stream() {
 
 #[test]
 fn control_frames_that_are_legal() {
+    // "Endpoints MUST NOT consider these frames to have any meaning upon receipt" (RFC 9114 section 7.2.8).
     let mut lone = Lone::server();
     let control = lone.peer_uni(0);
     let legal = [
@@ -181,6 +217,10 @@ fn control_frames_that_are_legal() {
 
 #[test]
 fn settings_that_may_not_be() {
+    // "Clients MUST treat values greater than "1" as a connection error of type H3_SETTINGS_ERROR" (draft 16 section
+    // 3.1). "the receiver MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
+    // Of HTTP/2's: "their receipt MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114 section
+    // 7.2.4.1).
     for settings in [
         &[(2, 0)][..],
         &[(0x33, 2)],
@@ -193,14 +233,35 @@ fn settings_that_may_not_be() {
         let fresh = || Lone::without_settings(Side::Client, Config::default());
         closes(fresh, |lone| lone.peer_uni(0), &stream, false, Code::H3_SETTINGS_ERROR);
     }
+    // "The same setting identifier MUST NOT occur more than once in the SETTINGS frame" (RFC 9114 section 7.2.4).
     let twice = [&[0][..], &frame::encode(frame::SETTINGS, &varints(&[0x33, 1, 0x33, 1]))].concat();
     let fresh = || Lone::without_settings(Side::Server, Config::default());
     closes(fresh, |lone| lone.peer_uni(0), &twice, false, Code::H3_SETTINGS_ERROR);
 }
 
 #[test]
+fn settings_that_nobody_knows() {
+    // "An implementation MUST ignore any parameter with an identifier it does not understand" (RFC 9114 section 7.2.4);
+    // of the reserved ones "Endpoints MUST NOT consider such settings to have any meaning upon receipt" (RFC 9114
+    // section 7.2.4.1).
+    let mut settings = ALL_SETTINGS.to_vec();
+    let mut lone = Lone::new(Side::Client, Config::default(), &settings);
+    let dialect = lone.core.dialect();
+    settings.extend([(0x21, 0), (0x1f * 1000 + 0x21, (1 << 62) - 1), (0xabcdef, 7)]);
+    for side in [Side::Client, Side::Server] {
+        let mut more = Lone::new(side, Config::default(), &settings);
+        assert_eq!(more.core.dialect(), dialect);
+        assert!(!more.core.is_closed() && more.actions().is_empty());
+    }
+    assert!(lone.actions().is_empty());
+}
+
+#[test]
 fn streams_that_may_not_be() {
-    // RFC 9114 section 6.2.2 and 4.6.
+    // "if a server receives a client-initiated push stream, this MUST be treated as a connection error of type
+    // H3_STREAM_CREATION_ERROR" (RFC 9114 section 6.2.2).
+    // "A client MUST treat receipt of a push stream as a connection error of type H3_ID_ERROR when no MAX_PUSH_ID frame
+    // has been sent" (RFC 9114 section 4.6).
     closes(
         Lone::server,
         |lone| lone.peer_uni(1),
@@ -209,7 +270,8 @@ fn streams_that_may_not_be() {
         Code::H3_STREAM_CREATION_ERROR,
     );
     closes(Lone::client, |lone| lone.peer_uni(1), &[1, 0], false, Code::H3_ID_ERROR);
-    // A bidirectional stream from a server: section 6.1.
+    // "Clients MUST treat receipt of a server-initiated bidirectional stream as a connection error of type
+    // H3_STREAM_CREATION_ERROR unless such an extension has been negotiated" (RFC 9114 section 6.1).
     closes(Lone::client, |_| 1, &get(), false, Code::H3_STREAM_CREATION_ERROR);
     let without = || Lone::new(Side::Client, Config::default(), &[]);
     closes(
@@ -219,7 +281,9 @@ fn streams_that_may_not_be() {
         false,
         Code::H3_STREAM_CREATION_ERROR,
     );
-    // Session ids that are no request streams: draft-ietf-webtrans-http3-16 section 4.
+    // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does not
+    // correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
+    // H3_ID_ERROR error code" (draft 16 section 4).
     for bad in [1, 2, 3, 7] {
         closes(
             Lone::server,
@@ -238,7 +302,11 @@ fn unknown_streams_are_stopped_and_forgotten() {
     let mut lone = Lone::server();
     let stream = lone.peer_uni(5);
     assert_eq!(lone.recv(stream, &varints(&[0x21]), false), Recv::Done);
-    // RFC 9114 section 6.2.
+    // "Recipients of unknown stream types MUST either abort reading of the stream or discard incoming data without
+    // further processing" (RFC 9114 section 6.2).
+    // "The recipient MUST NOT consider unknown stream types to be a connection error of any kind" (RFC 9114 section
+    // 6.2).
+    // "Endpoints MUST NOT consider these streams to have any meaning upon receipt" (RFC 9114 section 6.2.3).
     assert_eq!(
         lone.actions(),
         [Action::StopSending {
@@ -248,8 +316,9 @@ fn unknown_streams_are_stopped_and_forgotten() {
     );
     assert_eq!(lone.recv(stream, b"\0", true), Recv::Done);
     assert!(lone.actions().is_empty() && lone.core.leftovers().is_empty());
-    // "A receiver MUST tolerate unidirectional streams being closed or reset prior to the reception of the unidirectional
-    // stream header."
+    assert!(!lone.core.is_closed());
+    // "A receiver MUST tolerate unidirectional streams being closed or reset prior to the reception of the
+    // unidirectional stream header" (RFC 9114 section 6.2).
     for (index, bytes) in [(6, &b""[..]), (7, b"\x40"), (8, b"\x40\x54\x40")] {
         let stream = lone.peer_uni(index);
         assert_eq!(lone.recv(stream, bytes, true), Recv::Done);
@@ -264,12 +333,21 @@ fn unknown_streams_are_stopped_and_forgotten() {
 fn frames_that_may_not_come_on_a_request_stream() {
     let unexpected = Code::H3_FRAME_UNEXPECTED;
     let frames = [
+        // "If an endpoint receives a SETTINGS frame on a different stream, the endpoint MUST respond with a connection
+        // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
         frame::encode(frame::SETTINGS, b"").to_vec(),
+        // "Receiving a CANCEL_PUSH frame on a stream other than the control stream MUST be treated as a connection
+        // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.3).
         id_frame(frame::CANCEL_PUSH, 0),
         id_frame(frame::GOAWAY, 0),
+        // "Receipt of a MAX_PUSH_ID frame on any other stream MUST be treated as a connection error of type
+        // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.7).
         id_frame(frame::MAX_PUSH_ID, 0),
+        // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type H3_FRAME_UNEXPECTED"
+        // (RFC 9114 section 7.2.5).
         frame::encode(frame::PUSH_PROMISE, b"\0").to_vec(),
         frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\0").to_vec(),
+        // "their receipt MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
         vec![2, 0],
         vec![6, 0],
         vec![8, 0],
@@ -279,7 +357,8 @@ fn frames_that_may_not_come_on_a_request_stream() {
         closes(Lone::server, |_| 0, &bad, false, unexpected);
         closes(Lone::server, |_| 0, &[get(), bad].concat(), false, unexpected);
     }
-    // RFC 9114 section 4.1: DATA first, anything after trailers.
+    // "Receipt of an invalid sequence of frames MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC
+    // 9114 section 4.1): DATA first, anything after trailers.
     closes(Lone::server, |_| 0, &data(b"x"), false, unexpected);
     let trailers = headers(&[("checksum", "x")]);
     closes(
@@ -296,7 +375,8 @@ fn frames_that_may_not_come_on_a_request_stream() {
         false,
         unexpected,
     );
-    // Section 7.1: FIN inside a frame. Draft 16 section 4.3: WT_STREAM later.
+    // "When a stream terminates cleanly, if the last frame on the stream was truncated, this MUST be treated as a
+    // connection error of type H3_FRAME_ERROR" (RFC 9114 section 7.1).
     closes(Lone::server, |_| 0, &get()[..5], true, Code::H3_FRAME_ERROR);
     closes(
         Lone::server,
@@ -306,6 +386,8 @@ fn frames_that_may_not_come_on_a_request_stream() {
         Code::H3_FRAME_ERROR,
     );
     closes(Lone::server, |_| 0, &[0x40], true, Code::H3_FRAME_ERROR);
+    // "Receiving this frame type in any other circumstances MUST be treated as a connection error of type
+    // H3_FRAME_ERROR" (draft 16 section 4.3).
     closes(
         Lone::server,
         |_| 0,
@@ -313,7 +395,8 @@ fn frames_that_may_not_come_on_a_request_stream() {
         false,
         Code::H3_FRAME_ERROR,
     );
-    // Section 4.4: only DATA on a CONNECT stream.
+    // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC
+    // 9114 section 4.4).
     let connect = headers(&[(":method", "CONNECT"), (":authority", "localhost:1")]);
     closes(
         Lone::server,
@@ -378,7 +461,8 @@ fn malformed_requests_are_reset() {
     for fields in requests {
         let mut lone = Lone::server();
         assert_eq!(lone.recv(0, &headers(&fields), true), Recv::Done, "{fields:?}");
-        // RFC 9114 section 4.1.2.
+        // "Malformed requests or responses that are detected MUST be treated as a stream error of type
+        // H3_MESSAGE_ERROR" (RFC 9114 section 4.1.2).
         assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR), "{fields:?}");
         assert!(lone.events().is_empty() && lone.core.leftovers().is_empty());
         // The connection goes on.
@@ -388,6 +472,16 @@ fn malformed_requests_are_reset() {
             [Event::Request { .. }, Event::Finished { .. }]
         ));
     }
+}
+
+/// "receipt of multiple requests or receipt of an additional HTTP response following a final HTTP response MUST be
+/// treated as malformed" (RFC 9114 section 4.1).
+#[test]
+fn a_second_request_on_a_stream_is_malformed() {
+    let mut lone = Lone::server();
+    let _ = lone.recv(0, &[post(None), data(b"x"), get()].concat(), true);
+    assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR));
+    assert!(!lone.core.is_closed() && lone.core.leftovers().is_empty());
 }
 
 #[test]
@@ -419,6 +513,7 @@ fn content_length_and_data_must_agree() {
     }
 }
 
+/// "Clients MUST NOT accept a malformed response" (RFC 9114 section 4.1.2).
 #[test]
 fn responses_are_judged_too() {
     let answer = |bytes: Vec<u8>, fin, expected| {
@@ -451,11 +546,19 @@ fn responses_are_judged_too() {
         false,
         error,
     );
+    // "receipt of multiple requests or receipt of an additional HTTP response following a final HTTP response MUST be
+    // treated as malformed" (RFC 9114 section 4.1).
+    answer(headers(&[(":status", "200")]).repeat(2), false, error);
+    // "A client MUST treat receipt of a PUSH_PROMISE frame that contains a larger push ID than the client has
+    // advertised as a connection error of H3_ID_ERROR" (RFC 9114 section 7.2.5).
     answer(
         frame::encode(frame::PUSH_PROMISE, b"\0").to_vec(),
         false,
         Code::H3_ID_ERROR,
     );
+    // "A client MUST treat a GOAWAY frame on a stream other than the control stream as a connection error of type
+    // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.6).
+    answer(id_frame(frame::GOAWAY, 0), false, Code::H3_FRAME_UNEXPECTED);
     answer(data(b"x"), false, Code::H3_FRAME_UNEXPECTED);
 }
 
@@ -601,5 +704,23 @@ fn floods_close_the_connection() {
             lone.advance(Duration::from_millis(50));
         }
         assert!(!lone.core.is_closed());
+    }
+}
+
+/// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT"
+/// (RFC 9114 section 7.2.4.2).
+#[test]
+fn early_requests_keep_to_the_settings_that_are_remembered() {
+    let large = "x".repeat(300);
+    let head = http::Request::get("https://localhost/").header("large", large);
+    let head = head.body(()).expect("a request");
+    for (remembered, fits) in [(&[(6, 250)][..], false), (&[(6, 1000)], true), (&[], true)] {
+        let mut lone = Lone::without_settings(Side::Client, Config::default());
+        lone.core.resume(remembered.iter().copied().collect());
+        let sent = lone.core.send_request(lone.now, id(0), &head, true);
+        assert_eq!(sent.is_ok(), fits, "{remembered:?}: {sent:?}");
+        lone.actions();
+        // Nor is QPACK's table used before the server allows it.
+        assert!(lone.encoder_stream.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use wireloom_proto::connection::{SessionEnd, SessionRequest};
 use wireloom_proto::testing::peer::{
-    ALL_SETTINGS, DRAFT02_SETTINGS, Lone, data, extended_connect, get, headers, varints, webtransport_connect,
+    ALL_SETTINGS, DRAFT02_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
 };
 use wireloom_proto::{Action, Code, Config, Event, Recv, SessionId, Side, StreamId, capsule};
 
@@ -32,6 +32,8 @@ fn refused(stream: u64, code: Code) -> Vec<Action> {
     ]
 }
 
+/// "the server MUST NOT process any incoming WebTransport requests until the client's SETTINGS have been received"
+/// (draft 16 section 3.1).
 #[test]
 fn connects_are_held_until_settings_and_bounded() {
     let mut lone = Lone::without_settings(Side::Server, Config::default());
@@ -41,14 +43,19 @@ fn connects_are_held_until_settings_and_bounded() {
     // Sixteen is the default limit while the dialect is unknown.
     assert_eq!(lone.actions(), refused(64, Code::H3_REQUEST_REJECTED));
     assert!(lone.events().is_empty() && lone.core.sessions().next().is_none());
+    // "QUIC DATAGRAM frames MUST NOT be sent until the SETTINGS_H3_DATAGRAM setting has been both sent and received
+    // with a value of 1" (RFC 9297 section 2.1.1).
+    assert!(lone.core.datagram_prefix(session(0)).is_err());
     lone.settings(&ALL_SETTINGS);
     let events = lone.events();
     assert!(
         matches!(events[..], [Event::Ready { .. }, Event::SessionRequested { session: id, .. }] if id == session(0)),
         "{events:?}"
     );
-    // "A server that receives more than one session [...] when flow control is not enabled MUST reset the excessive CONNECT
-    // streams with a H3_REQUEST_REJECTED status" (draft-ietf-webtrans-http3-16 section 5.1).
+    // Without flow control the server "MUST reset the excessive CONNECT streams with a H3_REQUEST_REJECTED status"
+    // (draft 16 section 5.1).
+    // "An endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
+    // session at a time" (draft 16 section 5.2).
     let expected: Vec<_> = (1..16)
         .flat_map(|index| refused(4 * index, Code::H3_REQUEST_REJECTED))
         .collect();
@@ -64,7 +71,7 @@ fn connects_are_held_until_settings_and_bounded() {
     assert_eq!(lone.core.sessions().count(), 3);
 
     // A client without the settings: "the server MUST treat all established and newly incoming WebTransport sessions as
-    // malformed" (section 3.1).
+    // malformed" (draft 16 section 3.1).
     let mut lone = Lone::without_settings(Side::Server, Config::default());
     let _ = lone.recv(0, &webtransport_connect(), false);
     lone.settings(&[(0x33, 1)]);
@@ -79,8 +86,15 @@ fn both_tokens_are_taken_and_https_is_required() {
     for token in ["webtransport", "webtransport-h3"] {
         for settings in [&ALL_SETTINGS[..], &DRAFT02_SETTINGS] {
             let mut lone = Lone::new(Side::Server, Config::default(), settings);
-            // "Any value type other than String MUST be treated as an error that causes the entire field to be ignored".
-            let connect = extended_connect(token, &[("wt-available-protocols", "\"a\", b")]);
+            // "Any value type other than String MUST be treated as an error that causes the entire field to be ignored"
+            // (draft 16 section 3.3). The same in the field of RFC 9297: "any other value type MUST be handled as if
+            // the field were not present by recipients" (RFC 9297 section 3.4), and "Receivers MUST ignore unknown
+            // parameters" (RFC 9297 section 3.4).
+            let fields = [
+                ("wt-available-protocols", "\"a\", b"),
+                ("capsule-protocol", "7, ?0;unknown=1"),
+            ];
+            let connect = extended_connect(token, &fields);
             assert_eq!(lone.recv(0, &connect, false), Recv::Continue);
             let events = lone.events();
             assert!(
@@ -89,6 +103,7 @@ fn both_tokens_are_taken_and_https_is_required() {
             );
         }
     }
+    // "The :scheme field MUST be https" (draft 16 section 3.2).
     let http = [
         (":method", "CONNECT"),
         (":scheme", "http"),
@@ -101,6 +116,8 @@ fn both_tokens_are_taken_and_https_is_required() {
     assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR));
 }
 
+/// "A server MUST NOT process these bytes as capsules until it sends a 2xx response accepting the session" (draft 16
+/// section 3.2).
 #[test]
 fn capsules_wait_for_the_response() {
     let mut config = Config::default();
@@ -180,14 +197,19 @@ fn capsules_that_break_the_session() {
     let header = |ty, len| varints(&[ty, len]);
     let close = |len: u64, payload: &[u8]| [header(capsule::WT_CLOSE_SESSION, len), payload.to_vec()].concat();
     let cases: Vec<(Vec<u8>, bool, Code)> = vec![
-        // Draft 16 section 6: too short, too long, not UTF-8.
+        // "the receiver MUST treat it as if it had received a malformed or incomplete HTTP message" (RFC 9297 section
+        // 3.3).
+        // "If the Application Error Message exceeds 1024 bytes or is not valid UTF-8, the receiver MUST reset the
+        // stream with code H3_MESSAGE_ERROR" (draft 16 section 6).
         (close(3, &[0; 3]), false, error),
         (close(4 + 1025, &[]), false, error),
         (close(5, &[0, 0, 0, 0, 0xff]), false, error),
-        // RFC 9297 section 3.3: FIN inside a capsule.
+        // "the last Capsule on the stream was truncated, this MUST be treated as if it were a malformed or incomplete
+        // message" (RFC 9297 section 3.3).
         (header(capsule::WT_DRAIN_SESSION, 0)[..2].to_vec(), true, error),
         (header(0x17, 9), true, error),
-        // Section 5.4.
+        // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a session error"
+        // (draft 16 section 5.4).
         (
             header(capsule::WT_MAX_STREAM_DATA, 0),
             false,
@@ -221,8 +243,8 @@ fn capsules_that_break_the_session() {
 
 #[test]
 fn nothing_may_follow_the_close_capsule() {
-    // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION capsule, the stream
-    // MUST be reset with code H3_MESSAGE_ERROR" (draft-ietf-webtrans-http3-16 section 6).
+    // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION capsule, the
+    // stream MUST be reset with code H3_MESSAGE_ERROR" (draft 16 section 6).
     let close = data(&capsule::encode_close_session(1, "bye"));
     for cut in [close.len(), close.len() + 1] {
         let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
@@ -244,7 +266,8 @@ fn nothing_may_follow_the_close_capsule() {
         );
         assert!(lone.core.leftovers().is_empty());
     }
-    // A peer that closes and never sends FIN is stopped.
+    // A peer that closes is answered: "The recipient MUST either close or reset the stream in response" (draft 16
+    // section 6). One that never sends FIN is stopped.
     let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
     assert_eq!(lone.recv(0, &close, false), Recv::Continue);
     assert_eq!(
@@ -270,7 +293,8 @@ fn nothing_may_follow_the_close_capsule() {
 fn capsules_that_mean_nothing_are_skipped() {
     let (mut lone, id) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
     let mut bytes = Vec::new();
-    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+    // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (draft 16 section
+    // 5.1).
     for ty in [
         capsule::WT_MAX_DATA,
         capsule::WT_MAX_STREAMS_BIDI,
@@ -282,7 +306,8 @@ fn capsules_that_mean_nothing_are_skipped() {
         bytes.extend(data(&varints(&[ty, 8, (1 << 61) + 1])));
     }
     bytes.extend(data(&capsule::encode_datagram(b"slow")));
-    // A length of 2^62-1 costs nothing.
+    // A length of 2^62-1 costs nothing. "Endpoints that receive a Capsule with an unknown Capsule Type MUST silently
+    // drop that Capsule and skip over it to parse the next Capsule" (RFC 9297 section 3.2).
     bytes.extend(data(&varints(&[0x1234, (1 << 62) - 1])));
     bytes.extend(data(&[0; 100]));
     assert_eq!(lone.recv(0, &bytes, false), Recv::Continue);
@@ -299,7 +324,10 @@ fn datagrams() {
     for bad in [&b""[..], &[0xc0], &[0xd0, 0, 0, 0, 0, 0, 0, 0]] {
         let mut lone = Lone::server();
         assert_eq!(lone.core.handle_datagram(lone.now, Bytes::copy_from_slice(bad)), None);
-        // RFC 9297 section 2.1.
+        // "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field
+        // MUST be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+        // "Receipt of an HTTP/3 Datagram that includes a larger value MUST be treated as an HTTP/3 connection error of
+        // type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
         assert_eq!(lone.closed_with(), Some(Code::H3_DATAGRAM_ERROR));
     }
     let (mut lone, open) = Lone::server_with_session(Config::default(), &DRAFT02_SETTINGS);
@@ -308,7 +336,10 @@ fn datagrams() {
         lone.core.handle_datagram(lone.now, datagram(0)),
         Some((open, Bytes::from_static(b"x")))
     );
-    // Bounded before the session, dropped beyond (draft 16 section 4.6).
+    // Before the session: "the receiver SHALL either drop that datagram silently or buffer it temporarily" (RFC 9297
+    // section 2.1).
+    // "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6).
+    // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (draft 16 section 4.6).
     for _ in 0..1000 {
         assert_eq!(lone.core.handle_datagram(lone.now, datagram(1)), None);
     }
@@ -322,7 +353,8 @@ fn datagrams() {
         .filter(|event| matches!(event, Event::Datagram { .. }))
         .count();
     assert_eq!(waiting, Config::default().max_parked_datagrams);
-    // Of a closed session: dropped.
+    // Of a closed session: "If a datagram is received after the corresponding stream's receive side is closed, the
+    // received datagrams MUST be silently dropped" (RFC 9297 section 2.1).
     lone.core.close_session(lone.now, open, 0, "").expect("open");
     assert_eq!(lone.core.handle_datagram(lone.now, datagram(0)), None);
     assert!(!lone.core.is_closed());
@@ -360,6 +392,7 @@ fn streams_of_sessions_that_are_over_or_can_never_be() {
     assert_eq!(none.actions(), refused(0, Code::H3_STREAM_CREATION_ERROR));
 }
 
+/// "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6).
 #[test]
 fn early_streams_are_bounded() {
     let mut lone = Lone::server();
@@ -407,7 +440,7 @@ fn a_server_may_not_choose_what_was_not_offered() {
         let _ = lone.recv(0, &headers(&[&[(":status", "200")], fields].concat()), false);
         lone
     };
-    // Draft 16 section 3.3.
+    // "the client MUST close the WebTransport session with a WT_ALPN_ERROR error code" (draft 16 section 3.3).
     let mut lone = respond(&[("wt-protocol", "\"c\"")], &["a", "b"]);
     assert_eq!(lone.actions(), refused(0, Code::WT_ALPN_ERROR));
     let events = lone.events();
@@ -491,4 +524,212 @@ fn responses_to_connect_are_judged() {
     );
     assert_eq!(lone.recv(0, b"\0\x01x", true), Recv::Done);
     assert!(lone.core.leftovers().is_empty());
+}
+
+/// "A client that requires application protocol negotiation MUST close the WebTransport session with a WT_ALPN_ERROR
+/// error code if the server does not include a WT-Protocol header field, or if it is malformed and therefore ignored"
+/// (draft 16 section 3.3).
+#[test]
+fn a_client_may_require_a_protocol() {
+    let respond = |fields: &[(&str, &str)], required| {
+        let mut lone = Lone::client();
+        let mut request = SessionRequest::new("localhost", "/");
+        request.protocols = vec!["a".to_owned()];
+        request.requires_protocol = required;
+        lone.core.connect(lone.now, id(0), &request).expect("ready");
+        lone.actions();
+        let _ = lone.recv(0, &headers(&[&[(":status", "200")], fields].concat()), false);
+        lone
+    };
+    for fields in [&[][..], &[("wt-protocol", "a")], &[("wt-protocol", "1")]] {
+        let mut lone = respond(fields, true);
+        assert_eq!(lone.actions(), refused(0, Code::WT_ALPN_ERROR), "{fields:?}");
+        let mut lone = respond(fields, false);
+        assert!(matches!(
+            lone.events()[..],
+            [Event::SessionEstablished { protocol: None, .. }]
+        ));
+    }
+    let mut lone = respond(&[("wt-protocol", "\"a\"")], true);
+    assert!(matches!(
+        lone.events()[..],
+        [Event::SessionEstablished { protocol: Some(_), .. }]
+    ));
+}
+
+#[test]
+fn a_session_has_no_content() {
+    // "A receiver that observes a violation of these requirements MUST treat the HTTP message as malformed" (RFC 9297
+    // section 3.2).
+    for field in [("content-length", "0"), ("content-type", "text/plain")] {
+        let mut lone = Lone::server();
+        let _ = lone.recv(0, &extended_connect("webtransport", &[field]), false);
+        assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR), "{field:?}");
+        assert!(lone.events().is_empty() && lone.core.leftovers().is_empty());
+    }
+    let respond = |settings: &[(u64, u64)], status: &str, fields: &[(&str, &str)]| {
+        let mut lone = Lone::new(Side::Client, Config::default(), settings);
+        lone.core
+            .connect(lone.now, id(0), &SessionRequest::new("localhost", "/"))
+            .expect("ready");
+        lone.actions();
+        let _ = lone.recv(0, &headers(&[&[(":status", status)], fields].concat()), false);
+        lone
+    };
+    for (status, fields) in [
+        ("200", &[("content-length", "0")][..]),
+        ("200", &[("content-type", "text/plain")]),
+        ("204", &[]),
+        ("205", &[]),
+        ("206", &[]),
+    ] {
+        let mut lone = respond(&ALL_SETTINGS, status, fields);
+        assert_eq!(
+            lone.actions(),
+            refused(0, Code::H3_MESSAGE_ERROR),
+            "{status} {fields:?}"
+        );
+        // Servers of draft 02 are older than the rule.
+        let mut lone = respond(&DRAFT02_SETTINGS, status, fields);
+        assert!(matches!(lone.events()[..], [Event::SessionEstablished { .. }]));
+    }
+    let mut lone = respond(&ALL_SETTINGS, "201", &[]);
+    assert!(matches!(lone.events()[..], [Event::SessionEstablished { .. }]));
+
+    // "The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or
+    // Transfer-Encoding header fields" (RFC 9297 section 3.2): what an application says of that is left out.
+    let mut fields = http::HeaderMap::new();
+    for (name, value) in [
+        ("content-length", "0"),
+        ("content-type", "text/plain"),
+        ("transfer-encoding", "chunked"),
+    ] {
+        fields.insert(name, http::HeaderValue::from_static(value));
+    }
+    let mut client = Lone::client();
+    let mut request = SessionRequest::new("localhost", "/");
+    request.headers = fields.clone();
+    client.core.connect(client.now, id(0), &request).expect("ready");
+    let mut plain = Lone::client();
+    plain
+        .core
+        .connect(plain.now, id(0), &SessionRequest::new("localhost", "/"))
+        .expect("ready");
+    assert_eq!(client.actions(), plain.actions());
+    let mut server = Lone::server();
+    let _ = server.recv(0, &webtransport_connect(), false);
+    let mut head = Response::new(());
+    *head.headers_mut() = fields;
+    // "HTTP status codes 204 (No Content), 205 (Reset Content), and 206 (Partial Content) MUST NOT be sent on responses
+    // that use the Capsule Protocol" (RFC 9297 section 3.2).
+    for status in [204, 205, 206] {
+        *head.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        assert!(server.core.accept_session(server.now, session(0), &head, None).is_err());
+        assert!(server.actions().is_empty());
+    }
+    *head.status_mut() = http::StatusCode::OK;
+    server
+        .core
+        .accept_session(server.now, session(0), &head, None)
+        .expect("requested");
+    let written = Action::Write {
+        stream: id(0),
+        data: headers(&[(":status", "200")]).into(),
+        fin: false,
+    };
+    assert_eq!(server.actions(), [written]);
+}
+
+#[test]
+fn datagrams_of_ordinary_requests_end_them() {
+    let datagram = || Bytes::from_static(b"\x01x");
+    let failed = |event: &Event| {
+        matches!(
+            event,
+            Event::MessageFailed {
+                code: Code::H3_DATAGRAM_ERROR,
+                by_peer: false,
+                ..
+            }
+        )
+    };
+    // "the receiver MUST terminate the request" (RFC 9297 section 2).
+    // "the request stream MUST be aborted with H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2).
+    let mut lone = Lone::server();
+    let _ = lone.recv(4, &post(None), false);
+    lone.events();
+    assert_eq!(lone.core.handle_datagram(lone.now, datagram()), None);
+    assert_eq!(lone.actions(), refused(4, Code::H3_DATAGRAM_ERROR));
+    let events = lone.events();
+    assert!(events.len() == 1 && failed(&events[0]), "{events:?}");
+    assert!(!lone.core.is_closed() && lone.core.leftovers().is_empty());
+    let mut lone = Lone::client();
+    let head = http::Request::get("https://localhost/").body(()).expect("a request");
+    lone.core
+        .send_request(lone.now, id(4), &head, true)
+        .expect("a new stream");
+    lone.actions();
+    assert_eq!(lone.core.handle_datagram(lone.now, datagram()), None);
+    assert_eq!(lone.actions(), refused(4, Code::H3_DATAGRAM_ERROR));
+    assert!(lone.events().iter().all(failed) && lone.core.leftovers().is_empty());
+    // "HTTP Datagrams MUST only be sent with an association to an HTTP request that explicitly supports them" (RFC 9297
+    // section 2).
+    assert!(lone.core.datagram_prefix(session(4)).is_err());
+
+    // "If a datagram is received after the corresponding stream's receive side is closed, the received datagrams MUST
+    // be silently dropped" (RFC 9297 section 2.1): a request that is complete, and a CONNECT whose stream has ended.
+    let mut lone = Lone::server();
+    let _ = lone.recv(4, &get(), true);
+    assert_eq!(lone.core.handle_datagram(lone.now, datagram()), None);
+    assert!(lone.actions().is_empty());
+    let mut lone = Lone::server();
+    let _ = lone.recv(4, &webtransport_connect(), true);
+    assert_eq!(lone.core.handle_datagram(lone.now, datagram()), None);
+    lone.core
+        .accept_session(lone.now, session(4), &Response::new(()), None)
+        .expect("requested");
+    assert!(
+        !lone
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::Datagram { .. }))
+    );
+
+    // Made to be cancelled, they are counted like others.
+    let mut lone = Lone::server();
+    let mut made = 0;
+    while !lone.core.is_closed() && made < 2000 {
+        let _ = lone.recv(4 * made, &post(None), false);
+        assert_eq!(lone.core.handle_datagram(lone.now, varints(&[made]).into()), None);
+        made += 1;
+    }
+    assert_eq!((lone.closed_with(), made), (Some(Code::H3_EXCESSIVE_LOAD), 513));
+}
+
+#[test]
+fn a_session_that_the_peer_stopped_sends_nothing_new() {
+    let (mut lone, id_0) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    lone.core.datagram_prefix(id_0).expect("open");
+    lone.core.open_stream(id_0, id(101)).expect("open");
+    lone.core.handle_stopped(lone.now, id(0), Code::WT_SESSION_GONE);
+    // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section 2.1).
+    // "it MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
+    assert!(lone.core.is_stopped(id_0));
+    assert!(lone.core.datagram_prefix(id_0).is_err());
+    assert!(lone.core.open_stream(id_0, id(105)).is_err());
+    assert!(lone.core.check_open(id_0, wireloom_proto::Dir::Uni).is_err());
+}
+
+#[test]
+fn closing_ends_the_connect_stream_at_once() {
+    let (mut lone, open) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    lone.core.close_session(lone.now, open, 7, "done").expect("open");
+    // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream" (draft 16
+    // section 6).
+    let written = Action::Write {
+        stream: id(0),
+        data: data(&capsule::encode_close_session(7, "done")).into(),
+        fin: true,
+    };
+    assert_eq!(lone.actions(), [written]);
 }

@@ -201,6 +201,31 @@ fn a_tunnel_has_no_length_and_no_trailers() {
     pair.assert_nothing_left();
 }
 
+/// Only a CONNECT that has completed makes a tunnel (RFC 9114 section 4.4); a refusal is a response like others.
+#[test]
+fn a_refused_tunnel_has_a_body_and_trailers() {
+    let mut pair = pair(usize::MAX);
+    let mut head = request(Method::CONNECT, &[]);
+    *head.uri_mut() = "example.org:443".parse().expect("an authority");
+    let stream = start(&mut pair, &head, true);
+    pair.server
+        .core
+        .send_response(stream, &response(403, &[]), false)
+        .expect("final");
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    // Our own server has no trailers for a CONNECT; another may.
+    let trailers = wireloom_proto::testing::peer::headers(&[("checksum", "x")]);
+    pair.server
+        .write(stream, &wireloom_proto::testing::peer::data(b"no"), false);
+    pair.server.write(stream, &trailers, true);
+    pair.run();
+    let (body, trailers, finished) = message(&mut pair.client);
+    assert_eq!((&body[..], finished), (&b"no"[..], true));
+    assert_eq!(trailers.map(|fields| fields.len()), Some(1));
+    assert_eq!(pair.client.closed, None);
+}
+
 #[test]
 fn either_end_gives_up() {
     let mut pair = pair(usize::MAX);
@@ -213,7 +238,8 @@ fn either_end_gives_up() {
         .expect("final");
     pair.server.core.stop_message(stream, Code::H3_NO_ERROR);
     pair.run();
-    // STOP_SENDING may overtake the response, which counts all the same (RFC 9114 section 4.1.1).
+    // STOP_SENDING may overtake the response: "Clients MUST NOT discard complete responses as a result of having their
+    // request terminated abruptly" (RFC 9114 section 4.1).
     assert!(matches!(
         pair.client.event(),
         Event::SendStopped {
@@ -272,8 +298,15 @@ fn goaway_rejects_later_requests_and_lets_earlier_ones_end() {
     pair.held.extend([3, 7, 11].map(StreamId::from_u64));
     pair.server.core.goaway(pair.now);
     let late = start(&mut pair, &request(Method::GET, &[]), true);
-    // "the server indicates that requests [...] with the indicated identifier or greater [...] were not processed" (RFC 9114
-    // section 5.2).
+    // No event tells of it: "Servers MUST NOT use the H3_REQUEST_REJECTED error code for requests that were partially
+    // or fully processed" (RFC 9114 section 4.1.1).
+    assert!(
+        !pair
+            .server
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Request { stream, .. } if *stream == late))
+    );
     assert!(pair.server.aborted.contains(&Action::Reset {
         stream: late,
         code: Code::H3_REQUEST_REJECTED
@@ -293,6 +326,8 @@ fn goaway_rejects_later_requests_and_lets_earlier_ones_end() {
     ));
     let stream = pair.client.new_stream(Dir::Bi);
     let head = request(Method::GET, &[]);
+    // "Endpoints MUST NOT initiate new requests or promise new pushes on the connection after receipt of a GOAWAY frame
+    // from the peer" (RFC 9114 section 5.2).
     assert_eq!(
         pair.client.core.send_request(pair.now, stream, &head, true),
         Err(CommandError::GoingAway)
@@ -321,6 +356,7 @@ fn requests_and_sessions_share_a_connection() {
     pair.assert_nothing_left();
 }
 
+/// "Once a server has provided new settings, clients MUST comply with those values" (RFC 9114 section 7.2.4.2).
 #[test]
 fn what_the_peer_does_not_accept_is_not_sent() {
     let mut server = Config::default();
@@ -350,6 +386,7 @@ fn commands_in_the_wrong_state() {
     let stream = start(&mut pair, &request(Method::GET, &[]), true);
     let (client, server, now) = (&mut pair.client.core, &mut pair.server.core, pair.now);
     let invalid = Err(CommandError::InvalidState);
+    // "A client MUST send only a single request on a given stream" (RFC 9114 section 4.1).
     assert_eq!(
         client.send_request(now, stream, &request(Method::GET, &[]), true),
         invalid
@@ -375,4 +412,48 @@ fn commands_in_the_wrong_state() {
     server.stop_message(stream, Code::H3_NO_ERROR);
     server.reset_message(stream, Code::H3_INTERNAL_ERROR);
     assert_eq!(server.send_response(stream, &response(200, &[]), true), invalid);
+}
+
+/// "Clients MUST NOT use the H3_REQUEST_REJECTED error code, except when a server has requested closure of the request
+/// stream with this error code" (RFC 9114 section 4.1.1).
+#[test]
+fn a_client_says_that_a_request_is_rejected_only_after_the_server() {
+    let code = Code::H3_REQUEST_REJECTED;
+    let mut pair = pair(usize::MAX);
+    let stream = start(&mut pair, &request(Method::POST, &[]), false);
+    pair.server.stop(stream, code);
+    pair.run();
+    assert_eq!(pair.client.aborted, [Action::Reset { stream, code }]);
+}
+
+/// "clients MUST NOT make stream closure dependent on receiving a response to their request" (RFC 9114 section 4.1).
+#[test]
+fn a_request_ends_without_its_response() {
+    let mut pair = pair(usize::MAX);
+    let stream = start(&mut pair, &request(Method::POST, &[]), false);
+    send_data(&mut pair.client, stream, b"all of it").expect("no Content-Length");
+    pair.client.core.finish(stream).expect("complete");
+    pair.run();
+    assert!(matches!(pair.server.event(), Event::Request { .. }));
+    assert_eq!(message(&mut pair.server), (b"all of it".to_vec(), None, true));
+}
+
+/// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT" (RFC 9114
+/// section 7.2.4.2).
+#[test]
+fn early_data_keeps_to_what_is_remembered() {
+    use wireloom_proto::h3::settings::{self, Settings};
+    for (remembered, fits) in [(None, true), (Some(500), true), (Some(100), false)] {
+        let mut client = wireloom_proto::Connection::new(Side::Client, Config::default());
+        let mut before = Settings::new();
+        remembered
+            .into_iter()
+            .for_each(|limit| before.set(settings::MAX_FIELD_SECTION_SIZE, limit));
+        client.resume(before);
+        let mut head = Request::get("https://a/").body(()).expect("valid");
+        head.headers_mut()
+            .insert("x-long", "x".repeat(200).parse().expect("valid"));
+        let sent = client.send_request(std::time::Instant::now(), StreamId::from_u64(0), &head, true);
+        assert_eq!(sent.is_ok(), fits, "{remembered:?}: {sent:?}");
+    }
 }

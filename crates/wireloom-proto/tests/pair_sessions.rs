@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use wireloom_proto::connection::{CommandError, PeerTransport, SessionEnd, SessionRequest};
+use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone};
 use wireloom_proto::testing::pipe::Pair;
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
@@ -172,9 +173,12 @@ fn closing_ends_the_streams_of_that_session_only() {
         let (SessionEnd::ClosedByPeer { code, reason } | SessionEnd::ClosedByUs { code, reason }) = end else {
             panic!("{end:?}")
         };
-        // "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (section 6).
+        // "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft 16
+        // section 6).
         assert_eq!((code, reason), (u32::MAX, "\u{e9}".repeat(512)));
     }
+    // "the endpoint MUST reset the send side and abort reading on the receive side of all unidirectional and
+    // bidirectional streams associated with the session" (draft 16 section 6).
     assert_eq!(
         pair.server.aborted,
         [
@@ -192,7 +196,9 @@ fn closing_ends_the_streams_of_that_session_only() {
             },
         ]
     );
+    // "it MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
     assert_eq!(pair.client.core.open_stream(one, bi), Err(CommandError::SessionClosed));
+    assert_eq!(pair.client.core.datagram_prefix(one), Err(CommandError::SessionClosed));
     pair.client.send(other, b"still here", true);
     pair.run();
     assert_eq!(&pair.server.received[&other].data[..], b"xstill here");
@@ -312,8 +318,8 @@ fn waiting_streams_expire_and_are_counted() {
         .collect();
     streams.iter().for_each(|&stream| pair.client.send(stream, b"x", false));
     pair.run();
-    // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or STOP_SENDING
-    // with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
+    // "a stream MUST be closed by sending a RESET_STREAM and/or STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error
+    // code" (draft 16 section 4.6).
     let rejected = |stream| {
         let code = Code::WT_BUFFERED_STREAM_REJECTED;
         [Action::Reset { stream, code }, Action::StopSending { stream, code }]
@@ -352,6 +358,9 @@ fn protocols_are_negotiated() {
             .core
             .accept_session(pair.now, session, &Response::new(()), Some(protocol))
     };
+    // "the server MUST include a single choice from the client's list in that field" (draft 16 section 3.3).
+    // "the value in the WT-Protocol response header field MUST be one of the values listed in WT-Available-Protocols of
+    // the request" (draft 16 section 3.3).
     assert!(accept(&mut pair, "echo.v3").is_err());
     accept(&mut pair, "echo.v1").expect("offered");
     pair.run();
@@ -361,6 +370,9 @@ fn protocols_are_negotiated() {
     assert_eq!(protocol.as_deref(), Some("echo.v1"));
 }
 
+/// "A WebTransport endpoint that allows a WebTransport session to share an underlying transport connection with other
+/// WebTransport sessions MUST enable flow control" (draft 16 section 5.1).
+/// "clients MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1).
 #[test]
 fn one_session_at_a_time_without_flow_control() {
     let mut off = config();
@@ -413,6 +425,8 @@ fn drain_and_goaway_tell_the_application_once() {
     assert_eq!(&pair.server.received[&stream].data[..], b"still");
     let late = pair.client.new_stream(Dir::Bi);
     let request = SessionRequest::new("localhost", "/");
+    // "it MUST open a new HTTP/3 connection to initiate new WebTransport sessions with the same peer" (draft 16 section
+    // 4.7).
     assert_eq!(
         pair.client.core.connect(pair.now, late, &request),
         Err(CommandError::NoMoreSessions)
@@ -439,7 +453,12 @@ fn a_reset_or_a_stop_of_the_connect_stream_ends_the_session() {
                 pair.end(side).reset(session.stream(), code);
             }
             pair.run();
-            assert_eq!(pair.end(!side).expect(closed), SessionEnd::ResetByPeer { code });
+            let expected = if stop {
+                SessionEnd::StoppedByPeer { code }
+            } else {
+                SessionEnd::ResetByPeer { code }
+            };
+            assert_eq!(pair.end(!side).expect(closed), expected);
             assert!(pair.end(!side).aborted.contains(&Action::Reset {
                 stream: session.stream(),
                 code
@@ -483,7 +502,7 @@ fn stop_sending_that_overtakes_the_close_capsule_does_not_hide_it() {
     pair.advance(Duration::from_secs(6));
     assert_eq!(
         pair.server.expect(closed),
-        SessionEnd::ResetByPeer {
+        SessionEnd::StoppedByPeer {
             code: Code::WT_SESSION_GONE
         }
     );
@@ -521,8 +540,9 @@ fn a_peer_that_does_not_end_its_side_is_stopped() {
     pair.assert_nothing_left();
 }
 
-/// "Cleanly terminating a CONNECT stream without a WT_CLOSE_SESSION capsule SHALL be semantically equivalent to terminating it
-/// with a WT_CLOSE_SESSION capsule that has an error code of 0 and an empty error string" (section 6).
+/// "Cleanly terminating a CONNECT stream without a WT_CLOSE_SESSION capsule SHALL be semantically equivalent to
+/// terminating it with a WT_CLOSE_SESSION capsule that has an error code of 0 and an empty error string" (draft 16
+/// section 6).
 #[test]
 fn a_clean_fin_is_a_close_with_code_0() {
     for side in [Side::Client, Side::Server] {
@@ -572,6 +592,9 @@ fn both_ends_close_at_once() {
     pair.assert_nothing_left();
 }
 
+/// "the client MUST wait for receipt of the server's SETTINGS frame before establishing any WebTransport sessions"
+/// (draft 16 section 4.6), and "Clients MUST NOT attempt to establish WebTransport sessions with the "webtransport-h3"
+/// token until they have received the setting indicating WebTransport support from the server" (draft 16 section 3.1).
 #[test]
 fn the_client_waits_for_settings() {
     let mut pair = Pair::new(config(), config());
@@ -598,6 +621,32 @@ fn the_client_waits_for_settings() {
     pair.client.core.connect(pair.now, stream, &request).expect("ready now");
 }
 
+/// "A client MUST NOT establish WebTransport sessions if the server's SETTINGS do not have correct values for every
+/// required setting or if the server's transport parameters do not have correct values for every required transport
+/// parameter" (draft 16 section 3.1).
+#[test]
+fn nothing_is_asked_of_a_server_that_lacks_something() {
+    let newest = with_dialects(Dialects::NONE.with(Dialect::Draft15));
+    let request = SessionRequest::new("localhost", "/");
+    let mut pair = Pair::new(newest.clone(), newest.clone());
+    pair.handshake(PeerTransport::default());
+    let stream = pair.client.new_stream(Dir::Bi);
+    assert_eq!(
+        pair.client.core.connect(pair.now, stream, &request),
+        Err(CommandError::Unsupported)
+    );
+    for missing in [8, 0x33, 0x2c7c_f000] {
+        let settings: Vec<_> = ALL_SETTINGS.into_iter().filter(|&(id, _)| id != missing).collect();
+        let mut lone = Lone::new(Side::Client, newest.clone(), &settings);
+        assert_eq!(
+            lone.core.connect(lone.now, stream, &request),
+            Err(CommandError::Unsupported),
+            "{missing:#x}"
+        );
+    }
+}
+
+/// "Both the :authority and the :path value MUST be set" (draft 16 section 3.2).
 #[test]
 fn invalid_session_requests_are_refused_before_they_are_sent() {
     let mut pair = Pair::connected(config(), config());

@@ -125,6 +125,13 @@ impl From<hyper::Error> for BodyError {
     }
 }
 
+/// In the extensions of HTTP/3 requests that came in early data (0-RTT), which a server takes only after
+/// [`ServerBuilder::early_data`](crate::ServerBuilder::early_data). Whoever recorded such a request may send it again: answer 425
+/// (Too Early) to have it sent once more after the handshake (RFC 8470).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EarlyData;
+
 /// The peer's address, in the extensions of every request. Behind a proxy it is that of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteAddr(pub SocketAddr);

@@ -117,6 +117,18 @@ pub enum SessionError {
         /// The HTTP/3 code.
         code: Code,
     },
+    /// The peer stopped reading the CONNECT stream (STOP_SENDING) without closing the session.
+    #[error("the peer stopped the session: {code}")]
+    Stopped {
+        /// The HTTP/3 code.
+        code: Code,
+    },
+    /// Client: the server did not accept the session, in which streams were opened early.
+    #[error("the server answered {status}")]
+    Rejected {
+        /// The final status, not 2xx.
+        status: http::StatusCode,
+    },
     /// The peer broke a rule of the session; it was reset with `code`.
     #[error("the peer broke the session ({code}): {reason}")]
     PeerMisbehaved {

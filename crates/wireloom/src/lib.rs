@@ -13,11 +13,13 @@
 //! | unfinished [`SendStream`] | RESET_STREAM, code 0: never a clean end |
 //! | unread [`RecvStream`] | STOP_SENDING, code 0 |
 //! | last [`Session`] and stream of a session | WT_CLOSE_SESSION, code 0 |
+//! | [`EarlySession`] and its streams, unanswered | the request is reset (H3_REQUEST_CANCELLED) |
 //! | [`SessionRequest`] without an answer | 503 |
 //! | [`Server`], [`Serve`] | every connection is closed |
 //!
 //! # Features
 //! - `axum` (default): [`WebTransportUpgrade`] is an extractor.
+//! - `qlog`: both builders take a directory for traces of connections (`qlog_dir`).
 #![forbid(unsafe_code)]
 
 mod body;
@@ -30,18 +32,21 @@ mod quic;
 mod resolve;
 mod server;
 mod session;
+mod statistics;
 mod stream;
 pub mod tcp;
 mod tls;
 mod wake;
 
-pub use body::{Body, BodyError, RemoteAddr};
-pub use client::{Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, SessionBuilder};
+pub use body::{Body, BodyError, EarlyData, RemoteAddr};
+pub use client::{
+    Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, SessionBuilder,
+};
 pub use driver::RequestError;
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
-pub use quic::TransportStats;
+pub use quic::{CongestionControl, TransportStats};
 pub use resolve::{LookupFuture, Resolve, SystemResolver};
 #[cfg(feature = "axum")]
 pub use server::NotWebTransport;
@@ -49,7 +54,9 @@ pub use server::{
     Serve, ServeError, Server, ServerBuilder, ServerMonitor, ServerStats, SessionRequest, WebTransportUpgrade,
 };
 pub use session::Session;
+pub use statistics::{DatagramStats, RecvStreamStats, SendStreamStats, SessionStats};
 pub use stream::{RecvStream, SendStream};
 pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
+pub use wireloom_proto::webtransport::flow::FlowControl;

@@ -12,7 +12,8 @@ use wireloom_proto::{Dir, SessionId, datagram};
 
 use crate::driver::{Conn, Driver};
 use crate::error::{ConnectionError, DatagramError, SessionError};
-use crate::quic::{Transport, TransportStats};
+use crate::quic::Transport;
+use crate::statistics::{SessionStats, Traffic};
 use crate::stream::{RecvStream, SendStream};
 use crate::wake::{Signals, Topic, WakeList};
 
@@ -20,14 +21,26 @@ use crate::wake::{Signals, Topic, WakeList};
 pub(crate) struct SessionState {
     pub(crate) id: SessionId,
     pub(crate) signals: Arc<Signals>,
+    answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
+    /// The peer reads no more of the CONNECT stream; the end of the session follows.
+    stopped: AtomicBool,
+    pub(crate) traffic: Traffic,
+    pub(crate) span: tracing::Span,
     /// The quarter stream id that every datagram begins with (RFC 9297 section 2.1), and its length.
     prefix: ([u8; 8], usize),
 }
 
+/// What the server answered to the CONNECT.
+pub(crate) struct Answer {
+    /// Client only.
+    pub(crate) response: Option<http::Response<()>>,
+    pub(crate) protocol: Option<String>,
+}
+
 impl SessionState {
-    pub(crate) fn new(id: SessionId) -> Self {
+    pub(crate) fn new(id: SessionId, span: tracing::Span) -> Self {
         let mut prefix = [0; 8];
         let mut rest = &mut prefix[..];
         datagram::encode_prefix(id.stream(), &mut rest);
@@ -35,14 +48,27 @@ impl SessionState {
         Self {
             id,
             signals: Arc::default(),
+            answer: OnceLock::new(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            traffic: Traffic::default(),
+            span,
             prefix: (prefix, len),
         }
     }
 
     pub(crate) fn datagram_prefix(&self) -> &[u8] {
         &self.prefix.0[..self.prefix.1]
+    }
+
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.get().map(|answer| &**answer)
+    }
+
+    pub(crate) fn set_answer(&self, answer: Answer) {
+        // There is one.
+        let _ = self.answer.set(Box::new(answer));
     }
 
     pub(crate) fn ended(&self) -> Option<&SessionError> {
@@ -56,6 +82,14 @@ impl SessionState {
 
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn closed(&self) -> SessionError {
@@ -102,42 +136,26 @@ pub struct Session(Arc<Handle>);
 pub(crate) struct Handle {
     pub(crate) conn: Arc<Conn>,
     pub(crate) state: Arc<SessionState>,
-    protocol: Option<String>,
     dialect: Dialect,
-    response: Option<Box<http::Response<()>>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.state.ended().is_none() {
-            self.close(0, "");
+            self.conn.with(|quic, driver, wakes| {
+                driver.abandon_session(Instant::now(), quic, wakes, self.state.id);
+            });
         }
     }
 }
 
-impl Handle {
-    fn close(&self, code: u32, reason: &str) {
-        self.conn.with(|quic, driver, wakes| {
-            driver.close_session(Instant::now(), quic, wakes, self.state.id, code, reason);
-        });
-    }
-}
-
 impl Session {
-    pub(crate) fn new(
-        conn: Arc<Conn>,
-        state: Arc<SessionState>,
-        protocol: Option<String>,
-        dialect: Dialect,
-        response: Option<Box<http::Response<()>>>,
-    ) -> Self {
-        Self(Arc::new(Handle {
-            conn,
-            state,
-            protocol,
-            dialect,
-            response,
-        }))
+    pub(crate) fn new(conn: Arc<Conn>, state: Arc<SessionState>, dialect: Dialect) -> Self {
+        Self(Arc::new(Handle { conn, state, dialect }))
+    }
+
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.0.state
     }
 
     /// Opens a bidirectional stream. The peer sees it at once, before anything is written.
@@ -321,7 +339,9 @@ impl Session {
     /// The reason is cut at 1024 bytes, at a character boundary. Open streams are reset. The first close counts; later ones
     /// do nothing. Returns at once: the peer's confirmation is awaited in the background, as long as the endpoint lives.
     pub fn close(&self, code: u32, reason: &str) {
-        self.0.close(code, reason);
+        self.0.conn.with(|quic, driver, wakes| {
+            driver.close_session(Instant::now(), quic, wakes, self.0.state.id, code, reason);
+        });
     }
 
     /// Waits until the session is over and says why.
@@ -356,7 +376,7 @@ impl Session {
 
     /// The subprotocol that was agreed on (WT-Protocol, section 3.3).
     pub fn protocol(&self) -> Option<&str> {
-        self.0.protocol.as_deref()
+        self.0.state.answer()?.protocol.as_deref()
     }
 
     /// The draft in which the session speaks.
@@ -366,21 +386,33 @@ impl Session {
 
     /// Client: the server's response, status and fields.
     pub fn response(&self) -> Option<&http::Response<()>> {
-        self.0.response.as_deref()
+        self.0.state.answer()?.response.as_ref()
     }
 
-    /// Counters and estimates of the connection under the session.
-    pub fn stats(&self) -> TransportStats {
-        self.0.conn.with(|quic, _, _| quic.stats())
+    /// Counters of the session, and counters and estimates of the connection under it. They can still be read when it is over.
+    pub fn stats(&self) -> SessionStats {
+        let Handle { conn, state, .. } = &*self.0;
+        conn.with(|quic, _, _| state.traffic.stats(quic.stats()))
     }
 
-    /// Keying material bound to this session (section 4.8): a TLS exporter whose context names the session, the label and
-    /// the context. Both ends get the same `N` bytes.
+    /// The session's span (level DEBUG, named `session`, with `id`, `path` and `draft`, in that of its connection), for tasks
+    /// that work for it: `task.instrument(session.span().clone())`. Handlers given to
+    /// [`on_upgrade`](crate::WebTransportUpgrade::on_upgrade) run in it.
+    pub fn span(&self) -> &tracing::Span {
+        &self.0.state.span
+    }
+
+    /// Keying material bound to this session (draft-ietf-webtrans-http3-16 section 4.8): a TLS exporter whose context names the
+    /// session, the label and the context. Both ends get the same `N` bytes; other sessions on the connection get others.
     ///
     /// # Errors
-    /// `None` if label or context are longer than 255 bytes, or TLS refuses the length.
+    /// `None` if the label is empty, label or context are longer than 255 bytes, or TLS refuses the length.
     pub fn export_keying_material<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
+        if label.is_empty() {
+            return None;
+        }
         let mut bound = Vec::with_capacity(10 + label.len() + context.len());
+        // "the resulting exporter MUST be a TLS exporter" (draft 16 section 4.8) with this label and context.
         bound.extend_from_slice(&self.0.state.id.into_u64().to_be_bytes());
         bound.push(u8::try_from(label.len()).ok()?);
         bound.extend_from_slice(label);

@@ -14,6 +14,7 @@ use wireloom_proto::StreamId;
 use crate::driver::IncomingStream;
 use crate::error::{ReadError, ReadToEndError, SessionError, WriteError};
 use crate::session::Handle;
+use crate::statistics::{RecvStreamStats, SendStreamStats};
 
 /// Taken from QUIC at once, so that a bulk reader takes the lock once per this much.
 const READ_AHEAD: usize = 64 * 1024;
@@ -29,6 +30,7 @@ pub struct SendStream {
     session: Arc<Handle>,
     id: StreamId,
     over: bool,
+    written: u64,
 }
 
 impl SendStream {
@@ -37,6 +39,7 @@ impl SendStream {
             session,
             id,
             over: false,
+            written: 0,
         }
     }
 
@@ -76,12 +79,16 @@ impl SendStream {
                 return Poll::Ready(Err(WriteError::Finished));
             }
             let Handle { conn, state, .. } = &*self.session;
-            conn.with(|quic, driver, wakes| driver.poll_write_chunk(quic, wakes, state, self.id, &mut chunk, cx))
+            let before = chunk.len();
+            let polled =
+                conn.with(|quic, driver, wakes| driver.poll_write_chunk(quic, wakes, state, self.id, &mut chunk, cx));
+            self.written += (before - chunk.len()) as u64;
+            polled
         })
         .await
     }
 
-    fn poll_write_slice(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
+    fn poll_write_slice(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
         if self.over {
             return Poll::Ready(Err(WriteError::Finished));
         }
@@ -89,7 +96,10 @@ impl SendStream {
             return Poll::Ready(Ok(0));
         }
         let Handle { conn, state, .. } = &*self.session;
-        conn.with(|quic, driver, wakes| driver.poll_write(quic, wakes, state, self.id, data, cx))
+        let written =
+            ready!(conn.with(|quic, driver, wakes| driver.poll_write(quic, wakes, state, self.id, data, cx)))?;
+        self.written += written as u64;
+        Poll::Ready(Ok(written))
     }
 
     /// Ends the stream: everything that was written will be delivered, then its end. Returns at once.
@@ -113,6 +123,9 @@ impl SendStream {
 
     /// Abandons the stream: the peer sees `code` (RESET_STREAM), and what it has not received yet may be lost. Does
     /// nothing once the stream is finished or reset.
+    ///
+    /// There is always a code here and in [`RecvStream::stop`]: "A WebTransport application MUST provide an error code
+    /// for those operations" (draft 16 section 4.4).
     pub fn reset(&mut self, code: u32) {
         if !self.over {
             self.over = true;
@@ -143,6 +156,13 @@ impl SendStream {
         poll_fn(|cx| conn.with(|_, driver, _| driver.poll_stopped(state, self.id, cx))).await
     }
 
+    /// What was written so far.
+    pub fn stats(&self) -> SendStreamStats {
+        SendStreamStats {
+            bytes_written: self.written,
+        }
+    }
+
     /// The QUIC stream identifier.
     pub fn id(&self) -> u64 {
         self.id.into_u64()
@@ -156,7 +176,7 @@ impl Drop for SendStream {
 }
 
 impl AsyncWrite for SendStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_slice(cx, data).map_err(Into::into)
     }
 
@@ -193,6 +213,9 @@ pub struct RecvStream {
     first: Bytes,
     chunks: VecDeque<Bytes>,
     end: Option<End>,
+    read: u64,
+    /// What was dropped unread, by `stop`.
+    dropped: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -210,6 +233,8 @@ impl RecvStream {
             first: Bytes::new(),
             chunks: VecDeque::new(),
             end: None,
+            read: 0,
+            dropped: 0,
         }
     }
 
@@ -221,6 +246,22 @@ impl RecvStream {
             first: stream.first,
             chunks: stream.rest,
             end,
+            read: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Bytes that were taken from QUIC and not read yet.
+    fn buffered(&self) -> u64 {
+        let chunks = self.chunks.iter().map(Bytes::len).sum::<usize>();
+        (self.first.len() + chunks) as u64
+    }
+
+    /// What came and what was read so far.
+    pub fn stats(&self) -> RecvStreamStats {
+        RecvStreamStats {
+            bytes_received: self.read + self.dropped + self.buffered(),
+            bytes_read: self.read,
         }
     }
 
@@ -265,6 +306,7 @@ impl RecvStream {
             }
             let n = available.len().min(buffer.len());
             available.copy_to_slice(&mut buffer[..n]);
+            self.read += n as u64;
             Poll::Ready(Ok(Some(n)))
         })
         .await
@@ -280,7 +322,9 @@ impl RecvStream {
         poll_fn(|cx| {
             let available = ready!(self.poll_fill(cx))?;
             let n = available.len().min(limit);
-            Poll::Ready(Ok((!available.is_empty()).then(|| available.split_to(n))))
+            let chunk = (!available.is_empty()).then(|| available.split_to(n));
+            self.read += n as u64;
+            Poll::Ready(Ok(chunk))
         })
         .await
     }
@@ -310,6 +354,7 @@ impl RecvStream {
             let Handle { conn, state, .. } = &*self.session;
             conn.with(|quic, driver, wakes| driver.stop_stream(quic, wakes, state, self.id, code));
         }
+        self.dropped += self.buffered();
         self.first.clear();
         self.chunks.clear();
     }
@@ -331,6 +376,7 @@ impl AsyncRead for RecvStream {
         let available = ready!(self.poll_fill(cx))?;
         let n = available.len().min(out.remaining());
         out.put_slice(&available.split_to(n));
+        self.read += n as u64;
         Poll::Ready(Ok(()))
     }
 }

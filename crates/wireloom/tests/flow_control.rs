@@ -83,6 +83,9 @@ fn pattern(len: u32) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
+/// A peer that sent more than it may would lose its session. "The sum of the lengths of Stream Body data sent on all
+/// streams associated with this session MUST NOT exceed the Maximum Data value advertised by a receiver" (draft 16
+/// section 5.6.4).
 #[tokio::test]
 async fn far_more_than_the_window_gets_through_both_ways() {
     for dialect in [Dialect::Draft13, Dialect::Draft15] {

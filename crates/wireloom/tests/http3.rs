@@ -9,12 +9,18 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use common::within;
-use futures_util::StreamExt;
+use common::raw::Raw;
+use common::raw_server::RawServer;
+use common::{fixture_with, within};
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use wireloom::{Client, ConnectError, Connection, Identity, RemoteAddr, Server, ServerMonitor, WebTransportUpgrade};
+use wireloom::proto::h3::{frame, stream_type};
+use wireloom::proto::varint;
+use wireloom::{
+    Client, ConnectError, Connection, Identity, RemoteAddr, RequestError, Server, ServerMonitor, WebTransportUpgrade,
+};
 
 struct Running {
     client: Client,
@@ -103,6 +109,10 @@ async fn a_router_answers_with_status_fields_and_body() {
     assert!(response.body().is_empty());
 }
 
+/// The handler's response ends when the request has: "clients MUST NOT make stream closure dependent on receiving a
+/// response to their request" (RFC 9114 section 4.1).
+/// "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
+/// "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
 #[tokio::test]
 async fn bodies_stream_both_ways_and_end_with_trailers() {
     let app = Router::new().route(
@@ -277,4 +287,79 @@ async fn graceful_shutdown_lets_requests_and_sessions_end() {
         within(run.client.connect(&run.url)).await,
         Err(ConnectError::Unreachable)
     ));
+}
+
+/// The server's transport parameters, by identifier (RFC 9000 section 18).
+fn transport_parameter(mut parameters: Bytes, wanted: u64) -> Option<u64> {
+    while !parameters.is_empty() {
+        let id = varint::take(&mut parameters)?;
+        let len = usize::try_from(varint::take(&mut parameters)?).ok()?;
+        let mut value = parameters.split_to(len);
+        if id == wanted {
+            return varint::take(&mut value);
+        }
+    }
+    None
+}
+
+/// "the transport parameters sent by both clients and servers MUST allow the peer to create at least three
+/// unidirectional streams" (RFC 9114 section 6.2), however few streams are configured.
+#[tokio::test]
+async fn the_peer_can_open_its_own_streams() {
+    let f = fixture_with(|builder| builder.max_streams_per_connection(0)).await;
+    let connection = within(f.client.dial(&f.url)).await.unwrap();
+    let parameters = connection.peer_transport_parameters().unwrap();
+    // initial_max_streams_uni
+    assert!(transport_parameter(parameters, 0x09).unwrap() >= 3);
+}
+
+/// "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2): to a client that
+/// says nothing.
+#[tokio::test]
+async fn settings_come_unasked() {
+    let f = fixture_with(|builder| builder).await;
+    let raw = within(Raw::silent(f.server.local_addrs()[0])).await;
+    let mut types = Vec::new();
+    for _ in 0..3 {
+        let mut stream = within(raw.conn.accept_uni()).await.unwrap();
+        let mut first = [0; 1];
+        within(stream.read_exact(&mut first)).await.unwrap();
+        types.push(u64::from(first[0]));
+        if types.ends_with(&[stream_type::CONTROL]) {
+            within(stream.read_exact(&mut first)).await.unwrap();
+            assert_eq!(u64::from(first[0]), frame::SETTINGS);
+        }
+    }
+    types.sort_unstable();
+    assert_eq!(
+        types,
+        [
+            stream_type::CONTROL,
+            stream_type::QPACK_ENCODER,
+            stream_type::QPACK_DECODER
+        ]
+    );
+}
+
+/// "clients MUST assume that any request that was sent, whether in whole or in part, might have been processed" (RFC
+/// 9114 section 5.4).
+#[tokio::test]
+async fn a_request_that_is_cut_off_is_not_sent_again() {
+    let server = RawServer::new();
+    let client = Client::builder().dangerous().accept_any_certificate().build().unwrap();
+    let break_off = async {
+        let peer = server.accept().await;
+        let (_send, mut recv) = peer.request().await;
+        recv.read_exact(&mut [0]).await.unwrap();
+        peer.conn.close(0x100u32.into(), b"");
+    };
+    let ask = async {
+        let connection = client.dial(&server.url()).await.unwrap();
+        let request = http::Request::get(server.url()).body(Bytes::new()).unwrap();
+        connection.request(request).await.unwrap_err()
+    };
+    let ((), error) = within(async { tokio::join!(break_off, ask) }).await;
+    assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
+    within(client.shut_down()).await;
+    assert!(server.accept().now_or_never().is_none(), "it came again");
 }

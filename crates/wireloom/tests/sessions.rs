@@ -4,8 +4,11 @@
 mod common;
 
 use bytes::Bytes;
+use common::raw::{Answer, Raw, answer, frame_of, get};
 use common::{fixture, fixture_with, within};
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
+use wireloom::proto::{Code, capsule, h3};
 use wireloom::{ConnectError, ReadError, ReadToEndError, SessionError, WriteError};
 
 #[tokio::test]
@@ -126,6 +129,8 @@ async fn two_thousand_streams_pass_the_limit_of_a_hundred() {
     within(async { tokio::join!(serve, ask) }).await;
 }
 
+/// "A WebTransport application MUST provide an error code for those operations" (draft 16 section 4.4).
+/// "The error code from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
 #[tokio::test]
 async fn reset_and_stop_codes_are_exact() {
     let f = fixture().await;
@@ -251,6 +256,25 @@ async fn protocols_headers_status_and_request_reach_the_other_end() {
     let (_server, client) = within(async { tokio::join!(serve, connect) }).await;
     let client = client.unwrap();
     assert_eq!(client.protocol(), Some("b"));
+
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let connect = f
+        .client
+        .session(&f.url)
+        .protocols(["b", "a"])
+        .require_protocol()
+        .connect();
+    let (_server, refused) = within(async { tokio::join!(serve, connect) }).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ConnectError::Session(SessionError::PeerMisbehaved {
+                code: Code::WT_ALPN_ERROR,
+                ..
+            }))
+        ),
+        "{refused:?}"
+    );
     assert_eq!(client.response().unwrap().headers()["x-answer"], "42");
 }
 
@@ -264,6 +288,8 @@ async fn rejections_carry_their_status_and_redirections_are_not_followed() {
     }
 }
 
+/// "the WebTransport server MUST verify the Origin header to ensure that the specified origin is allowed to access the
+/// server in question" (draft 16 section 3.2).
 #[tokio::test]
 async fn a_foreign_origin_is_refused_and_an_allowed_one_is_not() {
     let f = fixture_with(|b| b.allow_origin("https://good.test")).await;
@@ -378,4 +404,40 @@ async fn a_session_that_ends_before_the_client_has_it_says_why() {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section 2.1).
+/// "it MUST NOT send any new datagrams or open any new streams" (draft 16 section 6).
+#[tokio::test]
+async fn a_session_that_the_peer_stopped_sends_nothing_and_ends_with_its_reason() {
+    let f = fixture().await;
+    let raw = within(Raw::connect(f.server.local_addrs()[0])).await;
+    let serve = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let (server, (mut send, mut recv)) = within(async { tokio::join!(serve, raw.session("/")) }).await;
+    server.send_datagram(b"before").unwrap();
+    assert_eq!(within(raw.conn.read_datagram()).await.unwrap(), &b"\0before"[..]);
+    recv.stop(u32::try_from(Code::WT_SESSION_GONE.into_u64()).unwrap().into())
+        .unwrap();
+    // What is sent after it is answered, so it has arrived, unless its packet was lost.
+    let (_send, after) = within(raw.bi(&get("/"), true)).await;
+    within(async {
+        tokio::select! {
+            _ = f.server.accept() => panic!("a second session"),
+            answer = answer(after) => assert_eq!(answer, Answer::Status(404)),
+        }
+        while server.open_uni().now_or_never().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    server.send_datagram(b"after").unwrap();
+    let close = frame_of(h3::frame::DATA, &capsule::encode_close_session(9, "bye"));
+    within(send.write_all(&close)).await.unwrap();
+    send.finish().unwrap();
+    let closed = SessionError::Closed {
+        code: 9,
+        reason: "bye".to_owned(),
+    };
+    assert_eq!(within(server.open_uni()).await.unwrap_err(), closed);
+    assert!(raw.conn.read_datagram().now_or_never().is_none());
 }

@@ -88,7 +88,7 @@ fn wireloom(processor: Option<usize>) -> Result<Command, Failure> {
 }
 
 fn measure(workload: Workload, args: &AllArgs, processors: Option<[usize; 2]>) -> Result<Report, Failure> {
-    let server = Server::start(workload, processors.map(|[server, _]| server))?;
+    let server = Server::start(workload, args, processors.map(|[server, _]| server))?;
     let length = &args.length;
     let output = wireloom(processors.map(|[_, client]| client))?
         .args(["bench", "client", "--workload", &workload.name()])
@@ -97,6 +97,7 @@ fn measure(workload: Workload, args: &AllArgs, processors: Option<[usize; 2]>) -
         .args(["--seconds", &length.seconds.as_secs_f64().to_string()])
         .args(["--warmup", &length.warmup.as_secs_f64().to_string()])
         .args(["--connections", &length.connections.to_string()])
+        .args(["--congestion", args.congestion.name()])
         .stdin(Stdio::null())
         .output()
         .map_err(failed)?;
@@ -118,9 +119,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(workload: Workload, processor: Option<usize>) -> Result<Self, Failure> {
+    fn start(workload: Workload, args: &AllArgs, processor: Option<usize>) -> Result<Self, Failure> {
         let mut process = wireloom(processor)?
             .args(["bench", "server", "--max-streams", &workload.max_streams().to_string()])
+            .args(["--congestion", args.congestion.name()])
             // Open as long as we live: the server ends with us, whatever becomes of us.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

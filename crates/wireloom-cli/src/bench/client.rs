@@ -32,6 +32,7 @@ async fn measure(args: &ClientArgs) -> Result<Report, Error> {
         .server_certificate_hash(args.certificate_sha256)
         .receive_windows(STREAM_WINDOW, CONNECTION_WINDOW)
         .keep_alive(None)
+        .congestion_control(args.congestion.control())
         .build()?;
     let authority = args.server.to_string();
     let url = format!("https://{authority}/bench");

@@ -21,6 +21,7 @@ use wireloom::CertificateHash;
 
 use self::workload::Workload;
 use crate::failure::Failure;
+use crate::transport::Congestion;
 use crate::trust::{parse_hash, parse_seconds};
 
 #[derive(Args)]
@@ -44,6 +45,9 @@ struct AllArgs {
     workload: Vec<Workload>,
     #[command(flatten)]
     length: Length,
+    /// Congestion control of both ends
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    congestion: Congestion,
     /// Print a JSON line for each result instead of the table
     #[arg(long)]
     json: bool,
@@ -81,6 +85,12 @@ struct ServerArgs {
     /// Streams of each direction that a client may have open
     #[arg(long, value_name = "N", default_value = "1024")]
     max_streams: u32,
+    /// Congestion control
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    congestion: Congestion,
+    /// Offer no flow control of sessions
+    #[arg(long)]
+    no_flow_control: bool,
 }
 
 #[derive(Args)]
@@ -96,6 +106,9 @@ struct ClientArgs {
     workload: Workload,
     #[command(flatten)]
     length: Length,
+    /// Congestion control
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    congestion: Congestion,
     /// Taken for symmetry: the server of these workloads opens no streams
     #[arg(long, value_name = "N", default_value = "1024", hide = true)]
     max_streams: u32,

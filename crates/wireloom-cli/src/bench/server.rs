@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use wireloom::{Identity, RecvStream, SendStream, Server, Session, WriteError};
+use wireloom::{FlowControl, Identity, RecvStream, SendStream, Server, Session, WriteError};
 
 use super::protocol::{Accepted, CHUNK, CONNECTION_WINDOW, Listening, Request, SEND_WINDOW, STREAM_WINDOW, Stats};
 use super::workload::Workload;
@@ -39,18 +39,20 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let identity = Identity::self_signed(["localhost", "127.0.0.1"]).map_err(|e| failed(chain(&e)))?;
     let hash = identity.certificate_sha256().to_string();
     let everyone = usize::MAX >> 1;
-    let server = Server::builder()
+    let mut server = Server::builder()
         .bind(args.bind)
         .identity(identity)
         .receive_windows(STREAM_WINDOW, CONNECTION_WINDOW)
         .send_window(SEND_WINDOW)
         .max_streams_per_connection(args.max_streams)
+        .congestion_control(args.congestion.control())
         // One client on one machine: nothing is to be defended against, and Retry would be measured.
         .max_connections(everyone, everyone)
-        .retry_above(everyone)
-        .listen()
-        .await
-        .map_err(|e| failed(chain(&e)))?;
+        .retry_above(everyone);
+    if args.no_flow_control {
+        server = server.flow_control(FlowControl::OFF);
+    }
+    let server = server.listen().await.map_err(|e| failed(chain(&e)))?;
     let mut signals = StopSignals::new();
     let listening = Listening {
         event: "listening".to_owned(),

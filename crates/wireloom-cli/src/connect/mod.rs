@@ -17,6 +17,7 @@ use self::print::{Printer, Via};
 use crate::explain;
 use crate::failure::{Failure, chain};
 use crate::signals::StopSignals;
+use crate::transport::TransportArgs;
 use crate::trust::{TrustArgs, parse_url};
 
 /// How long datagrams are waited for that may have been lost, after the last one was sent.
@@ -47,9 +48,14 @@ pub(crate) struct ConnectArgs {
     /// Send each line as a datagram instead
     #[arg(long)]
     datagram: bool,
+    /// Print what the session and its connection counted, at the end
+    #[arg(long)]
+    stats: bool,
     /// Send this, print the reply, and exit
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
+    #[command(flatten)]
+    transport: TransportArgs,
     /// Print JSON lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -73,8 +79,8 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     let client = args
-        .trust
-        .client()?
+        .transport
+        .client(args.trust.client()?)?
         .build()
         .map_err(|e| explain::connect_error(&args.url, &e))?;
     let session = request(&client, &args)
@@ -99,6 +105,9 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         (result, _) => result,
     };
     printer.closed(end.as_ref(), result.is_err());
+    if args.stats {
+        printer.stats(&session.stats());
+    }
     result
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wireloom::{Session, SessionError};
+use wireloom::{Session, SessionError, SessionStats};
 
 use crate::output::{self, Paint};
 use crate::trust::dialect_name;
@@ -53,7 +53,7 @@ impl Printer {
     }
 
     pub(super) fn connected(&self, url: &str, session: &Session) {
-        let rtt = session.stats().rtt.as_secs_f64() * 1000.0;
+        let rtt = session.stats().transport.rtt.as_secs_f64() * 1000.0;
         let protocol = session.protocol();
         if self.json {
             output::json(&json!({
@@ -134,6 +134,87 @@ impl Printer {
                 format!(": {reason}")
             };
             output::note(&format!("the server closed the session with code {code}{reason}"));
+        }
+    }
+
+    /// What was counted: on standard error, or a JSON line.
+    pub(super) fn stats(&self, stats: &SessionStats) {
+        let SessionStats {
+            transport, datagrams, ..
+        } = stats;
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        if self.json {
+            output::json(&json!({
+                "event": "stats",
+                "streams_opened": stats.streams_opened,
+                "streams_received": stats.streams_received,
+                "bytes_written": stats.bytes_written,
+                "bytes_received": stats.bytes_received,
+                "datagrams_sent": datagrams.sent,
+                "datagrams_received": datagrams.received,
+                "datagrams_dropped_incoming": datagrams.dropped_incoming,
+                "connection": {
+                    "rtt_ms": ms(transport.rtt),
+                    "min_rtt_ms": ms(transport.min_rtt),
+                    "bytes_sent": transport.bytes_sent,
+                    "bytes_received": transport.bytes_received,
+                    "packets_sent": transport.packets_sent,
+                    "packets_received": transport.packets_received,
+                    "packets_lost": transport.packets_lost,
+                    "bytes_lost": transport.bytes_lost,
+                    "congestion_events": transport.congestion_events,
+                    "congestion_window": transport.congestion_window,
+                    "estimated_send_rate": transport.estimated_send_rate,
+                    "mtu": transport.mtu,
+                },
+            }));
+            return;
+        }
+        let rows = [
+            (
+                "streams",
+                format!("{} opened, {} received", stats.streams_opened, stats.streams_received),
+            ),
+            (
+                "bytes",
+                format!("{} written, {} received", stats.bytes_written, stats.bytes_received),
+            ),
+            (
+                "datagrams",
+                format!(
+                    "{} sent, {} received, {} of them dropped unread",
+                    datagrams.sent, datagrams.received, datagrams.dropped_incoming
+                ),
+            ),
+            (
+                "packets",
+                format!(
+                    "{} sent, {} of them lost, {} received",
+                    transport.packets_sent, transport.packets_lost, transport.packets_received
+                ),
+            ),
+            (
+                "on the wire",
+                format!(
+                    "{} bytes sent, {} received",
+                    transport.bytes_sent, transport.bytes_received
+                ),
+            ),
+            (
+                "round trip",
+                format!("{} ms, at least {} ms", ms(transport.rtt), ms(transport.min_rtt)),
+            ),
+            (
+                "path",
+                format!(
+                    "{} bytes a packet, window of {} bytes",
+                    transport.mtu, transport.congestion_window
+                ),
+            ),
+        ];
+        let paint = Paint::stderr();
+        for (name, value) in rows {
+            output::note(&format!("  {}  {value}", paint.dim(&format!("{name:<11}"))));
         }
     }
 }

@@ -24,6 +24,7 @@ use self::site::Site;
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 use crate::signals::StopSignals;
+use crate::transport::TransportArgs;
 
 const DEFAULT_BIND: &str = "localhost:4433";
 const DEFAULT_PAGE_BIND: &str = "localhost:8080";
@@ -72,6 +73,8 @@ pub(crate) struct ServeArgs {
     /// Start a browser on the demo page
     #[arg(long)]
     open: bool,
+    #[command(flatten)]
+    transport: TransportArgs,
     /// Print JSON lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -108,10 +111,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         .local_addr()
         .map_err(|e| Failure::new("system", e.to_string()))?;
 
-    let mut builder = Server::builder()
+    let builder = Server::builder()
         .identity(served.identity.clone())
         .max_connections(ConnectionLimits::DEFAULT_TOTAL, args.max_per_address)
         .shutdown_deadline(SHUTDOWN_DEADLINE);
+    let mut builder = args.transport.server(builder)?;
     for address in args.bind.iter().flat_map(Addresses::iter) {
         builder = builder.bind(address);
     }

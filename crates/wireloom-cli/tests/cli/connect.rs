@@ -219,3 +219,34 @@ fn what_the_server_sends_by_itself_is_printed() {
     assert_eq!(via("stream"), Some("bye".into()), "{outcome:?}");
     assert_eq!(via("incoming_uni"), Some("mine".into()), "{outcome:?}");
 }
+
+#[test]
+fn statistics_are_printed_at_the_end_and_traces_written() {
+    let dir = std::env::temp_dir().join(format!("wireloom-cli-qlog-{}", std::process::id()));
+    let traces = dir.to_str().expect("UTF-8");
+    let transport = ["--congestion", "bbr", "--keep-alive", "0.5", "--qlog-dir", traces];
+    let server = Serve::start(&transport);
+    let (url, hash) = (server.url("/echo"), server.hash());
+    let call = ["connect", &url, "--cert-hash", &hash, "--message", "hello", "--stats"];
+    let outcome = run(&[&call[..], &transport, &["--json"]].concat());
+    let stats = outcome.event("stats");
+    assert_eq!(
+        (&stats["streams_opened"], &stats["bytes_written"]),
+        (&1.into(), &5.into())
+    );
+    assert_eq!(stats["bytes_received"], 5);
+    assert!(
+        stats["connection"]["bytes_sent"].as_u64().expect("a number") > 1000,
+        "{stats}"
+    );
+    let outcome = run(&call);
+    assert!(outcome.stderr.contains("5 written, 5 received"), "{outcome:?}");
+
+    let names: Vec<_> = std::fs::read_dir(&dir)
+        .expect("it was created")
+        .map(|file| file.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    let of = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+    assert_eq!((of("_client.sqlog"), of("_server.sqlog")), (1, 2), "{names:?}");
+    std::fs::remove_dir_all(&dir).expect("ours");
+}

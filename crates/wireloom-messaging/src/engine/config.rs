@@ -46,6 +46,7 @@ impl Default for ConnectionConfig {
 
 impl ConnectionConfig {
     /// With every value within its bounds.
+    #[cfg(feature = "server")]
     #[must_use]
     pub(crate) fn normalised(mut self) -> Self {
         if self.read_timeout < Duration::from_secs(1) {

@@ -105,6 +105,7 @@ impl ConnectionOptions {
 
 /// Why a client is not connected.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
 pub struct Refusal {
     pub(super) status: http::StatusCode,
     pub(super) reason: String,
@@ -120,7 +121,7 @@ impl Refusal {
         }
     }
 
-    #[cfg(any(feature = "websocket", feature = "axum"))]
+    #[cfg(any(feature = "websocket", feature = "webtransport"))]
     pub(super) fn unavailable(reason: &str) -> Self {
         Self::new(http::StatusCode::SERVICE_UNAVAILABLE, reason)
     }
@@ -135,7 +136,10 @@ impl Refusal {
 /// One that computes for long should do it in [`tokio::task::spawn_blocking`].
 ///
 /// When the client has gone away or given the request up, [`Context::cancelled`] resolves; a handler that does not end by
-/// itself is dropped [some time](super::ServerBuilder::cancel_grace) later.
+/// itself is dropped [some time](super::ServerBuilder::cancel_grace) later. Over WebSocket, whose one stream keeps its
+/// order, the end of a client that has more than a message buffer of further requests waiting is seen when those are read.
+///
+/// A shutdown waits for [`on_disconnected`](Self::on_disconnected) as it waits for handlers.
 pub trait Handler: Send + Sync + 'static {
     /// A client asks to be connected. Called before anything is answered; the default admits everybody, from any origin.
     ///
@@ -194,6 +198,7 @@ pub(super) type Task<T> = Pin<Box<dyn Future<Output = Result<T, Panicked>> + Sen
 
 /// [`Handler`] behind a pointer.
 pub(super) trait DynHandler: Send + Sync {
+    #[cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
     fn admit(&self, admission: Admission<'_>) -> Result<ConnectionOptions, Refusal>;
     fn connected(self: Arc<Self>, connection: Connection) -> Task<()>;
     fn disconnected(self: Arc<Self>, connection: Connection, reason: Ended) -> Task<()>;

@@ -7,7 +7,7 @@
 //! let server = Server::builder().concurrency(16).build(handlers);
 //! ```
 //! Then give it connections: [`Server::listen`] on a TCP port for WebSocket, [`Server::service`] in a router,
-//! [`Server::run`] for any [`Link`], [`Server::connect_memory`] within the process.
+//! [`Server::run_webtransport`] without a router, [`Server::run`] for any [`Link`], [`Server::connect_memory`] within the process.
 
 mod builder;
 mod connection;
@@ -23,6 +23,8 @@ mod listen;
 mod mount;
 mod outbox;
 mod tasks;
+#[cfg(feature = "webtransport")]
+mod webtransport;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -244,19 +246,22 @@ impl Server {
             .collect()
     }
 
-    /// Closes a session on all of its connections and destroys it. Answers the connections that had it.
+    /// Closes a session on all of its connections and destroys it, also if nobody uses it. Answers the connections that had
+    /// it.
     ///
     /// # Errors
     /// The store failed: no connection has the session any more, but it may be restored.
     pub async fn close_session(&self, key: &SessionKey) -> Result<Vec<Connection>, StoreError> {
         let connections = self.session_connections(key);
-        let mut result = Ok(());
         for connection in &connections {
             if let Err(ConnectionSessionError::Store(error)) = connection.close_session().await {
-                result = Err(error);
+                tracing::warn!(%error, "a session could not be removed");
             }
         }
-        result.map(|()| connections)
+        if let Some(sessions) = &self.0.sessions {
+            sessions.destroy(key).await?;
+        }
+        Ok(connections)
     }
 
     /// Has the session store remove what has expired; answers how many sessions that were. A server does so by itself once
@@ -333,8 +338,18 @@ impl Server {
         }
     }
 
+    /// Finds room for a client, and asks the application about it.
+    #[cfg(any(feature = "axum", feature = "webtransport"))]
+    fn place_or_refusal(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
+        match self.place(admission.remote.map(|remote| remote.ip())) {
+            Some(permit) => self.admit(admission, permit),
+            None if self.0.is_shutting_down() => Err(Refusal::unavailable("server shutting down")),
+            None => Err(Refusal::unavailable("too many connections")),
+        }
+    }
+
     /// Asks the application about a client for which there is room.
-    #[cfg(any(feature = "websocket", feature = "axum"))]
+    #[cfg(any(feature = "websocket", feature = "webtransport"))]
     fn admit(&self, admission: Admission<'_>, permit: Permit) -> Result<Place, Refusal> {
         if self.0.is_shutting_down() {
             return Err(Refusal::unavailable("server shutting down"));

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_service::Service;
 
-use super::{Admission, Place, Refusal, Server};
+use super::{Admission, Refusal, Server};
 use crate::transport::TransportKind;
+use crate::transport::websocket::WebSocketLink;
 
 /// The body of a [`MountService`]'s responses.
 pub type MountBody = Full<Bytes>;
@@ -58,21 +61,11 @@ impl<B> Service<Request<B>> for MountService {
 }
 
 impl MountService {
-    fn place(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
-        let address = admission.remote.map(|remote| remote.ip());
-        match self.server.place(address) {
-            Some(permit) => self.server.admit(admission, permit),
-            None if self.server.0.is_shutting_down() => Err(Refusal::unavailable("server shutting down")),
-            None => Err(Refusal::unavailable("too many connections")),
-        }
-    }
-
     fn answer<B>(&self, request: &mut Request<B>) -> Result<Response<MountBody>, Refusal> {
         #[cfg(feature = "webtransport")]
         if let Some(upgrade) = request.extensions_mut().remove::<wireloom::WebTransportUpgrade>() {
             return self.webtransport(request, upgrade);
         }
-        #[cfg(feature = "websocket")]
         if let Some(accept) = handshake(request)? {
             return self.websocket(request, accept);
         }
@@ -85,16 +78,11 @@ impl MountService {
         ))
     }
 
-    #[cfg(feature = "websocket")]
     fn websocket<B>(
         &self,
         request: &mut Request<B>,
         accept: Option<HeaderValue>,
     ) -> Result<Response<MountBody>, Refusal> {
-        use hyper_util::rt::TokioIo;
-
-        use crate::transport::websocket::WebSocketLink;
-
         let Some(upgrade) = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>() else {
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
@@ -102,7 +90,9 @@ impl MountService {
             ));
         };
         let remote = remote_of(request);
-        let place = self.place(admission(request, TransportKind::WebSocket, remote))?;
+        let place = self
+            .server
+            .place_or_refusal(admission(request, TransportKind::WebSocket, remote))?;
         let server = self.server.clone();
         tokio::spawn(async move {
             match upgrade.await {
@@ -131,23 +121,16 @@ impl MountService {
         request: &Request<B>,
         upgrade: wireloom::WebTransportUpgrade,
     ) -> Result<Response<MountBody>, Refusal> {
-        use crate::transport::webtransport::{self, PROTOCOL_M, PROTOCOL_S, Profile};
+        use super::webtransport::profile_of;
+        use crate::transport::webtransport::{PROTOCOL_M, PROTOCOL_S};
 
         let upgrade = upgrade.protocols([PROTOCOL_M, PROTOCOL_S]);
-        let profile = Profile::of(upgrade.selected_protocol().as_deref(), request.uri().query());
-        let kind = match profile {
-            Profile::Single => TransportKind::WebTransport,
-            Profile::Multi => TransportKind::WebTransportMulti,
-        };
+        let (profile, kind) = profile_of(upgrade.selected_protocol().as_deref(), request.uri().query());
         let remote = Some(upgrade.remote_address());
-        let place = self.place(admission(request, kind, remote))?;
+        let place = self.server.place_or_refusal(admission(request, kind, remote))?;
         let server = self.server.clone();
-        let response = upgrade.on_upgrade(move |session| async move {
-            match webtransport::accept(session, profile, server.0.message_buffer_size()).await {
-                Ok(link) => server.run_in(Box::new(link), place).await,
-                Err(error) => tracing::debug!(%error, ?remote, "a session without a control stream"),
-            }
-        });
+        let response =
+            upgrade.on_upgrade(move |session| async move { server.run_session(session, profile, place).await });
         Ok(response.map(|_| MountBody::default()))
     }
 }
@@ -173,10 +156,7 @@ fn remote_of<B>(request: &Request<B>) -> Option<SocketAddr> {
 
 /// Whether the request is a WebSocket handshake, and how to accept it: with a key on HTTP/1.1 (RFC 6455 section 4.2), with
 /// a mere 200 on HTTP/2 (RFC 8441 section 5).
-#[cfg(feature = "websocket")]
 fn handshake<B>(request: &Request<B>) -> Result<Option<Option<HeaderValue>>, Refusal> {
-    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-
     let headers = request.headers();
     if request.version() == Version::HTTP_2 {
         let protocol = request.extensions().get::<hyper::ext::Protocol>();

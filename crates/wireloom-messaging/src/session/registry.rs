@@ -161,6 +161,27 @@ impl Sessions {
         Ok(true)
     }
 
+    /// Destroys a session, whoever uses it; also one that nobody uses. Its connections have to be told by the caller.
+    ///
+    /// # Errors
+    /// Fails if the store does: the session can still be restored.
+    ///
+    /// # Cancel safety
+    /// Dropped, the session is destroyed or is not.
+    pub async fn destroy(&self, key: &SessionKey) -> Result<(), StoreError> {
+        {
+            let mut active = self.lock();
+            let session = active.entry(key.clone()).or_default();
+            if session.closing {
+                return Ok(());
+            }
+            session.closing = true;
+            session.connections.clear();
+        }
+        let _closing = Closing { sessions: self, key };
+        self.store.remove(key).await
+    }
+
     /// The connections of a session; none if nobody uses it.
     pub fn connections(&self, key: &SessionKey) -> Vec<u64> {
         self.lock()

@@ -101,6 +101,32 @@ async fn tls_connect(
         .unwrap()
 }
 
+/// Without a router.
+#[tokio::test]
+async fn sessions_one_by_one() {
+    let server = Server::builder().max_connections(1, 1).build(echo());
+    let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
+    let hash = identity.certificate_hashes().current;
+    let http = wireloom::Server::builder().bind("127.0.0.1:0").identity(identity);
+    let http = http.listen().await.unwrap();
+    let url = format!("https://{}/chat", http.local_addrs()[0]);
+    let messaging = server.clone();
+    tokio::spawn(async move {
+        while let Some(request) = http.accept().await {
+            let server = messaging.clone();
+            tokio::spawn(async move { server.run_webtransport(request).await });
+        }
+    });
+    let client = Client::builder().server_certificate_hash(hash).build().unwrap();
+    let session = client.session(&url).protocols([PROTOCOL_M]).connect().await.unwrap();
+    assert_eq!(session.protocol(), Some(PROTOCOL_M));
+    let mut only = peer(webtransport::connect(session, Profile::Multi, 8192).await.unwrap()).await;
+    only.ping().await;
+    assert_eq!(server.connections()[0].transport(), TransportKind::WebTransportMulti);
+    assert!(client.connect(&url).await.is_err(), "one too many");
+    let (_, ()) = within(async { tokio::join!(only.expect_end(CloseCode::Shutdown), server.shut_down()) }).await;
+}
+
 /// On plain HTTP/1.1 of any server, here axum's own.
 #[tokio::test]
 async fn in_a_plain_axum_server() {

@@ -1,10 +1,13 @@
 //! What only WebTransport has: cancellation, and signals that are unordered or unreliable (appendix A).
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
 use wireloom_messaging::IncomingMessage;
 use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::{Connection, Context, Server};
-use wireloom_messaging::transport::Delivery;
+use wireloom_messaging::transport::{Delivery, Incoming};
 
 use crate::behaviours::echo;
 use crate::peer::{start, within};
@@ -104,4 +107,33 @@ async fn profile_s_degrades() {
     }
     peer.link.cancel(RequestId::from_u64(1));
     peer.ping().await;
+}
+
+/// WT_DRAIN_SESSION reaches the client while its last request is still at work (section 10).
+#[tokio::test]
+async fn a_shutdown_drains_first() {
+    let gate = Arc::new(Semaphore::new(0));
+    let door = gate.clone();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move || {
+        let (door, tell) = (door.clone(), tell.clone());
+        async move {
+            tell.send(()).unwrap();
+            door.acquire().await.unwrap().forget();
+        }
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Single>(&server).await;
+    peer.text(1, "wait", "x").await;
+    within(told.recv()).await.unwrap();
+    let shutdown = tokio::spawn({
+        let server = server.clone();
+        async move { server.shut_down().await }
+    });
+    let incoming = within(wireloom_messaging::transport::recv(&mut *peer.link)).await;
+    assert_eq!(incoming, Ok(Incoming::Draining));
+    gate.add_permits(1);
+    peer.expect_reply(1, Payload::EMPTY).await;
+    peer.expect_end(CloseCode::Shutdown).await;
+    within(shutdown).await.unwrap();
 }

@@ -20,6 +20,8 @@ fn raw(ty: u64, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// "Each Capsule's payload MUST contain exactly the fields identified in its description" (RFC 9297 section 3.3): what
+/// is written here is read by the same rules as a peer's.
 #[test]
 fn every_split_gives_the_same_capsules() {
     let bytes = [
@@ -65,8 +67,8 @@ fn every_split_gives_the_same_capsules() {
     assert_eq!(read_in(&bytes.chunks(1).collect::<Vec<_>>()), Ok(capsules));
 }
 
-/// "If the Application Error Message exceeds 1024 bytes or is not valid UTF-8, the receiver MUST" treat it as an error
-/// (draft-ietf-webtrans-http3-16 section 6).
+/// "If the Application Error Message exceeds 1024 bytes or is not valid UTF-8, the receiver MUST reset the stream with
+/// code H3_MESSAGE_ERROR" (draft 16 section 6).
 #[test]
 fn close_reasons() {
     let longest = [&[0; 4][..], &[b'x'; 1024]].concat();
@@ -86,6 +88,18 @@ fn close_reasons() {
     assert_eq!(CapsuleError::ReasonNotUtf8.code(), Code::H3_MESSAGE_ERROR);
 }
 
+/// "The format of the capsule SHALL be as follows" (draft 16 section 6).
+#[test]
+fn the_close_capsule_byte_by_byte() {
+    assert_eq!(
+        &encode_close_session(0x0102_0304, "ab")[..],
+        [0x68, 0x43, 6, 1, 2, 3, 4, b'a', b'b']
+    );
+}
+
+/// "its length MUST NOT exceed 1024 bytes" (draft 16 section 6).
+/// "Senders that truncate an application-supplied message MUST do so at a UTF-8 character boundary" (draft 16 section
+/// 6).
 #[test]
 fn reasons_are_cut_between_characters() {
     let reason = "\u{20ac}".repeat(400);
@@ -99,8 +113,8 @@ fn reasons_are_cut_between_characters() {
     assert!(reason.starts_with(cut.as_str()));
 }
 
-/// "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION capsule, the stream
-/// MUST be reset with code H3_MESSAGE_ERROR" (draft-ietf-webtrans-http3-16 section 6).
+/// "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION capsule, the
+/// stream MUST be reset with code H3_MESSAGE_ERROR" (draft 16 section 6).
 #[test]
 fn data_after_close() {
     let close = encode_close_session(0, "");
@@ -114,6 +128,8 @@ fn data_after_close() {
     assert_eq!(read_in(&[&close, b"\0"]), Err(CapsuleError::AfterClose));
 }
 
+/// "the last Capsule on the stream was truncated, this MUST be treated as if it were a malformed or incomplete message"
+/// (RFC 9297 section 3.3).
 #[test]
 fn the_end_inside_a_capsule() {
     let bytes = encode_close_session(7, "reason");
@@ -122,6 +138,10 @@ fn the_end_inside_a_capsule() {
     }
 }
 
+/// "A Capsule payload that contains additional bytes after the identified fields or a Capsule payload that terminates
+/// before the end of the identified fields MUST be treated as it if were a malformed or incomplete message" (RFC 9297
+/// section 3.3).
+/// "redundant length encodings MUST be verified to be self-consistent" (RFC 9297 section 3.3).
 #[test]
 fn lengths_that_do_not_match_the_fields() {
     for ty in [
@@ -160,6 +180,8 @@ fn absurd_lengths_allocate_nothing() {
     assert!(is_reserved(0x17) && is_reserved(0x40) && !is_reserved(0x41));
 }
 
+/// "Endpoints that receive a Capsule with an unknown Capsule Type MUST silently drop that Capsule and skip over it to
+/// parse the next Capsule" (RFC 9297 section 3.2).
 #[test]
 fn unknown_capsules_are_counted() {
     let mut reader = CapsuleReader::new();

@@ -7,6 +7,7 @@ use super::config::MAX_IDLE_FRAMES;
 use super::events::{Event, Recv};
 use super::flow::FlowCapsule;
 use super::message::Waiting;
+use super::sessions::{describes_content, may_carry_capsules};
 use super::{Connection, frame_reason};
 use crate::capsule::{Capsule, CapsuleError};
 use crate::codes::Code;
@@ -14,6 +15,7 @@ use crate::h3::headers;
 use crate::h3::reader::Frame;
 use crate::qpack::{DecodeError, Field, Section};
 use crate::stream_id::{SessionId, Side, StreamId};
+use crate::webtransport::negotiate::Dialect;
 use crate::webtransport::protocols;
 use crate::webtransport::session::{Session, State};
 
@@ -26,8 +28,10 @@ pub(super) enum Over {
     Closed { code: u32, reason: String, trailing: bool },
     /// The CONNECT stream is reset with this.
     Misbehaved(Code, &'static str),
-    /// The peer reset or stopped the CONNECT stream with this.
-    Aborted(Code),
+    /// The peer reset the CONNECT stream with this.
+    Reset(Code),
+    /// The peer stopped the CONNECT stream with this.
+    Stopped(Code),
     /// Client: a final status that is not 2xx.
     Rejected(Box<Response<()>>),
 }
@@ -91,8 +95,8 @@ impl Connection {
                     return Err(Over::Connection(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS"));
                 }
                 Frame::Data(piece) if session.is_open() => self.capsules(id, session, piece, !data.is_empty())?,
-                // "A server MUST NOT process these bytes as capsules until it sends a 2xx response accepting the session"
-                // (section 3.2).
+                // "A server MUST NOT process these bytes as capsules until it sends a 2xx response accepting the
+                // session" (draft 16 section 3.2).
                 Frame::Data(piece) => session.early.extend_from_slice(&piece),
                 Frame::Headers(block) if awaits_response => {
                     let Some(fields) = self.response_fields(id, block)? else {
@@ -107,9 +111,9 @@ impl Connection {
                         "the response's header section is too large",
                     ));
                 }
-                // "Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream. [...]
-                // Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
-                // (RFC 9114 section 4.4).
+                // "Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream."
+                // "Receipt of any other known frame type MUST be treated as a connection error of type
+                // H3_FRAME_UNEXPECTED" (RFC 9114 section 4.4).
                 _ => {
                     return Err(Over::Connection(
                         Code::H3_FRAME_UNEXPECTED,
@@ -191,8 +195,8 @@ impl Connection {
                 }
                 // A datagram may take this way too (RFC 9297 section 3.5).
                 Capsule::Datagram(payload) => self.out.event(Event::Datagram { session: id, payload }),
-                // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a session
-                // error" (section 5.4).
+                // "Endpoints MUST treat receipt of a WT_MAX_STREAM_DATA or a WT_STREAM_DATA_BLOCKED capsule as a
+                // session error" (draft 16 section 5.4).
                 Capsule::Prohibited(_) => {
                     return Err(Over::Misbehaved(
                         Code::WT_FLOW_CONTROL_ERROR,
@@ -230,20 +234,27 @@ impl Connection {
 
     /// Client: a response to the CONNECT.
     fn session_response(&mut self, id: SessionId, session: &mut Session, fields: Vec<Field>) -> Result<(), Over> {
-        let head = headers::decode_response(fields)
-            .map_err(|error| Over::Misbehaved(error.code(), "malformed response to CONNECT"))?
-            .head;
+        let headers::ResponseHead { head, content_length } = headers::decode_response(fields)
+            .map_err(|error| Over::Misbehaved(error.code(), "malformed response to CONNECT"))?;
         if head.status().is_informational() {
             return Ok(());
         }
-        // "The WebTransport client MUST NOT automatically follow such redirects" (section 3.2).
+        // "The WebTransport client MUST NOT automatically follow such redirects" (draft 16 section 3.2).
         if !head.status().is_success() {
             return Err(Over::Rejected(Box::new(head)));
         }
+        // "A receiver that observes a violation of these requirements MUST treat the HTTP message as malformed" (RFC
+        // 9297 section 3.2). Servers of draft 02 are older than this rule.
+        let has_content = content_length.is_some() || describes_content(head.headers());
+        if (has_content || !may_carry_capsules(head.status())) && session.dialect != Some(Dialect::Draft02) {
+            return Err(Over::Misbehaved(
+                Code::H3_MESSAGE_ERROR,
+                "the response to CONNECT has content",
+            ));
+        }
         let protocol = protocols::chosen(head.headers());
-        // "If the client receives a WT-Protocol value that was not included in its WT-Available-Protocols list, the client
-        // MUST close the WebTransport session with a WT_ALPN_ERROR error code" (section 3.3, which speaks of a client that
-        // sent such a list; without one the field means nothing).
+        // If it was not offered, "the client MUST close the WebTransport session with a WT_ALPN_ERROR error code"
+        // (draft 16 section 3.3). The draft speaks of a client that sent a list; without one the field means nothing.
         if let Some(protocol) = &protocol
             && !session.protocols.is_empty()
             && !session.protocols.contains(protocol)
@@ -254,6 +265,15 @@ impl Connection {
             ));
         }
         let protocol = protocol.filter(|_| !session.protocols.is_empty());
+        // "A client that requires application protocol negotiation MUST close the WebTransport session with a
+        // WT_ALPN_ERROR error code if the server does not include a WT-Protocol header field, or if it is malformed and
+        // therefore ignored" (draft 16 section 3.3).
+        if protocol.is_none() && session.requires_protocol {
+            return Err(Over::Misbehaved(
+                Code::WT_ALPN_ERROR,
+                "the server chose none of the protocols",
+            ));
+        }
         session.state = State::Open;
         self.out.event(Event::SessionEstablished {
             session: id,
@@ -265,9 +285,9 @@ impl Connection {
     }
 }
 
-/// FIN on the CONNECT stream of an open session: "Cleanly terminating a CONNECT stream without a WT_CLOSE_SESSION capsule
-/// SHALL be semantically equivalent to terminating it with a WT_CLOSE_SESSION capsule that has an error code of 0 and an empty
-/// error string" (section 6), unless it cuts a capsule short (RFC 9297 section 3.3).
+/// FIN on the CONNECT stream of an open session: "Cleanly terminating a CONNECT stream without a WT_CLOSE_SESSION
+/// capsule SHALL be semantically equivalent to terminating it with a WT_CLOSE_SESSION capsule that has an error code of
+/// 0 and an empty error string" (draft 16 section 6). Unless it cuts a capsule short.
 fn ended(session: &Session) -> Over {
     match session.capsules.finish() {
         Ok(()) => Over::Closed {

@@ -29,6 +29,8 @@ pub(super) struct Control {
     has_decoder: bool,
     /// The peer's SETTINGS.
     pub(super) settings: Option<Settings>,
+    /// Client: those under which it sent early data.
+    pub(super) remembered: Option<Box<Settings>>,
     max_push_id: Option<u64>,
     /// The id in the GOAWAY that this end sent.
     pub(super) goaway_sent: Option<u64>,
@@ -50,9 +52,18 @@ const GREASE: u64 = frame::reserved(0x5eed);
 impl Connection {
     /// Gives the core its three unidirectional streams and sends their types, SETTINGS, and a reserved frame if
     /// [`Config::grease`](super::Config::grease). A server may do so before the handshake is complete. To be called once.
+    ///
+    /// "Each side MUST initiate a single control stream at the beginning of the connection and send its SETTINGS frame
+    /// as the first frame on this stream" (RFC 9114 section 6.2.1).
+    /// "A SETTINGS frame MUST be sent as the first frame of each control stream" (RFC 9114 section 7.2.4), and "it MUST
+    /// NOT be sent subsequently" (RFC 9114 section 7.2.4): SETTINGS are written here and nowhere else, so "SETTINGS
+    /// frames MUST NOT be sent on any stream other than the control stream" (RFC 9114 section 7.2.4).
+    /// "Endpoints MUST NOT require any data to be received from the peer prior to sending the SETTINGS frame" (RFC 9114
+    /// section 7.2.4.2).
     pub fn start(&mut self, now: Instant, own: OwnStreams) {
         self.now = Some(now);
         self.control.own = Some(own);
+        // "The server MUST include all settings that differ from their default values" (RFC 9114 section 7.2.4.2).
         let mut settings = Settings::new();
         settings.set(
             settings::MAX_FIELD_SECTION_SIZE,
@@ -87,6 +98,8 @@ impl Connection {
         if self.config.grease {
             control.put(frame::encode(GREASE, b""));
         }
+        // "The sender MUST NOT close the control stream" (RFC 9114 section 6.2.1): none of the three is ever written
+        // with FIN, or reset.
         self.out.write(own.control, control.freeze(), false);
         self.out.write(
             own.qpack_encoder,
@@ -112,6 +125,8 @@ impl Connection {
             Side::Server => StreamId::new(Side::Client, Dir::Bi, self.bi_end).into_u64(),
             Side::Client => 0,
         };
+        // There is no second one: "the identifier in each frame MUST NOT be greater than the identifier in any previous
+        // frame" (RFC 9114 section 5.2).
         self.control.goaway_sent = Some(id);
         self.out.write(own.control, frame::encode_goaway(id), false);
     }
@@ -138,12 +153,14 @@ impl Connection {
             stream_type::PUSH if self.side == Side::Server => {
                 return self.close(Code::H3_STREAM_CREATION_ERROR, "push stream from a client");
             }
-            // "A client MUST treat receipt of a push stream as a connection error of type H3_ID_ERROR when no MAX_PUSH_ID
-            // frame has been sent" (RFC 9114 section 4.6).
+            // "A client MUST treat receipt of a push stream as a connection error of type H3_ID_ERROR when no
+            // MAX_PUSH_ID frame has been sent" (RFC 9114 section 4.6).
             stream_type::PUSH => return self.close(Code::H3_ID_ERROR, "push stream without MAX_PUSH_ID"),
-            // "Recipients of unknown stream types MUST either abort reading of the stream or discard incoming data without
-            // further processing. If reading is aborted, the recipient SHOULD use the H3_STREAM_CREATION_ERROR error code"
-            // (RFC 9114 section 6.2).
+            // "Recipients of unknown stream types MUST either abort reading of the stream or discard incoming data
+            // without further processing" (RFC 9114 section 6.2), "If reading is aborted, the recipient SHOULD use the
+            // H3_STREAM_CREATION_ERROR error code". "The recipient MUST NOT consider unknown stream types to be a
+            // connection error of any kind" (RFC 9114 section 6.2). Of the reserved ones: "Endpoints MUST NOT consider
+            // these streams to have any meaning upon receipt" (RFC 9114 section 6.2.3).
             _ => return self.refuse(stream, Code::H3_STREAM_CREATION_ERROR),
         };
         // "receipt of a second stream claiming to be a control stream MUST be treated as a connection error of type
@@ -228,8 +245,8 @@ impl Connection {
             let Some(ty) = self.control.first_type.read(data) else {
                 return Ok(());
             };
-            // "If the first frame of the control stream is any other frame type, this MUST be treated as a connection error
-            // of type H3_MISSING_SETTINGS" (RFC 9114 section 6.2.1). The reader would skip an unknown one.
+            // "If the first frame of the control stream is any other frame type, this MUST be treated as a connection
+            // error of type H3_MISSING_SETTINGS" (RFC 9114 section 6.2.1). The reader would skip an unknown one.
             if ty != frame::SETTINGS {
                 return Err((
                     Code::H3_MISSING_SETTINGS,
@@ -262,6 +279,23 @@ impl Connection {
             Frame::Settings(payload) if self.control.settings.is_none() => {
                 let settings = Settings::decode(&payload).map_err(|error| (error.code(), "invalid SETTINGS"))?;
                 negotiate::validate(self.dialects, &settings).map_err(|reason| (Code::H3_SETTINGS_ERROR, reason))?;
+                // "If a server accepts 0-RTT but then sends settings that are not compatible with the previously
+                // specified settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114
+                // section 7.2.4.2). For a reduced SETTINGS_H3_DATAGRAM too "the client MUST terminate the connection
+                // with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
+                if self
+                    .control
+                    .remembered
+                    .take()
+                    .is_some_and(|before| !settings.keeps(&before))
+                {
+                    return Err((
+                        Code::H3_SETTINGS_ERROR,
+                        "SETTINGS reduce what early data was sent under",
+                    ));
+                }
+                // "Once a server has provided new settings, clients MUST comply with those values" (RFC 9114 section
+                // 7.2.4.2): the encoder's limits, and what `negotiate` makes of the rest.
                 let limit = |id| settings.get(id).unwrap_or(0);
                 self.encoder.set_peer_limits(
                     limit(settings::QPACK_MAX_TABLE_CAPACITY),
@@ -273,9 +307,8 @@ impl Connection {
                 Ok(())
             }
             Frame::Goaway(id) => self.recv_goaway(id),
-            // "A client MUST treat receipt of a MAX_PUSH_ID frame as a connection error of type H3_FRAME_UNEXPECTED";
-            // "receipt of a MAX_PUSH_ID frame that contains a smaller value than previously received MUST be treated as a
-            // connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.7).
+            // "receipt of a MAX_PUSH_ID frame that contains a smaller value than previously received MUST be treated as
+            // a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.7).
             Frame::MaxPushId(id) if self.side == Side::Server => {
                 if self.control.max_push_id.is_some_and(|before| id < before) {
                     return Err((Code::H3_ID_ERROR, "MAX_PUSH_ID decreased"));
@@ -283,7 +316,11 @@ impl Connection {
                 self.control.max_push_id = Some(id);
                 Ok(())
             }
-            // No push was ever promised or allowed (RFC 9114 section 7.2.3).
+            // No push was ever promised or allowed. "If a CANCEL_PUSH frame is received that references a push ID
+            // greater than currently allowed on the connection, this MUST be treated as a connection error of type
+            // H3_ID_ERROR" (RFC 9114 section 7.2.3).
+            // "If a server receives a CANCEL_PUSH frame for a push ID that has not yet been mentioned by a PUSH_PROMISE
+            // frame, this MUST be treated as a connection error of type H3_ID_ERROR" (RFC 9114 section 7.2.3).
             Frame::CancelPush(_) => Err((Code::H3_ID_ERROR, "CANCEL_PUSH without a push")),
             // RFC 9218 section 7.2. Priorities are hints, and not heeded here.
             Frame::PriorityUpdate { push, id, .. } if self.side == Side::Server => {
@@ -298,8 +335,18 @@ impl Connection {
                     Err((Code::H3_ID_ERROR, "PRIORITY_UPDATE of what cannot be"))
                 }
             }
-            // DATA, HEADERS, PUSH_PROMISE and a second SETTINGS (RFC 9114 sections 7.2.1, 7.2.2, 7.2.5, 7.2.4), and what
-            // only a client may send.
+            // "If a DATA frame is received on a control stream, the recipient MUST respond with a connection error of
+            // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.1).
+            // "If a HEADERS frame is received on a control stream, the recipient MUST respond with a connection error
+            // of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.2).
+            // "If an endpoint receives a second SETTINGS frame on the control stream, the endpoint MUST respond with a
+            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
+            // "If a PUSH_PROMISE frame is received on the control stream, the client MUST respond with a connection
+            // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5).
+            // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). And what only a client may send: "A client MUST treat the
+            // receipt of a MAX_PUSH_ID frame as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section
+            // 7.2.7).
             _ => Err((
                 Code::H3_FRAME_UNEXPECTED,
                 "a frame that may not come on the control stream",
@@ -308,13 +355,13 @@ impl Connection {
     }
 
     fn recv_goaway(&mut self, id: u64) -> Result<(), (Code, &'static str)> {
-        // "A client that receives a GOAWAY frame containing a stream ID of any other type MUST treat this as a connection
-        // error of type H3_ID_ERROR" (RFC 9114 section 7.2.6).
+        // "A client MUST treat receipt of a GOAWAY frame containing a stream ID of any other type as a connection error
+        // of type H3_ID_ERROR" (RFC 9114 section 7.2.6).
         if self.side == Side::Client && !StreamId::from_u64(id).is_request() {
             return Err((Code::H3_ID_ERROR, "GOAWAY with an id that is no request"));
         }
-        // "Receiving a GOAWAY containing a larger identifier than previously received MUST be treated as a connection error
-        // of type H3_ID_ERROR" (RFC 9114 section 5.2).
+        // "Receiving a GOAWAY containing a larger identifier than previously received MUST be treated as a connection
+        // error of type H3_ID_ERROR" (RFC 9114 section 5.2).
         if self.control.goaway_received.is_some_and(|before| id > before) {
             return Err((Code::H3_ID_ERROR, "the id in GOAWAY increased"));
         }

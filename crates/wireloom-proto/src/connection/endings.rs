@@ -39,8 +39,9 @@ impl Connection {
             self.out.stop(stream, Code::WT_SESSION_GONE);
             self.abandon_sections(stream);
         } else {
-            // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream. The
-            // endpoint MAY also send a STOP_SENDING" (section 6): not now, since it could overtake the capsule and hide it.
+            // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream"
+            // (draft 16 section 6). "The endpoint MAY also send a STOP_SENDING": not now, since it could overtake the
+            // capsule and hide it.
             let payload = capsule::encode_close_session(code, &reason);
             self.out.write(stream, frame::encode(frame::DATA, &payload), true);
             self.await_end(stream, false, false, Code::WT_SESSION_GONE);
@@ -95,7 +96,7 @@ impl Connection {
                 reason,
                 trailing: false,
             } => {
-                // "The recipient MUST either close or reset the stream in response" (section 6).
+                // "The recipient MUST either close or reset the stream in response" (draft 16 section 6).
                 if session.stopped.is_none() {
                     self.out.write(stream, Bytes::new(), true);
                 }
@@ -108,7 +109,7 @@ impl Connection {
                 trailing: true,
             } => {
                 // "If any additional stream data is received on the CONNECT stream after receiving a WT_CLOSE_SESSION
-                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (section 6).
+                // capsule, the stream MUST be reset with code H3_MESSAGE_ERROR" (draft 16 section 6).
                 self.discard(stream, Code::H3_MESSAGE_ERROR);
                 SessionEnd::ClosedByPeer { code, reason }
             }
@@ -116,9 +117,13 @@ impl Connection {
                 self.discard(stream, code);
                 SessionEnd::PeerMisbehaved { code, reason }
             }
-            Over::Aborted(code) => {
+            Over::Reset(code) => {
                 self.discard(stream, Code::H3_REQUEST_CANCELLED);
                 SessionEnd::ResetByPeer { code }
+            }
+            Over::Stopped(code) => {
+                self.discard(stream, Code::H3_REQUEST_CANCELLED);
+                SessionEnd::StoppedByPeer { code }
             }
             Over::Rejected(head) => {
                 self.out.write(stream, Bytes::new(), true);
@@ -203,7 +208,7 @@ impl Connection {
             Some(Stream::Connect) => {
                 let session = SessionId::new(stream).and_then(|id| self.sessions.get(&id));
                 if let Some(code) = session.and_then(|session| session.stopped) {
-                    self.abort_session(stream, code);
+                    self.abort_session(stream, Over::Stopped(code));
                 }
             }
             _ => {}
@@ -211,14 +216,18 @@ impl Connection {
     }
 
     /// The peer reset the CONNECT stream.
-    pub(super) fn connect_aborted(&mut self, now: Instant, stream: StreamId, code: Code) {
+    pub(super) fn connect_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
+        self.connect_aborted(now, stream, Over::Reset(code));
+    }
+
+    fn connect_aborted(&mut self, now: Instant, stream: StreamId, over: Over) {
         let is_unanswered = SessionId::new(stream)
             .and_then(|id| self.sessions.get(&id))
             .is_some_and(|session| !session.is_open());
         if is_unanswered {
             self.count_cancelled(now);
         }
-        self.abort_session(stream, code);
+        self.abort_session(stream, over);
     }
 
     /// The peer reads no more of the CONNECT stream. That ends the session, the CONNECT stream being "closed, either cleanly
@@ -233,14 +242,14 @@ impl Connection {
                     self.push_close_deadline(stream);
                 }
             }
-            _ => self.connect_aborted(now, stream, code),
+            _ => self.connect_aborted(now, stream, Over::Stopped(code)),
         }
     }
 
-    fn abort_session(&mut self, stream: StreamId, code: Code) {
+    fn abort_session(&mut self, stream: StreamId, over: Over) {
         let Some(id) = SessionId::new(stream) else { return };
         if let Some(session) = self.sessions.remove(&id) {
-            let _ = self.end_session(id, &session, Over::Aborted(code), true);
+            let _ = self.end_session(id, &session, over, true);
         }
     }
 }

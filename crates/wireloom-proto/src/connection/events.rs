@@ -255,8 +255,13 @@ pub enum SessionEnd {
         /// The application's reason as sent.
         reason: String,
     },
-    /// The CONNECT stream was reset, or the peer stopped reading it.
+    /// The peer reset the CONNECT stream.
     ResetByPeer {
+        /// The HTTP/3 code.
+        code: Code,
+    },
+    /// The peer reads no more of the CONNECT stream (STOP_SENDING).
+    StoppedByPeer {
         /// The HTTP/3 code.
         code: Code,
     },
@@ -281,6 +286,8 @@ pub struct SessionRequest {
     pub origin: Option<String>,
     /// Offered in WT-Available-Protocols, most preferred first.
     pub protocols: Vec<String>,
+    /// Whether a session without one of these is of no use: it is then closed with WT_ALPN_ERROR. Default false.
+    pub requires_protocol: bool,
     /// More fields.
     pub headers: HeaderMap,
 }
@@ -293,6 +300,7 @@ impl SessionRequest {
             path: path.into(),
             origin: None,
             protocols: Vec::new(),
+            requires_protocol: false,
             headers: HeaderMap::new(),
         }
     }

@@ -80,6 +80,9 @@ impl Connection {
 
     /// How many bytes may be sent now on all streams of `session` together, their headers aside. [`u64::MAX`] without flow
     /// control, 0 if there is no such session.
+    ///
+    /// "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed the
+    /// Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
     pub fn send_credit(&self, session: SessionId) -> u64 {
         match self.sessions.get(&session).map(|session| &session.flow) {
             Some(Some(flow)) => flow.data_out.available(),
@@ -115,7 +118,7 @@ impl Connection {
     /// nothing.
     ///
     /// "If an endpoint receives Stream Body data in excess of this limit, it MUST close the WebTransport session with a
-    /// WT_FLOW_CONTROL_ERROR error code" (section 5.6.4): actions and [`Event::SessionClosed`] follow.
+    /// WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4): actions and [`Event::SessionClosed`] follow.
     pub fn data_received(&mut self, session: SessionId, n: u64) {
         if n == 0 {
             return;
@@ -127,7 +130,9 @@ impl Connection {
         }
     }
 
-    /// The application has taken `n` bytes of payload of `session`, which count as received already. WT_MAX_DATA may follow.
+    /// The application has taken `n` bytes of payload of `session`, which count as received already. WT_MAX_DATA may
+    /// follow: "An endpoint MUST NOT wait for a WT_DATA_BLOCKED or WT_STREAMS_BLOCKED capsule before sending a
+    /// WT_MAX_DATA or WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     /// Without flow control this does nothing.
     pub fn data_consumed(&mut self, session: SessionId, n: u64) {
         if let Some(flow) = self.flow_of(session)
@@ -140,8 +145,11 @@ impl Connection {
     /// Whether another stream may be opened in `session` as far as its own limit goes: to be asked before QUIC is.
     /// [`CommandError::Blocked`] if not: [`Event::SessionStreamsAvailable`] will tell when it may. The peer is told once for
     /// each limit (WT_STREAMS_BLOCKED).
+    ///
+    /// "An endpoint MUST NOT open more streams than permitted by the current stream limit set by its peer" (draft 16
+    /// section 5.6.2).
     pub fn check_open(&mut self, session: SessionId, dir: Dir) -> Result<(), CommandError> {
-        self.usable_session(session)?;
+        self.sending_session(session)?;
         let Some(state) = self.sessions.get_mut(&session) else {
             return Err(CommandError::SessionClosed);
         };
@@ -175,8 +183,8 @@ impl Connection {
 
     /// A stream of the peer belongs to `session`, and `n` bytes of its payload came with the header.
     ///
-    /// "If an endpoint receives an incoming stream for a session that would exceed the advertised Maximum Streams value, it
-    /// MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (section 5.6.2).
+    /// "If an endpoint receives an incoming stream for a session that would exceed the advertised Maximum Streams
+    /// value, it MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.2).
     pub(super) fn count_stream(flow: &mut SessionFlow, stream: StreamId, n: u64) -> Result<(), Over> {
         if flow.streams_in[stream.dir() as usize].receive(1).is_err() {
             return Err(violation("more streams than the session's limit allows"));
@@ -263,9 +271,14 @@ impl Connection {
         session: &mut Session,
         capsule: FlowCapsule,
     ) -> Result<(), Over> {
-        // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (section 5.1).
+        // "if flow control is not enabled, an endpoint MUST ignore receipt of any flow control capsules" (draft 16
+        // section 5.1).
         let Some(flow) = &mut session.flow else { return Ok(()) };
         let strictly = session.dialect.is_some_and(|dialect| dialect.limits_must_increase());
+        // "If an endpoint receives a WT_MAX_STREAMS capsule that does not increase the Maximum Streams value previously
+        // received, it MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section
+        // 5.6.2); the same for WT_MAX_DATA "that does not increase the Maximum Data value previously received, it MUST
+        // close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 section 5.6.4).
         let not_raised = |_| violation("a limit that does not increase");
         let raised = match capsule {
             FlowCapsule::MaxData(max) => {
@@ -274,8 +287,8 @@ impl Connection {
                 }
                 None
             }
-            // "This value cannot exceed 2^60 [...] Recipients of a capsule with a Maximum Streams value larger than this limit
-            // MUST close the WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (sections 5.6.2 and 5.6.3).
+            // Of 2^60: "Recipients of a capsule with a Maximum Streams value larger than this limit MUST close the
+            // WebTransport session with a WT_FLOW_CONTROL_ERROR error code" (draft 16 sections 5.6.2 and 5.6.3).
             FlowCapsule::MaxStreams(_, max) | FlowCapsule::StreamsBlocked(_, max) if max > MAX_STREAMS => {
                 return Err(violation("a limit on streams above 2^60"));
             }

@@ -110,7 +110,8 @@ impl Connection {
                 "bidirectional stream without WT_STREAM from a server",
             );
         }
-        // "Requests [...] with the indicated identifier or greater [...] are rejected" (RFC 9114 section 5.2).
+        // Requests from the identifier in GOAWAY on. Not a byte of one has been looked at: "Servers MUST NOT use the
+        // H3_REQUEST_REJECTED error code for requests that were partially or fully processed" (RFC 9114 section 4.1.1).
         if self.is_after_goaway(stream) {
             return self.refuse(stream, Code::H3_REQUEST_REJECTED);
         }

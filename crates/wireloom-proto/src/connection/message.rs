@@ -98,6 +98,8 @@ pub(super) struct Message {
     pub(super) waiting: Option<Waiting>,
     /// The method, for what the response may be.
     pub(super) method: Method,
+    /// The peer's head makes the rest of its stream a tunnel: a CONNECT, or a 2xx to one.
+    pub(super) tunnel: bool,
     pub(super) recv: Progress,
     pub(super) incoming: Content,
     pub(super) send: Progress,
@@ -111,6 +113,7 @@ impl Message {
             reader,
             waiting: None,
             method: Method::GET,
+            tunnel: false,
             recv: Progress::Head,
             incoming: Content::default(),
             send: Progress::Head,
@@ -124,6 +127,7 @@ impl Message {
             reader,
             waiting: None,
             method,
+            tunnel: false,
             recv: Progress::Head,
             incoming: Content::default(),
             send: if fin { Progress::Closed } else { Progress::Body },

@@ -26,6 +26,9 @@
 //! each piece. The caller keeps its own writes and the [`Action::Write`]s of one stream in the order in which it made the
 //! calls.
 //!
+//! What a server gets before [`Connection::handle_connected`] is early data (0-RTT), which anybody may have recorded and sent
+//! again. Requests whose method is not safe are then answered 425 (RFC 8470 section 5.2), and sessions wait.
+//!
 //! Nothing that a peer sends makes a method panic, and every queue is bounded by [`Config`]. The queues of actions and events
 //! hold what one call produced. Where a rule is broken, the action tells the peer ([`Action::Close`] and so on) and the event
 //! the application.
@@ -185,6 +188,23 @@ impl Connection {
         self.negotiate();
     }
 
+    /// Client: early data (0-RTT) is sent on the strength of an earlier connection, whose server had announced `remembered`.
+    /// Requests keep to it; the server has to, too, once it has accepted early data. Where it rejects it, all streams are void:
+    /// begin anew with another [`Connection`].
+    ///
+    /// Sessions wait for [`Event::Ready`] all the same: "Clients cannot initiate WebTransport sessions in 0-RTT packets"
+    /// (draft-ietf-webtrans-http3-16 section 3.2).
+    pub fn resume(&mut self, remembered: Settings) {
+        if self.control.settings.is_none() {
+            self.control.remembered = Some(Box::new(remembered));
+        }
+    }
+
+    /// Whether [`Connection::handle_connected`] was called: at a server, what comes before is early data (0-RTT).
+    pub const fn is_connected(&self) -> bool {
+        self.transport.is_some()
+    }
+
     /// Takes a chunk of a stream, in order and without gaps, and FIN if `fin`. `data` may be empty.
     ///
     /// The answer for a stream that the core has forgotten, because it was reset, stopped or is complete, is [`Recv::Done`].
@@ -219,6 +239,9 @@ impl Connection {
     /// The peer reset its half of a stream that was given to [`Connection::recv`], or that it reset before a byte of it
     /// could be read. For streams that [`Recv::WebTransport`] or [`Event::Stream`] handed out this is
     /// [`Connection::recv_aborted`].
+    ///
+    /// No code changes what becomes of the stream: "use of an error code in an unexpected context or receipt of an
+    /// unknown error code MUST be treated as equivalent to H3_NO_ERROR" (RFC 9114 section 8).
     pub fn handle_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
         self.now = Some(now);
         if self.out.is_closed() {
@@ -232,7 +255,7 @@ impl Connection {
             }
             Some(Stream::Control | Stream::QpackEncoder | Stream::QpackDecoder) => self.critical_closed(),
             Some(Stream::Message(_)) => self.message_reset(now, stream, code),
-            Some(Stream::Connect) => self.connect_aborted(now, stream, code),
+            Some(Stream::Connect) => self.connect_reset(now, stream, code),
             Some(Stream::Closing { .. }) => {
                 self.streams.remove(&stream);
                 self.abandon_sections(stream);
@@ -260,8 +283,8 @@ impl Connection {
             return;
         }
         if self.control.is_own(stream) {
-            // "the receiver MUST NOT request that the sender close the control stream" (RFC 9114 section 6.2.1; the QPACK
-            // streams: RFC 9204 section 4.2).
+            // "the receiver MUST NOT request that the sender close the control stream" (RFC 9114 section 6.2.1), and
+            // none of the QPACK streams (RFC 9204 section 4.2).
             return self.critical_closed();
         }
         match self.streams.get_mut(&stream) {
@@ -354,6 +377,17 @@ impl Connection {
                 .streams
                 .values()
                 .any(|stream| matches!(stream, Stream::Message(_) | Stream::Closing { .. }))
+    }
+
+    /// Whether a session is open or requested, or the peer has not ended a CONNECT stream yet: until then a WT_CLOSE_SESSION of
+    /// ours may be under way. Takes time in proportion to the streams that are open.
+    pub fn has_connects(&self) -> bool {
+        !self.sessions.is_empty() || self.streams.values().any(|s| matches!(s, Stream::Closing { .. }))
+    }
+
+    /// Whether the peer sent GOAWAY.
+    pub const fn peer_is_going_away(&self) -> bool {
+        self.control.goaway_received.is_some()
     }
 
     /// The sessions that are requested or open, in no order.

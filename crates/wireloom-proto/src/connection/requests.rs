@@ -115,8 +115,8 @@ impl Connection {
             ));
         }
         if fin {
-            // "If [...] the last frame on the stream was truncated, this MUST be treated as a connection error of type
-            // H3_FRAME_ERROR" (RFC 9114 section 7.1).
+            // "When a stream terminates cleanly, if the last frame on the stream was truncated, this MUST be treated as
+            // a connection error of type H3_FRAME_ERROR" (RFC 9114 section 7.1).
             message
                 .reader
                 .finish()
@@ -147,8 +147,8 @@ impl Connection {
     /// Whether the frame yielded something that the application may want to take at its own pace.
     fn message_frame(&mut self, stream: StreamId, message: &mut Message, frame: Frame) -> Result<bool, Stop> {
         match (frame, message.recv) {
-            // "Receipt of an invalid sequence of frames MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
-            // (section 4.1): DATA first, anything known after the trailer section.
+            // "Receipt of an invalid sequence of frames MUST be treated as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 4.1): DATA first, anything known after the trailer section.
             (Frame::Data(_), Progress::Head) => Err(Stop::Connection(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS")),
             (Frame::Data(_) | Frame::Headers(_) | Frame::HeadersTooLarge, Progress::Trailed) => Err(Stop::Connection(
                 Code::H3_FRAME_UNEXPECTED,
@@ -169,11 +169,15 @@ impl Connection {
                 self.request_head(stream, message, block).map(|()| true)
             }
             (Frame::Headers(block), Progress::Head) => self.response_head(stream, message, block),
-            // "any known frame type other than DATA" ends a CONNECT (section 4.4).
-            (Frame::Headers(_), _) if message.method == Method::CONNECT => Err(Stop::Connection(
+            // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
+            // (RFC 9114 section 4.4).
+            (Frame::Headers(_), _) if message.tunnel => Err(Stop::Connection(
                 Code::H3_FRAME_UNEXPECTED,
                 "HEADERS on a CONNECT stream",
             )),
+            // Another request or response has pseudo-header fields, which trailers cannot have: "receipt of multiple
+            // requests or receipt of an additional HTTP response following a final HTTP response MUST be treated as
+            // malformed" (RFC 9114 section 4.1).
             (Frame::Headers(block), _) => {
                 let fields = self.decode(stream, block, Progress::Body)?;
                 let trailers = headers::decode_trailers(fields).map_err(|error| Stop::Malformed(error.code()))?;
@@ -181,12 +185,21 @@ impl Connection {
                 self.out.event(Event::Trailers { stream, trailers });
                 Ok(true)
             }
-            // "A client MUST treat receipt of a PUSH_PROMISE frame that contains a larger push ID than the client has
-            // advertised as a connection error of H3_ID_ERROR" (section 7.2.5): none was advertised.
+            // None was advertised: "A client MUST treat receipt of a PUSH_PROMISE frame that contains a larger push ID
+            // than the client has advertised as a connection error of H3_ID_ERROR" (RFC 9114 section 7.2.5).
             (Frame::PushPromise, _) if self.side == Side::Client => {
                 Err(Stop::Connection(Code::H3_ID_ERROR, "PUSH_PROMISE without MAX_PUSH_ID"))
             }
-            // SETTINGS, CANCEL_PUSH, GOAWAY, MAX_PUSH_ID, PRIORITY_UPDATE, a client's PUSH_PROMISE (section 7.2).
+            // "If an endpoint receives a SETTINGS frame on a different stream, the endpoint MUST respond with a
+            // connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.4).
+            // "Receiving a CANCEL_PUSH frame on a stream other than the control stream MUST be treated as a connection
+            // error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.3).
+            // "A client MUST treat a GOAWAY frame on a stream other than the control stream as a connection error of
+            // type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.6).
+            // "Receipt of a MAX_PUSH_ID frame on any other stream MUST be treated as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.7).
+            // "A server MUST treat the receipt of a PUSH_PROMISE frame as a connection error of type
+            // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.5). PRIORITY_UPDATE too (RFC 9218 section 7).
             _ => Err(Stop::Connection(
                 Code::H3_FRAME_UNEXPECTED,
                 "a frame that may not come on a request stream",
@@ -206,8 +219,14 @@ impl Connection {
             Some(_) => return Err(Stop::Answer(StatusCode::NOT_IMPLEMENTED)),
             None => {}
         }
+        // "An origin server [...] MUST NOT" let a replay have effects: only safe methods may be processed in early data (RFC
+        // 8470 section 3), to others it "can respond with a 425 (Too Early)" (section 5.2).
+        if !self.is_connected() && !head.head.method().is_safe() {
+            return Err(Stop::Answer(StatusCode::TOO_EARLY));
+        }
         message.method = head.head.method().clone();
         let is_connect = message.method == Method::CONNECT;
+        message.tunnel = is_connect;
         message.incoming = Content::request(if is_connect { None } else { head.content_length });
         message.recv = Progress::Body;
         self.out.event(Event::Request {
@@ -219,10 +238,12 @@ impl Connection {
 
     fn response_head(&mut self, stream: StreamId, message: &mut Message, block: Bytes) -> Result<bool, Stop> {
         let fields = self.decode(stream, block, Progress::Body)?;
+        // "Clients MUST NOT accept a malformed response" (RFC 9114 section 4.1.2).
         let head = headers::decode_response(fields).map_err(|error| Stop::Malformed(error.code()))?;
         let status = head.head.status();
         if !status.is_informational() {
             message.incoming = Content::response(head.content_length, &message.method, status);
+            message.tunnel = message.method == Method::CONNECT && status.is_success();
             message.recv = Progress::Body;
         }
         self.out.event(Event::Response {
@@ -265,6 +286,22 @@ impl Connection {
         }
     }
 
+    /// Ends both halves of a message because of something that came beside its stream.
+    pub(super) fn terminate_message(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let Some(Stream::Message(message)) = self.streams.get(&stream) else {
+            return;
+        };
+        if message.send == Progress::Head {
+            self.count_cancelled(now);
+        }
+        self.out.event(Event::MessageFailed {
+            stream,
+            code,
+            by_peer: false,
+        });
+        self.discard(stream, code);
+    }
+
     pub(super) fn message_reset(&mut self, now: Instant, stream: StreamId, code: Code) {
         let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
             return;
@@ -304,6 +341,11 @@ impl Connection {
         }
         // "An endpoint SHOULD copy the error code from the STOP_SENDING frame to the RESET_STREAM frame it sends" (RFC 9000
         // section 3.5). Also after FIN: QUIC would wait for ever for credit to send the rest.
+        //
+        // This is the only way in which a client comes to say H3_REQUEST_REJECTED: "Clients MUST NOT use the
+        // H3_REQUEST_REJECTED error code, except when a server has requested closure of the request stream with this
+        // error code" (RFC 9114 section 4.1.1). The receiving half goes on: "Clients MUST NOT discard complete
+        // responses as a result of having their request terminated abruptly" (RFC 9114 section 4.1).
         self.out.reset(stream, code);
         if message.send != Progress::Closed {
             message.send = Progress::Closed;

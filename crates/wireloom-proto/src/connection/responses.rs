@@ -29,7 +29,8 @@ impl Connection {
     ) -> Result<(), CommandError> {
         self.now = Some(now);
         self.check_new_request(stream)?;
-        // "A client that receives a GOAWAY cannot" make new requests (RFC 9114 section 5.2).
+        // "Endpoints MUST NOT initiate new requests or promise new pushes on the connection after receipt of a GOAWAY
+        // frame from the peer" (RFC 9114 section 5.2).
         if self.is_going_away() {
             return Err(CommandError::GoingAway);
         }
@@ -71,6 +72,9 @@ impl Connection {
 
     /// The header of a DATA frame of `len` bytes. The caller writes it and then exactly that many bytes of the body itself.
     ///
+    /// "DATA frames MUST be associated with an HTTP request or response" (RFC 9114 section 7.2.1): there is none for
+    /// any other stream.
+    ///
     /// [`CommandError::ContentLength`] if the body would become longer than its Content-Length, or if there can be none (the
     /// response to HEAD, 204, 304).
     pub fn data_header(&mut self, stream: StreamId, len: u64) -> Result<Bytes, CommandError> {
@@ -99,7 +103,11 @@ impl Connection {
         self.end_sending(stream, section)
     }
 
-    /// Ends a message. [`CommandError::ContentLength`] if the body is shorter than its Content-Length; the message is then to
+    /// Ends a message, as [`Connection::send_trailers`] does and the head with `fin`. "After sending a request, a
+    /// client MUST close the stream for sending" (RFC 9114 section 4.1).
+    /// "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1).
+    ///
+    /// [`CommandError::ContentLength`] if the body is shorter than its Content-Length; the message is then to
     /// be given up with [`Connection::reset_message`].
     pub fn finish(&mut self, stream: StreamId) -> Result<(), CommandError> {
         let message = self.sending(stream, Progress::Body)?;
@@ -143,13 +151,13 @@ impl Connection {
         {
             self.out.write(stream, section, true);
         }
-        // "Clients MUST NOT discard complete responses as a result of having their request terminated abruptly" (RFC 9114
-        // section 4.1.1).
+        // The client does not discard the response for that (RFC 9114 section 4.1).
         self.out.stop(stream, Code::H3_NO_ERROR);
         self.abandon_sections(stream);
     }
 
-    /// Whether this client may make a request on `stream`.
+    /// Whether this client may make a request on `stream`: "A client MUST send only a single request on a given stream"
+    /// (RFC 9114 section 4.1).
     pub(super) fn check_new_request(&self, stream: StreamId) -> Result<(), CommandError> {
         let is_free = stream.is_request() && !self.streams.contains_key(&stream);
         if self.side == Side::Client && is_free && !self.out.is_closed() {
@@ -162,9 +170,10 @@ impl Connection {
     /// A whole HEADERS frame, unless the peer said that the section is too large for it: "An implementation that has received
     /// this parameter SHOULD NOT send an HTTP message header that exceeds the indicated size" (RFC 9114 section 4.2.2).
     pub(super) fn encode(&mut self, stream: StreamId, fields: &[FieldRef<'_>]) -> Result<Bytes, CommandError> {
-        let limit = self
-            .peer_settings()
-            .and_then(|settings| settings.get(MAX_FIELD_SECTION_SIZE));
+        // "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting
+        // 0-RTT" (RFC 9114 section 7.2.4.2). Of QPACK's the defaults are complied with: no table, nothing that waits.
+        let settings = self.peer_settings().or(self.control.remembered.as_deref());
+        let limit = settings.and_then(|settings| settings.get(MAX_FIELD_SECTION_SIZE));
         if limit.is_some_and(|limit| headers::section_size(fields) > limit) {
             return Err(CommandError::InvalidMessage(
                 "the header section is larger than the peer accepts",

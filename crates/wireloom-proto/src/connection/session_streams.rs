@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::capsules::Over;
 use super::events::{CommandError, Event, Recv};
+use super::message::Progress;
 use super::{Connection, Stream};
 use crate::codes::Code;
 use crate::datagram;
@@ -28,9 +29,9 @@ impl Connection {
     #[inline]
     pub(super) fn attach(&mut self, now: Instant, stream: StreamId, session: u64, payload: Bytes, fin: bool) -> Recv {
         self.mark_seen(stream);
-        // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does not
-        // correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
-        // H3_ID_ERROR error code" (draft-ietf-webtrans-http3-16 section 4).
+        // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does
+        // not correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
+        // H3_ID_ERROR error code" (draft 16 section 4).
         let Some(session) = SessionId::new(StreamId::from_u64(session)) else {
             return self.close(Code::H3_ID_ERROR, "session id that is no request stream");
         };
@@ -74,8 +75,7 @@ impl Connection {
             return self.refuse_payload(stream, Code::H3_STREAM_CREATION_ERROR);
         }
         match self.owner(session) {
-            // "the endpoint MUST reset the send side and abort reading on the receive side [...] using the WT_SESSION_GONE
-            // error code" (draft-ietf-webtrans-http3-16 section 6).
+            // Streams of a session that is over are refused as its open ones were ended.
             Owner::Gone => return self.refuse_payload(stream, Code::WT_SESSION_GONE),
             Owner::Open | Owner::Expected => {}
         }
@@ -83,8 +83,8 @@ impl Connection {
             .parked
             .push(now, session, Item::Stream { stream, payload, fin }, &self.config)
         {
-            // "When the number of buffered streams is exceeded, a stream MUST be closed by sending a RESET_STREAM and/or
-            // STOP_SENDING with the WT_BUFFERED_STREAM_REJECTED error code" (section 4.6).
+            // When there are too many, "a stream MUST be closed by sending a RESET_STREAM and/or STOP_SENDING with the
+            // WT_BUFFERED_STREAM_REJECTED error code" (draft 16 section 4.6).
             self.stream_lost(stream.dir());
             return self.refuse_payload(stream, Code::WT_BUFFERED_STREAM_REJECTED);
         }
@@ -149,7 +149,8 @@ impl Connection {
     }
 
     /// Takes a QUIC datagram. One of an open session is handed straight back; one whose session may still come waits for it
-    /// and becomes [`Event::Datagram`]; others are dropped. One without a legal prefix closes the connection.
+    /// and becomes [`Event::Datagram`]; one of an ordinary request ends that; others are dropped. One without a legal prefix
+    /// closes the connection.
     pub fn handle_datagram(&mut self, now: Instant, mut data: Bytes) -> Option<(SessionId, Bytes)> {
         self.now = Some(now);
         if self.out.is_closed() {
@@ -167,25 +168,59 @@ impl Connection {
         if self.sessions.get(&session).is_some_and(|session| session.is_open()) {
             return Some((session, data));
         }
-        if self.may_speak_webtransport() && matches!(self.owner(session), Owner::Expected) {
-            // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (section 4.6).
-            self.parked.push(now, session, Item::Datagram(data), &self.config);
-        }
+        self.stray_datagram(now, session, data);
         None
+    }
+
+    /// A datagram of no open session.
+    #[cold]
+    fn stray_datagram(&mut self, now: Instant, id: SessionId, data: Bytes) {
+        let stream = id.stream();
+        if let Some(Stream::Message(message)) = self.streams.get(&stream)
+            && (self.side == Side::Client || message.recv != Progress::Head)
+        {
+            // A GET or POST knows no datagrams: "the receiver MUST terminate the request" (RFC 9297 section 2), "the
+            // request stream MUST be aborted with H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2). But "If a datagram is
+            // received after the corresponding stream's receive side is closed, the received datagrams MUST be silently
+            // dropped" (RFC 9297 section 2.1).
+            if message.recv != Progress::Closed {
+                self.terminate_message(now, stream, Code::H3_DATAGRAM_ERROR);
+            }
+            return;
+        }
+        // The peer has ended its side of a CONNECT that is not answered yet: the same.
+        let has_ended = self.sessions.get(&id).is_some_and(|session| session.early_fin);
+        // Of a stream that is not there yet "the receiver SHALL either drop that datagram silently or buffer it
+        // temporarily" (RFC 9297 section 2.1).
+        if !has_ended && self.may_speak_webtransport() && matches!(self.owner(id), Owner::Expected) {
+            // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (draft 16 section 4.6):
+            // `push` says no, and that is all.
+            self.parked.push(now, id, Item::Datagram(data), &self.config);
+        }
     }
 
     /// Registers a stream that this end opened for `session` and answers the bytes to be written first. The prefix is built
     /// once per session, so this costs a look-up and an insertion.
     ///
+    /// A client: "it MUST send a special signal value, encoded as a variable-length integer, as the first bytes of each
+    /// bidirectional WebTransport stream it initiates" (draft 16 section 4.3). A server "MUST send a special signal
+    /// value, encoded as a variable-length integer, as the first bytes of the stream" (draft 16 section 4.3). Nothing
+    /// else ever writes one: "Endpoints MUST NOT send WT_STREAM as a frame type on HTTP/3 streams other than the very
+    /// first bytes of a request stream" (draft 16 section 4.3).
+    ///
     /// A client may open streams as soon as it has called [`Connection::connect`]: "The client MAY optimistically open
     /// unidirectional and bidirectional streams" (draft-ietf-webtrans-http3-16 section 4).
     ///
     /// [`CommandError::Blocked`] where the session's own limit is reached, as [`Connection::check_open`] says beforehand.
+    ///
+    /// There is no session before the peer has said that it speaks WebTransport: "stream types that could modify the
+    /// state or semantics of existing protocol components, including QPACK or other extensions, MUST NOT be sent until
+    /// the peer is known to support them" (RFC 9114 section 6.2).
     pub fn open_stream(&mut self, session: SessionId, stream: StreamId) -> Result<Bytes, CommandError> {
         if self.has_flow_control() {
             self.check_open(session, stream.dir())?;
         }
-        self.usable_session(session)?;
+        self.sending_session(session)?;
         let Some(owner) = self.sessions.get_mut(&session) else {
             return Err(CommandError::SessionClosed);
         };
@@ -212,10 +247,29 @@ impl Connection {
         }
     }
 
-    /// The bytes before each datagram of `session`.
+    /// The bytes before each datagram of `session`. Sessions are the only requests that have datagrams: "HTTP Datagrams
+    /// MUST only be sent with an association to an HTTP request that explicitly supports them" (RFC 9297 section 2).
     pub fn datagram_prefix(&self, session: SessionId) -> Result<Bytes, CommandError> {
-        self.usable_session(session)
+        self.sending_session(session)
             .map(|session| session.prefixes.datagram.clone())
+    }
+
+    /// Whether the peer reads no more of the CONNECT stream of a session that is open all the same, because the
+    /// WT_CLOSE_SESSION that belongs to it is awaited: no stream may be opened and no datagram sent.
+    pub fn is_stopped(&self, session: SessionId) -> bool {
+        self.sessions
+            .get(&session)
+            .is_some_and(|session| session.stopped.is_some())
+    }
+
+    /// The session, if streams may be opened and datagrams sent in it. When it is over, or as good as over, "it MUST
+    /// NOT send any new datagrams or open any new streams" (draft 16 section 6); "HTTP/3 Datagrams MUST NOT be sent
+    /// unless the corresponding stream's send side is open" (RFC 9297 section 2.1).
+    pub(super) fn sending_session(&self, session: SessionId) -> Result<&Session, CommandError> {
+        self.usable_session(session).and_then(|session| match session.stopped {
+            None => Ok(session),
+            Some(_) => Err(CommandError::SessionClosed),
+        })
     }
 
     pub(super) fn usable_session(&self, session: SessionId) -> Result<&Session, CommandError> {
@@ -276,9 +330,9 @@ impl Connection {
             .collect();
         ended.sort_unstable();
         for &stream in &ended {
-            // "Upon learning that the session has been terminated, the endpoint MUST reset the send side and abort reading on
-            // the receive side of all unidirectional and bidirectional streams associated with the session [...] using the
-            // WT_SESSION_GONE error code" (section 6). Draft 02 names no code; browsers take any.
+            // "the endpoint MUST reset the send side and abort reading on the receive side of all unidirectional and
+            // bidirectional streams associated with the session" (draft 16 section 6) using WT_SESSION_GONE. Draft 02
+            // names no code; browsers take any.
             if let Some(Stream::WebTransport { send, recv, .. }) = self.streams.remove(&stream) {
                 if send {
                     self.out.reset(stream, Code::WT_SESSION_GONE);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::events::{CommandError, Event, Recv, SessionRequest};
 use super::{Connection, Stream};
@@ -26,15 +26,32 @@ impl Connection {
         data: Bytes,
         fin: bool,
     ) -> Recv {
-        // "The :scheme field MUST be https" (section 3.2); a message that uses the capsule protocol has no Content-Length
-        // (RFC 9297 section 3.2).
+        // "The :scheme field MUST be https" (draft 16 section 3.2).
         let is_https = head.head.uri().scheme_str() == Some("https");
-        let Some(id) = SessionId::new(stream).filter(|_| is_https && head.content_length.is_none()) else {
+        // Capsule-Protocol is not looked at, whatever it says: "any other value type MUST be handled as if the field
+        // were not present by recipients" (RFC 9297 section 3.4), and "Receivers MUST ignore unknown parameters" (RFC
+        // 9297 section 3.4).
+        //
+        // "A receiver that observes a violation of these requirements MUST treat the HTTP message as malformed" (RFC
+        // 9297 section 3.2).
+        let has_content = head.content_length.is_some() || describes_content(head.head.headers());
+        let Some(id) = SessionId::new(stream).filter(|_| is_https && !has_content) else {
             return self.refuse(stream, Code::H3_MESSAGE_ERROR);
         };
-        // "A server that receives more than one session on an underlying transport connection when flow control is not
-        // enabled MUST reset the excessive CONNECT streams with a H3_REQUEST_REJECTED status" (section 5.1).
         if self.sessions.len() >= self.session_limit() {
+            // Servers should answer a session that is one too many with 429 (Too Many Requests), which reaches the application
+            // (draft 16 section 5.2).
+            let has_flow_control = self.has_flow_control();
+            if self
+                .dialect()
+                .is_some_and(|dialect| dialect.max_sessions(2, has_flow_control) > 1)
+            {
+                self.answer(stream, StatusCode::TOO_MANY_REQUESTS);
+                return Recv::Done;
+            }
+            // A server that receives more than one session without flow control "MUST reset the excessive CONNECT streams
+            // with a H3_REQUEST_REJECTED status" (draft 16 section 5.1). The same before the client's SETTINGS: nothing was
+            // processed, and another time it may be welcome.
             return self.refuse(stream, Code::H3_REQUEST_REJECTED);
         }
         self.sessions
@@ -55,8 +72,8 @@ impl Connection {
         })
     }
 
-    /// Server: the client's SETTINGS are known now: "the server MUST NOT process any incoming WebTransport requests until the
-    /// client's SETTINGS have been received" (section 3.1).
+    /// Server: the client's SETTINGS are known now. Until then the sessions were held: "the server MUST NOT process any
+    /// incoming WebTransport requests until the client's SETTINGS have been received" (draft 16 section 3.1).
     pub(super) fn admit_held(&mut self) {
         let mut held: Vec<SessionId> = self
             .sessions
@@ -83,9 +100,8 @@ impl Connection {
             return;
         };
         let Some(dialect) = dialect else {
-            // "If the server receives SETTINGS that do not have correct values for every required setting, or transport
-            // parameters [...], the server MUST treat all established and newly incoming WebTransport sessions as malformed"
-            // (section 3.1).
+            // The client's SETTINGS or transport parameters lack something: "the server MUST treat all established and
+            // newly incoming WebTransport sessions as malformed" (draft 16 section 3.1).
             self.sessions.remove(&id);
             self.end_streams(id);
             self.discard(id.stream(), Code::H3_MESSAGE_ERROR);
@@ -117,13 +133,23 @@ impl Connection {
         self.now = Some(now);
         self.check_new_request(stream)?;
         let id = SessionId::new(stream).ok_or(CommandError::InvalidState)?;
-        // "the client MUST wait for receipt of the server's SETTINGS frame before establishing any WebTransport sessions"
-        // (section 4.6).
+        // "the client MUST wait for receipt of the server's SETTINGS frame before establishing any WebTransport
+        // sessions" (draft 16 section 4.6), and "Clients MUST NOT attempt to establish WebTransport sessions with the
+        // "webtransport-h3" token until they have received the setting indicating WebTransport support from the server"
+        // (draft 16 section 3.1).
         let (Some(negotiated), Some(settings)) = (self.negotiated, self.peer_settings()) else {
             return Err(CommandError::NotReady);
         };
+        // "A client MUST NOT establish WebTransport sessions if the server's SETTINGS do not have correct values for
+        // every required setting or if the server's transport parameters do not have correct values for every required
+        // transport parameter" (draft 16 section 3.1).
+        //
+        // "An HTTP implementation MUST NOT send frames or requests that would be invalid based on its current
+        // understanding of the peer's settings" (RFC 9114 section 7.2.4.2): no extended CONNECT to a server that does
+        // not know it.
         let dialect = negotiated.ok_or(CommandError::Unsupported)?;
-        // "A client receiving GOAWAY cannot initiate CONNECT requests for new WebTransport sessions" (section 4.7).
+        // After GOAWAY "it MUST open a new HTTP/3 connection to initiate new WebTransport sessions with the same peer"
+        // (draft 16 section 4.7): this one takes no more.
         let limit = dialect.max_sessions_at(settings, self.config.max_sessions, self.has_flow_control());
         if self.is_going_away() || self.sessions.len() >= limit {
             return Err(CommandError::NoMoreSessions);
@@ -133,6 +159,7 @@ impl Connection {
         let section = self.encode(stream, &fields)?;
         let mut session = Session::new(id, State::Requested, Some(dialect), self.frame_reader());
         session.protocols.clone_from(&request.protocols);
+        session.requires_protocol = request.requires_protocol;
         session.flow = self.new_flow();
         self.sessions.insert(id, session);
         self.streams.insert(stream, Stream::Connect);
@@ -141,7 +168,7 @@ impl Connection {
     }
 
     /// Server: accepts a session with a 2xx `head`, to which the fields of the dialect and the chosen `protocol`, one of those
-    /// that the client offered, are added. Content-Length is dropped, since a CONNECT has no content.
+    /// that the client offered, are added. Content-Length and Content-Type are dropped, since a CONNECT has no content.
     ///
     /// Streams and datagrams that waited follow as events, then what the client's early capsules say.
     pub fn accept_session(
@@ -153,16 +180,25 @@ impl Connection {
     ) -> Result<(), CommandError> {
         self.now = Some(now);
         let requested = self.requested_session(session)?;
-        // "the server MUST include a single choice from the client's list" (section 3.3).
+        // "the server MUST include a single choice from the client's list in that field" (draft 16 section 3.3): "the
+        // value in the WT-Protocol response header field MUST be one of the values listed in WT-Available-Protocols of
+        // the request" (draft 16 section 3.3).
         if protocol.is_some_and(|protocol| !requested.protocols.iter().any(|offered| offered == protocol)) {
             return Err(CommandError::InvalidMessage("the client did not offer this protocol"));
         }
         if !head.status().is_success() {
             return Err(CommandError::InvalidMessage("only a 2xx status accepts a session"));
         }
+        // "HTTP status codes 204 (No Content), 205 (Reset Content), and 206 (Partial Content) MUST NOT be sent on
+        // responses that use the Capsule Protocol" (RFC 9297 section 3.2).
+        if !may_carry_capsules(head.status()) {
+            return Err(CommandError::InvalidMessage(
+                "a session is not accepted with 204, 205 or 206",
+            ));
+        }
         let dialect = requested.dialect;
         let mut fields = head.headers().clone();
-        fields.remove(header::CONTENT_LENGTH);
+        remove_content(&mut fields);
         if let Some(protocol) = protocol {
             protocols::choose(&mut fields, protocol)?;
         }
@@ -211,6 +247,28 @@ impl Connection {
     }
 }
 
+/// "The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or Transfer-Encoding
+/// header fields" (RFC 9297 section 3.2). No message is sent with the last of them anyway.
+fn remove_content(fields: &mut HeaderMap) {
+    fields.remove(header::CONTENT_LENGTH);
+    fields.remove(header::CONTENT_TYPE);
+}
+
+/// Whether the fields speak of content, Content-Length aside.
+pub(super) fn describes_content(fields: &HeaderMap) -> bool {
+    fields.contains_key(header::CONTENT_TYPE)
+}
+
+/// Whether a 2xx status may begin a stream of capsules.
+pub(super) fn may_carry_capsules(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT
+    )
+}
+
+/// "Both the :authority and the :path value MUST be set" (draft 16 section 3.2), as in every request that is no plain
+/// CONNECT.
 fn connect_head(request: &SessionRequest, dialect: Dialect) -> Result<Request<()>, CommandError> {
     let uri = Uri::builder()
         .scheme("https")
@@ -224,7 +282,7 @@ fn connect_head(request: &SessionRequest, dialect: Dialect) -> Result<Request<()
             .map_err(|_| CommandError::InvalidMessage("the origin cannot be a field value"))?;
         fields.insert(header::ORIGIN, origin);
     }
-    fields.remove(header::CONTENT_LENGTH);
+    remove_content(&mut fields);
     protocols::offer(&mut fields, &request.protocols)?;
     dialect.add_request_fields(&mut fields);
     let mut head = Request::new(());

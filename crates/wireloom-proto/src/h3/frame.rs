@@ -1,4 +1,9 @@
 //! Frame types and the frames that this end writes (RFC 9114 section 7).
+//!
+//! An endpoint writes SETTINGS, GOAWAY, HEADERS, DATA and reserved frames; the other types are there to be recognised.
+//! "These frame types MUST NOT be sent" (RFC 9114 section 7.2.8).
+//! "A client MUST NOT send a PUSH_PROMISE frame" (RFC 9114 section 7.2.5).
+//! "A server MUST NOT send a MAX_PUSH_ID frame" (RFC 9114 section 7.2.7).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -37,8 +42,7 @@ pub const fn reserved(n: u64) -> u64 {
     0x1f * (n % ((varint::MAX - 0x21) / 0x1f + 1)) + 0x21
 }
 
-/// Whether `ty` was a frame type of HTTP/2 that has no counterpart: "their receipt MUST be treated as a connection error of
-/// type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
+/// Whether `ty` was a frame type of HTTP/2 that has no counterpart.
 pub const fn is_http2(ty: u64) -> bool {
     matches!(ty, 0x02 | 0x06 | 0x08 | 0x09)
 }
@@ -73,6 +77,8 @@ pub fn encode_max_push_id(id: u64) -> Bytes {
     encode_id(MAX_PUSH_ID, id)
 }
 
+/// A frame of one integer: "Each frame's payload MUST contain exactly the fields identified in its description" (RFC
+/// 9114 section 7.1).
 fn encode_id(ty: u64, id: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(16);
     encode_header(ty, varint::size(id) as u64, &mut out);

@@ -88,9 +88,9 @@ impl FrameError {
     /// The connection error.
     pub const fn code(self) -> Code {
         match self {
-            // "A frame payload that contains additional bytes after the identified fields or a frame payload that terminates
-            // before the end of the identified fields MUST be treated as a connection error of type H3_FRAME_ERROR", and
-            // so is a stream that ends inside a frame (RFC 9114 section 7.1).
+            // "A frame payload that contains additional bytes after the identified fields or a frame payload that
+            // terminates before the end of the identified fields MUST be treated as a connection error of type
+            // H3_FRAME_ERROR" (RFC 9114 section 7.1), and so is a stream that ends inside a frame.
             Self::Malformed(_) | Self::Truncated | Self::MisplacedWtStream => Code::H3_FRAME_ERROR,
             Self::Http2Type(_) => Code::H3_FRAME_UNEXPECTED,
             Self::TooLarge(_) => Code::H3_EXCESSIVE_LOAD,
@@ -111,8 +111,8 @@ enum State {
 
 /// Reads frames from a stream that may be cut anywhere. It buffers at most one payload, bounded by [`FrameLimits`].
 ///
-/// Frames of unknown and reserved types are skipped inside, however long, without buffering: "Implementations MUST ignore
-/// unknown or unsupported values in all extensible protocol elements" (RFC 9114 section 9).
+/// Frames of unknown and reserved types are skipped inside, however long, without buffering: "Endpoints MUST NOT
+/// consider these frames to have any meaning upon receipt" (RFC 9114 section 7.2.8).
 ///
 /// After an error the reader must not be used again.
 #[derive(Debug)]
@@ -146,12 +146,16 @@ impl FrameReader {
                     };
                     let at_start = std::mem::replace(&mut self.at_start, false);
                     if ty == frame::WT_STREAM {
+                        // "Receiving this frame type in any other circumstances MUST be treated as a connection error
+                        // of type H3_FRAME_ERROR" (draft 16 section 4.3).
                         if !at_start {
                             return Err(FrameError::MisplacedWtStream);
                         }
                         self.state = State::Handed;
                         return Ok(Some(Frame::WtStream));
                     }
+                    // "their receipt MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114
+                    // section 7.2.8).
                     if frame::is_http2(ty) {
                         return Err(FrameError::Http2Type(ty));
                     }
@@ -256,6 +260,8 @@ impl FrameReader {
 }
 
 fn complete(ty: u64, mut payload: Bytes) -> Result<Frame, FrameError> {
+    // The integer has a length of its own: "redundant length encodings MUST be verified to be self-consistent" (RFC
+    // 9114 section 7.1).
     let mut id = || varint::take(&mut payload).ok_or(FrameError::Malformed(ty));
     let frame = match ty {
         frame::HEADERS => return Ok(Frame::Headers(payload)),

@@ -106,7 +106,10 @@ impl Settings {
         Self { list: Vec::new() }
     }
 
-    /// The value of `id`, if it is in the list.
+    /// The value of `id`, if it is in the list. Whoever wants a setting asks for it, so what nobody knows has no
+    /// effect: "An implementation MUST ignore any parameter with an identifier it does not understand" (RFC 9114
+    /// section 7.2.4), and of the reserved ones "Endpoints MUST NOT consider such settings to have any meaning upon
+    /// receipt" (RFC 9114 section 7.2.4.1).
     pub fn get(&self, id: u64) -> Option<u64> {
         self.list
             .iter()
@@ -115,6 +118,10 @@ impl Settings {
     }
 
     /// Changes `id` where it stands, or appends it. Both numbers are at most [`varint::MAX`].
+    ///
+    /// "The same setting identifier MUST NOT occur more than once in the SETTINGS frame" (RFC 9114 section 7.2.4). None
+    /// but the identifiers of this module and a reserved one is ever set: "These reserved settings MUST NOT be sent"
+    /// (RFC 9114 section 7.2.4.1).
     pub fn set(&mut self, id: u64, value: u64) {
         match self.list.iter_mut().find(|setting| setting.0 == id) {
             Some(setting) => setting.1 = value,
@@ -125,6 +132,26 @@ impl Settings {
     /// All settings as (identifier, value), in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, u64)> + '_ {
         self.list.iter().copied()
+    }
+
+    /// Whether a server that accepted early data (0-RTT) under the `remembered` settings may send these now. If it
+    /// omits one "that was previously specified to have a non-default value, this MUST be treated as a connection error
+    /// of type H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+    /// "they MUST validate that the new value of the SETTINGS_H3_DATAGRAM setting sent by the server in the handshake
+    /// is greater than or equal to the stored value" (RFC 9297 section 2.1.1).
+    /// "A client MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed
+    /// connection reduces any flow control values from the cached previous values" (draft 16 section 3.2).
+    pub fn keeps(&self, remembered: &Self) -> bool {
+        let is_kept = |(id, before): (u64, u64)| match self.get(id) {
+            // Unknown and reserved ones bind nobody.
+            _ if name(id).is_none() => true,
+            Some(now) => now >= before,
+            // The default of this one is "unlimited", of all others 0.
+            None => before == 0 && id != MAX_FIELD_SECTION_SIZE,
+        };
+        let is_limited_now = self.get(MAX_FIELD_SECTION_SIZE).is_some();
+        let was_unlimited = remembered.get(MAX_FIELD_SECTION_SIZE).is_none();
+        remembered.iter().all(is_kept) && !(was_unlimited && is_limited_now)
     }
 
     /// The whole SETTINGS frame.
@@ -159,14 +186,15 @@ impl Settings {
         while !payload.is_empty() {
             let id = next(&mut payload)?;
             let value = next(&mut payload)?;
-            // "Setting identifiers that were defined in [HTTP/2] where there is no corresponding HTTP/3 setting have also
-            // been reserved [...] their receipt MUST be treated as a connection error of type H3_SETTINGS_ERROR"
-            // (RFC 9114 section 7.2.4.1; section 11.2.2 reserves 0x00 along with 0x02 to 0x05).
+            // "Setting identifiers that were defined in [HTTP/2] where there is no corresponding HTTP/3 setting have also been
+            // reserved": "their receipt MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114
+            // section 7.2.4.1). Section 11.2.2 reserves 0x00 along with 0x02 to 0x05.
             if matches!(id, 0x00 | 0x02..=0x05) {
                 return Err(SettingsError::Http2(id));
             }
-            // RFC 9220 section 3 by way of RFC 8441 section 3; RFC 9297 section 2.1.1; section 3.1 of WebTransport in draft 02
-            // and in drafts from 15 on.
+            // For SETTINGS_H3_DATAGRAM "the receiver MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC
+            // 9297 section 2.1.1). The others: RFC 9220 section 3 by way of RFC 8441 section 3, and section 3.1 of
+            // WebTransport in draft 02 and in drafts from 15 on.
             if value > 1
                 && matches!(
                     id,
@@ -175,8 +203,8 @@ impl Settings {
             {
                 return Err(SettingsError::InvalidValue { id, value });
             }
-            // "The same setting identifier MUST NOT occur more than once in the SETTINGS frame. A receiver MAY treat the
-            // presence of duplicate setting identifiers as a connection error" (RFC 9114 section 7.2.4).
+            // "A receiver MAY treat the presence of duplicate setting identifiers as a connection error" (RFC 9114 section
+            // 7.2.4).
             if settings.get(id).is_some() {
                 return Err(SettingsError::Duplicate(id));
             }
@@ -256,5 +284,26 @@ mod tests {
         let many: Vec<_> = (0x100..0x141).map(|id| (id, 0)).collect();
         assert_eq!(Settings::decode(&payload(&many)), Err(SettingsError::TooMany));
         assert!(Settings::decode(&payload(&many[1..])).is_ok());
+    }
+
+    /// "A client MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed
+    /// connection reduces any flow control values from the cached previous values" (draft 16 section 3.2).
+    /// "that was previously specified to have a non-default value, this MUST be treated as a connection error of type
+    /// H3_SETTINGS_ERROR" (RFC 9114 section 7.2.4.2).
+    #[test]
+    fn early_data_binds_the_server_to_what_it_announced() {
+        let of = |list: &[(u64, u64)]| {
+            let mut settings = Settings::new();
+            list.iter().for_each(|&(id, value)| settings.set(id, value));
+            settings
+        };
+        let before = of(&[(WT_INITIAL_MAX_DATA, 100), (QPACK_BLOCKED_STREAMS, 0), (0x21, 9)]);
+        assert!(before.keeps(&before));
+        assert!(of(&[(WT_INITIAL_MAX_DATA, 101), (WT_ENABLED, 1)]).keeps(&before));
+        assert!(!of(&[(WT_INITIAL_MAX_DATA, 99)]).keeps(&before), "reduced");
+        assert!(!of(&[]).keeps(&before), "omitted");
+        let unlimited = of(&[]);
+        let limited = of(&[(MAX_FIELD_SECTION_SIZE, 1 << 20)]);
+        assert!(!limited.keeps(&unlimited) && !unlimited.keeps(&limited));
     }
 }

@@ -165,15 +165,28 @@ impl Decoder {
             let mut rest = &input[..];
             while encoder_stream::apply(&mut rest, &mut self.table, self.max_capacity)? {}
             self.partial.extend_from_slice(rest);
-            return Ok(());
+        } else {
+            self.partial.extend_from_slice(&input);
+            let mut rest = &self.partial[..];
+            while encoder_stream::apply(&mut rest, &mut self.table, self.max_capacity)? {}
+            let taken = self.partial.len() - rest.len();
+            self.partial.advance(taken);
+            if self.partial.is_empty() {
+                self.partial = BytesMut::new();
+            }
         }
-        self.partial.extend_from_slice(&input);
-        let mut rest = &self.partial[..];
-        while encoder_stream::apply(&mut rest, &mut self.table, self.max_capacity)? {}
-        let taken = self.partial.len() - rest.len();
-        self.partial.advance(taken);
-        if self.partial.is_empty() {
-            self.partial = BytesMut::new();
+        self.check_blocked()
+    }
+
+    /// An entry that an unacknowledged section refers to must not be evicted (section 2.1.1), and every section refers to the
+    /// last of the insertions that it requires. This is also what lets [`Decoder::decode`] read the count of a section that
+    /// waited again: it is sent modulo a number of entries that the table cannot hold.
+    fn check_blocked(&self) -> Result<(), EncoderStreamError> {
+        let evicted = |blocked: &Blocked| {
+            blocked.required <= self.table.inserted() && self.table.get(blocked.required - 1).is_none()
+        };
+        if self.blocked.iter().any(evicted) {
+            return Err(EncoderStreamError::EVICTED);
         }
         Ok(())
     }

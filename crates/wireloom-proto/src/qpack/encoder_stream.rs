@@ -14,6 +14,8 @@ use crate::codes::Code;
 pub struct EncoderStreamError(&'static str);
 
 impl EncoderStreamError {
+    pub(super) const EVICTED: Self = Self("an entry was evicted that a section refers to");
+
     /// The connection error.
     pub const fn code(self) -> Code {
         Code::QPACK_ENCODER_STREAM_ERROR

@@ -6,7 +6,7 @@ use crate::varint;
 
 /// Why there is no integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum IntegerError {
+pub(crate) enum IntegerError {
     /// The input ends before it does.
     Incomplete,
     /// It is above 2^62-1, or has more bytes than any such number.
@@ -17,7 +17,7 @@ pub(super) enum IntegerError {
 ///
 /// "QPACK implementations MUST be able to decode integers up to and including 62 bits long" (RFC 9204 section 4.1.1).
 #[inline]
-pub(super) fn decode(input: &mut &[u8], prefix: u32) -> Result<u64, IntegerError> {
+pub(crate) fn decode(input: &mut &[u8], prefix: u32) -> Result<u64, IntegerError> {
     let (&first, rest) = input.split_first().ok_or(IntegerError::Incomplete)?;
     *input = rest;
     let mask = (1u64 << prefix) - 1;
@@ -44,7 +44,7 @@ pub(super) fn decode(input: &mut &[u8], prefix: u32) -> Result<u64, IntegerError
 
 /// Appends `value`, with `flags` in the bits above the prefix.
 #[inline]
-pub(super) fn encode(flags: u8, prefix: u32, value: u64, out: &mut impl BufMut) {
+pub(crate) fn encode(flags: u8, prefix: u32, value: u64, out: &mut impl BufMut) {
     let mask = (1u64 << prefix) - 1;
     if value < mask {
         return out.put_u8(flags | value as u8);

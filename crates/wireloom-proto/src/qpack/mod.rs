@@ -25,6 +25,8 @@ pub use encoder_stream::EncoderStreamError;
 
 #[cfg(feature = "__testing")]
 pub(crate) use huffman::{decode as huffman_decode, encode as huffman_encode, encoded_len as huffman_encoded_len};
+#[cfg(feature = "__testing")]
+pub(crate) use integer::{decode as integer_decode, encode as integer_encode};
 
 /// A field line as received. Neither name nor value is checked yet: any bytes are possible.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

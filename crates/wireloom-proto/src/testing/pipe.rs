@@ -57,6 +57,8 @@ pub struct End {
     side: Side,
     next: [u64; 2],
     sent: BTreeMap<StreamId, Sent>,
+    /// By stream, all that this end has ever written, and whether FIN followed.
+    pub wire: BTreeMap<StreamId, (BytesMut, bool)>,
     /// By stream, what the peer sent.
     pub received: BTreeMap<StreamId, Received>,
     stops: VecDeque<(StreamId, Code)>,
@@ -86,6 +88,7 @@ impl End {
             side,
             next: [0; 2],
             sent: BTreeMap::new(),
+            wire: BTreeMap::new(),
             received: BTreeMap::new(),
             stops: VecDeque::new(),
             datagrams_out: VecDeque::new(),
@@ -129,6 +132,9 @@ impl End {
             assert!(!sent.fin, "write after FIN on {stream}");
             sent.data.extend_from_slice(data);
             sent.fin = fin;
+            let (wire, ended) = self.wire.entry(stream).or_default();
+            wire.extend_from_slice(data);
+            *ended |= fin;
         }
     }
 

@@ -276,6 +276,8 @@ mod tests {
         assert_eq!(limit.max(), varint::MAX);
     }
 
+    /// "An endpoint MUST NOT wait for a WT_DATA_BLOCKED or WT_STREAMS_BLOCKED capsule before sending a WT_MAX_DATA or
+    /// WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     #[test]
     fn a_receiver_raises_in_half_windows() {
         let mut limit = RecvLimit::new(10, varint::MAX);

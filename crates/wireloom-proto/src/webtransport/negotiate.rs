@@ -38,6 +38,8 @@ impl Dialect {
     }
 
     /// The `:protocol` that a client sends.
+    ///
+    /// In drafts 15 and later it "MUST be set to webtransport-h3" (draft 16 section 3.2).
     pub const fn upgrade_token(self) -> &'static str {
         match self {
             Self::Draft15 => "webtransport-h3",
@@ -47,8 +49,11 @@ impl Dialect {
 
     /// Sessions that a server lets be open at once, of the `configured` ones.
     ///
-    /// "If flow control is not enabled, clients MUST NOT attempt to establish more than one simultaneous WebTransport
-    /// session" (draft-ietf-webtrans-http3-16 section 5.1). Drafts 02 and 07 know no flow control and no such rule.
+    /// "A WebTransport endpoint that allows a WebTransport session to share an underlying transport connection with
+    /// other WebTransport sessions MUST enable flow control" (draft 16 section 5.1): without it there is one. "clients
+    /// MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1).
+    /// "An endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
+    /// session at a time" (draft 16 section 5.2). Drafts 02 and 07 know no flow control and no such rule.
     pub(crate) fn max_sessions(self, configured: usize, flow_control: bool) -> usize {
         match self {
             Self::Draft13 | Self::Draft15 if !flow_control => configured.min(1),
@@ -126,6 +131,8 @@ impl Dialect {
         match self {
             // "the SETTINGS_ENABLE_WEBTRANSPORT setting implies that an endpoint supports extended CONNECT" (draft 02
             // section 3.2). Browsers need no more than one of the datagram settings, and none the transport parameter.
+            // So no session sends any before: "QUIC DATAGRAM frames MUST NOT be sent until the SETTINGS_H3_DATAGRAM
+            // setting has been both sent and received with a value of 1" (RFC 9297 section 2.1.1).
             Self::Draft02 => on(settings::H3_DATAGRAM) || on(settings::H3_DATAGRAM_DRAFT04),
             // Draft 08 sections 3.1 and 3.2; draft 16 section 3.1. Drafts 14 and later want the reset_stream_at transport
             // parameter too. It is not asked for: hardly any QUIC library has it, and what it protects, the stream header
@@ -194,11 +201,14 @@ pub(crate) fn announce(dialects: Dialects, limits: FlowControl, max_sessions: us
         return;
     }
     settings.set(settings::ENABLE_CONNECT_PROTOCOL, 1);
+    // "The value of the SETTINGS_H3_DATAGRAM setting MUST be either 0 or 1" (RFC 9297 section 2.1.1).
     settings.set(settings::H3_DATAGRAM, 1);
     if dialects.contains(Dialect::Draft02) {
         settings.set(settings::H3_DATAGRAM_DRAFT04, 1);
     }
     for dialect in dialects.iter() {
+        // "clients MUST also send SETTINGS_WT_ENABLED with the draft-specific codepoint" (draft 16 section 3.1): a
+        // server announces its own all the same.
         let value = match dialect {
             // A number of sessions, which must not be 0. Without flow control more would be a promise that peers refuse, and
             // draft 07 has none.
@@ -222,8 +232,9 @@ pub(crate) fn announce(dialects: Dialects, limits: FlowControl, max_sessions: us
 /// Checks the values of the peer's WebTransport settings; an error closes the connection with H3_SETTINGS_ERROR.
 pub(crate) fn validate(dialects: Dialects, peer: &Settings) -> Result<(), &'static str> {
     // "an endpoint that receives a value other than "0" or "1" MUST close the connection with the H3_SETTINGS_ERROR error
-    // code" (draft 02 section 3.1); "Clients MUST treat values greater than "1" as a connection error of type
-    // H3_SETTINGS_ERROR" (draft 16 section 3.1).
+    // code" (draft 02 section 3.1).
+    // "Clients MUST treat values greater than "1" as a connection error of type H3_SETTINGS_ERROR" (draft 16 section
+    // 3.1).
     for dialect in [Dialect::Draft02, Dialect::Draft15] {
         if dialects.contains(dialect) && peer.get(dialect.setting()).is_some_and(|value| value > 1) {
             return Err("a WebTransport setting that is 0 or 1 has another value");

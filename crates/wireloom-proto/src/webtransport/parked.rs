@@ -38,8 +38,9 @@ struct Entry {
 
 /// One queue in the order of arrival, which is also the order of expiry since all wait equally long.
 ///
-/// "endpoints MUST limit the number of buffered streams and datagrams": by count of either, by bytes of both together and by
-/// time from each one's own arrival. What comes when it is full is the one that is refused.
+/// "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6): by count of either, by
+/// bytes of both together and by time from each one's own arrival. What comes when it is full is the one that is
+/// refused.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
     queue: VecDeque<Entry>,
@@ -144,6 +145,7 @@ mod tests {
         }
     }
 
+    /// "endpoints MUST limit the number of buffered streams and datagrams" (draft 16 section 4.6).
     #[test]
     fn bounded_by_count_bytes_and_time() {
         let config = Config {

@@ -5,11 +5,11 @@ use sfv::{BareItem, Item, ItemSerializer, List, ListEntry, ListSerializer, Parse
 
 use crate::connection::CommandError;
 
-const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
-const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
+pub(crate) const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
+pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 
-/// What a client offers, in its order. Empty where there is no such field, or where it is malformed: "Any value type other
-/// than String MUST be treated as an error that causes the entire field to be ignored".
+/// What a client offers, in its order. Empty where there is no such field, or where it is malformed: "Any value type
+/// other than String MUST be treated as an error that causes the entire field to be ignored" (draft 16 section 3.3).
 pub(crate) fn offered(headers: &HeaderMap) -> Vec<String> {
     let list: Option<List> = combined(headers, &AVAILABLE).and_then(|value| Parser::new(&value).parse().ok());
     list.and_then(|list| list.into_iter().map(member).collect())
@@ -54,7 +54,7 @@ fn member(entry: ListEntry) -> Option<String> {
     }
 }
 
-/// "No semantics are defined for parameters on either field; parameters MUST be ignored."
+/// The item, whose "parameters MUST be ignored" (draft 16 section 3.3).
 fn string(item: Item) -> Option<String> {
     match item.bare_item {
         BareItem::String(string) => Some(string.into()),
@@ -96,6 +96,7 @@ mod tests {
         assert!(choose(&mut headers, "a\nb").is_err());
     }
 
+    /// "parameters MUST be ignored" (draft 16 section 3.3).
     #[test]
     fn lines_are_combined_and_parameters_ignored() {
         let headers = fields(AVAILABLE, &["\"a\";q=1", "\"b\""]);
@@ -103,6 +104,8 @@ mod tests {
         assert_eq!(chosen(&fields(CHOSEN, &["\"a\";x"])).as_deref(), Some("a"));
     }
 
+    /// "Any value type other than String MUST be treated as an error that causes the entire field to be ignored" (draft
+    /// 16 section 3.3).
     #[test]
     fn a_malformed_field_is_ignored_as_a_whole() {
         for bad in ["a", "\"a\", b", "\"a\", 1", "(\"a\")", "\"a", "\"a\",", ":YQ==:", "?1"] {

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) waiting: Option<Waiting>,
     /// What the client offered in WT-Available-Protocols.
     pub(crate) protocols: Vec<String>,
+    /// Client: a session without an agreed protocol is of no use.
+    pub(crate) requires_protocol: bool,
     /// Capsule bytes from before the response.
     pub(crate) early: BytesMut,
     /// FIN came before the response.
@@ -62,6 +64,7 @@ impl Session {
             capsules: CapsuleReader::new(),
             prefixes: Prefixes::new(id),
             protocols: Vec::new(),
+            requires_protocol: false,
             waiting: None,
             early: BytesMut::new(),
             early_fin: false,

@@ -23,6 +23,8 @@ pub(crate) fn parse(dir: Dir, bytes: &[u8]) -> Header {
     let Some((ty, len)) = varint::decode(bytes) else {
         return Header::Incomplete;
     };
+    // The signal on bidirectional streams: "it is an extension of HTTP/3 frame syntax that MUST be supported by any
+    // peer negotiating WebTransport" (draft 16 section 4.3).
     let webtransport = match dir {
         Dir::Bi => stream_type::WEBTRANSPORT_BIDI,
         Dir::Uni => stream_type::WEBTRANSPORT,
@@ -98,6 +100,9 @@ impl Prefixes {
     }
 }
 
+/// "The body of the stream SHALL be the stream type, followed by the session ID, encoded as a variable-length integer,
+/// followed by the user-specified stream data" (draft 16 section 4.2); a bidirectional one has the signal in place of
+/// the type.
 fn stream_prefix(ty: u64, session: SessionId, out: &mut impl BufMut) {
     varint::encode(ty, out);
     varint::encode(session.into_u64(), out);
@@ -108,6 +113,8 @@ mod tests {
     use super::*;
     use crate::stream_id::StreamId;
 
+    /// "it is an extension of HTTP/3 frame syntax that MUST be supported by any peer negotiating WebTransport" (draft
+    /// 16 section 4.3).
     #[test]
     fn every_split_gives_the_same_header() {
         let session = SessionId::new(StreamId::from_u64(4 << 20)).expect("a request stream");

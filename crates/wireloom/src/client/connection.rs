@@ -10,15 +10,13 @@ use http_body_util::BodyExt;
 use wireloom_proto::connection::{CommandError, SessionRequest};
 use wireloom_proto::h3::settings::Settings;
 use wireloom_proto::webtransport::negotiate::Dialect;
-use wireloom_proto::{Code, SessionId};
+use wireloom_proto::{Code, StreamId};
 
-use super::ConnectError;
-use super::dial::close;
+use super::{ConnectError, EarlySession};
 use crate::body::Body;
-use crate::driver::{Conn, Established, MessageEvent, RequestBody, RequestError, ResponseSender};
-use crate::error::{ConnectionError, SessionError};
+use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
-use crate::session::{Session, SessionState};
+use crate::session::Session;
 use crate::tls::CertificateObserver;
 use crate::wake::Topic;
 
@@ -30,42 +28,43 @@ pub struct Connection {
     presented: Arc<CertificateObserver>,
 }
 
-/// Gives the session up if the caller stops waiting for the answer.
-struct Pending<'a> {
-    conn: &'a Arc<Conn>,
-    session: Option<SessionId>,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session {
-            self.conn.with(|quic, driver, wakes| {
-                driver.abandon_session(Instant::now(), quic, wakes, session);
-            });
-        }
-    }
-}
-
 impl Connection {
     pub(super) fn new(conn: Arc<Conn>, presented: Arc<CertificateObserver>) -> Self {
         Self { conn, presented }
     }
 
-    /// Opens a session for `request`.
+    /// Opens a session for `request`, and waits for the server's answer.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open(&self, request: SessionRequest) -> Result<Session, ConnectError> {
+        self.open_early(request).await?.ready().await
+    }
+
+    /// Opens a session for `request` without waiting for the server's answer. Waits only while the server's limit on open
+    /// streams is reached.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`].
+    pub async fn open_early(&self, request: SessionRequest) -> Result<EarlySession, ConnectError> {
         let conn = &self.conn;
         let signals = conn.with(|_, driver, _| driver.signals.clone());
-        let session = loop {
+        loop {
             let mut room = pin!(signals.notified(Topic::Bi));
             room.as_mut().enable();
-            let connected = conn.with(|quic, driver, wakes| match driver.lost() {
-                Some(lost) => Err(ConnectError::Connection(lost.clone())),
-                None => driver
-                    .connect(Instant::now(), quic, wakes, &request)
-                    .map_err(command_error),
+            let connected = conn.with(|quic, driver, wakes| {
+                if let Some(lost) = driver.unusable() {
+                    return Err(ConnectError::Connection(lost));
+                }
+                // "the client MUST wait for receipt of the server's SETTINGS frame before establishing any WebTransport
+                // sessions" (draft-ietf-webtrans-http3-16 section 4.6): they come after early data.
+                if !driver.is_ready() {
+                    return Ok(None);
+                }
+                let dialect = driver.h3().dialect().ok_or(ConnectError::NotWebTransport)?;
+                let state = driver.connect(Instant::now(), quic, wakes, &request);
+                let state = state.map_err(command_error)?;
+                Ok(state.map(|state| Session::new(conn.clone(), state, dialect)))
             });
             match connected {
                 Ok(None) => room.await,
@@ -73,82 +72,70 @@ impl Connection {
                 done => {
                     signals.one(Topic::Bi);
                     match done? {
-                        Some(session) => break session,
+                        Some(session) => return Ok(EarlySession::new(session)),
                         None => continue,
                     }
                 }
-            }
-        };
-        let mut pending = Pending {
-            conn,
-            session: Some(session),
-        };
-        loop {
-            let mut changed = pin!(signals.notified(Topic::State));
-            changed.as_mut().enable();
-            let state = Arc::new(SessionState::new(session));
-            let answer = conn.with(|quic, driver, wakes| {
-                let answer = driver.take_answer(Instant::now(), quic, wakes, session);
-                let attached = matches!(answer, Some(Established::Accepted { .. })) && driver.attach(&state);
-                (answer, attached, driver.h3().dialect(), driver.lost().cloned())
-            });
-            match answer {
-                (Some(Established::Accepted { head, protocol }), true, Some(dialect), _) => {
-                    pending.session = None;
-                    return Ok(Session::new(conn.clone(), state, protocol, dialect, Some(head)));
-                }
-                (Some(Established::Rejected { head }), ..) => {
-                    pending.session = None;
-                    return Err(ConnectError::Rejected(head));
-                }
-                (Some(Established::Failed(error)), ..) => {
-                    pending.session = None;
-                    return Err(error.into());
-                }
-                (.., Some(lost)) => {
-                    pending.session = None;
-                    return Err(lost.into());
-                }
-                (Some(Established::Accepted { .. }), ..) => {
-                    pending.session = None;
-                    return Err(SessionError::from(ConnectionError::LocallyClosed).into());
-                }
-                (None, ..) => changed.await,
             }
         }
     }
 
     /// Sends an HTTP/3 request and waits for the final response's head; its body is read as it comes.
     ///
-    /// The request's body is sent whole before the response is waited for.
+    /// The request's body is sent whole before the response is waited for: "clients MUST NOT make stream closure
+    /// dependent on receiving a response to their request" (RFC 9114 section 4.1).
+    ///
+    /// A request that fails is not tried again, unless the server said that it did nothing of it: "clients MUST assume
+    /// that any request that was sent, whether in whole or in part, might have been processed" (RFC 9114 section 5.4).
     ///
     /// # Errors
     /// The connection or the request failed.
     pub async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, RequestError> {
         let (head, body) = request.into_parts();
         let head = http::Request::from_parts(head, ());
+        let (stream, was_early) = self.send_head(&head, body.is_empty()).await?;
+        let response = self.response(stream, body).await?;
+        if was_early && response.status() == http::StatusCode::TOO_EARLY {
+            // "A client that receives a 425 (Too Early) [...] SHOULD [...] retry" once the handshake is complete (RFC 8470
+            // section 5.2), as it is now that there is a response.
+            drop(response);
+            let (stream, _) = self.send_head(&head, true).await?;
+            return self.response(stream, Bytes::new()).await;
+        }
+        Ok(response)
+    }
+
+    /// Opens a request stream. Whether the request left before the handshake was complete.
+    async fn send_head(&self, head: &http::Request<()>, fin: bool) -> Result<(StreamId, bool), RequestError> {
         let conn = &self.conn;
         let signals = conn.with(|_, driver, _| driver.signals.clone());
-        let stream = loop {
+        loop {
             let mut room = pin!(signals.notified(Topic::Bi));
             room.as_mut().enable();
-            let sent = conn
-                .with(|quic, driver, wakes| driver.send_request(Instant::now(), quic, wakes, &head, body.is_empty()));
+            let sent = conn.with(|quic, driver, wakes| {
+                let sent = driver.send_request(Instant::now(), quic, wakes, head, fin);
+                sent.map(|stream| stream.map(|stream| (stream, driver.is_early())))
+            });
             match sent {
                 Ok(None) => room.await,
                 done => {
                     signals.one(Topic::Bi);
                     match done? {
-                        Some(stream) => break stream,
+                        Some(sent) => return Ok(sent),
                         None => continue,
                     }
                 }
             }
-        };
+        }
+    }
+
+    async fn response(&self, stream: StreamId, body: Bytes) -> Result<http::Response<Body>, RequestError> {
+        let conn = &self.conn;
         let mut incoming = RequestBody::new(conn.clone(), stream);
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {
             outgoing.send_data(body).await?;
+            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
             outgoing.finish()?;
         }
         loop {
@@ -201,7 +188,9 @@ impl Connection {
 
     /// The server's certificate, in DER.
     pub fn server_certificate(&self) -> Option<Vec<u8>> {
-        self.presented.certificate().map(|certificate| certificate.to_vec())
+        let presented = self.presented.certificate().map(|certificate| certificate.to_vec());
+        // A connection that resumes another is presented none.
+        presented.or_else(|| self.conn.with(|quic, _, _| quic.peer_certificate()))
     }
 
     /// The server's QUIC transport parameters, encoded as in RFC 9000 section 18 (those that the QUIC library knows).
@@ -224,9 +213,37 @@ impl Connection {
         self.conn.with(|quic, _, _| quic.stats())
     }
 
-    /// Closes the connection with everything on it, at once. Close sessions first if their codes have to arrive.
+    /// Tells the server that nothing more will be asked on this connection (GOAWAY) and asks it to end the sessions soon
+    /// (WT_DRAIN_SESSION). Sessions and requests go on; new ones are refused with [`ConnectError::NoMoreSessions`].
+    pub fn drain(&self) {
+        self.conn.with(|quic, driver, wakes| {
+            driver.go_away(Instant::now(), quic, wakes);
+        });
+    }
+
+    /// Waits until the server says that it takes no more sessions and requests on this connection (GOAWAY), or it is over.
+    /// Dial again for the next.
+    pub async fn draining(&self) {
+        let signals = self.conn.with(|_, driver, _| driver.signals.clone());
+        loop {
+            let mut changed = pin!(signals.notified(Topic::State));
+            changed.as_mut().enable();
+            let is_over = |driver: &Driver| driver.lost().is_some() || driver.h3().peer_is_going_away();
+            if self.conn.with(|_, driver, _| is_over(driver)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Closes the connection with everything on it. Sessions that are open are closed with code 0; they, and those that were
+    /// closed just before, get a second for their codes to arrive. Nothing else is waited for, and nothing new is possible.
+    ///
+    /// Returns at once; [`Client::shut_down`](super::Client::shut_down) waits.
     pub fn close(&self) {
-        close(&self.conn, Code::H3_NO_ERROR);
+        self.conn.with(|quic, driver, wakes| {
+            driver.close_soon(Instant::now(), quic, wakes);
+        });
     }
 }
 

@@ -157,7 +157,14 @@ async fn refused(address: SocketAddr) {
 
 async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Result<Connection, ConnectError> {
     let inner = &client.0;
-    let (tls, presented) = inner.tls.observed();
+    let known = inner
+        .known
+        .as_ref()
+        .map(|known| known.get(&target.authority, &inner.tls));
+    let (tls, presented) = match &known {
+        Some(known) => known.tls.observed(),
+        None => inner.tls.observed(),
+    };
     let config = client_config(&inner.quic, Arc::new(tls))
         .ok_or_else(|| TrustError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
     let endpoint = client
@@ -165,7 +172,8 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
         .await
         .map_err(ConnectError::Socket)?;
     let span = tracing::debug_span!("connection", remote = %address, side = "client");
-    let driver = Driver::new(Side::Client, inner.driver.clone(), None, None, span, Instant::now());
+    let driver = Driver::new(Side::Client, inner.driver.clone(), None, None, span, Instant::now())
+        .with_memory(known.map(|known| known.memory.clone()));
     let conn = endpoint
         .connect(config, address, &target.host, driver)
         .await
@@ -179,7 +187,7 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
         changed.as_mut().enable();
         let outcome = conn.with(|quic, driver, _| match driver.lost() {
             Some(lost) => Some(Err((lost.clone(), quic.stats().packets_received == 0))),
-            None => driver.is_ready().then_some(Ok(())),
+            None => (driver.is_ready() || driver.is_early()).then_some(Ok(())),
         });
         match outcome {
             Some(Ok(())) => {

@@ -50,7 +50,7 @@ pub enum ConnectError {
         Box<http::Response<()>>,
     ),
     /// The session ended before it was established. With code WT_ALPN_ERROR: the server chose a subprotocol that was not
-    /// offered.
+    /// offered, or none where one is [required](crate::SessionBuilder::require_protocol).
     #[error(transparent)]
     Session(#[from] SessionError),
     /// No more sessions or streams on this connection now.

@@ -2,7 +2,9 @@
 
 mod connection;
 mod dial;
+mod early;
 mod error;
+mod known;
 mod request;
 
 use std::sync::Arc;
@@ -12,12 +14,14 @@ use tokio::sync::OnceCell;
 use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
+pub use early::EarlySession;
 pub use error::ConnectError;
 pub use request::SessionBuilder;
 
+use self::known::KnownServers;
 use crate::driver::{Driver, DriverConfig};
 use crate::identity::CertificateHash;
-use crate::quic::{Endpoint, NoAcceptor, QuicConfig, endpoint_config};
+use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig, endpoint_config};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::session::Session;
 use crate::tls::{ClientTls, RootCertificates, ServerTrust};
@@ -36,6 +40,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     tls: ClientTls,
+    /// The servers that are come back to with early data.
+    known: Option<KnownServers>,
     resolver: Arc<dyn Resolve>,
     quic: QuicConfig,
     driver: Arc<DriverConfig>,
@@ -82,7 +88,8 @@ impl Client {
         }
     }
 
-    /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on.
+    /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
+    /// at servers that forbid migration: those hear nothing more, and the connection times out.
     ///
     /// # Errors
     /// No socket can be bound.
@@ -121,6 +128,7 @@ pub struct ClientBuilder {
     h3: wireloom_proto::Config,
     connect_timeout: Duration,
     datagram_queue: usize,
+    early_data: bool,
 }
 
 impl Default for ClientBuilder {
@@ -136,6 +144,7 @@ impl Default for ClientBuilder {
             h3: wireloom_proto::Config::default(),
             connect_timeout: Duration::from_secs(10),
             datagram_queue: 4 << 20,
+            early_data: false,
         }
     }
 }
@@ -172,9 +181,26 @@ impl ClientBuilder {
         self
     }
 
-    /// How often a quiet connection is kept alive, `None` never. Default 15 s.
+    /// How often a quiet connection is kept alive (a PING that the server answers), `None` never. Default 15 s. To be below half
+    /// of both ends' idle timeouts, lest one lost packet ends the connection.
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
         self.quic.keep_alive = interval;
+        self
+    }
+
+    /// How fast is sent when the network is the limit. Default [`CongestionControl::Cubic`].
+    pub fn congestion_control(mut self, control: CongestionControl) -> Self {
+        self.quic.congestion = control;
+        self
+    }
+
+    /// Writes a trace of each connection into `dir`, which must exist, for tools such as qvis: JSON-SEQ, named after the
+    /// connection's first id, `<id>_client.sqlog`, complete when the connection is over. Traces hold packet numbers, sizes and
+    /// recovery metrics, no payload and no keys; they cost a few hundred bytes a packet. Where a file cannot be created the
+    /// connection goes on without. Default none.
+    #[cfg(feature = "qlog")]
+    pub fn qlog_dir(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.quic.qlog_dir = Some(dir.into());
         self
     }
 
@@ -206,6 +232,17 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether connections resume earlier ones, and send requests with their first packet where the server lets them (0-RTT).
+    /// Default false: whoever records such a packet can send it again, and servers have to see to it.
+    ///
+    /// Only requests with a safe method (GET, HEAD, OPTIONS, TRACE) and without a body leave early; where the server does not take
+    /// them, or answers 425, they are sent again. Sessions always wait for the end of the handshake. [`Client::dial`] then returns
+    /// before the server has answered. The last 64 servers are remembered.
+    pub fn early_data(mut self, send: bool) -> Self {
+        self.early_data = send;
+        self
+    }
+
     /// Settings that weaken security.
     pub fn dangerous(self) -> DangerousClientBuilder {
         DangerousClientBuilder(self)
@@ -232,6 +269,7 @@ impl ClientBuilder {
         };
         Ok(Client(Arc::new(Inner {
             tls,
+            known: self.early_data.then(KnownServers::default),
             resolver: self.resolver,
             quic: self.quic,
             driver: Arc::new(driver),

@@ -1,10 +1,12 @@
 //! What a session is asked for with.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 use wireloom_proto::connection::SessionRequest;
 
 use super::dial::{Target, dial};
-use super::{Client, ConnectError};
+use super::{Client, ConnectError, EarlySession};
+use crate::error::ConnectionError;
 use crate::session::Session;
 
 /// A session to be opened: subprotocols, fields and an origin.
@@ -13,6 +15,7 @@ pub struct SessionBuilder {
     client: Client,
     url: String,
     protocols: Vec<String>,
+    requires_protocol: bool,
     headers: HeaderMap,
     origin: Option<String>,
 }
@@ -23,6 +26,7 @@ impl SessionBuilder {
             client,
             url: url.to_owned(),
             protocols: Vec::new(),
+            requires_protocol: false,
             headers: HeaderMap::new(),
             origin: None,
         }
@@ -31,6 +35,13 @@ impl SessionBuilder {
     /// Offers subprotocols, most preferred first (WT-Available-Protocols). They must be visible ASCII.
     pub fn protocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Fails, and closes the session with WT_ALPN_ERROR, if the server chooses none of the subprotocols. Without it
+    /// [`Session::protocol`] is then `None`.
+    pub fn require_protocol(mut self) -> Self {
+        self.requires_protocol = true;
         self
     }
 
@@ -51,18 +62,38 @@ impl SessionBuilder {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
+        self.connect_early().await?.ready().await
+    }
+
+    /// Dials, asks for the session, and hands it out before the server has answered: what is sent now arrives with the
+    /// question, one round trip earlier. It is lost if the server rejects the session, and a server keeps only so much of it
+    /// until it has decided.
+    ///
+    /// ```no_run
+    /// # async fn f(client: wireloom::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let early = client.session("https://example.com:4433/live").connect_early().await?;
+    /// let (mut send, mut recv) = early.open_bi().await?;
+    /// send.write_all(b"hello").await?;
+    /// let session = early.ready().await?; // accepted
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`]. The client's `connect_timeout` bounds both.
+    pub async fn connect_early(self) -> Result<EarlySession, ConnectError> {
         let target = Target::parse(&self.url)?;
         let mut request = SessionRequest::new(&*target.authority, &*target.path);
         request.protocols = self.protocols;
+        request.requires_protocol = self.requires_protocol;
         request.headers = self.headers;
         request.origin = self.origin;
-        let timeout = self.client.0.connect_timeout;
+        let deadline = Instant::now() + self.client.0.connect_timeout;
         let connect = async {
             let connection = dial(&self.client, &target).await?;
-            connection.open(request).await
+            connection.open_early(request).await
         };
-        tokio::time::timeout(timeout, connect)
-            .await
-            .unwrap_or(Err(ConnectError::Connection(crate::ConnectionError::HandshakeTimedOut)))
+        let early = tokio::time::timeout_at(deadline, connect).await;
+        let early = early.unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut)))?;
+        Ok(early.until(deadline))
     }
 }

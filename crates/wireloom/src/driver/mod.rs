@@ -5,6 +5,7 @@
 //! no task, no channel and no second wake-up; once a WebTransport stream is handed out its handle reads and writes QUIC
 //! directly, and HTTP/3 hears only that a half is over.
 
+mod early_data;
 mod incoming;
 mod outgoing;
 mod requests;
@@ -21,19 +22,23 @@ use rustc_hash::FxHashMap;
 use wireloom_proto::connection::{OwnStreams, PeerTransport};
 use wireloom_proto::{Action, Code, Config, Connection as H3, Dir, Event, Recv, SessionId, Side, StreamId};
 
+pub(crate) use early_data::Memory;
 pub(crate) use incoming::{Incoming, IncomingKind, IncomingQueue};
 pub use requests::RequestError;
 pub(crate) use requests::{MessageEvent, RequestBody, ResponseSender};
-pub(crate) use sessions::{Established, SessionEntry};
+pub(crate) use sessions::SessionEntry;
 pub(crate) use streams::IncomingStream;
 
+use self::early_data::Early;
 use self::incoming::Waiting;
 use self::outgoing::Outgoing;
 use self::requests::Message;
 use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
+use crate::body::EarlyData;
 use crate::error::ConnectionError;
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
+use crate::session::Answer;
 use crate::wake::{Signals, Topic, WakeList};
 
 /// A connection as its handles hold it.
@@ -56,6 +61,10 @@ const HEADER_READ: usize = 16;
 /// A message body is read in pieces of about this size, when the application asks for one.
 const BODY_READ: usize = 64 * 1024;
 
+/// How long a connection that is closed waits for its peer to have seen the ends of its sessions. A dead peer need not be
+/// waited for longer.
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
 /// HTTP/3 may have this many writes waiting on one stream, such as capsules that raise limits, before the connection is
 /// closed: a peer that lets none of them out only makes us keep them.
 const MAX_BACKLOG: usize = 4096;
@@ -76,12 +85,22 @@ pub(crate) struct DriverConfig {
     pub(crate) datagram_queue: usize,
 }
 
+/// What a connection holds of its server's limits, until it is over.
+pub(crate) trait Permit: Send {
+    /// The handshake is complete, which proves the peer's address.
+    fn proven(&mut self);
+}
+
 pub(crate) struct Driver {
     side: Side,
     config: Arc<DriverConfig>,
     h3: H3,
     /// Own unidirectional streams opened so far; HTTP/3 starts with the third.
     own_opened: u64,
+    /// Client: what is known of the server from earlier connections.
+    memory: Option<Arc<Memory>>,
+    /// Client: while early data can be sent.
+    early: Option<Box<Early>>,
     /// Streams that HTTP/3 still reads: headers, control, CONNECT, message heads. `None` where nothing is held, as on the
     /// streams that every idle connection has.
     feeds: FxHashMap<StreamId, Option<Box<Feed>>>,
@@ -100,13 +119,15 @@ pub(crate) struct Driver {
     was_idle: bool,
     /// Unused, the connection is closed at once.
     winding_down: bool,
+    /// Closed on this side, but the ends of its sessions are still under way.
+    closing: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
     deadline: Option<Instant>,
     limits: [StreamLimit; 2],
     /// Given back when the connection ends: connection limits count it.
-    permit: Option<Box<dyn Send>>,
+    permit: Option<Box<dyn Permit>>,
     span: tracing::Span,
 }
 
@@ -125,7 +146,7 @@ impl Driver {
         side: Side,
         config: Arc<DriverConfig>,
         incoming: Option<Arc<IncomingQueue>>,
-        permit: Option<Box<dyn Send>>,
+        permit: Option<Box<dyn Permit>>,
         span: tracing::Span,
         now: Instant,
     ) -> Self {
@@ -133,6 +154,8 @@ impl Driver {
             side,
             h3: H3::new(side, config.h3.clone()),
             own_opened: 0,
+            memory: None,
+            early: None,
             feeds: FxHashMap::default(),
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
@@ -144,6 +167,7 @@ impl Driver {
             ready: false,
             was_idle: false,
             winding_down: false,
+            closing: false,
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
@@ -154,6 +178,11 @@ impl Driver {
         }
     }
 
+    /// Client: knows the server, and gets to know it, through `memory`.
+    pub(crate) fn with_memory(self, memory: Option<Arc<Memory>>) -> Self {
+        Self { memory, ..self }
+    }
+
     /// Tells the connection its own handle, for those that it hands out.
     pub(crate) fn set_handle(&mut self, me: &Arc<Conn>) {
         self.me = Arc::downgrade(me);
@@ -161,6 +190,12 @@ impl Driver {
 
     pub(crate) fn lost(&self) -> Option<&ConnectionError> {
         self.lost.as_ref()
+    }
+
+    /// Why nothing new can be asked for, if so.
+    pub(crate) fn unusable(&self) -> Option<ConnectionError> {
+        let closing = self.closing.then_some(ConnectionError::LocallyClosed);
+        self.lost.clone().or(closing)
     }
 
     pub(crate) fn h3(&self) -> &H3 {
@@ -211,9 +246,27 @@ impl Driver {
         }
     }
 
+    /// Closes the sessions, and the connection once the peer has confirmed that: "the endpoint SHOULD wait until all CONNECT
+    /// streams have been closed by the peer before sending the CONNECTION_CLOSE" (draft-ietf-webtrans-http3-16 section 6).
+    pub(crate) fn close_soon(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
+        if self.lost.is_some() || self.closing {
+            return;
+        }
+        self.closing = true;
+        self.deadline = Some(now + CLOSE_GRACE);
+        let sessions: Vec<SessionId> = self.h3.sessions().collect();
+        for session in sessions {
+            let _ = self.h3.cancel_session(now, session);
+        }
+        self.settle(now, quic, wakes);
+        // For the timer.
+        quic.wake();
+    }
+
     fn start(&mut self, now: Instant, quic: &mut Transport) {
         // A server can send SETTINGS with its first flight, one round trip before the handshake is complete: the client's
         // CONNECT waits for them.
+        // "settings MUST be sent as soon as the transport is ready to send data" (RFC 9114 section 7.2.4.2).
         while self.own_opened < 3 {
             if quic.open(Dir::Uni).is_none() {
                 return;
@@ -233,6 +286,12 @@ impl Driver {
     fn on_quic_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: QuicEvent) {
         match event {
             QuicEvent::Connected => {
+                if self.side == Side::Client {
+                    self.end_early(now, quic, wakes);
+                }
+                if let Some(permit) = &mut self.permit {
+                    permit.proven();
+                }
                 let transport = PeerTransport {
                     datagrams: quic.max_datagram_size().is_some(),
                     reset_stream_at: false,
@@ -297,6 +356,12 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+        if let Some(session) = SessionId::new(stream)
+            && self.h3.is_stopped(session)
+            && let Some(entry) = self.sessions.get(&session)
+        {
+            entry.state.set_stopped();
+        }
     }
 
     fn take_feed(&mut self, stream: StreamId) -> Option<Feed> {
@@ -418,14 +483,22 @@ impl Driver {
     }
 
     fn on_h3_event(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, event: Event) {
+        if self.lost.is_some() {
+            // Everybody has been told. A session that came with what closed the connection would have nobody to end it.
+            return;
+        }
         match event {
-            Event::Ready { dialect, .. } => {
+            Event::Ready { dialect, settings } => {
+                self.remember(quic.remote_address(), settings);
                 tracing::debug!(parent: &self.span, ?dialect, "ready");
                 self.ready = true;
                 self.deadline = None;
                 wakes.all(&self.signals);
             }
-            Event::Request { stream, head } => {
+            Event::Request { stream, mut head } => {
+                if !self.h3.is_connected() {
+                    head.extensions_mut().insert(EarlyData);
+                }
                 let waiting = Waiting::request(self.me.clone(), stream, *head);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
                     self.messages.insert(stream, Message::default());
@@ -439,9 +512,10 @@ impl Driver {
                 protocols,
                 dialect,
             } => {
+                let path = head.uri().path().to_owned();
                 let waiting = Waiting::session(self.me.clone(), session, *head, protocols, dialect);
                 if self.incoming.as_ref().is_some_and(|incoming| incoming.push(waiting)) {
-                    self.sessions.insert(session, Box::default());
+                    self.new_session(session, &path);
                 } else {
                     // Over already only if the client cancelled it in the same breath.
                     let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
@@ -463,11 +537,12 @@ impl Driver {
                 head,
                 protocol,
             } => {
-                self.on_established(wakes, session, Established::Accepted { head, protocol });
+                let response = Some(*head);
+                self.on_answer(wakes, session, Answer { response, protocol });
             }
             Event::SessionRejected { session, head, streams } => {
+                self.on_rejected(wakes, session, *head);
                 self.forget_streams(wakes, &streams);
-                self.on_established(wakes, session, Established::Rejected { head });
             }
             Event::Stream {
                 session,
@@ -521,14 +596,8 @@ impl Driver {
             wakes.waker(message.writer.take());
             wakes.waker(message.watcher.take());
         }
-        for (session, mut entry) in std::mem::take(&mut self.sessions) {
-            if entry.has_answer() {
-                // The server's answer came before the end: whoever dials gets it.
-                entry.end_unattached(error.clone().into());
-                self.sessions.insert(session, entry);
-            } else {
-                entry.end(error.clone().into(), wakes);
-            }
+        for (_, entry) in self.sessions.drain() {
+            entry.end(error.clone().into(), wakes);
         }
         self.unaccepted = 0;
         self.feeds.clear();
@@ -541,7 +610,17 @@ impl Driver {
 
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
     fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
-        if !self.ready || self.lost.is_some() {
+        if self.lost.is_some() {
+            return;
+        }
+        if self.closing {
+            if !self.h3.has_connects() {
+                let error = ConnectionError::LocallyClosed;
+                self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
+            }
+            return;
+        }
+        if !self.ready {
             return;
         }
         let idle = self.is_idle();
@@ -571,6 +650,9 @@ impl Application for Driver {
         }
         if self.own_opened < 3 {
             self.start(now, quic);
+            if self.own_opened == 3 && self.side == Side::Client && self.begin_early(quic) {
+                wakes.all(&self.signals);
+            }
         }
         let mut any = false;
         while let Some(event) = quic.poll_event() {
@@ -599,7 +681,7 @@ impl Application for Driver {
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            let (code, error) = if self.ready {
+            let (code, error) = if self.ready || self.closing {
                 (Code::H3_NO_ERROR, ConnectionError::LocallyClosed)
             } else {
                 (Code::H3_MISSING_SETTINGS, ConnectionError::HandshakeTimedOut)

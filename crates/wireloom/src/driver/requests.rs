@@ -101,8 +101,12 @@ impl Driver {
         head: &http::Request<()>,
         fin: bool,
     ) -> Result<Option<StreamId>, RequestError> {
-        if let Some(lost) = &self.lost {
-            return Err(lost.clone().into());
+        if let Some(lost) = self.unusable() {
+            return Err(lost.into());
+        }
+        // "only safe methods" may be sent where they can be replayed (RFC 8470 section 4), and only what can be said again.
+        if quic.is_handshaking() && !(self.is_early() && fin && head.method().is_safe()) {
+            return Ok(None);
         }
         let Some(stream) = quic.open(Dir::Bi) else {
             return Ok(None);
@@ -120,6 +124,7 @@ impl Driver {
             },
         );
         self.feeds.insert(stream, None);
+        self.note_early(stream, head);
         self.settle(now, quic, wakes);
         Ok(Some(stream))
     }

@@ -11,13 +11,11 @@ use wireloom_proto::{Dir, SessionId, StreamId};
 
 use super::{COPY_FROM, Driver, IncomingStream, Topic, Transport, WakeList};
 use crate::error::{DatagramError, SessionError};
-use crate::session::SessionState;
+use crate::session::{Answer, SessionState};
 
 /// A session's queues, and the state that its handles share.
-#[derive(Default)]
 pub(crate) struct SessionEntry {
-    /// `None` between the request and the first handle.
-    pub(super) state: Option<Arc<SessionState>>,
+    pub(super) state: Arc<SessionState>,
     /// By direction: streams of the peer that nobody accepted yet, bounded by `MAX_UNACCEPTED` and QUIC's stream limits.
     pub(super) streams: [VecDeque<IncomingStream>; 2],
     datagrams: VecDeque<Bytes>,
@@ -26,49 +24,28 @@ pub(crate) struct SessionEntry {
     pub(super) waiting: FxHashSet<StreamId>,
     /// Where datagrams that wait are copied to.
     arena: BytesMut,
-    answer: Option<Established>,
-    /// What happened between the answer and the first handle.
-    draining: bool,
-    ended: Option<SessionError>,
-}
-
-/// The server's answer to a CONNECT of ours.
-pub(crate) enum Established {
-    Accepted {
-        head: Box<http::Response<()>>,
-        protocol: Option<String>,
-    },
-    Rejected {
-        head: Box<http::Response<()>>,
-    },
-    Failed(SessionError),
 }
 
 impl SessionEntry {
-    pub(super) fn end(self, error: SessionError, wakes: &mut WakeList) {
-        if let Some(state) = self.state {
-            state.set_ended(error);
-            wakes.all(&state.signals);
-        }
+    pub(super) fn new(state: Arc<SessionState>) -> Box<Self> {
+        Box::new(Self {
+            state,
+            streams: Default::default(),
+            datagrams: VecDeque::new(),
+            datagram_bytes: 0,
+            waiting: FxHashSet::default(),
+            arena: BytesMut::new(),
+        })
     }
 
-    /// Client: keeps the answer for whoever dials.
-    pub(super) fn end_unattached(&mut self, error: SessionError) {
-        self.streams = Default::default();
-        self.datagrams = VecDeque::new();
-        match self.answer {
-            Some(_) => self.ended = Some(error),
-            None => self.answer = Some(Established::Failed(error)),
-        }
+    pub(super) fn end(self, error: SessionError, wakes: &mut WakeList) {
+        self.state.set_ended(error);
+        wakes.all(&self.state.signals);
     }
 
     /// How many of the driver's `unaccepted` streams are this session's.
     pub(super) fn unaccepted(&self) -> usize {
         self.streams.iter().map(VecDeque::len).sum()
-    }
-
-    pub(super) fn has_answer(&self) -> bool {
-        self.answer.is_some()
     }
 }
 
@@ -85,6 +62,8 @@ impl Driver {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
+        let traffic = &entry.state.traffic;
+        traffic.datagrams_received.add(1);
         // The newest matter most to those who use datagrams; quinn-proto drops in the same order.
         entry.datagram_bytes += datagram_cost(&payload);
         let payload = if entry.datagrams.len() < COPY_FROM {
@@ -101,27 +80,36 @@ impl Driver {
             && let Some(oldest) = entry.datagrams.pop_front()
         {
             entry.datagram_bytes -= datagram_cost(&oldest);
+            traffic.datagrams_dropped_incoming.add(1);
         }
-        if let Some(state) = &entry.state {
-            wakes.one(&state.signals, Topic::Datagram);
-        }
+        wakes.one(&entry.state.signals, Topic::Datagram);
     }
 
     pub(super) fn on_draining(&mut self, wakes: &mut WakeList, session: SessionId) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        entry.draining = true;
-        if let Some(state) = &entry.state {
+        if let Some(SessionEntry { state, .. }) = self.sessions.get(&session).map(|entry| &**entry) {
             state.set_draining();
             wakes.all(&state.signals);
         }
     }
 
-    pub(super) fn on_established(&mut self, wakes: &mut WakeList, session: SessionId, answer: Established) {
-        if let Some(entry) = self.sessions.get_mut(&session) {
-            entry.answer = Some(answer);
-            wakes.all(&self.signals);
+    /// Client: the server's answer to a CONNECT of ours.
+    pub(super) fn on_answer(&mut self, wakes: &mut WakeList, session: SessionId, answer: Answer) {
+        if let Some(SessionEntry { state, .. }) = self.sessions.get(&session).map(|entry| &**entry) {
+            state.set_answer(answer);
+            wakes.all(&state.signals);
+        }
+    }
+
+    /// Client: the answer is another than 2xx.
+    pub(super) fn on_rejected(&mut self, wakes: &mut WakeList, session: SessionId, response: http::Response<()>) {
+        let status = response.status();
+        let answer = Answer {
+            response: Some(response),
+            protocol: None,
+        };
+        self.on_answer(wakes, session, answer);
+        if let Some(entry) = self.sessions.remove(&session) {
+            entry.end(SessionError::Rejected { status }, wakes);
         }
     }
 
@@ -136,6 +124,7 @@ impl Driver {
             SessionEnd::ClosedByPeer { code, reason } => SessionError::Closed { code, reason },
             SessionEnd::ClosedByUs { code, reason } => SessionError::LocallyClosed { code, reason },
             SessionEnd::ResetByPeer { code } => SessionError::Reset { code },
+            SessionEnd::StoppedByPeer { code } => SessionError::Stopped { code },
             SessionEnd::PeerMisbehaved { code, reason } => SessionError::PeerMisbehaved { code, reason },
             other => {
                 tracing::debug!(parent: &self.span, ?other, "session ended");
@@ -145,23 +134,17 @@ impl Driver {
                 }
             }
         };
-        tracing::debug!(parent: &self.span, %session, %error, "session over");
         self.forget_streams(wakes, streams);
-        let Some(entry) = self.sessions.get_mut(&session) else {
+        let Some(entry) = self.sessions.remove(&session) else {
             return;
         };
+        tracing::debug!(parent: &entry.state.span, %error, "session over");
         self.unaccepted -= entry.unaccepted();
         for stream in entry.streams.iter().flatten() {
             // No handle will: the peer may have stopped a stream that nobody accepted.
             self.streams.remove(&stream.id);
         }
-        if entry.state.is_none() && self.side == wireloom_proto::Side::Client {
-            // Nobody holds a handle yet: whoever dials learns it from the answer, or from the handle.
-            entry.end_unattached(error);
-            wakes.all(&self.signals);
-        } else if let Some(entry) = self.sessions.remove(&session) {
-            entry.end(error, wakes);
-        }
+        entry.end(error, wakes);
     }
 
     /// HTTP/3 has reset these: whoever waits on them learns it.
@@ -183,17 +166,18 @@ impl Driver {
         quic: &mut Transport,
         wakes: &mut WakeList,
         request: &SessionRequest,
-    ) -> Result<Option<SessionId>, CommandError> {
+    ) -> Result<Option<Arc<SessionState>>, CommandError> {
         let Some(stream) = quic.open(Dir::Bi) else {
             return Ok(None);
         };
         match self.h3.connect(now, stream, request) {
             Ok(session) => {
-                self.sessions.insert(session, Box::default());
+                let path = request.path.split('?').next().unwrap_or_default();
+                let state = self.new_session(session, path);
                 // From now on HTTP/3 reads the response and the capsules as they come.
                 self.feeds.insert(stream, None);
                 self.settle(now, quic, wakes);
-                Ok(Some(session))
+                Ok(Some(state))
             }
             Err(e) => {
                 quic.reset(stream, wireloom_proto::Code::H3_REQUEST_CANCELLED);
@@ -203,43 +187,21 @@ impl Driver {
         }
     }
 
-    /// The server's answer, once.
-    pub(crate) fn take_answer(
-        &mut self,
-        now: Instant,
-        quic: &mut Transport,
-        wakes: &mut WakeList,
-        session: SessionId,
-    ) -> Option<Established> {
-        let answer = self.sessions.get_mut(&session)?.answer.take()?;
-        if !matches!(answer, Established::Accepted { .. }) {
-            self.sessions.remove(&session);
-            self.note_idle(now, quic, wakes);
-        }
-        Some(answer)
+    /// A session that is asked for from now on. `path` is without the query, which may hold secrets.
+    pub(super) fn new_session(&mut self, session: SessionId, path: &str) -> Arc<SessionState> {
+        let (id, draft) = (session.into_u64(), self.h3.dialect().map(tracing::field::debug));
+        let span = tracing::debug_span!(parent: &self.span, "session", id, path, draft);
+        let state = Arc::new(SessionState::new(session, span));
+        self.sessions.insert(session, SessionEntry::new(state.clone()));
+        state
     }
 
-    /// Gives a session the state that its handles share. `false` if it is forgotten already.
-    pub(crate) fn attach(&mut self, state: &Arc<SessionState>) -> bool {
-        let Some(entry) = self.sessions.get_mut(&state.id) else {
-            return false;
-        };
-        if entry.draining {
-            state.set_draining();
-        }
-        match entry.ended.take() {
-            // The peer accepted it and closed it at once: the handle says so.
-            Some(ended) => {
-                // Its queues are empty.
-                state.set_ended(ended);
-                self.sessions.remove(&state.id);
-            }
-            None => entry.state = Some(state.clone()),
-        }
-        true
+    /// What a session's handles share; `None` if it is over.
+    pub(crate) fn session_state(&self, session: SessionId) -> Option<Arc<SessionState>> {
+        self.sessions.get(&session).map(|entry| entry.state.clone())
     }
 
-    /// Client: nobody waits for the session any more.
+    /// Nobody holds the session any more.
     pub(crate) fn abandon_session(
         &mut self,
         now: Instant,
@@ -250,10 +212,6 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.cancel_session(now, session);
         self.settle(now, quic, wakes);
-        if let Some(entry) = self.sessions.remove(&session) {
-            self.unaccepted -= entry.unaccepted();
-        }
-        self.note_idle(now, quic, wakes);
     }
 
     /// Server: 2xx.
@@ -386,9 +344,16 @@ impl Driver {
         if payload.len() > max {
             return Err(DatagramError::TooLarge { max });
         }
+        if session.is_stopped() {
+            // "HTTP/3 Datagrams MUST NOT be sent unless the corresponding stream's send side is open" (RFC 9297 section
+            // 2.1): it is lost, as datagrams may be.
+            return Ok(true);
+        }
         let mut datagram = BytesMut::with_capacity(prefix.len() + payload.len());
         datagram.extend_from_slice(prefix);
         datagram.extend_from_slice(payload);
-        Ok(quic.send_datagram(datagram.freeze(), drop_oldest))
+        let is_taken = quic.send_datagram(datagram.freeze(), drop_oldest);
+        session.traffic.datagrams_sent.add(is_taken.into());
+        Ok(is_taken)
     }
 }

@@ -97,10 +97,11 @@ impl Driver {
                 stream.copied()
             };
             self.unaccepted += 1;
+            let SessionState { traffic, signals, .. } = &*entry.state;
+            traffic.streams_received.add(1);
+            traffic.bytes_received.add(stream.len());
             entry.streams[dir as usize].push_back(stream);
-            if let Some(state) = &entry.state {
-                wakes.one(&state.signals, topic(dir));
-            }
+            wakes.one(signals, topic(dir));
         }
     }
 
@@ -113,6 +114,10 @@ impl Driver {
         dir: Dir,
     ) -> Result<Option<StreamId>, SessionError> {
         self.check(session)?;
+        if session.is_stopped() {
+            // Nothing may be opened any more, and the reason is on its way: the caller waits for that.
+            return Ok(None);
+        }
         if self.h3.has_flow_control() && self.h3.check_open(session.id, dir) == Err(CommandError::Blocked) {
             self.settle(Instant::now(), quic, wakes);
             return Ok(None);
@@ -122,6 +127,7 @@ impl Driver {
             quic.reset(stream, Code::WT_SESSION_GONE);
             return Err(session.end_or_gone());
         };
+        session.traffic.streams_opened.add(1);
         self.write(quic, stream, header, false);
         Ok(Some(stream))
     }
@@ -145,12 +151,13 @@ impl Driver {
         out: &mut VecDeque<Bytes>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, ReadError>> {
-        if !self.h3.has_flow_control() {
-            return self.poll_read_quic(quic, session, stream, limit, out, cx);
-        }
         let before = out.len();
         let read = self.poll_read_quic(quic, session, stream, limit, out, cx);
-        self.taken(quic, wakes, session.id, out.iter().skip(before).map(len).sum());
+        let n = out.iter().skip(before).map(len).sum();
+        session.traffic.bytes_received.add(n);
+        if self.h3.has_flow_control() {
+            self.taken(quic, wakes, session.id, n);
+        }
         read
     }
 
@@ -184,6 +191,7 @@ impl Driver {
             }
             ReadEnd::Reset(code) => {
                 self.recv_aborted(stream);
+                // "The error code from a WebTransport stream reset MUST be delivered unchanged" (draft 16 section 4.4).
                 Poll::Ready(Err(ReadError::Reset(code.to_application())))
             }
             ReadEnd::More | ReadEnd::Blocked if !out.is_empty() => Poll::Ready(Ok(false)),
@@ -247,7 +255,7 @@ impl Driver {
         let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
         match quic.write_slice(stream, &data[..data.len().min(credit)]) {
             Ok(written) => {
-                self.sent(session.id, written);
+                self.sent(session, written);
                 Poll::Ready(Ok(written))
             }
             Err(WriteEnd::Blocked) => {
@@ -276,7 +284,7 @@ impl Driver {
             let written = quic.write(stream, &mut part);
             let n = before - part.len();
             data.advance(n);
-            self.sent(session.id, n);
+            self.sent(session, n);
             match written {
                 Ok(()) => {}
                 Err(WriteEnd::Blocked) => {
@@ -302,6 +310,8 @@ impl Driver {
         if !self.h3.has_flow_control() {
             return Poll::Ready(usize::MAX);
         }
+        // "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed
+        // the Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
         let credit = self.h3.send_credit(session.id);
         let waiting = self.sessions.get_mut(&session.id).map(|entry| &mut entry.waiting);
         if credit > 0 {
@@ -320,9 +330,10 @@ impl Driver {
         Poll::Pending
     }
 
-    fn sent(&mut self, session: SessionId, n: usize) {
+    fn sent(&mut self, session: &SessionState, n: usize) {
+        session.traffic.bytes_written.add(n as u64);
         if self.h3.has_flow_control() {
-            self.h3.data_sent(session, n as u64);
+            self.h3.data_sent(session.id, n as u64);
         }
     }
 

@@ -1,11 +1,38 @@
 //! QUIC settings, and how they become quinn-proto's.
 
+#[cfg(feature = "qlog")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto as qp;
 
 use super::socket::MAX_BATCH;
+
+/// How fast is sent when the network is the limit (RFC 9002 section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// CUBIC (RFC 9438): the default, as of nearly everybody.
+    #[default]
+    Cubic,
+    /// NewReno (RFC 9002 section 7.3): simpler, slower to fill long and fast paths.
+    NewReno,
+    /// BBR: by the bandwidth and the round trip that it measures, not by loss. Keeps queues short and bears random loss, but
+    /// is experimental in the QUIC library, and may take more than its share.
+    Bbr,
+}
+
+impl CongestionControl {
+    fn factory(self) -> Arc<dyn qp::congestion::ControllerFactory + Send + Sync> {
+        use qp::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
+        match self {
+            Self::Cubic => Arc::new(CubicConfig::default()),
+            Self::NewReno => Arc::new(NewRenoConfig::default()),
+            Self::Bbr => Arc::new(BbrConfig::default()),
+        }
+    }
+}
 
 /// QUIC transport settings of one endpoint.
 #[derive(Debug, Clone)]
@@ -21,6 +48,12 @@ pub(crate) struct QuicConfig {
     pub(crate) datagram_buffer: usize,
     /// Largest UDP payload that MTU discovery tries.
     pub(crate) max_mtu: u16,
+    pub(crate) congestion: CongestionControl,
+    /// Server: whether clients may move to other addresses.
+    pub(crate) migration: bool,
+    /// Where a trace of each connection is written.
+    #[cfg(feature = "qlog")]
+    pub(crate) qlog_dir: Option<PathBuf>,
 }
 
 impl Default for QuicConfig {
@@ -28,18 +61,24 @@ impl Default for QuicConfig {
         Self {
             idle_timeout: Duration::from_secs(30),
             keep_alive: None,
+            // "the transport parameters sent by both clients and servers MUST allow the peer to create at least three
+            // unidirectional streams" (RFC 9114 section 6.2).
             streams: 100,
             stream_window: 2 << 20,
             connection_window: 16 << 20,
             send_window: 8 << 20,
             datagram_buffer: 1 << 20,
             max_mtu: 1452,
+            congestion: CongestionControl::default(),
+            migration: true,
+            #[cfg(feature = "qlog")]
+            qlog_dir: None,
         }
     }
 }
 
 impl QuicConfig {
-    fn transport(&self) -> Arc<qp::TransportConfig> {
+    pub(super) fn transport(&self) -> qp::TransportConfig {
         let mut transport = qp::TransportConfig::default();
         let mut discovery = qp::MtuDiscoveryConfig::default();
         discovery.upper_bound(self.max_mtu);
@@ -53,8 +92,9 @@ impl QuicConfig {
             .send_window(self.send_window)
             .datagram_receive_buffer_size(Some(2 * MAX_BATCH))
             .datagram_send_buffer_size(self.datagram_buffer)
-            .mtu_discovery_config(Some(discovery));
-        Arc::new(transport)
+            .mtu_discovery_config(Some(discovery))
+            .congestion_controller_factory(self.congestion.factory());
+        transport
     }
 }
 
@@ -66,18 +106,76 @@ pub(crate) fn endpoint_config(quic: &QuicConfig) -> Arc<qp::EndpointConfig> {
     Arc::new(config)
 }
 
+/// What the connections of a server begin with.
+#[derive(Clone)]
+pub(crate) struct ServerConfig {
+    pub(super) config: Arc<qp::ServerConfig>,
+    #[cfg(feature = "qlog")]
+    pub(super) quic: QuicConfig,
+}
+
 /// `None` if `tls` lacks the suite that QUIC's Initial packets need.
-pub(crate) fn server_config(quic: &QuicConfig, tls: Arc<rustls::ServerConfig>) -> Option<Arc<qp::ServerConfig>> {
+pub(crate) fn server_config(quic: &QuicConfig, tls: Arc<rustls::ServerConfig>) -> Option<ServerConfig> {
     let crypto = qp::crypto::rustls::QuicServerConfig::try_from(tls).ok()?;
     let mut config = qp::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(quic.transport());
-    Some(Arc::new(config))
+    config
+        .transport_config(Arc::new(quic.transport()))
+        .migration(quic.migration);
+    Some(ServerConfig {
+        config: Arc::new(config),
+        #[cfg(feature = "qlog")]
+        quic: quic.clone(),
+    })
+}
+
+impl ServerConfig {
+    /// The settings of one connection, where they are not those of all.
+    pub(super) fn for_connection(&self, _incoming: &qp::Incoming) -> Option<Arc<qp::ServerConfig>> {
+        #[cfg(feature = "qlog")]
+        if let Some(dir) = &self.quic.qlog_dir {
+            let stream = super::qlog::open(dir, _incoming.orig_dst_cid(), "server")?;
+            let mut transport = self.quic.transport();
+            transport.qlog_stream(Some(stream));
+            let mut config = (*self.config).clone();
+            config.transport_config(Arc::new(transport));
+            return Some(Arc::new(config));
+        }
+        None
+    }
 }
 
 /// `None` if `tls` lacks the suite that QUIC's Initial packets need.
 pub(crate) fn client_config(quic: &QuicConfig, tls: Arc<rustls::ClientConfig>) -> Option<qp::ClientConfig> {
     let crypto = qp::crypto::rustls::QuicClientConfig::try_from(tls).ok()?;
     let mut config = qp::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(quic.transport());
+    #[allow(unused_mut)]
+    let mut transport = quic.transport();
+    #[cfg(feature = "qlog")]
+    if let Some(dir) = &quic.qlog_dir {
+        // Chosen here, since the trace is named after it.
+        let id = super::qlog::connection_id();
+        config.initial_dst_cid_provider(Arc::new(move || id));
+        transport.qlog_stream(super::qlog::open(dir, &id, "client"));
+    }
+    config.transport_config(Arc::new(transport));
     Some(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use qp::congestion::{Bbr, Controller, Cubic, NewReno};
+
+    use super::*;
+
+    fn controller(congestion: CongestionControl) -> Box<dyn Controller> {
+        congestion.factory().build(std::time::Instant::now(), 1200)
+    }
+
+    #[test]
+    fn the_controller_is_the_one_that_was_chosen() {
+        use CongestionControl as C;
+        assert!(controller(C::default()).into_any().is::<Cubic>());
+        assert!(controller(C::NewReno).into_any().is::<NewReno>());
+        assert!(controller(C::Bbr).into_any().is::<Bbr>());
+    }
 }

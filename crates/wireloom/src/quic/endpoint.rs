@@ -8,6 +8,7 @@ use quinn_proto as qp;
 use tokio::sync::{oneshot, watch};
 
 use super::Application;
+use super::config::ServerConfig;
 use super::ready::{ReadyQueue, Slot};
 use super::routing::Routing;
 use super::socket::Socket;
@@ -71,17 +72,18 @@ impl<A: Application> Endpoint<A> {
     pub(crate) fn spawn(
         socket: std::net::UdpSocket,
         config: Arc<qp::EndpointConfig>,
-        server: Option<Arc<qp::ServerConfig>>,
+        server: Option<ServerConfig>,
         acceptor: impl Acceptor<A>,
     ) -> io::Result<Self> {
         let socket = Socket::new(socket)?;
         let local_addr = socket.local_addr()?;
         let queue = Arc::new(ReadyQueue::new());
         let (ended, done) = watch::channel(false);
-        let endpoint = qp::Endpoint::new(config, server, !socket.may_fragment(), None);
+        let server_config = server.as_ref().map(|server| server.config.clone());
+        let endpoint = qp::Endpoint::new(config, server_config, !socket.may_fragment(), None);
         let task = EndpointTask::new(
             socket,
-            Routing::new(endpoint, acceptor, queue.clone()),
+            Routing::new(endpoint, server, acceptor, queue.clone()),
             queue.clone(),
             ended,
         );

@@ -6,13 +6,18 @@
 
 mod config;
 mod endpoint;
+#[cfg(feature = "qlog")]
+mod qlog;
 mod ready;
 mod routing;
 mod socket;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod transport;
 
+pub use config::CongestionControl;
 pub(crate) use config::{QuicConfig, client_config, endpoint_config, server_config};
 pub(crate) use endpoint::{Acceptor, Admission, Endpoint, NoAcceptor};
 pub(crate) use ready::Slot;

@@ -9,6 +9,7 @@ use quinn_proto as qp;
 use quinn_udp::RecvMeta;
 
 use super::Application;
+use super::config::ServerConfig;
 use super::endpoint::{Acceptor, Admission};
 use super::ready::{ReadyQueue, Slot};
 use super::transport::Transport;
@@ -16,6 +17,7 @@ use super::transport::Transport;
 /// The connections of one endpoint, by connection id and by key (quinn-proto's `ConnectionHandle`).
 pub(super) struct Routing<A, C> {
     endpoint: qp::Endpoint,
+    server: Option<ServerConfig>,
     acceptor: C,
     queue: Arc<ReadyQueue<A>>,
     slots: Vec<Option<Arc<Slot<A>>>>,
@@ -27,9 +29,15 @@ pub(super) struct Routing<A, C> {
 }
 
 impl<A: Application, C: Acceptor<A>> Routing<A, C> {
-    pub(super) fn new(endpoint: qp::Endpoint, acceptor: C, queue: Arc<ReadyQueue<A>>) -> Self {
+    pub(super) fn new(
+        endpoint: qp::Endpoint,
+        server: Option<ServerConfig>,
+        acceptor: C,
+        queue: Arc<ReadyQueue<A>>,
+    ) -> Self {
         Self {
             endpoint,
+            server,
             acceptor,
             queue,
             slots: Vec::new(),
@@ -88,7 +96,8 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
         match admission {
             Admission::Accept(app) => {
                 let remote = incoming.remote_address();
-                match self.endpoint.accept(incoming, now, &mut answer, None) {
+                let config = self.server.as_ref().and_then(|server| server.for_connection(&incoming));
+                match self.endpoint.accept(incoming, now, &mut answer, config) {
                     Ok((handle, connection)) => {
                         let slot = self.insert(handle, connection, app);
                         self.acceptor.accepted(&slot);

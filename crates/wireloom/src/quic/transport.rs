@@ -99,10 +99,17 @@ pub struct TransportStats {
     pub packets_sent: u64,
     /// Packets found lost.
     pub packets_lost: u64,
+    /// Bytes of the packets found lost.
+    pub bytes_lost: u64,
+    /// Times that the congestion window was reduced.
+    pub congestion_events: u64,
     /// UDP datagrams received.
     pub packets_received: u64,
     /// The congestion window, in bytes.
     pub congestion_window: u64,
+    /// How fast queued data is sent, in bits per second: what the congestion controller paces at (BBR), or a congestion window
+    /// for each round trip. `None` before the handshake is complete.
+    pub estimated_send_rate: Option<u64>,
     /// The path MTU estimate, in bytes of UDP payload.
     pub mtu: u16,
     /// QUIC DATAGRAM frames sent.
@@ -336,6 +343,17 @@ impl Transport {
 
     pub(crate) fn stats(&self) -> TransportStats {
         let stats = self.inner.stats();
+        let by_window = || {
+            let rtt = stats.path.rtt.as_nanos().max(1);
+            u64::try_from(u128::from(stats.path.cwnd) * 8_000_000_000 / rtt).unwrap_or(u64::MAX)
+        };
+        let pacing_rate = self
+            .inner
+            .congestion_state()
+            .metrics()
+            .pacing_rate
+            .filter(|&rate| rate > 0);
+        let is_measured = !self.inner.is_handshaking();
         TransportStats {
             rtt: self.inner.rtt(),
             min_rtt: self.inner.min_rtt(),
@@ -343,8 +361,11 @@ impl Transport {
             bytes_received: stats.udp_rx.bytes,
             packets_sent: stats.path.sent_packets,
             packets_lost: stats.path.lost_packets,
+            bytes_lost: stats.path.lost_bytes,
+            congestion_events: stats.path.congestion_events,
             packets_received: stats.udp_rx.datagrams,
             congestion_window: stats.path.cwnd,
+            estimated_send_rate: is_measured.then(|| pacing_rate.unwrap_or_else(by_window)),
             mtu: stats.path.current_mtu,
             datagrams_sent: stats.frame_tx.datagram,
             datagrams_received: stats.frame_rx.datagram,
@@ -357,6 +378,29 @@ impl Transport {
             .crypto_session()
             .export_keying_material(out, label, context)
             .is_ok()
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.inner.is_handshaking()
+    }
+
+    /// Client: whether data can be sent before the handshake is complete (0-RTT).
+    pub(crate) fn has_early_data(&self) -> bool {
+        self.inner.side().is_client() && self.inner.has_0rtt() && self.inner.is_handshaking()
+    }
+
+    /// Client, after the handshake: whether data was sent early in vain. All streams are void then.
+    pub(crate) fn early_data_rejected(&self) -> bool {
+        self.inner.side().is_client() && self.inner.has_0rtt() && !self.inner.accepted_0rtt()
+    }
+
+    /// The peer's own certificate in DER, also where the handshake resumed an earlier one.
+    pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.inner.crypto_session().peer_identity()?;
+        let chain = chain
+            .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+            .ok()?;
+        Some(chain.first()?.to_vec())
     }
 
     /// The peer's transport parameters as they were on the wire, for `probe`.

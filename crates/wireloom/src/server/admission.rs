@@ -1,45 +1,40 @@
 //! Which connection attempts a server takes, and the list of those that it took.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use slab::Slab;
 use tokio::sync::Notify;
 use wireloom_proto::Side;
 
-use crate::driver::{Conn, Driver, DriverConfig, IncomingQueue};
-use crate::limits::ConnectionLimits;
+use crate::driver::{Conn, Driver, DriverConfig, IncomingQueue, Permit};
+use crate::limits::{ConnectionLimits, ConnectionPermit};
 use crate::quic::{Acceptor, Admission};
 
 /// The connections of a server, of all its sockets.
 #[derive(Default)]
 pub(crate) struct Connections {
-    list: Mutex<Listed>,
+    list: Mutex<Slab<Weak<Conn>>>,
+    /// Handshakes that wait for a client whose address nothing has proven.
+    unproven: AtomicUsize,
     stopped: AtomicBool,
     pub(super) stop: Notify,
 }
 
-#[derive(Default)]
-struct Listed {
-    connections: Vec<Weak<Conn>>,
-    /// The dead are removed when the list has grown to this.
-    sweep_at: usize,
-}
-
 impl Connections {
-    fn push(&self, conn: &Arc<Conn>) {
-        let mut listed = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        if listed.connections.len() >= listed.sweep_at {
-            listed.connections.retain(|c| c.strong_count() > 0);
-            listed.sweep_at = (listed.connections.len() * 2).max(64);
-        }
-        listed.connections.push(Arc::downgrade(conn));
+    fn lock(&self) -> MutexGuard<'_, Slab<Weak<Conn>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn list(&self) -> Vec<Arc<Conn>> {
-        let listed = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.connections.iter().filter_map(Weak::upgrade).collect()
+        self.lock().iter().filter_map(|(_, conn)| conn.upgrade()).collect()
+    }
+
+    /// Handshakes that wait for a client whose address nothing has proven.
+    pub(super) fn unproven(&self) -> usize {
+        self.unproven.load(Ordering::Relaxed)
     }
 
     pub(super) fn stop(&self) {
@@ -52,20 +47,52 @@ impl Connections {
     }
 }
 
+/// A connection's place among the others, until it is over. The list must not keep what is over: a `Weak` keeps the memory.
+struct Place {
+    connections: Arc<Connections>,
+    key: usize,
+    /// Counted in `unproven`.
+    is_unproven: bool,
+    _permit: ConnectionPermit,
+}
+
+impl Permit for Place {
+    fn proven(&mut self) {
+        if std::mem::take(&mut self.is_unproven) {
+            self.connections.unproven.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.proven();
+        let mut list = self.connections.lock();
+        list.try_remove(self.key);
+        if list.is_empty() {
+            // The most there ever were may have been many.
+            list.shrink_to_fit();
+        }
+    }
+}
+
 /// Decides for one UDP socket.
 pub(super) struct ServerAcceptor {
     pub(super) driver: Arc<DriverConfig>,
     pub(super) queue: Arc<IncomingQueue>,
     pub(super) connections: Arc<Connections>,
     pub(super) limits: ConnectionLimits,
-    /// From this many connections on, newcomers prove their address first.
+    /// From this many handshakes of unproven addresses on, newcomers prove theirs first.
     pub(super) retry_above: usize,
+    /// The place of the connection that was admitted last.
+    pub(super) admitted: usize,
 }
 
 impl Acceptor<Driver> for ServerAcceptor {
     fn admit(&mut self, remote: SocketAddr, validated: bool) -> Admission<Driver> {
-        // A spoofed flood must not use up the places: under load only proven addresses get one.
-        if !validated && self.limits.connections() >= self.retry_above {
+        // A spoofed flood must not use up places and memory: under load only proven addresses get them. All this happens in
+        // the sockets' tasks, of which several may be beyond the limit by one each.
+        if !validated && self.connections.unproven() >= self.retry_above {
             return Admission::Retry;
         }
         let permit = match self.limits.acquire(remote.ip()) {
@@ -75,12 +102,22 @@ impl Acceptor<Driver> for ServerAcceptor {
                 return Admission::Refuse;
             }
         };
+        self.admitted = self.connections.lock().insert(Weak::new());
+        if !validated {
+            self.connections.unproven.fetch_add(1, Ordering::Relaxed);
+        }
+        let place = Place {
+            connections: self.connections.clone(),
+            key: self.admitted,
+            is_unproven: !validated,
+            _permit: permit,
+        };
         let span = tracing::debug_span!("connection", %remote, side = "server");
         Admission::Accept(Driver::new(
             Side::Server,
             self.driver.clone(),
             Some(self.queue.clone()),
-            Some(Box::new(permit)),
+            Some(Box::new(place)),
             span,
             Instant::now(),
         ))
@@ -88,6 +125,8 @@ impl Acceptor<Driver> for ServerAcceptor {
 
     fn accepted(&mut self, conn: &Arc<Conn>) {
         conn.lock().app.set_handle(conn);
-        self.connections.push(conn);
+        if let Some(place) = self.connections.lock().get_mut(self.admitted) {
+            *place = Arc::downgrade(conn);
+        }
     }
 }

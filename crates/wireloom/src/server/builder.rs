@@ -21,10 +21,11 @@ use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
-use crate::quic::{Endpoint, QuicConfig, endpoint_config, server_config};
+use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
 use crate::tls;
 
-/// HTTP/3's own unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2) and one more.
+/// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
+/// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
 const MIN_STREAMS: u32 = 4;
 
 /// Why a server cannot serve.
@@ -79,6 +80,7 @@ pub struct ServerBuilder {
     max_connections_per_address: usize,
     retry_above: usize,
     alt_svc: bool,
+    early_data: bool,
     shutdown_deadline: Duration,
 }
 
@@ -99,8 +101,9 @@ impl Default for ServerBuilder {
             },
             max_connections: ConnectionLimits::DEFAULT_TOTAL,
             max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
-            retry_above: 4096,
+            retry_above: 512,
             alt_svc: true,
+            early_data: false,
             shutdown_deadline: Duration::from_secs(10),
         }
     }
@@ -125,8 +128,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets pages of `origin` (`https://host[:port]`) open sessions; `*` lets all. Without it only pages of the same origin
-    /// may; others get 403. Programs other than browsers send no origin and are not concerned.
+    /// Lets pages of `origin` (`https://host[:port]`) open sessions and WebSockets; `*` lets all. Without it only pages of the
+    /// same origin may; others get 403. Programs other than browsers send no origin and are not concerned.
     pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
         self.origins.allow(origin.as_ref());
         self
@@ -168,9 +171,45 @@ impl ServerBuilder {
         self
     }
 
-    /// How often a quiet connection is kept alive by the server, `None` (the default) never: browsers do it themselves.
+    /// How often a quiet connection is kept alive by the server (a PING that the peer answers), `None` (the default) never:
+    /// browsers do it themselves. To be below half of both ends' idle timeouts, lest one lost packet ends the connection.
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
         self.quic.keep_alive = interval;
+        self
+    }
+
+    /// How fast is sent when the network is the limit. Default [`CongestionControl::Cubic`].
+    pub fn congestion_control(mut self, control: CongestionControl) -> Self {
+        self.quic.congestion = control;
+        self
+    }
+
+    /// Writes a trace of each connection into `dir`, which must exist, for tools such as qvis: JSON-SEQ, named after the
+    /// connection's first id, `<id>_server.sqlog`, complete when the connection is over. Traces hold packet numbers, sizes and
+    /// recovery metrics, no payload and no keys; they cost a few hundred bytes a packet. Where a file cannot be created the
+    /// connection goes on without. Default none.
+    #[cfg(feature = "qlog")]
+    pub fn qlog_dir(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.quic.qlog_dir = Some(dir.into());
+        self
+    }
+
+    /// Whether clients may move to another address (RFC 9000 section 9), as telephones do. Default true. Where not, a client
+    /// whose address changes, though only by its NAT, is heard no more and its connection times out.
+    pub fn migration(mut self, allow: bool) -> Self {
+        self.quic.migration = allow;
+        self
+    }
+
+    /// Whether clients that come back may send HTTP/3 requests with their first packet (0-RTT). Default false: whoever records
+    /// such a packet can send it again.
+    ///
+    /// With it, each ticket is good for one connection, so that this server takes no early data twice; several servers behind
+    /// one address know nothing of each other's. Only safe methods (GET, HEAD, OPTIONS, TRACE) reach the application early, marked
+    /// with [`EarlyData`](crate::EarlyData); others are answered 425, and sessions wait for the end of the handshake. The last
+    /// 4096 clients can come back, at about a kilobyte of memory each.
+    pub fn early_data(mut self, accept: bool) -> Self {
+        self.early_data = accept;
         self
     }
 
@@ -182,10 +221,12 @@ impl ServerBuilder {
         self
     }
 
-    /// From this many connections on, QUIC clients prove their address before they get a place (Retry, RFC 9000 section
-    /// 8.1.2), which costs them a round trip. Default 4 096; 0 for always.
-    pub fn retry_above(mut self, connections: usize) -> Self {
-        self.retry_above = connections;
+    /// While this many handshakes wait for clients whose address nothing has proven, further QUIC clients prove theirs before
+    /// they get a place (Retry, RFC 9000 section 8.1.2), which costs them a round trip. Default 512; 0 for always. A handshake
+    /// that stays unfinished costs some 45 KiB until [`handshake_timeout`](Self::handshake_timeout), so spoofed addresses
+    /// cost at most this many times that.
+    pub fn retry_above(mut self, handshakes: usize) -> Self {
+        self.retry_above = handshakes;
         self
     }
 
@@ -262,7 +303,7 @@ impl ServerBuilder {
         self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
-        let tls = tls::quic_server_config(&identity).map_err(ServeError::Tls)?;
+        let tls = tls::quic_server_config(&identity, self.early_data).map_err(ServeError::Tls)?;
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         let queue = Arc::new(IncomingQueue::default());
@@ -284,6 +325,7 @@ impl ServerBuilder {
                 connections: connections.clone(),
                 limits: limits.clone(),
                 retry_above: self.retry_above,
+                admitted: 0,
             };
             let endpoint = Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?;
             if address.port() == 0 {

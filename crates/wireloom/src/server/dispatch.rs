@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use tower_service::Service;
+use tracing::Instrument;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{SessionId, StreamId};
 
@@ -16,7 +17,7 @@ use super::origin::OriginPolicy;
 use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
-use crate::session::{Session, SessionState};
+use crate::session::{Answer, Session};
 
 /// The largest body that goes with a rejection; what is longer is cut.
 const MAX_REJECTION_BODY: usize = 16 * 1024;
@@ -68,10 +69,9 @@ where
             let upgrade = WebTransportUpgrade::new(protocols, dialect, remote);
             head.extensions_mut().insert(upgrade.clone());
             let request = head.map(|()| Body::empty());
-            let state = Arc::new(SessionState::new(id));
-            if !conn.with(|_, driver, _| driver.attach(&state)) {
+            let Some(state) = conn.with(|_, driver, _| driver.session_state(id)) else {
                 return;
-            }
+            };
             let unanswered = Unanswered(Some((conn, id)));
             let response = tokio::select! {
                 biased;
@@ -159,6 +159,8 @@ where
             }
         }
     }
+    // "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1), here or
+    // with the head or the trailers.
     sender.finish()
 }
 
@@ -216,7 +218,8 @@ where
     head.headers_mut().remove(header::CONTENT_TYPE);
     head.headers_mut().extend(decision.headers);
     if let Some(session) = unanswered.accept(dialect, &head, decision.protocol) {
-        callback(session).await;
+        let span = session.span().clone();
+        callback(session).instrument(span).await;
     }
 }
 
@@ -229,11 +232,8 @@ pub(super) fn accept(
     head: &Response<()>,
     protocol: Option<String>,
 ) -> Option<Session> {
-    let state = Arc::new(SessionState::new(id));
-    conn.with(|quic, driver, wakes| {
-        if !driver.attach(&state) {
-            return None;
-        }
+    let state = conn.with(|quic, driver, wakes| {
+        let state = driver.session_state(id)?;
         let accepted = driver.accept_session(Instant::now(), quic, wakes, id, head, protocol.as_deref());
         if let Err(error) = accepted {
             tracing::warn!(%error, "session could not be accepted");
@@ -241,9 +241,13 @@ pub(super) fn accept(
             driver.reject_session(Instant::now(), quic, wakes, id, &failed, Bytes::new());
             return None;
         }
-        Some(())
+        Some(state)
     })?;
-    Some(Session::new(conn.clone(), state, protocol, dialect, None))
+    if protocol.is_some() {
+        let response = None;
+        state.set_answer(Answer { response, protocol });
+    }
+    Some(Session::new(conn.clone(), state, dialect))
 }
 
 pub(super) fn reject(conn: &Arc<Conn>, id: SessionId, head: &Response<()>, body: Bytes) {

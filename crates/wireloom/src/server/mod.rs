@@ -26,9 +26,9 @@ pub use upgrade::NotWebTransport;
 pub use upgrade::WebTransportUpgrade;
 
 use self::admission::Connections;
-use self::origin::OriginPolicy;
+pub(crate) use self::origin::OriginPolicy;
 use crate::body::Body;
-use crate::driver::{Driver, IncomingQueue};
+use crate::driver::{CLOSE_GRACE, Driver, IncomingQueue};
 use crate::error::ConnectionError;
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
@@ -62,6 +62,9 @@ pub struct ServerStats {
     pub connections: usize,
     /// WebTransport sessions that are open or waiting for an answer.
     pub sessions: usize,
+    /// QUIC handshakes under way whose client's address nothing has proven; they count as connections too
+    /// ([`ServerBuilder::retry_above`]).
+    pub unproven: usize,
 }
 
 /// Counts what a [`Server`] holds, also after it was given to [`Server::serve`].
@@ -71,7 +74,10 @@ pub struct ServerMonitor(Arc<Connections>);
 impl ServerMonitor {
     /// The counts of this moment.
     pub fn stats(&self) -> ServerStats {
-        let mut stats = ServerStats::default();
+        let mut stats = ServerStats {
+            unproven: self.0.unproven(),
+            ..ServerStats::default()
+        };
         for conn in self.0.list() {
             conn.with(|_, driver, _| {
                 if driver.lost().is_none() {
@@ -166,8 +172,6 @@ impl Server {
 
     /// Closes sessions, gives the peers a moment to confirm, closes connections, waits until QUIC is done with them.
     async fn finish(&self, code: u32, reason: &str) {
-        /// A dead peer need not be waited for longer.
-        const GRACE: Duration = Duration::from_secs(1);
         for conn in self.connections.list() {
             conn.with(|quic, driver, wakes| {
                 driver.close_all_sessions(Instant::now(), quic, wakes, code, reason);
@@ -175,7 +179,7 @@ impl Server {
         }
         // "the endpoint SHOULD wait until all CONNECT streams have been closed by the peer before sending the
         // CONNECTION_CLOSE" (draft-16 section 6).
-        let _ = tokio::time::timeout(GRACE, self.connections.wait_idle()).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE, self.connections.wait_idle()).await;
         for conn in self.connections.list() {
             conn.with(|quic, driver, wakes| {
                 let code = wireloom_proto::Code::H3_NO_ERROR;
@@ -183,7 +187,7 @@ impl Server {
             });
         }
         let ends = self.endpoints.iter().map(Endpoint::shut_down);
-        let _ = tokio::time::timeout(GRACE, futures_util::future::join_all(ends)).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE, futures_util::future::join_all(ends)).await;
     }
 }
 

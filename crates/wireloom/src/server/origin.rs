@@ -6,8 +6,9 @@ use http::{HeaderMap, Uri};
 
 type Check = dyn Fn(&str, &http::Request<()>) -> bool + Send + Sync;
 
-/// "When the request contains the Origin header, the WebTransport server MUST verify the Origin header": same-origin pages
-/// are allowed, others only if they are listed or the callback says so. Programs other than browsers send no origin.
+/// When there is an origin, "the WebTransport server MUST verify the Origin header to ensure that the specified origin
+/// is allowed to access the server in question" (draft 16 section 3.2): same-origin pages are allowed, others only if
+/// they are listed or the callback says so. Programs other than browsers send no origin.
 #[derive(Clone, Default)]
 pub(crate) struct OriginPolicy {
     any: bool,
@@ -69,6 +70,8 @@ mod tests {
         builder.body(()).expect("a valid request")
     }
 
+    /// "the WebTransport server MUST verify the Origin header to ensure that the specified origin is allowed to access
+    /// the server in question" (draft 16 section 3.2).
     #[test]
     fn same_origin_and_programs_pass_others_do_not() {
         let policy = OriginPolicy::default();

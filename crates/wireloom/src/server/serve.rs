@@ -88,6 +88,7 @@ where
     for listener in std::mem::take(&mut server.tcp) {
         let mut options = tcp::Options::new()
             .limits(server.limits.clone())
+            .origins(server.origins.clone())
             .handshake_timeout(server.handshake_timeout)
             .shutdown_deadline(server.shutdown_deadline);
         if server.alt_svc {

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use super::Options;
-use super::service::{Activity, Idle, answer};
+use super::service::{Activity, Added, Idle, answer};
 use super::stream::Owned;
 use super::tasks::Spawner;
 use crate::body::Body;
@@ -104,10 +104,13 @@ where
     let (io, owner) = Owned::new(io);
     let io = TokioIo::new(io);
     let activity = Arc::<Activity>::default();
-    let (alt_svc, requests) = (options.alt_svc.clone(), Arc::clone(&activity));
-    let service = service_fn(move |request: Request<Incoming>| {
-        answer(service.clone(), request, peer, alt_svc.clone(), Arc::clone(&requests))
-    });
+    let added = Added {
+        peer,
+        alt_svc: options.alt_svc.clone(),
+        origins: options.origins.clone(),
+        activity: Arc::clone(&activity),
+    };
+    let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {

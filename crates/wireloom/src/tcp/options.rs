@@ -1,13 +1,15 @@
 //! Limits and deadlines of the TCP side.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use crate::limits::ConnectionLimits;
+use crate::server::OriginPolicy;
 
 /// Limits and deadlines of [`serve`](super::serve).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     pub(super) limits: ConnectionLimits,
     pub(super) handshake_timeout: Duration,
@@ -16,6 +18,19 @@ pub struct Options {
     pub(super) max_concurrent_streams: u32,
     pub(super) shutdown_deadline: Duration,
     pub(super) alt_svc: Option<HeaderValue>,
+    /// Which pages may open WebSockets; `None` for all.
+    pub(super) origins: Option<Arc<OriginPolicy>>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("limits", &self.limits)
+            .field("handshake_timeout", &self.handshake_timeout)
+            .field("header_timeout", &self.header_timeout)
+            .field("shutdown_deadline", &self.shutdown_deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -28,6 +43,7 @@ impl Default for Options {
             max_concurrent_streams: 200,
             shutdown_deadline: Duration::from_secs(30),
             alt_svc: None,
+            origins: None,
         }
     }
 }
@@ -83,6 +99,12 @@ impl Options {
     pub fn http3_port(mut self, port: u16) -> Self {
         let value = format!("h3=\":{port}\"; ma=86400");
         self.alt_svc = Some(HeaderValue::try_from(value).expect("digits and punctuation are a header value"));
+        self
+    }
+
+    /// Refuses WebSockets of pages that the policy does not allow.
+    pub(crate) fn origins(mut self, origins: Arc<OriginPolicy>) -> Self {
+        self.origins = Some(origins);
         self
     }
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use http::header::ALT_SVC;
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::websocket;
 use crate::body::{Body, RemoteAddr};
+use crate::server::OriginPolicy;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Which requests a connection has, to tell an idle one from a busy one.
 #[derive(Debug, Default)]
@@ -69,20 +73,38 @@ impl Drop for Running {
     }
 }
 
+/// What the requests and answers of one connection have in common.
+#[derive(Clone)]
+pub(super) struct Added {
+    pub(super) peer: SocketAddr,
+    pub(super) alt_svc: Option<HeaderValue>,
+    pub(super) origins: Option<Arc<OriginPolicy>>,
+    pub(super) activity: Arc<Activity>,
+}
+
 /// Passes one request to the service and adds what every answer has.
 pub(super) async fn answer<S, B>(
     mut service: S,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
-    alt_svc: Option<HeaderValue>,
-    activity: Arc<Activity>,
-) -> Result<Response<impl http_body::Body<Data = B::Data, Error = B::Error> + Send + use<S, B>>, S::Error>
+    added: Added,
+) -> Result<Response<impl http_body::Body<Data = B::Data, Error = BoxError> + Send + use<S, B>>, S::Error>
 where
     S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S::Error: Into<BoxError>,
     B: http_body::Body + Send,
+    B::Error: Into<BoxError>,
 {
+    let Added {
+        peer,
+        alt_svc,
+        origins,
+        activity,
+    } = added;
     let running = activity.begin();
+    if let Some(refusal) = websocket::refuse(&request, origins.as_deref()) {
+        tracing::debug!(%peer, status = %refusal.status(), "WebSocket handshake refused");
+        return Ok(refusal.map(|()| Either::Right(Empty::new())));
+    }
     request.extensions_mut().insert(RemoteAddr(peer));
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let mut response = service.call(request.map(Body::from)).await?;
@@ -93,9 +115,9 @@ where
     }
     // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
     Ok(response.map(|body| {
-        body.map_err(move |error| {
+        Either::Left(body.map_err(move |error| {
             let _until_the_body_ends = &running;
             error
-        })
+        }))
     }))
 }

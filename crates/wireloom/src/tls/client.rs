@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::TLS13;
@@ -143,15 +143,38 @@ impl ClientTls {
     ///
     /// Such a connection does not resume an earlier one: a resumed one is shown no certificate.
     pub(crate) fn observed(&self) -> (ClientConfig, Arc<CertificateObserver>) {
-        let observer = Arc::<CertificateObserver>::default();
+        let verifier = Observed::new(Arc::clone(&self.verifier));
+        let observer = verifier.renew();
         let mut config = self.config.clone();
-        let verifier = Observed {
-            inner: Arc::clone(&self.verifier),
-            observer: Arc::clone(&observer),
-        };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        config.resumption = rustls::client::Resumption::disabled();
+        config.resumption = Resumption::disabled();
         (config, observer)
+    }
+
+    /// For connections to one server that resume each other and send early data.
+    pub(crate) fn resuming(&self) -> ResumingTls {
+        let verifier = Arc::new(Observed::new(Arc::clone(&self.verifier)));
+        let mut config = self.config.clone();
+        config.dangerous().set_certificate_verifier(verifier.clone());
+        // One server; each has room for a few tickets.
+        config.resumption = Resumption::in_memory_sessions(8);
+        config.enable_early_data = true;
+        ResumingTls { config, verifier }
+    }
+}
+
+/// The client's TLS for connections to one server that resume each other.
+#[derive(Debug)]
+pub(crate) struct ResumingTls {
+    config: ClientConfig,
+    /// The same for all of them, or TLS would not resume.
+    verifier: Arc<Observed>,
+}
+
+impl ResumingTls {
+    /// As [`ClientTls::observed`]. Of handshakes at the same time only the last is observed.
+    pub(crate) fn observed(&self) -> (ClientConfig, Arc<CertificateObserver>) {
+        (self.config.clone(), self.verifier.renew())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-pub(crate) use client::ClientTls;
+pub(crate) use client::{ClientTls, ResumingTls};
 pub use client::{RootCertificates, ServerTrust, TrustError};
 pub use rejection::CertificateRejection;
 pub(crate) use server::{quic_server_config, tcp_server_config};

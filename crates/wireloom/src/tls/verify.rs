@@ -1,6 +1,6 @@
 //! The verifiers that rustls asks about a server's certificate.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -39,14 +39,31 @@ impl CertificateObserver {
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) inner: Arc<dyn ServerCertVerifier>,
-    pub(super) observer: Arc<CertificateObserver>,
+    /// That of the latest handshake.
+    pub(super) observer: Mutex<Arc<CertificateObserver>>,
 }
 
 impl Observed {
+    pub(super) fn new(inner: Arc<dyn ServerCertVerifier>) -> Self {
+        let observer = Mutex::default();
+        Self { inner, observer }
+    }
+
+    /// The next handshake is observed by itself.
+    pub(super) fn renew(&self) -> Arc<CertificateObserver> {
+        let observer = Arc::default();
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&observer);
+        observer
+    }
+
+    fn observer(&self) -> Arc<CertificateObserver> {
+        Arc::clone(&self.observer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Some(rejection) = result.as_ref().err().and_then(CertificateRejection::from_rustls) {
             // One handshake has one certificate and stops at its first failure: a second value is never lost here.
-            let _ = self.observer.rejection.set(rejection);
+            let _ = self.observer().rejection.set(rejection);
         }
         result
     }
@@ -61,7 +78,7 @@ impl ServerCertVerifier for Observed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let _ = self.observer.certificate.set(end_entity.clone().into_owned());
+        let _ = self.observer().certificate.set(end_entity.clone().into_owned());
         self.note(
             self.inner
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),

@@ -1,7 +1,9 @@
 //! A server and a client of ours, over loopback.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod handmade;
 pub mod raw;
+pub mod raw_server;
 
 use std::future::Future;
 use std::time::Duration;

@@ -54,7 +54,13 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-fn config(transport: quinn::TransportConfig) -> quinn::ClientConfig {
+/// For QUIC: trusts any server, and uses early data where a ticket allows it.
+pub fn tls_config() -> Arc<rustls::ClientConfig> {
+    tls_config_for(b"h3")
+}
+
+/// Trusts any server that speaks `alpn`.
+pub fn tls_config_for(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -62,11 +68,25 @@ fn config(transport: quinn::TransportConfig) -> quinn::ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.enable_early_data = true;
+    Arc::new(tls)
+}
+
+pub fn config(transport: quinn::TransportConfig, key_log: Option<Arc<dyn rustls::KeyLog>>) -> quinn::ClientConfig {
+    let mut tls = tls_config();
+    if let Some(key_log) = key_log {
+        Arc::make_mut(&mut tls).key_log = key_log;
+    }
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// For connections that resume each other with early data.
+pub fn early_config() -> quinn::ClientConfig {
+    config(quinn::TransportConfig::default(), None)
 }
 
 /// What a draft-02 browser announces; it may have several sessions.
@@ -77,6 +97,14 @@ pub fn settings() -> Settings {
     settings
 }
 
+/// What a client of draft 15 or 16 announces that has no flow control: one session.
+pub fn settings_draft15() -> Settings {
+    let mut settings = Settings::new();
+    settings.set(settings::H3_DATAGRAM, 1);
+    settings.set(settings::WT_ENABLED, 1);
+    settings
+}
+
 impl Raw {
     /// The handshake alone.
     pub async fn silent(server: SocketAddr) -> Self {
@@ -84,8 +112,31 @@ impl Raw {
     }
 
     pub async fn with_transport(server: SocketAddr, transport: quinn::TransportConfig) -> Self {
+        Self::with_config(server, config(transport, None)).await
+    }
+
+    /// The handshake alone, and its secrets to `log`.
+    pub async fn with_key_log(server: SocketAddr, log: Arc<dyn rustls::KeyLog>) -> Self {
+        Self::with_config(server, config(quinn::TransportConfig::default(), Some(log))).await
+    }
+
+    /// A connection that resumes what `config` made before and speaks before the handshake is complete.
+    pub async fn early(server: SocketAddr, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config(transport), server, "localhost").unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
+        let Ok((conn, _)) = connecting.into_0rtt() else {
+            panic!("nothing to resume")
+        };
+        Self {
+            conn,
+            control: None,
+            _endpoint: endpoint,
+        }
+    }
+
+    pub async fn with_config(server: SocketAddr, config: quinn::ClientConfig) -> Self {
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, server, "localhost").unwrap();
         Self {
             conn: connecting.await.unwrap(),
             control: None,
@@ -101,10 +152,19 @@ impl Raw {
     }
 
     pub async fn start(&mut self) {
+        self.start_with(settings()).await;
+    }
+
+    pub async fn start_with(&mut self, settings: Settings) {
         let mut control = self.conn.open_uni().await.unwrap();
         control.write_all(&[0x00]).await.unwrap();
-        control.write_all(&settings().encode_frame()).await.unwrap();
+        control.write_all(&settings.encode_frame()).await.unwrap();
         self.control = Some(control);
+    }
+
+    /// As `start`, with these settings, legal or not.
+    pub async fn announce(&mut self, settings: &[(u64, u64)]) {
+        self.control = Some(self.uni(&[int(0), settings_frame(settings)].concat()).await);
     }
 
     /// A unidirectional stream with these bytes, open.
@@ -188,31 +248,44 @@ pub async fn answer(mut recv: RecvStream) -> Answer {
     }
 }
 
-/// The status of the HEADERS frame at the front.
-fn status(bytes: &mut Bytes) -> u16 {
+/// The HEADERS frame at the front.
+fn response(bytes: &mut Bytes) -> http::Response<()> {
     assert_eq!(varint::take(bytes), Some(frame::HEADERS));
     let len = usize::try_from(varint::take(bytes).unwrap()).unwrap();
     let fields = qpack::Decoder::new().decode(StreamId::from_u64(0), bytes.split_to(len), 1 << 16);
     headers::decode_response(fields.unwrap().fields().unwrap())
         .unwrap()
         .head
-        .status()
-        .as_u16()
+}
+
+fn status(bytes: &mut Bytes) -> u16 {
+    response(bytes).status().as_u16()
 }
 
 /// Reads a HEADERS frame and no more of the stream.
-pub async fn read_status(recv: &mut RecvStream) -> u16 {
+async fn read_response(recv: &mut RecvStream) -> http::Response<()> {
     let mut bytes = BytesMut::new();
     loop {
         let mut rest = bytes.clone().freeze();
         let whole = varint::take(&mut rest).and_then(|_| varint::take(&mut rest));
         if whole.is_some_and(|len| rest.len() as u64 >= len) {
-            return status(&mut bytes.freeze());
+            return response(&mut bytes.freeze());
         }
         let mut byte = [0];
         recv.read_exact(&mut byte).await.unwrap();
         bytes.extend_from_slice(&byte);
     }
+}
+
+pub async fn read_status(recv: &mut RecvStream) -> u16 {
+    read_response(recv).await.status().as_u16()
+}
+
+/// A field of a 200 response.
+pub async fn field_of_response(recv: &mut RecvStream, name: &str) -> Option<String> {
+    let response = read_response(recv).await;
+    assert_eq!(response.status(), 200);
+    Some(response.headers().get(name)?.to_str().unwrap().to_owned())
 }
 
 /// A field section of literals, without Huffman.
@@ -257,6 +330,43 @@ pub fn get(path: &str) -> Vec<u8> {
     ])
 }
 
+/// A POST to /body, with its body.
+pub fn post_of(length: &str, body: &[u8]) -> Vec<u8> {
+    let head = head(&[
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/body"),
+        ("content-length", length),
+    ]);
+    [head, frame_of(frame::DATA, body)].concat()
+}
+
+/// GET / with more fields.
+pub fn get_with(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut all = vec![
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/"),
+    ];
+    all.extend_from_slice(fields);
+    head(&all)
+}
+
+/// A CONNECT with more fields.
+pub fn connect_with(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut all = vec![
+        (":method", "CONNECT"),
+        (":protocol", "webtransport"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", path),
+    ];
+    all.extend_from_slice(fields);
+    head(&all)
+}
+
 pub fn connect(path: &str) -> Vec<u8> {
     head(&[
         (":method", "CONNECT"),
@@ -281,4 +391,21 @@ pub fn wt_uni(session: u64, payload: &[u8]) -> Vec<u8> {
 /// The header of a bidirectional WebTransport stream, and `payload`.
 pub fn wt_bi(session: u64, payload: &[u8]) -> Vec<u8> {
     [int(stream_type::WEBTRANSPORT_BIDI), int(session), payload.to_vec()].concat()
+}
+
+/// A SETTINGS frame with these pairs in this order, legal or not.
+pub fn settings_frame(pairs: &[(u64, u64)]) -> Vec<u8> {
+    let payload: Vec<u8> = pairs
+        .iter()
+        .flat_map(|&(id, value)| [int(id), int(value)].concat())
+        .collect();
+    frame_of(frame::SETTINGS, &payload)
+}
+
+/// A capsule in a DATA frame.
+pub fn capsule(ty: u64, payload: &[u8]) -> Vec<u8> {
+    frame_of(
+        frame::DATA,
+        &[int(ty), int(payload.len() as u64), payload.to_vec()].concat(),
+    )
 }

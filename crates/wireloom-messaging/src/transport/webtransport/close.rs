@@ -23,10 +23,38 @@ pub(super) struct Closing {
     pub(super) control_ended: Option<Ended>,
     session: Option<Waiting>,
     reason: Option<Waiting>,
+    /// Client: the server's wish that the session be ended soon.
+    draining: Option<Waiting>,
     done: bool,
 }
 
 impl Closing {
+    /// Client: is going to hear when the server drains.
+    pub(super) fn with_draining(session: &Session) -> Self {
+        let session = session.clone();
+        let draining = async move {
+            session.draining().await;
+            None
+        };
+        Self {
+            draining: Some(Box::pin(draining)),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the server has begun to drain. Once.
+    pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
+        let Some(draining) = &mut self.draining else {
+            return Poll::Pending;
+        };
+        ready!(draining.as_mut().poll(cx));
+        self.draining = None;
+        if session.close_reason().is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     /// The end of the session.
     pub(super) fn poll_session(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<Ended> {
         let waiting = self.session.get_or_insert_with(|| {

@@ -115,12 +115,17 @@ impl WebTransportLink {
             Profile::Single => None,
             Profile::Multi => Some(Multi::new(session.clone(), is_client, limit)),
         };
+        let closing = if is_client {
+            Closing::with_draining(&session)
+        } else {
+            Closing::default()
+        };
         Self {
             session,
             control,
             multi,
             limit,
-            closing: Closing::default(),
+            closing,
             is_client,
         }
     }
@@ -145,6 +150,9 @@ fn ended(error: &SessionError) -> Ended {
 
 impl Link for WebTransportLink {
     fn poll_recv(&mut self, cx: &mut Context<'_>, want: bool) -> Poll<Result<Incoming, Ended>> {
+        if self.closing.poll_draining(cx, &self.session).is_ready() {
+            return Poll::Ready(Ok(Incoming::Draining));
+        }
         // The control stream first: it is urgent, and may not starve behind requests.
         if want && self.closing.control_ended.is_none() {
             match self.control.poll_recv(cx, self.limit) {

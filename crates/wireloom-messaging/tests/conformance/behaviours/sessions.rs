@@ -233,4 +233,11 @@ pub async fn closed_by_the_server<R: Rig>() {
         peer.is("nobody").await;
         peer.restore_fails(key.as_str().as_bytes(), not_found).await;
     }
+    // Also one that nobody uses.
+    let key = first.login("Ann").await.key;
+    first.close().await;
+    until_connections(&server, 1).await;
+    assert_eq!(server.close_session(&key).await.unwrap(), []);
+    second.restore_fails(key.as_str().as_bytes(), not_found).await;
+    assert_eq!(server.active_sessions(), 0);
 }

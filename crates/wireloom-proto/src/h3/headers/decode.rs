@@ -46,14 +46,19 @@ pub fn decode_request(fields: impl IntoIterator<Item = Field>) -> Result<Request
     }
     let authority = authority(pseudo.authority, &headers)?;
     let uri = if method == Method::CONNECT && protocol.is_none() {
-        // "The :scheme and :path pseudo-header fields are omitted" and :authority is there (RFC 9114 section 4.4).
+        // "A CONNECT request MUST be constructed as follows" (RFC 9114 section 4.4): "The :scheme and :path
+        // pseudo-header fields are omitted", and ":authority [...] contains the host and port to connect to".
         if pseudo.scheme.is_some() {
             return Err(HeaderError::UnexpectedPseudo(":scheme"));
         }
         if pseudo.path.is_some() {
             return Err(HeaderError::UnexpectedPseudo(":path"));
         }
-        Uri::from(authority.ok_or(HeaderError::MissingPseudo(":authority"))?)
+        let authority = authority.ok_or(HeaderError::MissingPseudo(":authority"))?;
+        if authority.port().is_none() {
+            return Err(HeaderError::InvalidAuthority);
+        }
+        Uri::from(authority)
     } else {
         // "All HTTP/3 requests MUST include exactly one value for the :method, :scheme, and :path pseudo-header fields,
         // unless the request is a CONNECT request" (RFC 9114 section 4.3.1); an extended CONNECT must too (RFC 8441
@@ -81,6 +86,7 @@ pub fn decode_response(fields: impl IntoIterator<Item = Field>) -> Result<Respon
         headers,
         content_length,
     } = Section::read(fields, Kind::Response)?;
+    // "field MUST be included in all responses" (RFC 9114 section 4.3.2).
     let status = pseudo.status.ok_or(HeaderError::MissingPseudo(":status"))?;
     let status = StatusCode::from_bytes(&status).map_err(|_| HeaderError::InvalidStatus)?;
     // "HTTP/3 does not support the HTTP Upgrade mechanism [...] or the 101 (Switching Protocols) informational status code"
@@ -127,6 +133,8 @@ impl Pseudo {
             (b":path", Kind::Request) => (&mut self.path, ":path"),
             (b":protocol", Kind::Request) => (&mut self.protocol, ":protocol"),
             (b":status", Kind::Response) => (&mut self.status, ":status"),
+            // "Pseudo-header fields defined for requests MUST NOT appear in responses" (RFC 9114 section 4.3);
+            // "pseudo-header fields defined for responses MUST NOT appear in requests" (RFC 9114 section 4.3).
             // "Endpoints MUST treat a request or response that contains undefined or invalid pseudo-header fields as
             // malformed" (RFC 9114 section 4.3).
             _ => return Err(HeaderError::UnknownPseudo),
@@ -158,8 +166,8 @@ impl Section {
         let mut regular_seen = false;
         for field in fields {
             if field.name.first() == Some(&b':') {
-                // "All pseudo-header fields MUST appear in the header section before regular header fields" (RFC 9114
-                // section 4.3).
+                // "Any request or response that contains a pseudo-header field that appears in a header section after a
+                // regular header field MUST be treated as malformed" (RFC 9114 section 4.3).
                 if regular_seen {
                     return Err(if kind == Kind::Trailers {
                         HeaderError::PseudoInTrailers
@@ -174,14 +182,14 @@ impl Section {
             if &field.name[..] == b"cookie" {
                 cookies.push(field.value);
             } else {
-                section.regular(field)?;
+                section.regular(field, kind)?;
             }
         }
         section.cookies(cookies)?;
         Ok(section)
     }
 
-    fn regular(&mut self, field: Field) -> Result<(), HeaderError> {
+    fn regular(&mut self, field: Field, kind: Kind) -> Result<(), HeaderError> {
         // "A request or response containing uppercase characters in field names MUST be treated as malformed" (RFC 9114
         // section 4.2).
         let name = HeaderName::from_lowercase(&field.name).map_err(|_| {
@@ -191,13 +199,15 @@ impl Section {
                 HeaderError::InvalidName
             }
         })?;
-        if is_connection_specific(name.as_str()) {
+        // "any message containing connection-specific fields MUST be treated as malformed" (RFC 9114 section 4.2). TE
+        // is one too where it is not in a request.
+        if is_connection_specific(name.as_str()) || (name == header::TE && kind != Kind::Request) {
             return Err(HeaderError::ConnectionSpecific);
         }
         let mut value = HeaderValue::from_maybe_shared(field.value).map_err(|_| HeaderError::InvalidValue)?;
         value.set_sensitive(field.sensitive);
-        // "The only exception to this is the TE header field, which MAY be present in an HTTP/3 request header; when it is,
-        // it MUST NOT contain any value other than "trailers"" (RFC 9114 section 4.2).
+        // TE "MAY be present in an HTTP/3 request header"; when it is, "it MUST NOT contain any value other than
+        // "trailers"" (RFC 9114 section 4.2).
         if name == header::TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers") {
             return Err(HeaderError::InvalidTe);
         }
@@ -213,9 +223,8 @@ impl Section {
         self.append(name, value)
     }
 
-    /// "If a decompressed field section contains multiple cookie field lines, these MUST be concatenated into a single byte
-    /// string using the two-byte delimiter of "; " [...] before being passed into a context other than HTTP/2 or HTTP/3"
-    /// (RFC 9114 section 4.2.1).
+    /// "If a decompressed field section contains multiple cookie field lines, these MUST be concatenated into a single
+    /// byte string" (RFC 9114 section 4.2.1), with "; " between them.
     fn cookies(&mut self, mut cookies: Vec<Bytes>) -> Result<(), HeaderError> {
         let joined = match cookies.len() {
             0 => return Ok(()),
@@ -252,8 +261,8 @@ fn protocol(value: Bytes) -> Result<String, HeaderError> {
     String::from_utf8(value.into()).map_err(|_| HeaderError::InvalidProtocol)
 }
 
-/// "If these fields are present, they MUST NOT be empty. If both fields are present, they MUST contain the same value"
-/// (RFC 9114 section 4.3.1, of `:authority` and Host).
+/// `:authority` and Host. "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
+/// "If both fields are present, they MUST contain the same value" (RFC 9114 section 4.3.1).
 fn authority(pseudo: Option<Bytes>, headers: &HeaderMap) -> Result<Option<Authority>, HeaderError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -282,8 +291,8 @@ fn uri(scheme: &[u8], authority: Option<Authority>, path: Bytes, method: &Method
         return Err(HeaderError::InvalidScheme);
     }
     let scheme = Scheme::try_from(scheme).map_err(|_| HeaderError::InvalidScheme)?;
-    // "This pseudo-header field MUST NOT be empty for "http" or "https" URIs", and only OPTIONS may have `*` in place of a
-    // path (RFC 9114 section 4.3.1). A fragment is no part of it.
+    // "This pseudo-header field MUST NOT be empty for "http" or "https" URIs" (RFC 9114 section 4.3.1), and only
+    // OPTIONS may have `*` in place of a path. A fragment is no part of it.
     let rooted = path.first() == Some(&b'/') || (*method == Method::OPTIONS && &path[..] == b"*");
     if !rooted || path.contains(&b'#') {
         return Err(HeaderError::InvalidPath);
@@ -296,8 +305,8 @@ fn uri(scheme: &[u8], authority: Option<Authority>, path: Bytes, method: &Method
         .iter()
         .any(|known| scheme.as_str().eq_ignore_ascii_case(known))
     {
-        // "If the :scheme pseudo-header field identifies a scheme that has a mandatory authority component (including "http"
-        // and "https"), the request MUST contain either an :authority pseudo-header field or a Host header field."
+        // For these schemes "the request MUST contain either an :authority pseudo-header field or a Host header field"
+        // (RFC 9114 section 4.3.1).
         return Err(HeaderError::MissingPseudo(":authority"));
     }
     parts.authority = authority;

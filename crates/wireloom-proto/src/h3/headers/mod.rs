@@ -40,7 +40,7 @@ pub enum HeaderError {
     /// A field value with a forbidden character, CR, LF and NUL among them.
     #[error("invalid field value")]
     InvalidValue,
-    /// Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding or Upgrade.
+    /// Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding or Upgrade; TE elsewhere than in a request.
     #[error("connection-specific field")]
     ConnectionSpecific,
     /// TE with another value than `trailers`.
@@ -52,7 +52,7 @@ pub enum HeaderError {
     /// `:scheme` is none.
     #[error("invalid :scheme")]
     InvalidScheme,
-    /// `:authority`, or Host in its place, is empty, unparsable or holds user information.
+    /// `:authority`, or Host in its place, is empty, unparsable or holds user information, or has no port in a plain CONNECT.
     #[error("invalid :authority or Host")]
     InvalidAuthority,
     /// `:path` is empty, does not begin with `/` (`*` for OPTIONS), or is unparsable.
@@ -89,9 +89,7 @@ impl HeaderError {
     }
 }
 
-/// Whether the field speaks of one HTTP/1 connection: "An endpoint MUST NOT generate an HTTP/3 field section containing
-/// connection-specific fields; any message containing connection-specific fields MUST be treated as malformed"
-/// (RFC 9114 section 4.2).
+/// Whether the field speaks of one HTTP/1 connection (RFC 9114 section 4.2). TE is judged apart.
 fn is_connection_specific(name: &str) -> bool {
     matches!(
         name,

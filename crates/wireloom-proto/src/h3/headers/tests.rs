@@ -106,9 +106,16 @@ fn connects() {
     }
 }
 
-/// "Any request or response that contains" these is malformed (RFC 9114 sections 4.1.2 and 4.3).
 #[test]
 fn pseudo_header_crimes() {
+    // "All HTTP/3 requests MUST include exactly one value for the :method, :scheme, and :path pseudo-header fields,
+    // unless the request is a CONNECT request" (RFC 9114 section 4.3.1).
+    // "the request MUST contain either an :authority pseudo-header field or a Host header field" (RFC 9114 section
+    // 4.3.1).
+    // "Any request or response that contains a pseudo-header field that appears in a header section after a regular
+    // header field MUST be treated as malformed" (RFC 9114 section 4.3).
+    // "Pseudo-header fields MUST NOT appear in trailer sections" (RFC 9114 section 4.3).
+    // "Pseudo-header fields defined for requests MUST NOT appear in responses" (RFC 9114 section 4.3).
     for (name, value) in GET {
         let duplicate = [&GET[..], &[(name, value)]].concat();
         assert_eq!(request(&duplicate).err(), Some(HeaderError::DuplicatePseudo(name)));
@@ -129,6 +136,9 @@ fn pseudo_header_crimes() {
             Some(HeaderError::UnknownPseudo)
         );
     }
+    // "pseudo-header fields defined for responses MUST NOT appear in requests" (RFC 9114 section 4.3).
+    // "Endpoints MUST treat a request or response that contains undefined or invalid pseudo-header fields as malformed"
+    // (RFC 9114 section 4.3).
     assert_eq!(crime(&[(":status", "200")]), HeaderError::UnknownPseudo);
     assert_eq!(crime(&[(":madeup", "x")]), HeaderError::UnknownPseudo);
     assert_eq!(crime(&[(":", "x")]), HeaderError::UnknownPseudo);
@@ -140,15 +150,23 @@ fn pseudo_header_crimes() {
         crime(&[(":protocol", "websocket")]),
         HeaderError::ProtocolWithoutConnect
     );
+    // "This pseudo-header field MUST NOT be empty for "http" or "https" URIs" (RFC 9114 section 4.3.1).
     for path in ["", "a", "?q", "*", "/a#b", "/a b", "/\0", "//a\r\n"] {
         assert_eq!(crime(&[(":path", path)]), HeaderError::InvalidPath, "{path:?}");
     }
+    // "If these fields are present, they MUST NOT be empty" (RFC 9114 section 4.3.1).
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
     for authority in ["", "user@a.example", "a b", "a\0", "a/b", "[::1"] {
         assert_eq!(
             crime(&[(":authority", authority)]),
             HeaderError::InvalidAuthority,
             "{authority:?}"
         );
+    }
+    // "A CONNECT request MUST be constructed as follows" (RFC 9114 section 4.4).
+    for authority in ["a", "a:", "[::1]"] {
+        let list = [(":method", "CONNECT"), (":authority", authority)];
+        assert_eq!(request(&list).err(), Some(HeaderError::InvalidAuthority), "{authority}");
     }
     let connect = [(":method", "CONNECT"), (":authority", "a:443")];
     for (name, value) in [(":path", "/"), (":scheme", "https")] {
@@ -171,6 +189,8 @@ fn pseudo_header_crimes() {
 
 #[test]
 fn field_crimes() {
+    // "A request or response containing uppercase characters in field names MUST be treated as malformed" (RFC 9114
+    // section 4.2).
     assert_eq!(crime(&[("X-Up", "1")]), HeaderError::UppercaseName);
     for name in ["", "a b", "a:", "\u{e9}", "a\0"] {
         assert_eq!(crime(&[(name, "1")]), HeaderError::InvalidName, "{name:?}");
@@ -179,6 +199,7 @@ fn field_crimes() {
         assert_eq!(crime(&[("x", value)]), HeaderError::InvalidValue);
         assert_eq!(crime(&[("cookie", value)]), HeaderError::InvalidValue);
     }
+    // "any message containing connection-specific fields MUST be treated as malformed" (RFC 9114 section 4.2).
     for name in [
         "connection",
         "keep-alive",
@@ -192,7 +213,14 @@ fn field_crimes() {
             Err(HeaderError::ConnectionSpecific)
         );
     }
+    // "it MUST NOT contain any value other than "trailers"" (RFC 9114 section 4.2), and is connection-specific
+    // elsewhere.
     assert_eq!(crime(&[("te", "gzip")]), HeaderError::InvalidTe);
+    let te = ("te", "trailers");
+    assert!(request(&[&GET[..], &[te]].concat()).is_ok());
+    let error = HeaderError::ConnectionSpecific;
+    assert_eq!(decode_response(fields(&[(":status", "200"), te])).err(), Some(error));
+    assert_eq!(decode_trailers(fields(&[te])), Err(error));
     for value in ["", "-1", "+1", "1.0", "0x1", "1, 1", " 1", "18446744073709551616"] {
         assert_eq!(
             crime(&[("content-length", value)]),
@@ -203,6 +231,7 @@ fn field_crimes() {
     let twice = |a, b| request(&[&GET[..], &[("content-length", a), ("content-length", b)]].concat());
     assert_eq!(twice("1", "2").err(), Some(HeaderError::ConflictingContentLength));
     assert_eq!(twice("7", "7").map(|head| head.head.headers().len()), Ok(1));
+    // "If both fields are present, they MUST contain the same value" (RFC 9114 section 4.3.1).
     assert_eq!(crime(&[("host", "b.example")]), HeaderError::HostMismatch);
     let hosts = [&GET[..], &[("host", "a.example"), ("host", "a.example")]].concat();
     assert_eq!(request(&hosts).err(), Some(HeaderError::HostMismatch));
@@ -229,13 +258,15 @@ fn responses() {
             Some(HeaderError::InvalidStatus)
         );
     }
+    // "field MUST be included in all responses" (RFC 9114 section 4.3.2).
     assert_eq!(
         decode_response(fields(&[("x", "y")])).err(),
         Some(HeaderError::MissingPseudo(":status"))
     );
 }
 
-/// RFC 9114 section 4.2.1.
+/// "If a decompressed field section contains multiple cookie field lines, these MUST be concatenated into a single byte
+/// string" (RFC 9114 section 4.2.1).
 #[test]
 fn cookies_are_joined() {
     let Ok(head) = request(
@@ -258,6 +289,8 @@ fn owned(list: &[FieldRef<'_>]) -> Vec<(String, String)> {
     list.iter().map(|field| (text(field.name), text(field.value))).collect()
 }
 
+/// "An endpoint MUST NOT generate an HTTP/3 field section containing connection-specific fields" (RFC 9114 section
+/// 4.2); "the Transfer-Encoding header field MUST NOT be used" (RFC 9114 section 4.1).
 #[test]
 fn encoding_drops_what_only_http1_knows() {
     let mut headers = HeaderMap::new();
@@ -284,8 +317,12 @@ fn encoding_drops_what_only_http1_knows() {
         Ok(expected(&[(":status", "200")]))
     );
     assert_eq!(owned(&encode_trailers(&headers)), expected(&[]));
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    assert_eq!(owned(&encode_trailers(&headers)), expected(&[]));
+    headers.insert("te", HeaderValue::from_static("gzip"));
     headers.insert("host", HeaderValue::from_static("a.example"));
     let mut head = Request::new(());
+    // ""http" or "https" URIs that do not contain a path component MUST include a value of /" (RFC 9114 section 4.3.1).
     *head.uri_mut() = http::Uri::from_static("https://a.example");
     *head.headers_mut() = headers;
     assert_eq!(encode_request(&head, None).map(|list| owned(&list)), Ok(expected(&GET)));
@@ -297,6 +334,15 @@ fn encoding_drops_what_only_http1_knows() {
         encode_response(&StatusCode::SWITCHING_PROTOCOLS, head.headers()),
         Err(HeaderError::InvalidStatus)
     );
+}
+
+/// "Characters in field names MUST be converted to lowercase prior to their encoding" (RFC 9114 section 4.2).
+#[test]
+fn names_are_written_in_lower_case() {
+    let mut headers = HeaderMap::new();
+    let name = http::HeaderName::from_bytes(b"X-Upper").expect("a name");
+    headers.insert(name, HeaderValue::from_static("Value"));
+    assert_eq!(owned(&encode_trailers(&headers)), [("x-upper".into(), "Value".into())]);
 }
 
 #[test]
@@ -314,6 +360,7 @@ fn encoding_refuses_what_a_peer_would() {
         encode_request(&get("a.example"), None),
         Err(HeaderError::MissingPseudo(":scheme"))
     );
+    // "The authority MUST NOT include the deprecated userinfo subcomponent" (RFC 9114 section 4.3.1).
     assert_eq!(
         encode_request(&get("https://u@a.example/"), None),
         Err(HeaderError::InvalidAuthority)
@@ -325,6 +372,18 @@ fn encoding_refuses_what_a_peer_would() {
     assert_eq!(
         encode_request(&get("https://a/"), Some("webtransport")),
         Err(HeaderError::ProtocolWithoutConnect)
+    );
+    // "A CONNECT request MUST be constructed as follows" (RFC 9114 section 4.4).
+    let mut head = get("a.example");
+    *head.method_mut() = Method::CONNECT;
+    assert_eq!(encode_request(&head, None), Err(HeaderError::InvalidAuthority));
+    *head.uri_mut() = http::Uri::from_static("a.example:443");
+    assert_eq!(
+        encode_request(&head, None).map(|list| owned(&list)),
+        Ok(vec![
+            (":method".into(), "CONNECT".into()),
+            (":authority".into(), "a.example:443".into())
+        ])
     );
     let mut head = get("https://a.example/");
     head.headers_mut().insert("host", HeaderValue::from_static("b.example"));

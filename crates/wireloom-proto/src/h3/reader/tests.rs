@@ -109,8 +109,7 @@ fn a_fixed_frame_of_absurd_length_is_refused_from_its_header() {
     );
 }
 
-/// "These frame types MUST NOT be sent, and their receipt MUST be treated as a connection error of type
-/// H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
+/// "their receipt MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.8).
 #[test]
 fn frame_types_of_http2() {
     for ty in [0x02, 0x06, 0x08, 0x09] {

@@ -191,6 +191,31 @@ fn blocked_streams_are_bounded() {
     assert!(decoder.take_instructions().is_empty());
 }
 
+/// Section 2.1.1: what a section waits for must stay until it is acknowledged. So many insertions later its count would mean
+/// another.
+#[test]
+fn an_entry_that_a_blocked_section_refers_to_is_not_evicted() {
+    for insertions in 1..20 {
+        let mut decoder = Decoder::with_table(CAPACITY, 2);
+        assert_eq!(section(&mut decoder, 0, b"\x02\x80\x10"), Ok(Section::Blocked));
+        let mut stream = b"\x3f\xbd\x01\xc0\x01a".to_vec();
+        stream.extend(std::iter::repeat_n(0x00, insertions - 1));
+        let result = instructions(&mut decoder, &stream);
+        // An entry takes 43 of 220 bytes.
+        if insertions <= 5 {
+            assert_eq!(result, Ok(()));
+            let (unblocked, block) = decoder.poll_unblocked().expect("it arrived");
+            assert_eq!(
+                pairs(decoder.decode(unblocked, block, 1 << 16)).len(),
+                1,
+                "{insertions}"
+            );
+        } else {
+            assert_eq!(result, Err(Code::QPACK_ENCODER_STREAM_ERROR));
+        }
+    }
+}
+
 #[test]
 fn insertions_are_acknowledged_once() {
     let mut decoder = with_two_entries();

@@ -1,0 +1,152 @@
+//! Two ends of a connection on one thread, with an own clock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use quinn_proto as qp;
+
+use super::{QuicConfig, client_config, endpoint_config, server_config};
+use crate::identity::Identity;
+use crate::tls::{ClientTls, ServerTrust, quic_server_config};
+
+/// One end.
+struct End {
+    endpoint: qp::Endpoint,
+    connection: Option<(qp::ConnectionHandle, qp::Connection)>,
+    address: SocketAddr,
+    sent: usize,
+    lost: Option<qp::ConnectionError>,
+}
+
+impl End {
+    fn new(endpoint: qp::Endpoint, port: u16) -> Self {
+        Self {
+            endpoint,
+            connection: None,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            sent: 0,
+            lost: None,
+        }
+    }
+
+    /// Sends what there is to the other end. Whether there was anything.
+    fn transmit(&mut self, now: Instant, other: &mut Self) -> bool {
+        let Some((handle, connection)) = &mut self.connection else {
+            return false;
+        };
+        while let Some(event) = connection.poll() {
+            if let qp::Event::ConnectionLost { reason } = event {
+                self.lost = Some(reason);
+            }
+        }
+        while let Some(event) = connection.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(*handle, event) {
+                connection.handle_event(event);
+            }
+        }
+        let mut datagram = Vec::new();
+        let Some(transmit) = connection.poll_transmit(now, 1, &mut datagram) else {
+            return false;
+        };
+        self.sent += 1;
+        other.receive(now, self.address, BytesMut::from(&datagram[..transmit.size]));
+        true
+    }
+
+    fn receive(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) {
+        let mut answer = Vec::new();
+        match self.endpoint.handle(now, from, None, None, datagram, &mut answer) {
+            Some(qp::DatagramEvent::ConnectionEvent(_, event)) => {
+                let (_, connection) = self.connection.as_mut().expect("a connection");
+                connection.handle_event(event);
+            }
+            Some(qp::DatagramEvent::NewConnection(incoming)) => {
+                let accepted = self.endpoint.accept(incoming, now, &mut answer, None);
+                self.connection = Some(accepted.expect("acceptable"));
+            }
+            Some(qp::DatagramEvent::Response(_)) | None => {}
+        }
+    }
+
+    fn timeout(&mut self) -> Option<Instant> {
+        self.connection.as_mut()?.1.poll_timeout()
+    }
+}
+
+/// What became of a connection on which nobody said anything for `quiet`: packets that the client sent, and when and why the
+/// connection ended at the client.
+fn be_quiet(
+    client: &QuicConfig,
+    server: &QuicConfig,
+    quiet: Duration,
+) -> (usize, Option<(Duration, qp::ConnectionError)>) {
+    let identity = Identity::self_signed(["localhost"]).expect("a valid name");
+    let tls = quic_server_config(&identity, false).expect("a configuration");
+    let tls = server_config(server, Arc::new(tls)).expect("a suite for QUIC");
+    let endpoint = qp::Endpoint::new(endpoint_config(server), Some(tls.config), true, None);
+    let mut server = End::new(endpoint, 2);
+    let mut client_end = End::new(qp::Endpoint::new(endpoint_config(client), None, true, None), 1);
+    let start = Instant::now();
+    let (tls, _) = ClientTls::new(&ServerTrust::Insecure)
+        .expect("a configuration")
+        .observed();
+    let config = client_config(client, Arc::new(tls)).expect("a suite for QUIC");
+    let connected = client_end.endpoint.connect(start, config, server.address, "localhost");
+    client_end.connection = Some(connected.expect("can be dialled"));
+    let mut now = start;
+    let mut client = client_end;
+    while now < start + quiet {
+        while client.transmit(now, &mut server) | server.transmit(now, &mut client) {}
+        if let Some(lost) = client.lost.take() {
+            return (client.sent, Some((now - start, lost)));
+        }
+        let next = client.timeout().into_iter().chain(server.timeout()).min();
+        // Nothing is left to happen.
+        let Some(next) = next else { break };
+        now = next.max(now);
+        for end in [&mut client, &mut server] {
+            if end.timeout().is_some_and(|at| at <= now) {
+                let (_, connection) = end.connection.as_mut().expect("a connection");
+                connection.handle_timeout(now);
+            }
+        }
+    }
+    (client.sent, None)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_quiet_connection_ends_when_it_is_not_kept_alive() {
+    let config = QuicConfig::default();
+    let (_, end) = be_quiet(&config, &config, HOUR);
+    let (at, reason) = end.expect("an end");
+    assert_eq!(reason, qp::ConnectionError::TimedOut);
+    assert!((30..40).contains(&at.as_secs()), "{at:?}");
+    // The smaller of both ends' timeouts counts.
+    let short = QuicConfig {
+        idle_timeout: Duration::from_secs(5),
+        ..QuicConfig::default()
+    };
+    let (at, _) = be_quiet(&config, &short, HOUR).1.expect("an end");
+    assert!((5..15).contains(&at.as_secs()), "{at:?}");
+}
+
+#[test]
+fn either_end_can_keep_a_quiet_connection_alive() {
+    let (quiet, alive) = (
+        QuicConfig::default(),
+        QuicConfig {
+            keep_alive: Some(Duration::from_secs(15)),
+            ..QuicConfig::default()
+        },
+    );
+    for (client, server) in [(&alive, &quiet), (&quiet, &alive), (&alive, &alive)] {
+        let (sent, end) = be_quiet(client, server, HOUR);
+        assert_eq!(end, None);
+        // A packet or two in fifteen seconds, PING or acknowledgement, and the handshake.
+        assert!((200..600).contains(&sent), "{sent}");
+    }
+}

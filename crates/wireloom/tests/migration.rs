@@ -1,0 +1,95 @@
+//! A client whose address changes, by really moving its socket (RFC 9000 section 9).
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{fixture, fixture_with, within};
+use wireloom::{Client, ConnectionError, SessionError};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn sessions_and_transfers_go_on_from_another_address() {
+    let f = fixture().await;
+    let connection = within(f.client.dial(&f.url)).await.unwrap();
+    let request = || {
+        let authority = f.server.local_addrs()[0].to_string();
+        wireloom::proto::connection::SessionRequest::new(authority, "/wt")
+    };
+    let accept = async || f.server.accept().await.unwrap().accept().await.unwrap();
+    let (one, s_one) = within(async { tokio::join!(connection.open(request()), accept()) }).await;
+    let (two, s_two) = within(async { tokio::join!(connection.open(request()), accept()) }).await;
+    let (one, two) = (one.unwrap(), two.unwrap());
+
+    // Up in one session and down in the other, moving in the middle of both.
+    let data: Vec<u8> = (0..6 * MIB).map(|i| (i * 31 % 251) as u8).collect();
+    let mut up = within(one.open_uni()).await.unwrap();
+    let mut down = within(s_two.open_uni()).await.unwrap();
+    let send_up = async {
+        up.write_all(&data).await.unwrap();
+        up.finish().unwrap();
+    };
+    let send_down = async {
+        down.write_all(&data).await.unwrap();
+        down.finish().unwrap();
+    };
+    let receive_up = async {
+        let mut recv = s_one.accept_uni().await.unwrap();
+        let (mut got, mut moves, mut addresses) = (Vec::new(), 0, vec![s_one.remote_address()]);
+        while let Some(chunk) = recv.read_chunk(usize::MAX).await.unwrap() {
+            got.extend_from_slice(&chunk);
+            let at = s_one.remote_address();
+            if addresses.last() != Some(&at) {
+                addresses.push(at);
+            }
+            if got.len() / MIB > moves && moves < 3 {
+                moves += 1;
+                f.client.rebind().unwrap();
+            }
+        }
+        (got, moves, addresses)
+    };
+    let receive_down = async {
+        let mut recv = two.accept_uni().await.unwrap();
+        recv.read_to_end(data.len()).await.unwrap()
+    };
+    let (.., (up, moves, addresses), down) =
+        within(async { tokio::join!(send_up, send_down, receive_up, receive_down) }).await;
+    assert_eq!(moves, 3);
+    assert!(up == data && down == data, "not a byte is lost");
+    assert!(addresses.len() > 1, "the server saw it move");
+    assert_ne!(s_one.remote_address(), addresses[0]);
+    assert_eq!(s_one.remote_address(), s_two.remote_address());
+
+    // Both sessions are still there, and so is what is new.
+    one.send_datagram(b"one").unwrap();
+    assert_eq!(within(s_one.recv_datagram()).await.unwrap(), "one");
+    s_two.send_datagram(b"two").unwrap();
+    assert_eq!(within(two.recv_datagram()).await.unwrap(), "two");
+}
+
+#[tokio::test]
+async fn a_server_may_forbid_it() {
+    let f = fixture_with(|b| b.migration(false).idle_timeout(Duration::from_secs(2))).await;
+    let builder = || Client::builder().server_certificate_hash(f.hash);
+    // It would not fall silent by itself.
+    let (mover, other) = (builder().keep_alive(Some(Duration::from_millis(100))), builder());
+    let (mover, other) = (mover.build().unwrap(), other.build().unwrap());
+    let accept = async || f.server.accept().await.unwrap().accept().await.unwrap();
+    let (client, server) = within(async { tokio::join!(mover.connect(&f.url), accept()) }).await;
+    let client = client.unwrap();
+    mover.rebind().unwrap();
+    client.send_datagram(b"from elsewhere").unwrap();
+    let lost = SessionError::Connection(ConnectionError::TimedOut);
+    assert_eq!(
+        within(server.recv_datagram()).await,
+        Err(lost.clone()),
+        "it is not heard"
+    );
+    assert_eq!(within(client.closed()).await, lost);
+    // It is none of the others' business.
+    let (session, _server) = within(async { tokio::join!(other.connect(&f.url), accept()) }).await;
+    session.unwrap();
+}
