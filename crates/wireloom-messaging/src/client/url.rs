@@ -1,6 +1,9 @@
 //! Dialling a URL: WebTransport first, WebSocket as the fallback, and what worked last before the other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+#[cfg(feature = "webtransport")]
+use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "webtransport")]
 use std::time::{Duration, Instant};
 
 use http::Uri;

@@ -110,6 +110,8 @@ async fn upgrade<T: Io>(mut io: T, authority: &str, path: &str) -> Result<Connec
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: d2lyZWxvb20gYmVuY2ghIQ==\r\n\r\n"
     );
     io.write_all(request.as_bytes()).await?;
+    // TLS may keep the last record to itself.
+    io.flush().await?;
     let mut received = BytesMut::with_capacity(4096);
     let end = loop {
         if let Some(at) = received.windows(4).position(|four| four == b"\r\n\r\n") {

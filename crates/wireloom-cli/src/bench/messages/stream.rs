@@ -63,6 +63,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
             if !out.is_empty() {
                 self.io.write_all(&out).await?;
+                self.io.flush().await?;
                 out.clear();
             }
             if schedule.interval.is_some() && !free.is_empty() {
