@@ -19,7 +19,7 @@ pub trait Rig: Sized + Send + Sync {
     /// `None` if the server refuses.
     async fn connect(&self) -> Option<Box<dyn Link>>;
 
-    /// How many messages may be under way in one direction before the sender has to wait, at most, in bytes.
+    /// Whether all messages are on one stream.
     const HAS_ORDER: bool = true;
 }
 
@@ -77,6 +77,12 @@ impl WebTransport {
         Self { client, url }
     }
 
+    /// A bare session.
+    async fn session(&self, protocol: &str) -> wireloom::Session {
+        let session = self.client.session(&self.url).protocols([protocol]);
+        session.connect().await.unwrap()
+    }
+
     async fn connect(&self, protocol: &str) -> Option<Box<dyn Link>> {
         let session = self
             .client
@@ -93,6 +99,12 @@ impl WebTransport {
 
 pub struct Single(WebTransport);
 
+impl Single {
+    pub async fn session(&self) -> wireloom::Session {
+        self.0.session(PROTOCOL_S).await
+    }
+}
+
 impl Rig for Single {
     async fn start(server: &Server) -> Self {
         Self(WebTransport::start(server).await)
@@ -104,6 +116,12 @@ impl Rig for Single {
 }
 
 pub struct Multi(WebTransport);
+
+impl Multi {
+    pub async fn session(&self) -> wireloom::Session {
+        self.0.session(PROTOCOL_M).await
+    }
+}
 
 impl Rig for Multi {
     async fn start(server: &Server) -> Self {

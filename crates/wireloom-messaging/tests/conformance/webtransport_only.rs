@@ -1,6 +1,7 @@
 //! What only WebTransport has: cancellation, and signals that are unordered or unreliable (appendix A).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use wireloom_messaging::IncomingMessage;
@@ -11,7 +12,7 @@ use wireloom_messaging::transport::{Delivery, Incoming};
 
 use crate::behaviours::echo;
 use crate::peer::{start, within};
-use crate::rig::{Multi, Single};
+use crate::rig::{Multi, Rig as _, Single};
 
 #[tokio::test]
 async fn a_request_given_up_cancels_its_handler() {
@@ -136,4 +137,71 @@ async fn a_shutdown_drains_first() {
     peer.expect_reply(1, Payload::EMPTY).await;
     peer.expect_end(CloseCode::Shutdown).await;
     within(shutdown).await.unwrap();
+}
+
+/// A client that does not answer the closing hears why all the same.
+#[tokio::test]
+async fn a_deaf_client_hears_the_code() {
+    let server = Server::builder().linger(Duration::from_millis(100)).build(echo());
+    let rig = Single::start(&server).await;
+    let session = rig.session().await;
+    let (mut send, mut recv) = session.open_bi().await.unwrap();
+    send.write_all(&[1, 0x21]).await.unwrap();
+    let mut first = [0; 12];
+    within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut first))
+        .await
+        .unwrap();
+    // The framed AcceptConf of appendix A.2.
+    assert_eq!(first, [0x0b, 0x17, 2, 0, 0x60, 0xea, 0, 0, 0, 0x20, 0, 0]);
+    within(server.shut_down()).await;
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 1, .. }),
+        "{closed}"
+    );
+}
+
+/// What is no message on the control stream, or on a stream of its own, closes with the codes of appendix A.5.
+#[tokio::test]
+async fn close_codes() {
+    let server = Server::builder().message_buffer_size(1024).build(echo());
+    let rig = Multi::start(&server).await;
+    for (control, bytes, code) in [
+        (true, &[0][..], 2),
+        (true, &[1, 0xff], 2),
+        (true, &[0x44, 1], 5),
+        (false, &[1, 0x21], 3),
+        (false, &[0], 2),
+        (false, &[0x44, 1], 5),
+        (false, &[2, 0x21, 0x21, 1, 0x21], 3),
+    ] {
+        let session = rig.session().await;
+        let (mut send, mut recv) = session.open_bi().await.unwrap();
+        send.write_all(&[1, 0x21]).await.unwrap();
+        within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut [0; 12]))
+            .await
+            .unwrap();
+        if control {
+            send.write_all(bytes).await.unwrap();
+        } else {
+            let (mut own, _) = session.open_bi().await.unwrap();
+            own.write_all(bytes).await.unwrap();
+            own.finish().unwrap();
+            let _ = within(own.stopped()).await;
+        }
+        let closed = within(session.closed()).await;
+        let wireloom::SessionError::Closed { code: closed, .. } = closed else {
+            panic!("{closed}");
+        };
+        assert_eq!(closed, code, "{bytes:?}");
+    }
+    // Who says anything but the preface is not connected at all.
+    let session = rig.session().await;
+    let (mut send, _recv) = session.open_bi().await.unwrap();
+    send.write_all(&[2, 0x21, 0x21]).await.unwrap();
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 2, .. }),
+        "{closed}"
+    );
 }

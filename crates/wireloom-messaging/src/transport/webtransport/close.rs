@@ -25,6 +25,8 @@ pub(super) struct Closing {
     reason: Option<Waiting>,
     /// Client: the server's wish that the session be ended soon.
     draining: Option<Waiting>,
+    /// What the peer is told, also if it does not answer in time and the link is dropped.
+    code: Option<CloseCode>,
     done: bool,
 }
 
@@ -86,6 +88,7 @@ pub(super) fn poll_close(link: &mut WebTransportLink, cx: &mut Context<'_>, code
     if link.closing.done {
         return Poll::Ready(());
     }
+    let code = *link.closing.code.get_or_insert(code);
     if link.session.close_reason().is_none() {
         if let Some(multi) = &mut link.multi {
             ready!(multi.poll_answered(cx));
@@ -110,7 +113,8 @@ pub(super) fn poll_close(link: &mut WebTransportLink, cx: &mut Context<'_>, code
 impl Drop for WebTransportLink {
     fn drop(&mut self) {
         if !self.closing.done {
-            self.session.close(CloseCode::Normal.webtransport(), "");
+            let code = self.closing.code.unwrap_or(CloseCode::Normal);
+            self.session.close(code.webtransport(), "");
         }
     }
 }
