@@ -8,6 +8,7 @@ pub mod journal;
 pub mod page;
 pub mod peers;
 pub mod program;
+pub mod webwire;
 
 /// What goes wrong in the laboratory is told to a person, never matched on.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Result;
 
 /// The program: what `WIRELOOM` names, else the one that was built beside this test.
-fn path() -> Result<PathBuf> {
+pub(crate) fn path() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WIRELOOM") {
         return Ok(path.into());
     }

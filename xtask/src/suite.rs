@@ -7,6 +7,9 @@ use std::time::Instant;
 use crate::setup;
 use crate::shell::{Result, cargo, describe, root, run, target};
 
+/// The environment variable that names the software that WebWire comes from: it cannot be fetched like everything else.
+const WEBWIRE_GO_PEER: &str = "WEBWIRE_GO_PEER";
+
 /// One program that runs tests.
 struct Outcome {
     name: String,
@@ -63,6 +66,11 @@ pub(crate) fn interop(names: &[&str]) -> Result {
 }
 
 fn interop_suite(names: &[&str]) -> Result<Outcome> {
+    if std::env::var_os(WEBWIRE_GO_PEER).is_none() {
+        println!(
+            "not run: WebWire's original software; {WEBWIRE_GO_PEER} may name it (interop/src/webwire.rs says how)"
+        );
+    }
     let mut tests = cargo(&[
         "test",
         "--package",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::{bench, cert, connect, output, probe, serve};
+use crate::{bench, cert, connect, messages, output, probe, serve};
 
 /// WebTransport from the command line: a server with a demo page, a client, a probe, certificates and benchmarks.
 #[derive(Parser)]
@@ -26,6 +26,14 @@ pub(crate) enum Command {
     Serve(serve::ServeArgs),
     /// Open a session: lines of standard input go out, what comes back is printed
     Connect(connect::ConnectArgs),
+    /// Send a WebWire request, and print the reply
+    Call(messages::CallArgs),
+    /// Send a WebWire signal
+    Signal(messages::SignalArgs),
+    /// Print WebWire signals and session events as they come
+    Listen(messages::ListenArgs),
+    /// Explain a captured WebWire message field by field
+    Decode(messages::DecodeArgs),
     /// Report what a server speaks, and what would keep a browser from using it
     Probe(probe::ProbeArgs),
     /// Make certificates and compute their hashes
@@ -39,6 +47,10 @@ impl Command {
         match self {
             Self::Serve(args) => args.json,
             Self::Connect(args) => args.json,
+            Self::Call(args) => args.json,
+            Self::Signal(args) => args.json,
+            Self::Listen(args) => args.json,
+            Self::Decode(args) => args.json,
             Self::Probe(args) => args.json,
             Self::Cert(args) => args.wants_json(),
             // Nothing but results on standard output: a script that reads it takes every line for one.

@@ -13,6 +13,7 @@ mod cli;
 mod connect;
 mod explain;
 mod failure;
+mod messages;
 mod output;
 mod probe;
 mod serve;
@@ -42,6 +43,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => runtime(Threads::Many)?.block_on(serve::run(args)),
         Command::Connect(args) => runtime(Threads::One)?.block_on(connect::run(args)),
+        Command::Call(args) => runtime(Threads::One)?.block_on(messages::run_call(args)),
+        Command::Signal(args) => runtime(Threads::One)?.block_on(messages::run_signal(args)),
+        Command::Listen(args) => runtime(Threads::One)?.block_on(messages::run_listen(args)),
+        Command::Decode(args) => messages::run_decode(&args),
         Command::Probe(args) => runtime(Threads::One)?.block_on(probe::run(args)),
         Command::Cert(args) => cert::run(args),
         Command::Bench(args) => bench::run(args),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use wireloom::proto::webtransport::negotiate::Dialect;
-use wireloom::{CertificateHash, Client, ClientBuilder, RootCertificates};
+use wireloom::{CertificateHash, Client, ClientBuilder, RootCertificates, ServerTrust};
 
 use crate::failure::{Failure, chain};
 
@@ -58,13 +58,7 @@ impl TrustArgs {
         for hash in &self.cert_hash {
             builder = builder.server_certificate_hash(*hash);
         }
-        if let Some(path) = &self.ca {
-            let pem = std::fs::read(path)
-                .map_err(|e| Failure::new("file", format!("cannot read {}: {e}", path.display())))?;
-            let roots = RootCertificates::from_pem(&pem).map_err(|e| {
-                Failure::new("tls", format!("{}: {}", path.display(), chain(&e)))
-                    .hint("a PEM file with -----BEGIN CERTIFICATE----- is needed")
-            })?;
+        if let Some(roots) = self.roots()? {
             builder = builder.root_certificates(roots);
         }
         Ok(if self.insecure {
@@ -72,6 +66,35 @@ impl TrustArgs {
         } else {
             builder
         })
+    }
+
+    fn roots(&self) -> Result<Option<RootCertificates>, Failure> {
+        let Some(path) = &self.ca else {
+            return Ok(None);
+        };
+        let pem =
+            std::fs::read(path).map_err(|e| Failure::new("file", format!("cannot read {}: {e}", path.display())))?;
+        let roots = RootCertificates::from_pem(&pem).map_err(|e| {
+            Failure::new("tls", format!("{}: {}", path.display(), chain(&e)))
+                .hint("a PEM file with -----BEGIN CERTIFICATE----- is needed")
+        })?;
+        Ok(Some(roots))
+    }
+
+    /// The same trust by name.
+    pub(crate) fn server_trust(&self) -> Result<ServerTrust, Failure> {
+        Ok(match self.roots()? {
+            _ if self.insecure => ServerTrust::Insecure,
+            _ if !self.cert_hash.is_empty() => ServerTrust::Hashes(self.cert_hash.clone()),
+            Some(roots) => ServerTrust::Roots(roots),
+            None => ServerTrust::Platform,
+        })
+    }
+
+    /// The same trust for TLS over TCP.
+    pub(crate) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
+        let config = self.server_trust()?.tcp_client_config();
+        config.map_err(|e| Failure::new("tls", chain(&e)))
     }
 
     /// Who vouches for the server.

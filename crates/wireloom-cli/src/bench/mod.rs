@@ -6,6 +6,7 @@
 mod all;
 mod client;
 mod load;
+mod messages;
 mod process;
 mod protocol;
 mod server;
@@ -72,6 +73,8 @@ enum BenchCommand {
     Server(ServerArgs),
     /// Measure one workload against a `bench server`, and print one JSON line
     Client(ClientArgs),
+    /// Measure requests and replies over WebSocket and WebTransport
+    Messages(messages::MessagesArgs),
 }
 
 #[derive(Args)]
@@ -116,6 +119,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         None => all::run(&args.all),
         Some(BenchCommand::Server(args)) => crate::runtime(crate::Threads::One)?.block_on(server::run(&args)),
         Some(BenchCommand::Client(args)) => crate::runtime(crate::Threads::One)?.block_on(client::run(&args)),
+        Some(BenchCommand::Messages(args)) => crate::runtime(crate::Threads::One)?.block_on(messages::run(&args)),
     }
 }
 

@@ -2,9 +2,18 @@
 
 /// User and system time of this process, in seconds.
 pub(super) fn cpu_seconds() -> f64 {
+    cpu_seconds_in("self")
+}
+
+/// Of another process.
+pub(super) fn cpu_seconds_of(pid: u32) -> f64 {
+    cpu_seconds_in(&pid.to_string())
+}
+
+fn cpu_seconds_in(process: &str) -> f64 {
     /// USER_HZ, which Linux fixes at 100 for programs.
     const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     cpu_ticks(&stat).unwrap_or(0) as f64 / TICKS
 }
 
@@ -19,8 +28,17 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 
 /// Memory of this process that is in RAM, in bytes.
 pub(super) fn rss_bytes() -> u64 {
+    rss_bytes_in("self")
+}
+
+/// Of another process.
+pub(super) fn rss_bytes_of(pid: u32) -> u64 {
+    rss_bytes_in(&pid.to_string())
+}
+
+fn rss_bytes_in(process: &str) -> u64 {
     const PAGE: u64 = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
     let pages = statm
         .split_ascii_whitespace()
         .nth(1)

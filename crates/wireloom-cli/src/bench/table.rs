@@ -36,7 +36,7 @@ fn detail(report: &Report) -> String {
 }
 
 /// Three digits that say something, and thousands apart.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value < 1000.0 {
         let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
         return format!("{value:.decimals$}");

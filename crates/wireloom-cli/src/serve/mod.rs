@@ -5,6 +5,7 @@ mod browser;
 mod echo;
 mod failure;
 mod identity;
+mod messages;
 mod site;
 
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use wireloom::Server;
+use wireloom::{ConnectionLimits, Server};
 
 use self::address::Addresses;
 use self::identity::Served;
@@ -36,11 +37,14 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 What is served:
   /echo                WebTransport: bidirectional streams and datagrams come back, a
                        unidirectional stream is answered with one; subprotocols echo.v1, echo.v2
+  /messages            WebWire 2.0 over WebSocket and WebTransport: the requests echo, upper,
+                       sleep, fail, login, logout, whoami; signals come back (`wireloom call`)
   /                    the demo page, or the index.html of --root
   /demo/               the demo page
   /certificate-hashes  {\"current\": SHA-256, \"next\": SHA-256 or null}
 
-The first ctrl-c lets sessions end for three seconds, the second ends the program at once.")]
+The first ctrl-c lets the requests of /messages be answered, however long they take, and then sessions end
+for three seconds; the second ends the program at once.")]
 pub(crate) struct ServeArgs {
     /// UDP and TCP address for WebTransport and HTTPS; may be repeated; port 0 takes a free one
     #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = DEFAULT_BIND)]
@@ -60,6 +64,12 @@ pub(crate) struct ServeArgs {
     /// Serve the files of this directory, over HTTP/1.1, 2 and 3
     #[arg(long, value_name = "DIR", value_parser = parse_directory)]
     root: Option<PathBuf>,
+    /// Keep the sessions of /messages in files of this directory, over restarts; without it, in memory
+    #[arg(long, value_name = "DIR")]
+    session_dir: Option<PathBuf>,
+    /// Connections that one address may have at once; of /messages, over each of its transports
+    #[arg(long, value_name = "N", default_value = "1000")]
+    max_per_address: usize,
     /// Start a browser on the demo page
     #[arg(long)]
     open: bool,
@@ -103,23 +113,28 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 
     let builder = Server::builder()
         .identity(served.identity.clone())
+        .max_connections(ConnectionLimits::DEFAULT_TOTAL, args.max_per_address)
         .shutdown_deadline(SHUTDOWN_DEADLINE);
     let mut builder = args.transport.server(builder)?;
     for address in args.bind.iter().flat_map(Addresses::iter) {
         builder = builder.bind(address);
     }
-    for host in ["localhost", "127.0.0.1", "[::1]"] {
-        builder = builder.allow_origin(format!("http://{host}:{}", page_address.port()));
-    }
-    for origin in &args.allow_origin {
+    let pages_of_ours =
+        ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{}", page_address.port()));
+    let origins: Vec<String> = pages_of_ours
+        .into_iter()
+        .chain(args.allow_origin.iter().cloned())
+        .collect();
+    for origin in &origins {
         builder = builder.allow_origin(origin);
     }
+    let messages = messages::server(args.session_dir.as_deref(), args.max_per_address, origins)?;
     let server = builder.listen().await.map_err(failure::of_server)?;
 
     let addresses = server.local_addrs();
     let webtransport = format!("https://{}", served.authority(addresses[0]));
     let page = page_url(page_address);
-    let site = Site::new(&webtransport, &served, args.root.as_deref());
+    let site = Site::new(&webtransport, &served, args.root.as_deref(), messages.clone());
     let mut signals = StopSignals::new();
     announce(&args, &webtransport, &page, &addresses, &served);
 
@@ -134,7 +149,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     // Dropped when the server is done: no page is served longer.
     let mut plain = JoinSet::new();
     for listener in pages {
-        let options = wireloom::tcp::Options::new().shutdown_deadline(SHUTDOWN_DEADLINE);
+        let limits = ConnectionLimits::new(ConnectionLimits::DEFAULT_TOTAL, args.max_per_address);
+        let options = wireloom::tcp::Options::new()
+            .limits(limits)
+            .shutdown_deadline(SHUTDOWN_DEADLINE);
         let (router, stop) = (site.router(), stopped());
         plain.spawn(async move { wireloom::tcp::serve(listener, None, router, options, stop).await });
     }
@@ -142,13 +160,23 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         browser::open(&page);
     }
     let quiet = args.json;
+    let sweeping = messages.clone();
+    tokio::spawn(async move { sweeping.sweep_sessions().await });
     tokio::spawn(async move {
         signals.next().await;
-        let _ = stop.send(true);
         if !quiet {
             output::note("shutting down; ctrl-c again ends it at once");
         }
-        signals.next().await;
+        // Every request that was accepted is answered before anything is closed.
+        let answered = async {
+            messages.shut_down().await;
+            let _ = stop.send(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = answered => {}
+            () = signals.next() => {}
+        }
         std::process::exit(1);
     });
     server

@@ -11,6 +11,7 @@ use http::{HeaderName, StatusCode, header};
 use serde_json::json;
 use tower_http::services::ServeDir;
 use wireloom::Identity;
+use wireloom_messaging::server::Server;
 
 use super::echo;
 use super::identity::Served;
@@ -66,10 +67,11 @@ struct Inner {
     page: String,
     identity: Identity,
     root: Option<PathBuf>,
+    messages: Server,
 }
 
 impl Site {
-    pub(super) fn new(webtransport: &str, served: &Served, root: Option<&Path>) -> Self {
+    pub(super) fn new(webtransport: &str, served: &Served, root: Option<&Path>, messages: Server) -> Self {
         let page = INDEX
             .replace("{{url}}", &format!("{webtransport}/echo"))
             .replace("{{pin}}", if served.is_pinnable { "true" } else { "false" });
@@ -77,12 +79,14 @@ impl Site {
             page,
             identity: served.identity.clone(),
             root: root.map(Path::to_owned),
+            messages,
         }))
     }
 
     pub(super) fn router(&self) -> Router {
         let router = Router::new()
             .route("/echo", any(echo::handler))
+            .route_service("/messages", self.0.messages.service())
             .route("/certificate-hashes", get(certificate_hashes))
             .route("/demo", get(|| async { Redirect::permanent("/demo/") }))
             .route("/demo/", get(page))

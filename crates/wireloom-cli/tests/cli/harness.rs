@@ -162,6 +162,11 @@ impl Serve {
         self.child.wait().expect("it ends")
     }
 
+    /// Waits for the end that it comes to by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_some()
     }

@@ -4,6 +4,7 @@ mod bench;
 mod cert;
 mod connect;
 mod harness;
+mod messages;
 mod probe;
 mod serve;
 mod usage;

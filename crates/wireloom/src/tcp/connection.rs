@@ -63,8 +63,10 @@ pub(super) async fn run<S, B>(
         return serve(&shared, service, tcp, false, peer, permit).await;
     };
     let mut drain = shared.drain.clone();
+    // On the heap, like what follows: the task stays as long as an upgraded connection, and as large as its largest moment.
+    let accepting = Box::pin(timeout(shared.options.handshake_timeout, tls.accept(tcp)));
     let handshake = tokio::select! {
-        handshake = timeout(shared.options.handshake_timeout, tls.accept(tcp)) => handshake,
+        handshake = accepting => handshake,
         // Nothing was asked yet that would deserve an answer.
         () = draining(&mut drain) => return,
     };
@@ -111,7 +113,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
-    let result = if is_h2 {
+    let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(options.max_header_size)
@@ -120,7 +122,12 @@ where
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
             .serve_connection(io, service);
-        drive(connection, shared, &activity, http2::Connection::graceful_shutdown).await
+        Box::pin(drive(
+            connection,
+            shared,
+            &activity,
+            http2::Connection::graceful_shutdown,
+        ))
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -128,15 +135,11 @@ where
             .max_header_size(options.max_header_size as usize)
             .serve_connection(io, service)
             .with_upgrades();
-        drive(
-            connection,
-            shared,
-            &activity,
-            http1::UpgradeableConnection::graceful_shutdown,
-        )
-        .await
+        let end = http1::UpgradeableConnection::graceful_shutdown;
+        Box::pin(drive(connection, shared, &activity, end))
     };
-    if let Err(error) = result {
+    // Gone before the wait below, with all of hyper's buffers.
+    if let Err(error) = driving.await {
         tracing::debug!(error = &error as &dyn StdError, "connection failed");
     }
     // An upgraded connection goes on in the application; it stays counted, and this task stays there to cut it off.

@@ -30,6 +30,23 @@ pub enum ServerTrust {
     Insecure,
 }
 
+impl ServerTrust {
+    /// A TLS configuration with this trust for connections over TCP, such as a WebSocket's beside the sessions of a
+    /// [`Client`](crate::Client): TLS 1.2 and 1.3, no ALPN.
+    ///
+    /// Reads the operating system's roots when it must, which blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// See [`TrustError`].
+    pub fn tcp_client_config(&self) -> Result<ClientConfig, TrustError> {
+        Ok(ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier(self)?)
+            .with_no_client_auth())
+    }
+}
+
 /// Root certificates of one's own, to trust instead of those of the operating system. A cheap clone.
 #[derive(Clone)]
 pub struct RootCertificates(Arc<RootCertStore>);

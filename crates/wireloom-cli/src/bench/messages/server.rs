@@ -1,0 +1,123 @@
+//! What is measured: a server that somebody names, or one of our own.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Profile;
+use super::dial::Target;
+use crate::bench::failed;
+use crate::explain;
+use crate::failure::Failure;
+use crate::trust::TrustArgs;
+
+pub(super) use crate::messages::parse_url;
+
+/// How it is called in the results.
+pub(super) fn transport(url: &str, profile: Profile) -> &'static str {
+    match (url.split_once(':').map(|(scheme, _)| scheme), profile) {
+        (Some("ws"), _) => "websocket",
+        (Some("wss"), _) => "websocket-tls",
+        (_, Profile::S) => "webtransport-s",
+        (_, Profile::M) => "webtransport-m",
+    }
+}
+
+pub(super) fn target(url: &str, profile: Profile, trust: &TrustArgs) -> Result<Target, Failure> {
+    let uri: http::Uri = url.parse().map_err(failed)?;
+    let tls = uri.scheme_str() == Some("wss");
+    if tls || uri.scheme_str() == Some("ws") {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        return Ok(Target::WebSocket {
+            authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            host,
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            tls: tls.then(|| trust.tls()).transpose()?.map(Arc::new),
+        });
+    }
+    let client = trust
+        .client()?
+        .idle_timeout(Duration::from_secs(120))
+        .build()
+        .map_err(|error| explain::connect_error(url, &error))?;
+    Ok(Target::WebTransport {
+        client,
+        url: url.to_owned(),
+        streams: profile == Profile::M,
+    })
+}
+
+/// A `wireloom serve` of our own, ended when this is dropped.
+pub(super) struct Server {
+    process: Child,
+    listening: Listening,
+}
+
+#[derive(Deserialize)]
+struct Listening {
+    webtransport: String,
+    page: String,
+    certificate_sha256: String,
+}
+
+impl Server {
+    pub(super) fn start() -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut process = Command::new(program)
+            .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let mut line = String::new();
+        if let Some(stdout) = process.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+        }
+        match serde_json::from_str(&line) {
+            Ok(listening) => Ok(Self { process, listening }),
+            Err(_) => {
+                // It has said why on standard error, which is ours.
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(failed("the server did not start"))
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Over each transport.
+    pub(super) fn targets(&self) -> Result<Vec<(&'static str, Target)>, Failure> {
+        let hash = self.listening.certificate_sha256.parse().map_err(failed)?;
+        let trust = TrustArgs {
+            cert_hash: vec![hash],
+            ca: None,
+            insecure: false,
+            timeout: Duration::from_secs(10),
+        };
+        let page = self.listening.page.replace("http://localhost:", "ws://127.0.0.1:");
+        let secure = self.listening.webtransport.replace("https:", "wss:");
+        let urls = [
+            (format!("{page}messages"), Profile::S),
+            (format!("{secure}/messages"), Profile::S),
+            (format!("{}/messages", self.listening.webtransport), Profile::S),
+            (format!("{}/messages", self.listening.webtransport), Profile::M),
+        ];
+        urls.iter()
+            .map(|(url, profile)| Ok((transport(url, *profile), target(url, *profile, &trust)?)))
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

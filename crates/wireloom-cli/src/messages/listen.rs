@@ -1,0 +1,76 @@
+//! `wireloom listen`: signals and session events, until ctrl-c.
+
+use clap::Args;
+use serde_json::json;
+use wireloom_messaging::IncomingMessage;
+
+use super::{ServerArgs, connect_failure, describe, request_failure, tell_session};
+use crate::failure::Failure;
+use crate::output;
+use crate::signals::StopSignals;
+
+#[derive(Args)]
+#[command(after_help = "\
+A lost connection is made again, and the session of --session restored, until ctrl-c.
+
+  wireloom listen ws://127.0.0.1:8080/messages --json")]
+pub(crate) struct ListenArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+pub(super) async fn run(args: ListenArgs) -> Result<(), Failure> {
+    let json = args.json;
+    let mut signals = StopSignals::new();
+    let event = move |name: &'static str, detail: String| {
+        if json {
+            output::json(&json!({ "event": name, "detail": detail }));
+        } else {
+            output::note(&format!("{name} {detail}"));
+        }
+    };
+    let client = args
+        .server
+        .builder()?
+        .on_signal(move |signal| print_signal(json, &signal))
+        .on_session_created(move |session| tell_session(json, session))
+        .on_session_closed(move || event("session_closed", String::new()))
+        .on_connected(move |kind| event("connected", kind.to_string()))
+        .on_disconnected(move |why| event("disconnected", why.to_string()))
+        .build();
+    let listening = async {
+        client
+            .connected()
+            .await
+            .map_err(|error| connect_failure(&args.server.url, &error))?;
+        if let Some(key) = &args.server.session {
+            let restored = client.restore_session(key.clone()).await;
+            restored.map_err(|error| request_failure(&error))?;
+        }
+        // Over as many connections as it takes; fails when another attempt would be of no use.
+        let error = client.closed().await;
+        Err(connect_failure(&args.server.url, &error))
+    };
+    let result = tokio::select! {
+        result = listening => result,
+        () = signals.next() => Ok(()),
+    };
+    client.close().await;
+    result
+}
+
+fn print_signal(json: bool, signal: &IncomingMessage) {
+    let name = String::from_utf8_lossy(signal.name_bytes());
+    if json {
+        let mut line = json!({ "event": "signal", "name": name });
+        if let (Some(line), Some(data)) = (line.as_object_mut(), describe(signal.data()).as_object()) {
+            line.extend(data.clone());
+        }
+        output::json(&line);
+    } else {
+        output::line(&format!("{name}: {:?}", signal.data()));
+    }
+}

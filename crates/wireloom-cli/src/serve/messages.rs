@@ -1,0 +1,107 @@
+//! `/messages`: requests, replies, signals and sessions (WebWire 2.0), over WebSocket and WebTransport.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wireloom_messaging::server::{
+    Admission, Connection, ConnectionOptions, Handlers, INVALID_PAYLOAD, Refusal, ReplyError, Server,
+};
+use wireloom_messaging::session::FileStore;
+use wireloom_messaging::transport::TransportKind;
+use wireloom_messaging::{Data, IncomingMessage};
+
+use crate::failure::Failure;
+
+/// Handlers of one connection at once: a `sleep` does not hold up an `echo`.
+const CONCURRENCY: usize = 64;
+
+/// The service, which then waits to be mounted.
+pub(super) fn server(session_dir: Option<&Path>, per_address: usize, origins: Vec<String>) -> Result<Server, Failure> {
+    let mut builder = Server::builder()
+        .concurrency(CONCURRENCY)
+        .max_connections(usize::MAX, per_address);
+    if let Some(folder) = session_dir {
+        let store = FileStore::open(folder).map_err(|error| {
+            Failure::new("file", format!("cannot keep sessions in {}: {error}", folder.display()))
+                .hint("--session-dir with a folder that may be written")
+        })?;
+        builder = builder.sessions(store, 0);
+    }
+    Ok(builder.build(handlers(origins)))
+}
+
+fn handlers(origins: Vec<String>) -> Handlers {
+    Handlers::new()
+        .admit(move |admission| admit(&admission, &origins))
+        .on_request("echo", async |data: Data| data)
+        .on_request("upper", upper)
+        .on_request("sleep", sleep)
+        .on_request("fail", async |message: String| {
+            Err::<(), _>(ReplyError::new("FAIL", message))
+        })
+        .on_request("login", login)
+        .on_request("logout", async |connection: Connection| {
+            connection.close_session().await?;
+            Ok::<_, ReplyError>(())
+        })
+        .on_request("whoami", whoami)
+        .on_other_signals(send_back)
+}
+
+/// Browsers let any page open a WebSocket anywhere, and say which page it is. Of WebTransport the server beneath has seen to it.
+fn admit(admission: &Admission<'_>, origins: &[String]) -> Result<ConnectionOptions, Refusal> {
+    let text = |name| admission.headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = admission.headers.get(http::header::ORIGIN) else {
+        return Ok(ConnectionOptions::default());
+    };
+    let origin = origin.to_str().unwrap_or_default();
+    let is_own = || {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_some() && authority == text(http::header::HOST)
+    };
+    let is_listed = || origins.iter().any(|allowed| allowed == "*" || allowed == origin);
+    if admission.transport != TransportKind::WebSocket || is_own() || is_listed() {
+        Ok(ConnectionOptions::default())
+    } else {
+        Err(Refusal::new(
+            http::StatusCode::FORBIDDEN,
+            "pages of this origin may not connect\n",
+        ))
+    }
+}
+
+async fn upper(message: IncomingMessage) -> Result<Data, ReplyError> {
+    let text = message
+        .text()
+        .map_err(|error| ReplyError::new(INVALID_PAYLOAD, error.to_string()))?;
+    Ok(Data::text_as(&text.to_uppercase(), message.encoding()))
+}
+
+async fn sleep(milliseconds: String) -> Result<&'static str, ReplyError> {
+    let parsed = milliseconds.trim().parse();
+    let milliseconds =
+        parsed.map_err(|_| ReplyError::new(INVALID_PAYLOAD, "a number of milliseconds is needed, such as 250"))?;
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    Ok("slept")
+}
+
+async fn login(connection: Connection, user: String) -> Result<(), ReplyError> {
+    let info = [("user".to_owned(), user.into())];
+    connection.create_session(info.into_iter().collect()).await?;
+    Ok(())
+}
+
+async fn whoami(connection: Connection) -> Result<Data, ReplyError> {
+    match connection.session() {
+        Some(session) => Ok(Data::json(&session.info)?),
+        None => Err(ReplyError::new("NO_SESSION", "log in first")),
+    }
+}
+
+/// One with a name that may not be sent is dropped.
+async fn send_back(connection: Connection, signal: IncomingMessage) -> Result<(), ReplyError> {
+    if let Some(name) = signal.name() {
+        connection.signal_wait(name, signal.data().clone()).await?;
+    }
+    Ok(())
+}

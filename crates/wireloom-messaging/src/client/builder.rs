@@ -1,0 +1,247 @@
+//! Settings of a client.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::dial::Dial;
+use super::driver::Driver;
+use super::hooks::Hooks;
+#[cfg(feature = "websocket")]
+use super::url::UrlDialer;
+use super::{Backoff, Client, ConnectError, Handle, QUEUE, Status};
+use crate::IncomingMessage;
+use crate::engine::ClientConfig;
+use crate::session::Session;
+use crate::transport::{Ended, TransportKind};
+
+/// Settings of a [`Client`].
+///
+/// The hooks are called by the client's task, one after the other, in the order in which things happened: they must not block, and
+/// nothing is received while one runs. What takes time goes through a channel.
+#[must_use]
+pub struct ClientBuilder {
+    target: Target,
+    config: ClientConfig,
+    hooks: Hooks,
+    backoff: Backoff,
+    request_timeout: Duration,
+    connect_timeout: Duration,
+    session: Option<Session>,
+}
+
+enum Target {
+    #[cfg(feature = "websocket")]
+    Url(UrlDialer),
+    Dial(Arc<dyn Dial>),
+}
+
+impl ClientBuilder {
+    #[cfg(feature = "websocket")]
+    pub(super) fn new_url(url: String) -> Self {
+        Self::new(Target::Url(UrlDialer::new(url)))
+    }
+
+    pub(super) fn new_dial(dial: Arc<dyn Dial>) -> Self {
+        Self::new(Target::Dial(dial))
+    }
+
+    fn new(target: Target) -> Self {
+        Self {
+            target,
+            config: ClientConfig::default(),
+            hooks: Hooks::default(),
+            backoff: Backoff::default(),
+            request_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+            session: None,
+        }
+    }
+
+    /// Whom to trust, over WebTransport and over `wss://`. Default: those that the operating system trusts. Without effect on
+    /// [`Client::over`].
+    #[cfg(all(feature = "webtransport", feature = "websocket"))]
+    pub fn trust(mut self, trust: wireloom::ServerTrust) -> Self {
+        self.dialer(|dialer| dialer.trust = trust);
+        self
+    }
+
+    /// The TLS configuration for `wss://` instead of one that follows from the trust. Needed where the feature `webtransport` is off.
+    #[cfg(feature = "websocket")]
+    pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
+        self.dialer(|dialer| dialer.tls = Some(config));
+        self
+    }
+
+    /// How requests travel over WebTransport. Default: [`Profile::M`](crate::transport::webtransport::Profile), a stream for each,
+    /// where the server speaks it.
+    #[cfg(all(feature = "webtransport", feature = "websocket"))]
+    pub fn profile(mut self, profile: crate::transport::webtransport::Profile) -> Self {
+        self.dialer(|dialer| dialer.profile = profile);
+        self
+    }
+
+    /// How long WebTransport may take before WebSocket is tried in its place: where UDP is blocked, nothing answers. Default 2.5 s.
+    #[cfg(all(feature = "webtransport", feature = "websocket"))]
+    pub fn fallback_after(mut self, patience: Duration) -> Self {
+        self.dialer(|dialer| dialer.patience = patience);
+        self
+    }
+
+    #[cfg(feature = "websocket")]
+    fn dialer(&mut self, change: impl FnOnce(&mut UrlDialer)) {
+        if let Target::Url(dialer) = &mut self.target {
+            change(dialer);
+        }
+    }
+
+    /// What is spoken on top: the server must name the same. Default none.
+    pub fn sub_protocol(mut self, name: impl Into<String>) -> Self {
+        self.config.sub_protocol = name.into();
+        self
+    }
+
+    /// The message buffer size that the server must have. Default: any.
+    pub fn message_buffer_size(mut self, bytes: u32) -> Self {
+        self.config.message_buffer_size = Some(bytes);
+        self
+    }
+
+    /// How long a request may take that does not say so itself, waiting for a connection included. Default 60 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt to connect may take, from dialling to the restored session. Default 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The pauses between attempts.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// A session of an earlier run, restored before anything else is sent.
+    pub fn session(mut self, session: Session) -> Self {
+        self.session = Some(session);
+        self
+    }
+
+    /// Called for each signal.
+    pub fn on_signal(mut self, hook: impl Fn(IncomingMessage) + Send + Sync + 'static) -> Self {
+        self.hooks.signal = Some(Box::new(hook));
+        self
+    }
+
+    /// Called when the server made a session for this connection, and when one was restored.
+    pub fn on_session_created(mut self, hook: impl Fn(&Session) + Send + Sync + 'static) -> Self {
+        self.hooks.session_created = Some(Box::new(hook));
+        self
+    }
+
+    /// Called when there is no session any more: the server or this client closed it, or the server does not know it when it is to
+    /// be restored.
+    pub fn on_session_closed(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.session_closed = Some(Box::new(hook));
+        self
+    }
+
+    /// Called for each connection, when requests may be sent.
+    pub fn on_connected(mut self, hook: impl Fn(TransportKind) + Send + Sync + 'static) -> Self {
+        self.hooks.connected = Some(Box::new(hook));
+        self
+    }
+
+    /// Called for each connection that is over.
+    pub fn on_disconnected(mut self, hook: impl Fn(&Ended) + Send + Sync + 'static) -> Self {
+        self.hooks.disconnected = Some(Box::new(hook));
+        self
+    }
+
+    /// The client, which begins to connect. Requests may be made at once: they wait.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, on which its task lives.
+    pub fn build(self) -> Client {
+        let dial: Arc<dyn Dial> = match self.target {
+            #[cfg(feature = "websocket")]
+            Target::Url(dialer) => Arc::new(dialer),
+            Target::Dial(dial) => dial,
+        };
+        let (commands, commands_out) = mpsc::channel(QUEUE);
+        let (closes, closes_out) = mpsc::channel(1);
+        let (cancels, cancels_out) = mpsc::unbounded_channel();
+        let (status_in, status) = watch::channel(Status::Connecting {
+            failures: 0,
+            last_error: None,
+        });
+        let session = Arc::new(Mutex::new(self.session));
+        let driver = Driver {
+            dial,
+            config: self.config,
+            hooks: Arc::new(self.hooks),
+            backoff: self.backoff,
+            attempt_timeout: self.connect_timeout,
+            session: session.clone(),
+            status: status_in,
+            commands: commands_out,
+            closes: closes_out,
+            cancels: cancels_out,
+            replay: Default::default(),
+        };
+        tokio::spawn(driver.run());
+        Client(Arc::new(Handle {
+            commands,
+            closes,
+            cancels,
+            status,
+            session,
+            next: Default::default(),
+            request_timeout: self.request_timeout,
+        }))
+    }
+
+    /// The client, connected: with the first attempt.
+    ///
+    /// # Errors
+    /// The first attempt failed; the client is closed then. To have it go on trying, [`build`](Self::build) it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, on which its task lives.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let client = self.build();
+        let mut status = client.0.status.clone();
+        let first = status
+            .wait_for(|status| !matches!(status, Status::Connecting { last_error: None, .. }))
+            .await;
+        let error = match first.as_deref() {
+            Ok(Status::Connected(_)) => None,
+            Ok(
+                Status::Connecting {
+                    last_error: Some(error),
+                    ..
+                }
+                | Status::Closed(error),
+            ) => Some(error.clone()),
+            _ => Some(ConnectError::Closed),
+        };
+        drop(first);
+        match error {
+            None => Ok(client),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

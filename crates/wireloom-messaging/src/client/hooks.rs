@@ -1,0 +1,50 @@
+//! What an application wants to be told.
+
+use crate::IncomingMessage;
+use crate::session::Session;
+use crate::transport::{Ended, TransportKind};
+
+type Hook<T> = Box<dyn Fn(T) + Send + Sync>;
+type RefHook<T> = Box<dyn Fn(&T) + Send + Sync>;
+
+/// Called by the client's task, one after the other, in the order in which things happened.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) signal: Option<Hook<IncomingMessage>>,
+    pub(super) session_created: Option<RefHook<Session>>,
+    pub(super) session_closed: Option<Box<dyn Fn() + Send + Sync>>,
+    pub(super) connected: Option<Hook<TransportKind>>,
+    pub(super) disconnected: Option<RefHook<Ended>>,
+}
+
+impl Hooks {
+    pub(super) fn signal(&self, message: IncomingMessage) {
+        if let Some(hook) = &self.signal {
+            hook(message);
+        }
+    }
+
+    pub(super) fn session_created(&self, session: &Session) {
+        if let Some(hook) = &self.session_created {
+            hook(session);
+        }
+    }
+
+    pub(super) fn session_closed(&self) {
+        if let Some(hook) = &self.session_closed {
+            hook();
+        }
+    }
+
+    pub(super) fn connected(&self, kind: TransportKind) {
+        if let Some(hook) = &self.connected {
+            hook(kind);
+        }
+    }
+
+    pub(super) fn disconnected(&self, why: &Ended) {
+        if let Some(hook) = &self.disconnected {
+            hook(why);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Dialling a URL: WebTransport first, WebSocket as the fallback, and what worked last before the other.
+
+use std::sync::Arc;
+#[cfg(feature = "webtransport")]
+use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "webtransport")]
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{self, pki_types::ServerName};
+
+use super::ConnectError;
+use super::dial::{Dial, DialFuture};
+use crate::transport::Link;
+use crate::transport::websocket::{self, HandshakeError};
+
+/// What a message may have before the server has said how large one may be: its first has 11 bytes and a name.
+const FIRST_MESSAGE: usize = 64 * 1024;
+
+/// How long what worked last is tried first. After that WebTransport gets another chance.
+#[cfg(feature = "webtransport")]
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+pub(super) struct UrlDialer {
+    url: String,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    #[cfg(feature = "webtransport")]
+    pub(super) trust: wireloom::ServerTrust,
+    #[cfg(feature = "webtransport")]
+    pub(super) profile: crate::transport::webtransport::Profile,
+    #[cfg(feature = "webtransport")]
+    pub(super) patience: Duration,
+    /// Since when WebSocket is known to work where WebTransport does not.
+    #[cfg(feature = "webtransport")]
+    websocket_since: Mutex<Option<Instant>>,
+    /// Made when it is first needed: reading the system's roots takes a while.
+    #[cfg(feature = "webtransport")]
+    made: Mutex<Made>,
+}
+
+#[cfg(feature = "webtransport")]
+#[derive(Default)]
+struct Made {
+    client: Option<wireloom::Client>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl UrlDialer {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
+            tls: None,
+            #[cfg(feature = "webtransport")]
+            trust: wireloom::ServerTrust::default(),
+            #[cfg(feature = "webtransport")]
+            profile: Default::default(),
+            #[cfg(feature = "webtransport")]
+            patience: Duration::from_millis(2500),
+            #[cfg(feature = "webtransport")]
+            websocket_since: Mutex::default(),
+            #[cfg(feature = "webtransport")]
+            made: Mutex::default(),
+        }
+    }
+
+    async fn dial(&self) -> Result<Box<dyn Link>, ConnectError> {
+        let uri: Uri = self.url.parse().map_err(|_| unusable("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("ws" | "wss") => self.websocket(&self.url, &uri).await,
+            #[cfg(feature = "webtransport")]
+            Some("https") => self.either(&uri).await,
+            #[cfg(not(feature = "webtransport"))]
+            Some("https") => Err(unusable("this program was built without WebTransport: use wss://")),
+            _ => Err(unusable("a URL of ws://, wss:// or https:// is needed")),
+        }
+    }
+
+    /// What worked last first, then the other.
+    #[cfg(feature = "webtransport")]
+    async fn either(&self, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
+        let lock = || self.websocket_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let fallback = self.url.replacen("https", "wss", 1);
+        let prefers_websocket = lock().is_some_and(|since| since.elapsed() < REMEMBERED);
+        if prefers_websocket && let Ok(link) = self.websocket(&fallback, uri).await {
+            return Ok(link);
+        }
+        let first = match tokio::time::timeout(self.patience, self.webtransport()).await {
+            Ok(Ok(link)) => {
+                *lock() = None;
+                return Ok(link);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::TimedOut,
+        };
+        if prefers_websocket {
+            // It has just failed.
+            return Err(first);
+        }
+        tracing::debug!(error = %first, "no WebTransport, trying WebSocket");
+        match self.websocket(&fallback, uri).await {
+            Ok(link) => {
+                *lock() = Some(Instant::now());
+                Ok(link)
+            }
+            Err(second) => Err(ConnectError::Both(Arc::new(first), Arc::new(second))),
+        }
+    }
+
+    #[cfg(feature = "webtransport")]
+    async fn webtransport(&self) -> Result<Box<dyn Link>, ConnectError> {
+        use crate::transport::webtransport::{self, PROTOCOL_M, PROTOCOL_S, Profile};
+        let client = self.client()?;
+        let offered: &[&str] = match self.profile {
+            Profile::Single => &[PROTOCOL_S],
+            Profile::Multi => &[PROTOCOL_M, PROTOCOL_S],
+        };
+        let session = client
+            .session(&self.url)
+            .protocols(offered.iter().copied())
+            .connect()
+            .await
+            .map_err(|error| of_webtransport(&error))?;
+        // A server that takes none of them speaks the profile that all must.
+        let profile = Profile::of(session.protocol(), None);
+        Ok(Box::new(webtransport::connect(session, profile, FIRST_MESSAGE).await?))
+    }
+
+    async fn websocket(&self, url: &str, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
+        let is_plain = uri.scheme_str() == Some("ws");
+        let host = uri.host().ok_or_else(|| unusable("the URL has no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
+        let tcp = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+        // A request is smaller than a packet and must not wait for another.
+        tcp.set_nodelay(true).map_err(unreachable)?;
+        let link = if is_plain {
+            websocket::connect(tcp, url, FIRST_MESSAGE).await
+        } else {
+            let name = ServerName::try_from(host.to_owned()).map_err(|_| unusable("the URL's host is no name"))?;
+            let tls = TlsConnector::from(self.tls_config()?).connect(name, tcp);
+            websocket::connect(tls.await.map_err(of_tls)?, url, FIRST_MESSAGE).await
+        };
+        Ok(Box::new(link.map_err(of_handshake)?))
+    }
+
+    #[cfg(not(feature = "webtransport"))]
+    fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
+        let missing = || unusable("wss:// needs a TLS configuration: ClientBuilder::tls");
+        self.tls.clone().ok_or_else(missing)
+    }
+
+    #[cfg(feature = "webtransport")]
+    fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
+        if let Some(config) = &self.tls {
+            return Ok(config.clone());
+        }
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = &made.tls {
+            return Ok(config.clone());
+        }
+        let config = self.trust.tcp_client_config();
+        let config = Arc::new(config.map_err(|error| ConnectError::Unusable(error.to_string()))?);
+        made.tls = Some(config.clone());
+        Ok(config)
+    }
+
+    #[cfg(feature = "webtransport")]
+    fn client(&self) -> Result<wireloom::Client, ConnectError> {
+        use wireloom::ServerTrust;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &made.client {
+            return Ok(client.clone());
+        }
+        let builder = wireloom::Client::builder();
+        let builder = match &self.trust {
+            ServerTrust::Hashes(hashes) => hashes
+                .iter()
+                .fold(builder, |builder, hash| builder.server_certificate_hash(*hash)),
+            ServerTrust::Roots(roots) => builder.root_certificates(roots.clone()),
+            ServerTrust::Insecure => builder.dangerous().accept_any_certificate(),
+            _ => builder,
+        };
+        let client = builder.build().map_err(|error| of_webtransport(&error))?;
+        made.client = Some(client.clone());
+        Ok(client)
+    }
+}
+
+impl Dial for UrlDialer {
+    fn dial(&self) -> DialFuture<'_> {
+        Box::pin(Self::dial(self))
+    }
+}
+
+fn unusable(why: &str) -> ConnectError {
+    ConnectError::Unusable(why.to_owned())
+}
+
+fn unreachable(error: impl std::fmt::Display) -> ConnectError {
+    ConnectError::Unreachable(error.to_string())
+}
+
+fn of_tls(error: std::io::Error) -> ConnectError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate(error.to_string()),
+        _ => unreachable(error),
+    }
+}
+
+/// A status of the client's own making will be the same next time; any other may not.
+fn refused(status: http::StatusCode) -> ConnectError {
+    let passing = [
+        http::StatusCode::REQUEST_TIMEOUT,
+        http::StatusCode::TOO_EARLY,
+        http::StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if status.is_client_error() && !passing.contains(&status) {
+        ConnectError::Refused(status.to_string())
+    } else {
+        ConnectError::Unreachable(format!("the server answers {status}"))
+    }
+}
+
+fn of_handshake(error: HandshakeError) -> ConnectError {
+    match error {
+        HandshakeError::Http(response) => refused(response.status()),
+        HandshakeError::Url(error) => ConnectError::Unusable(error.to_string()),
+        error => unreachable(error),
+    }
+}
+
+#[cfg(feature = "webtransport")]
+fn of_webtransport(error: &wireloom::ConnectError) -> ConnectError {
+    use wireloom::ConnectError as Error;
+    match error {
+        Error::InvalidUrl(_) | Error::InvalidRequest(_) | Error::Tls(_) => ConnectError::Unusable(error.to_string()),
+        Error::Certificate(rejection) => ConnectError::Certificate(rejection.to_string()),
+        Error::Rejected(response) => refused(response.status()),
+        Error::NotWebTransport => ConnectError::Refused(error.to_string()),
+        _ => unreachable(error),
+    }
+}

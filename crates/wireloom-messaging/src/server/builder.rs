@@ -1,0 +1,152 @@
+//! What a server can be told before it begins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handler::Handler;
+use super::limits::Limits;
+use super::{Server, Shared, SlowConsumer};
+use crate::engine::ConnectionConfig;
+use crate::session::{MemoryStore, SessionStore, Sessions};
+
+/// Builds a [`Server`].
+#[must_use]
+pub struct ServerBuilder {
+    config: ConnectionConfig,
+    sessions: Option<Sessions>,
+    total: usize,
+    per_address: usize,
+    slow_consumer: SlowConsumer,
+    pending_limit: usize,
+    handler_timeout: Option<Duration>,
+    cancel_grace: Duration,
+    linger: Duration,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            config: ConnectionConfig::default(),
+            sessions: Some(Sessions::new(MemoryStore::default(), 0)),
+            total: 100_000,
+            per_address: 1_000,
+            slow_consumer: SlowConsumer::default(),
+            pending_limit: 1 << 20,
+            handler_timeout: None,
+            cancel_grace: Duration::from_secs(5),
+            linger: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// A connection without a message for this long is closed; a message may take as long again to arrive. Default: 60 s,
+    /// which also stands for anything below one second.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.config.read_timeout = timeout;
+        self
+    }
+
+    /// The largest message of either direction, header included, in bytes. Default: 8192; at least 32. Clients of the
+    /// original need exactly the size that they are configured for. A client can make the server hold that much for each
+    /// connection.
+    pub fn message_buffer_size(mut self, bytes: u32) -> Self {
+        self.config.message_buffer_size = bytes;
+        self
+    }
+
+    /// The name of what is spoken on top; clients of the original need exactly theirs. Default: none.
+    pub fn sub_protocol(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.config.sub_protocol);
+        self
+    }
+
+    /// How many handlers of one connection's requests and signals run at once; beyond, its messages wait in the transport.
+    /// Default: 1, which keeps them in order. [`UNLIMITED`](crate::engine::UNLIMITED): as many as the client sends, a danger
+    /// to memory.
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        self.config.concurrency = limit;
+        self
+    }
+
+    /// Keeps sessions in `store`, each with at most `max_connections` connections at once; 0 is no limit. Default: in
+    /// memory, without a limit.
+    pub fn sessions(mut self, store: impl SessionStore, max_connections: usize) -> Self {
+        self.sessions = Some(Sessions::new(store, max_connections));
+        self
+    }
+
+    /// No sessions.
+    pub fn without_sessions(mut self) -> Self {
+        self.sessions = None;
+        self
+    }
+
+    /// How many connections there may be, in total and from one address (of an IPv6 network of 64 bits). Default: 100 000
+    /// and 1 000. Raise the second behind a proxy.
+    pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
+        self.total = total;
+        self.per_address = per_address;
+        self
+    }
+
+    /// How many bytes of signals may wait for a client that does not take them. Default: 1 MiB.
+    pub fn pending_limit(mut self, bytes: usize) -> Self {
+        self.pending_limit = bytes;
+        self
+    }
+
+    /// What happens to a client for which more than [`pending_limit`](Self::pending_limit) would wait. Default: it is
+    /// disconnected. One that takes nothing at all for the read timeout is disconnected in any case.
+    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.slow_consumer = policy;
+        self
+    }
+
+    /// How long a handler may take: then it is dropped, and a request is answered with the code
+    /// [`DEADLINE_EXCEEDED`](super::DEADLINE_EXCEEDED). Default: for ever.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a handler may go on after its context was cancelled, before it is dropped. Default: 5 s.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.cancel_grace = grace;
+        self
+    }
+
+    /// How long a client may take to answer the closing of its connection. Default: 5 s.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// The server, which then waits for connections.
+    pub fn build(self, handler: impl Handler) -> Server {
+        Server(Arc::new(Shared {
+            config: Arc::new(self.config.normalised()),
+            handler: Arc::new(handler),
+            sessions: self.sessions,
+            limits: Arc::new(Limits::new(self.total, self.per_address)),
+            slow_consumer: self.slow_consumer,
+            pending_limit: self.pending_limit,
+            handler_timeout: self.handler_timeout,
+            cancel_grace: self.cancel_grace,
+            linger: self.linger,
+            last_id: Default::default(),
+            shutting_down: Default::default(),
+            shutdown: Default::default(),
+            connections: Default::default(),
+            over: Default::default(),
+        }))
+    }
+}
+
+impl std::fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,429 @@
+//! A client's connection, as handlers hold it.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
+use crate::codec::{EncodeError, Encoding, Message, Name, Payload};
+use crate::data::Data;
+use crate::engine::CloseCode;
+use crate::session::{Session, SessionInfo, SessionKey, StoreError};
+use crate::transport::{Delivery, Route, TransportKind};
+
+/// What a server does with a client that does not take its signals fast enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// Its connection is closed with the code for policy.
+    #[default]
+    Disconnect,
+    /// The signal is not sent, and [`Connection::signal`] says so.
+    Refuse,
+}
+
+/// Why a signal was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// The client would refuse or misread it.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// Larger than the message buffer, which the client's is too.
+    #[error("the signal of {size} bytes is larger than the message buffer of {limit}")]
+    TooLarge {
+        /// With its header, in bytes.
+        size: usize,
+        /// The message buffer.
+        limit: usize,
+    },
+    /// The client does not take signals fast enough: too many bytes wait for it.
+    #[error("the client does not take signals fast enough")]
+    SlowConsumer,
+    /// The connection is over.
+    #[error("the connection is over")]
+    Disconnected,
+}
+
+/// Why a connection did not get a session, or did not lose it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionSessionError {
+    /// The server has no sessions.
+    #[error("the server has no sessions")]
+    Disabled,
+    /// The connection has a session.
+    #[error("the connection has a session")]
+    HasSession,
+    /// The connection is over.
+    #[error("the connection is over")]
+    Disconnected,
+    /// The session is larger than the message buffer: the client could not be told.
+    #[error("the session is larger than the message buffer")]
+    TooLarge,
+    /// The store failed.
+    #[error("the session store failed: {0}")]
+    Store(#[source] StoreError),
+}
+
+/// A client's connection. A cheap handle: clone it, keep it, use it from any task; it keeps nothing alive but itself.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) inner: Arc<Inner>,
+    /// Where session notifications go: before the reply, if that has a stream of its own.
+    route: Route,
+}
+
+pub(super) struct Inner {
+    pub(super) id: u64,
+    pub(super) outbox: Outbox,
+    server: Arc<Shared>,
+    remote: Option<SocketAddr>,
+    kind: TransportKind,
+    created: SystemTime,
+    user_agent: Option<Box<str>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    session: Option<Session>,
+    /// A session is being made or restored.
+    changing: bool,
+    over: bool,
+    values: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Inner {
+    pub(super) fn new(
+        id: u64,
+        server: Arc<Shared>,
+        remote: Option<SocketAddr>,
+        kind: TransportKind,
+        user_agent: Option<Box<str>>,
+    ) -> Self {
+        Self {
+            id,
+            outbox: Outbox::default(),
+            server,
+            remote,
+            kind,
+            created: SystemTime::now(),
+            user_agent,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection is over: nothing is sent any more, and its session is let go.
+    pub(super) fn end(&self) {
+        self.outbox.close();
+        let session = {
+            let mut state = self.lock();
+            state.over = true;
+            state.session.take()
+        };
+        if let (Some(sessions), Some(session)) = (&self.server.sessions, session) {
+            sessions.detach(self.id, &session.key);
+        }
+    }
+
+    /// Puts a restored session in the place of the one that the connection had.
+    pub(super) fn adopt(&self, session: Session) {
+        let mut state = self.lock();
+        let key = session.key.clone();
+        let old = state.session.replace(session);
+        let over = state.over.then(|| state.session.take()).flatten();
+        drop(state);
+        if let Some(sessions) = &self.server.sessions {
+            for gone in [old.filter(|old| old.key != key), over].into_iter().flatten() {
+                sessions.detach(self.id, &gone.key);
+            }
+        }
+    }
+
+    pub(super) fn take_session(&self) -> Option<Session> {
+        self.lock().session.take()
+    }
+}
+
+/// The connection's session is being changed, by one at a time.
+struct Changing<'a>(&'a Inner);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().changing = false;
+    }
+}
+
+impl Connection {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            route: Route::CONTROL,
+        }
+    }
+
+    pub(super) fn with_route(&self, route: Route) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            route,
+        }
+    }
+
+    /// A number that no other connection of the server has or had.
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// Where the client is; `None` within the process.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.inner.remote
+    }
+
+    /// What carries the connection.
+    pub fn transport(&self) -> TransportKind {
+        self.inner.kind
+    }
+
+    /// When it was accepted.
+    pub fn created(&self) -> SystemTime {
+        self.inner.created
+    }
+
+    /// What the client calls itself, if it said so (the field User-Agent).
+    pub fn user_agent(&self) -> Option<&str> {
+        self.inner.user_agent.as_deref()
+    }
+
+    /// Whether it is not over.
+    pub fn is_active(&self) -> bool {
+        !self.inner.outbox.is_closed()
+    }
+
+    /// How many bytes of signals wait for the client to take them.
+    pub fn pending_bytes(&self) -> usize {
+        self.inner.outbox.pending()
+    }
+
+    /// Sends a signal: reliably, in order, at most once, without an answer. Returns at once; what the client has not taken
+    /// waits, up to [`pending_limit`](super::ServerBuilder::pending_limit).
+    ///
+    /// A client that has not said anything yet is sent nothing for its first 100 ms: some would lose it.
+    ///
+    /// # Errors
+    /// It cannot be sent, the client is too slow, or the connection is over.
+    pub fn signal(&self, name: &str, data: impl Into<Data>) -> Result<(), SignalError> {
+        self.signal_with(name, data, Delivery::Ordered)
+    }
+
+    /// As [`signal`](Self::signal), unordered or unreliable where the transport can.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub fn signal_with(&self, name: &str, data: impl Into<Data>, delivery: Delivery) -> Result<(), SignalError> {
+        let bytes = self.encode_signal(name, &data.into())?;
+        self.push_signal(bytes, delivery, self.inner.server.slow_consumer)
+    }
+
+    /// As [`signal`](Self::signal), waiting for a slow client instead of applying the policy. Cancel safe: dropped, nothing
+    /// was sent.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub async fn signal_wait(&self, name: &str, data: impl Into<Data>) -> Result<(), SignalError> {
+        let bytes = self.encode_signal(name, &data.into())?;
+        loop {
+            let mut room = pin!(self.inner.outbox.room());
+            room.as_mut().enable();
+            match self.push_signal(bytes.clone(), Delivery::Ordered, SlowConsumer::Refuse) {
+                Err(SignalError::SlowConsumer) => room.await,
+                done => return done,
+            }
+        }
+    }
+
+    fn encode_signal(&self, name: &str, data: &Data) -> Result<Bytes, SignalError> {
+        let name = Name::new(name)?;
+        // A UTF-16 signal needs a payload (section 4.3).
+        let payload = match data.payload() {
+            Payload {
+                encoding: Encoding::Utf16,
+                bytes: [],
+            } => Payload::utf8(""),
+            payload => payload,
+        };
+        let message = Message::Signal { name, payload };
+        let (size, limit) = (message.encoded_len(), self.inner.server.message_buffer_size());
+        if size > limit {
+            return Err(SignalError::TooLarge { size, limit });
+        }
+        Ok(message.to_vec()?.into())
+    }
+
+    /// Sends a signal that was encoded once for many connections of one server.
+    pub(super) fn push_signal(
+        &self,
+        bytes: Bytes,
+        delivery: Delivery,
+        policy: SlowConsumer,
+    ) -> Result<(), SignalError> {
+        let outgoing = Outgoing {
+            bytes,
+            route: Route::CONTROL,
+            kind: OutgoingKind::Signal(delivery),
+        };
+        match self.inner.outbox.push_signal(outgoing, self.inner.server.pending_limit) {
+            Ok(()) => Ok(()),
+            Err(PushError::Closed) => Err(SignalError::Disconnected),
+            Err(PushError::Full) => {
+                if policy == SlowConsumer::Disconnect {
+                    self.inner.outbox.command(Command::Abort {
+                        code: CloseCode::Policy,
+                        reason: "signals are not taken fast enough".to_owned(),
+                    });
+                }
+                Err(SignalError::SlowConsumer)
+            }
+        }
+    }
+
+    fn notify(&self, message: Message<'_>) -> bool {
+        let Ok(bytes) = message.to_vec() else { return false };
+        self.inner.outbox.push(Outgoing {
+            bytes: bytes.into(),
+            route: self.route,
+            kind: OutgoingKind::Session,
+        })
+    }
+
+    /// Gives the connection a session: makes a key, stores the session, tells the client. The client learns `info`.
+    ///
+    /// # Errors
+    /// The connection has one already or is over, the server has none, or the store failed: the client is told nothing then.
+    pub async fn create_session(&self, info: SessionInfo) -> Result<Session, ConnectionSessionError> {
+        let inner = &*self.inner;
+        let sessions = inner.server.sessions.as_ref().ok_or(ConnectionSessionError::Disabled)?;
+        {
+            let mut state = inner.lock();
+            if state.over {
+                return Err(ConnectionSessionError::Disconnected);
+            }
+            if state.changing || state.session.is_some() {
+                return Err(ConnectionSessionError::HasSession);
+            }
+            state.changing = true;
+        }
+        let _changing = Changing(inner);
+        let session = sessions.create(inner.id, info, SystemTime::now()).await;
+        let session = session.map_err(ConnectionSessionError::Store)?;
+        let json = session.to_json();
+        let fits = json.len() < inner.server.message_buffer_size();
+        let over = {
+            let mut state = inner.lock();
+            if !state.over && fits {
+                state.session = Some(session.clone());
+            }
+            state.over
+        };
+        if over || !fits {
+            // Nobody learned the key.
+            if let Err(error) = sessions.close(inner.id, &session.key).await {
+                tracing::warn!(%error, "a session that nobody has could not be removed");
+            }
+            return Err(if over {
+                ConnectionSessionError::Disconnected
+            } else {
+                ConnectionSessionError::TooLarge
+            });
+        }
+        self.notify(Message::SessionCreated {
+            session: json.as_bytes(),
+        });
+        Ok(session)
+    }
+
+    /// Closes the connection's session and tells the client. If this was its last connection the session is destroyed.
+    /// Does nothing without a session.
+    ///
+    /// # Errors
+    /// The store failed: the connection has no session any more, but it may be restored.
+    pub async fn close_session(&self) -> Result<(), ConnectionSessionError> {
+        let Some(session) = self.inner.take_session() else {
+            return Ok(());
+        };
+        self.notify(Message::SessionClosed);
+        if let Some(sessions) = &self.inner.server.sessions {
+            let closed = sessions.close(self.inner.id, &session.key).await;
+            closed.map_err(ConnectionSessionError::Store)?;
+        }
+        Ok(())
+    }
+
+    /// The session, if there is one.
+    pub fn session(&self) -> Option<Session> {
+        self.inner.lock().session.clone()
+    }
+
+    /// The session's key, if there is one.
+    pub fn session_key(&self) -> Option<SessionKey> {
+        self.inner.lock().session.as_ref().map(|session| session.key.clone())
+    }
+
+    /// Keeps a value with the connection, in the place of the last one of its type.
+    pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
+        let mut state = self.inner.lock();
+        state.values.retain(|value| !value.is::<T>());
+        state.values.push(Arc::new(value));
+    }
+
+    /// The value of this type that was kept with the connection.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let state = self.inner.lock();
+        let found = state.values.iter().find(|value| value.is::<T>())?;
+        Arc::downcast(found.clone()).ok()
+    }
+
+    /// Closes the connection in good order: new requests are refused, running handlers finish and their replies are sent,
+    /// then it is closed. Returns at once; the second call does nothing.
+    pub fn close(&self) {
+        self.inner.outbox.command(Command::End {
+            code: CloseCode::Normal,
+            drain: false,
+        });
+    }
+
+    /// Closes the connection at once, with a code and a reason that the client is told. Handlers are cancelled.
+    pub fn abort(&self, code: CloseCode, reason: &str) {
+        self.inner.outbox.command(Command::Abort {
+            code,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.inner.id)
+            .field("remote", &self.inner.remote)
+            .field("transport", &self.inner.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Connection {}

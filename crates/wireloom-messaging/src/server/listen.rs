@@ -1,0 +1,128 @@
+//! WebSocket on a TCP port of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
+
+use super::limits::Permit;
+use super::{Admission, Refusal, Server};
+use crate::transport::{TransportKind, websocket};
+
+/// How long a client may take for the WebSocket handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Handshakes at once; newcomers beyond wait in the backlog.
+const MAX_HANDSHAKES: usize = 1024;
+
+/// How long accepting pauses when there are no descriptors or no memory left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Server {
+    /// Serves WebSocket without TLS on every path of a TCP port, until [`shut_down`](Server::shut_down) is called. Sweeps
+    /// expired sessions once an hour.
+    ///
+    /// A handshake may take ten seconds, and 1024 may be under way; connections beyond the limits are dropped. Dropping the future stops accepting; connections go on.
+    ///
+    /// # Errors
+    /// None for now: failures of single connections are logged at debug level, a lack of descriptors at warn level.
+    pub async fn listen(&self, listener: TcpListener) -> io::Result<()> {
+        let handshakes = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_HANDSHAKES));
+        let accept = async {
+            loop {
+                let Ok(permit) = handshakes.clone().acquire_owned().await else {
+                    return;
+                };
+                match listener.accept().await {
+                    Ok((stream, remote)) => {
+                        // Counted from here on, so that one address cannot take all handshakes.
+                        let Some(place) = self.place(Some(remote.ip())) else {
+                            tracing::debug!(%remote, "too many connections");
+                            continue;
+                        };
+                        // Fails only on a socket that is broken already.
+                        let _ = stream.set_nodelay(true);
+                        let server = self.clone();
+                        tokio::spawn(async move {
+                            server.handshake(stream, Some(remote), place).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(error) if is_of_one_connection(&error) => {
+                        tracing::debug!(%error, "a connection was lost early")
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "no connection can be accepted");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = self.sweep_sessions() => {}
+        }
+        Ok(())
+    }
+
+    /// Answers the WebSocket handshake of a client on a fresh connection (TLS is done), and spawns a task that runs the
+    /// connection. Returns when the handshake is over; beyond the limits it drops the connection at once.
+    pub async fn accept_websocket<T>(&self, io: T, remote: Option<SocketAddr>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Some(permit) = self.place(remote.map(|remote| remote.ip())) {
+            self.handshake(io, remote, permit).await;
+        }
+    }
+
+    async fn handshake<T>(&self, io: T, remote: Option<SocketAddr>, permit: Permit)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut place = None;
+        #[allow(clippy::result_large_err)] // tungstenite's type
+        let decide = |request: &Request| {
+            let admission = Admission {
+                transport: TransportKind::WebSocket,
+                remote,
+                path: request.uri().path(),
+                query: request.uri().query(),
+                headers: request.headers(),
+            };
+            place = Some(self.admit(admission, permit).map_err(|refusal| refused(&refusal))?);
+            Ok(())
+        };
+        let handshake = websocket::accept(io, self.0.message_buffer_size(), decide);
+        match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
+            Ok(Ok(link)) => {
+                if let Some(place) = place {
+                    // A task of its own, so that nothing of the handshake is kept.
+                    tokio::spawn(self.run_in(Box::new(link.with_remote_address(remote)), place));
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, ?remote, "the WebSocket handshake failed"),
+            Err(_) => tracing::debug!(?remote, "the WebSocket handshake took too long"),
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(refusal.reason.clone()));
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    headers.insert(http::header::CONTENT_LENGTH, refusal.reason.len().into());
+    response
+}
+
+/// A connection that was lost before it was accepted says nothing about the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

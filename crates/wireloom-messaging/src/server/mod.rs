@@ -1,0 +1,374 @@
+//! The server: connections, their handlers, sessions, limits and shutdown.
+//!
+//! ```
+//! use wireloom_messaging::server::{Handlers, Server};
+//!
+//! let handlers = Handlers::new().on_request("echo", async |data: wireloom_messaging::Data| data);
+//! let server = Server::builder().concurrency(16).build(handlers);
+//! ```
+//! Then give it connections: [`Server::listen`] on a TCP port for WebSocket, [`Server::service`] in a router,
+//! [`Server::run_webtransport`] without a router, [`Server::run`] for any [`Link`], [`Server::connect_memory`] within the process.
+
+mod builder;
+mod connection;
+mod context;
+mod driver;
+mod extract;
+mod handler;
+mod handlers;
+mod limits;
+#[cfg(feature = "websocket")]
+mod listen;
+#[cfg(feature = "axum")]
+mod mount;
+mod outbox;
+mod tasks;
+#[cfg(feature = "webtransport")]
+mod webtransport;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+pub use self::builder::ServerBuilder;
+pub use self::connection::{Connection, ConnectionSessionError, SignalError, SlowConsumer};
+pub use self::context::Context;
+pub use self::extract::{FromMessage, IntoReply, Json, MessageFn};
+pub use self::handler::{
+    Admission, ConnectionOptions, DEADLINE_EXCEEDED, Handler, INVALID_PAYLOAD, Refusal, ReplyError, UNKNOWN_REQUEST,
+};
+pub use self::handlers::Handlers;
+#[cfg(feature = "axum")]
+pub use self::mount::{MountBody, MountService};
+
+use self::connection::Inner;
+use self::driver::Driver;
+use self::handler::DynHandler;
+use self::limits::{Limits, Permit};
+use self::outbox::Command;
+use crate::codec::{Message, Name};
+use crate::data::Data;
+use crate::engine::{CloseCode, ConnectionConfig};
+use crate::session::{SessionKey, Sessions, StoreError};
+use crate::transport::memory::{self, MemoryLink};
+use crate::transport::{Delivery, Link};
+
+/// A server. A cheap handle: clones are the same server. Its connections live in tasks of their own, and go on when the
+/// last handle is dropped; [`shut_down`](Self::shut_down) ends them.
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+/// What all connections of a server share.
+struct Shared {
+    config: Arc<ConnectionConfig>,
+    handler: Arc<dyn DynHandler>,
+    sessions: Option<Sessions>,
+    limits: Arc<Limits>,
+    slow_consumer: SlowConsumer,
+    /// Bytes of signals that may wait for one client.
+    pending_limit: usize,
+    handler_timeout: Option<Duration>,
+    cancel_grace: Duration,
+    linger: Duration,
+    last_id: AtomicU64,
+    shutting_down: AtomicBool,
+    shutdown: Notify,
+    connections: Mutex<HashMap<u64, Arc<Inner>>>,
+    /// Notified when a connection is over.
+    over: Notify,
+}
+
+impl Shared {
+    fn message_buffer_size(&self) -> usize {
+        self.config.message_buffer_size as usize
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Inner>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+}
+
+/// A connection in the server's list, and counted, until this is dropped.
+struct Listed {
+    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+    _permit: Permit,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.inner.end();
+        self.shared.connections().remove(&self.inner.id);
+        self.shared.over.notify_waiters();
+    }
+}
+
+/// A place for one more connection, before its handshake.
+struct Place {
+    permit: Permit,
+    options: ConnectionOptions,
+    user_agent: Option<Box<str>>,
+}
+
+impl Server {
+    /// A server with the defaults of [`ServerBuilder`].
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Runs a connection to its end: hooks, messages, sessions. Spawn it; dropping the future cuts the connection off.
+    ///
+    /// A link beyond the limits, or during a shutdown, is closed at once.
+    pub async fn run(&self, link: impl Link + 'static) {
+        match self.place(link.remote_address().map(|address| address.ip())) {
+            Some(permit) => {
+                let place = Place {
+                    permit,
+                    options: ConnectionOptions::default(),
+                    user_agent: None,
+                };
+                self.run_in(Box::new(link), place).await;
+            }
+            None => self.turn_away(link).await,
+        }
+    }
+
+    async fn turn_away(&self, mut link: impl Link) {
+        let code = if self.0.is_shutting_down() {
+            CloseCode::Shutdown
+        } else {
+            CloseCode::Policy
+        };
+        let closed = crate::transport::close(&mut link, code, "");
+        let _ = tokio::time::timeout(self.0.linger, closed).await;
+    }
+
+    /// Room for one more connection from this address.
+    fn place(&self, address: Option<IpAddr>) -> Option<Permit> {
+        if self.0.is_shutting_down() {
+            return None;
+        }
+        self.0.limits.acquire(address)
+    }
+
+    fn run_in(&self, link: Box<dyn Link>, place: Place) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.0.clone();
+        let id = shared.last_id.fetch_add(1, Ordering::Relaxed);
+        let (remote, kind) = (link.remote_address(), link.kind());
+        let inner = Arc::new(Inner::new(id, shared.clone(), remote, kind, place.user_agent));
+        shared.connections().insert(id, inner.clone());
+        let listed = Listed {
+            shared: shared.clone(),
+            inner,
+            _permit: place.permit,
+        };
+        if shared.is_shutting_down() {
+            // It may have begun while this one was not in the list yet.
+            listed.inner.outbox.command(Command::End {
+                code: CloseCode::Shutdown,
+                drain: true,
+            });
+        }
+        let config = match place.options.concurrency {
+            None => shared.config.clone(),
+            Some(concurrency) => {
+                let config = ConnectionConfig {
+                    concurrency,
+                    ..(*shared.config).clone()
+                };
+                Arc::new(config.normalised())
+            }
+        };
+        Driver::new(link, listed, config).run()
+    }
+
+    /// Connects a client within the process. The server's end runs in a task of its own, so a tokio runtime is needed.
+    pub fn connect_memory(&self) -> MemoryLink {
+        let (client, mut server) = memory::pair();
+        server.set_message_limit(self.0.message_buffer_size());
+        let this = self.clone();
+        tokio::spawn(async move { this.run(server).await });
+        client
+    }
+
+    /// Sends a signal to all connections; answers how many took it. The policy for slow clients applies to each.
+    ///
+    /// # Errors
+    /// It cannot be sent to anybody.
+    pub fn broadcast(&self, name: &str, data: impl Into<Data>) -> Result<usize, SignalError> {
+        let data = data.into();
+        let message = Message::Signal {
+            name: Name::new(name)?,
+            payload: data.payload(),
+        };
+        let (size, limit) = (message.encoded_len(), self.0.message_buffer_size());
+        if size > limit {
+            return Err(SignalError::TooLarge { size, limit });
+        }
+        let bytes: bytes::Bytes = message.to_vec()?.into();
+        let sent = self.connections().into_iter().filter(|connection| {
+            let pushed = connection.push_signal(bytes.clone(), Delivery::Ordered, self.0.slow_consumer);
+            pushed.is_ok()
+        });
+        Ok(sent.count())
+    }
+
+    /// The connections of this moment, in no order.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.0.connections().values().cloned().map(Connection::new).collect()
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.0.connections().len()
+    }
+
+    /// How many sessions are in use.
+    pub fn active_sessions(&self) -> usize {
+        self.0.sessions.as_ref().map_or(0, Sessions::active)
+    }
+
+    /// The connections of a session; none if nobody uses it.
+    pub fn session_connections(&self, key: &SessionKey) -> Vec<Connection> {
+        let ids = self.0.sessions.as_ref().map(|sessions| sessions.connections(key));
+        let connections = self.0.connections();
+        ids.unwrap_or_default()
+            .iter()
+            .filter_map(|id| connections.get(id).cloned().map(Connection::new))
+            .collect()
+    }
+
+    /// Closes a session on all of its connections and destroys it, also if nobody uses it. Answers the connections that had
+    /// it.
+    ///
+    /// # Errors
+    /// The store failed: no connection has the session any more, but it may be restored.
+    pub async fn close_session(&self, key: &SessionKey) -> Result<Vec<Connection>, StoreError> {
+        let connections = self.session_connections(key);
+        for connection in &connections {
+            if let Err(ConnectionSessionError::Store(error)) = connection.close_session().await {
+                tracing::warn!(%error, "a session could not be removed");
+            }
+        }
+        if let Some(sessions) = &self.0.sessions {
+            sessions.destroy(key).await?;
+        }
+        Ok(connections)
+    }
+
+    /// Has the session store remove what has expired; answers how many sessions that were. A server does so by itself once
+    /// an hour while [`listen`](Self::listen) or [`sweep_sessions`](Self::sweep_sessions) runs.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        match &self.0.sessions {
+            Some(sessions) => sessions.sweep().await,
+            None => Ok(0),
+        }
+    }
+
+    /// Sweeps once an hour until the server shuts down.
+    pub async fn sweep_sessions(&self) {
+        const HOUR: Duration = Duration::from_secs(3600);
+        while tokio::time::timeout(HOUR, self.shutting_down()).await.is_err() {
+            match self.sweep().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "expired sessions were removed"),
+                Err(error) => tracing::warn!(%error, "expired sessions could not be removed"),
+            }
+        }
+    }
+
+    /// Waits until [`shut_down`](Self::shut_down) is called.
+    pub async fn shutting_down(&self) {
+        loop {
+            let mut shutdown = std::pin::pin!(self.0.shutdown.notified());
+            shutdown.as_mut().enable();
+            if self.0.is_shutting_down() {
+                return;
+            }
+            shutdown.await;
+        }
+    }
+
+    /// Shuts down (section 10). From this call on newcomers are refused, new requests are answered with ReplyShutdown,
+    /// signals are ignored and clients are told to go elsewhere (WT_DRAIN_SESSION). It returns when all handlers have
+    /// ended, the last reply is written and every connection is closed with the code for shutdown. A client that does not
+    /// answer the closing is waited for [a moment](ServerBuilder::linger).
+    ///
+    /// There is no deadline: put a timeout around it, and call [`abort`](Self::abort) after. Cancel safe: the shutdown goes
+    /// on without it.
+    pub async fn shut_down(&self) {
+        self.0.shutting_down.store(true, Ordering::Release);
+        self.0.shutdown.notify_waiters();
+        let end = Command::End {
+            code: CloseCode::Shutdown,
+            drain: true,
+        };
+        let open: Vec<_> = self.0.connections().values().cloned().collect();
+        open.iter().for_each(|inner| inner.outbox.command(end.clone()));
+        loop {
+            let mut over = std::pin::pin!(self.0.over.notified());
+            over.as_mut().enable();
+            if self.0.connections().is_empty() {
+                return;
+            }
+            over.await;
+        }
+    }
+
+    /// Closes every connection at once, with the code for shutdown. Handlers are cancelled.
+    pub fn abort(&self) {
+        self.0.shutting_down.store(true, Ordering::Release);
+        self.0.shutdown.notify_waiters();
+        for inner in self.0.connections().values() {
+            inner.outbox.command(Command::Abort {
+                code: CloseCode::Shutdown,
+                reason: String::new(),
+            });
+        }
+    }
+
+    /// Finds room for a client, and asks the application about it.
+    #[cfg(any(feature = "axum", feature = "webtransport"))]
+    fn place_or_refusal(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
+        match self.place(admission.remote.map(|remote| remote.ip())) {
+            Some(permit) => self.admit(admission, permit),
+            None if self.0.is_shutting_down() => Err(Refusal::unavailable("server shutting down")),
+            None => Err(Refusal::unavailable("too many connections")),
+        }
+    }
+
+    /// Asks the application about a client for which there is room.
+    #[cfg(any(feature = "websocket", feature = "webtransport"))]
+    fn admit(&self, admission: Admission<'_>, permit: Permit) -> Result<Place, Refusal> {
+        if self.0.is_shutting_down() {
+            return Err(Refusal::unavailable("server shutting down"));
+        }
+        let options = self.0.handler.admit(admission)?;
+        let user_agent = admission.headers.get(http::header::USER_AGENT);
+        Ok(Place {
+            permit,
+            options,
+            user_agent: user_agent.and_then(|value| value.to_str().ok()).map(Into::into),
+        })
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("connections", &self.connection_count())
+            .field("shutting_down", &self.0.is_shutting_down())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! What waits to be sent on one connection, filled by anybody and emptied by the connection's task.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::engine::CloseCode;
+use crate::transport::{Delivery, Route};
+
+/// One message to be sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Bytes,
+    pub(super) route: Route,
+    pub(super) kind: OutgoingKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutgoingKind {
+    Reply,
+    /// About the connection's session.
+    Session,
+    Signal(Delivery),
+}
+
+/// What the connection's task is told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Take no more work, finish what runs, close.
+    End { code: CloseCode, drain: bool },
+    /// Close now.
+    Abort { code: CloseCode, reason: String },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    /// Notified when there is room again, or there never will be.
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Outgoing>,
+    /// Of what was taken over by the task and not yet by the link, too.
+    signal_bytes: usize,
+    command: Option<Command>,
+    closed: bool,
+    /// The task's, while it sleeps.
+    waker: Option<Waker>,
+}
+
+/// Why nothing was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PushError {
+    Closed,
+    Full,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a signal, if those that wait are at most `limit` bytes with it, or none waits.
+    pub(super) fn push_signal(&self, outgoing: Outgoing, limit: usize) -> Result<(), PushError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        let total = state.signal_bytes + outgoing.bytes.len();
+        if total > limit && state.signal_bytes > 0 {
+            return Err(PushError::Full);
+        }
+        state.signal_bytes = total;
+        state.queue.push_back(outgoing);
+        Self::wake(state);
+        Ok(())
+    }
+
+    /// Queues what has to be sent in any case; `false` if the connection is over.
+    pub(super) fn push(&self, outgoing: Outgoing) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.queue.push_back(outgoing);
+        Self::wake(state);
+        true
+    }
+
+    /// Tells the task. An abort outdoes an end; of equals the first counts.
+    pub(super) fn command(&self, command: Command) {
+        let mut state = self.lock();
+        match (&state.command, &command) {
+            (None, _) | (Some(Command::End { .. }), Command::Abort { .. }) => state.command = Some(command),
+            _ => return,
+        }
+        Self::wake(state);
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        if let Some(waker) = state.waker.take() {
+            drop(state);
+            waker.wake();
+        }
+    }
+
+    /// Waits until something was sent. Enable it before trying to push.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.lock().signal_bytes
+    }
+
+    /// Task: moves what was queued to `out`.
+    pub(super) fn take(&self, out: &mut VecDeque<Outgoing>) -> Option<Command> {
+        let mut state = self.lock();
+        if out.is_empty() {
+            std::mem::swap(&mut state.queue, out);
+        } else {
+            out.append(&mut state.queue);
+        }
+        state.command.clone()
+    }
+
+    /// Task: signals of so many bytes have been given to the link.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.lock().signal_bytes -= bytes;
+        self.room.notify_waiters();
+    }
+
+    /// Task: is about to sleep; `false` if there is something to do first.
+    pub(super) fn park(&self, cx: &Context<'_>, seen: Option<&Command>) -> bool {
+        let mut state = self.lock();
+        if !state.queue.is_empty() || state.command.as_ref() != seen {
+            return false;
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        true
+    }
+
+    /// Task: nothing will be sent any more.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.queue = VecDeque::new();
+        state.signal_bytes = 0;
+        state.waker = None;
+        drop(state);
+        self.room.notify_waiters();
+    }
+}

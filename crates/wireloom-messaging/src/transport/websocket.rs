@@ -1,0 +1,320 @@
+//! Messages over WebSocket (RFC 6455): each is one binary message, without sub-protocol and extensions (section 5).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{Sink as _, Stream as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::{Ended, HIGH_WATER, Incoming, Link, Route, TransportKind};
+use crate::engine::CloseCode;
+
+/// What is read at once, and held for as long as the connection lives.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Written at once. The buffer grows to what was needed.
+const WRITE_BUFFER: usize = 32 * 1024;
+
+/// What a peer may still send after it was told that the connection is over; it is thrown away.
+const MAX_DRAINED: usize = 1 << 20;
+
+/// The error of a handshake.
+pub use tungstenite::Error as HandshakeError;
+
+/// Anything that bytes go through both ways.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// One end of a WebSocket connection. Dropping it cuts the connection off.
+pub struct WebSocketLink {
+    socket: WebSocketStream<Counted>,
+    /// The count of bytes when the last message was whole.
+    whole_at: u64,
+    limit: usize,
+    closing: Closing,
+    remote: Option<SocketAddr>,
+}
+
+enum Closing {
+    No,
+    /// The Close frame is on its way out.
+    Saying,
+    /// Waiting for the peer's.
+    Listening,
+    /// The peer broke the protocol, so that its Close cannot be found: it is let talk until it hears ours. Closing at once
+    /// would reset the connection, and could take our Close with it.
+    Draining(usize),
+    Done,
+}
+
+fn config(limit: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(limit))
+        .max_frame_size(Some(limit))
+}
+
+/// Answers a client's handshake on a fresh connection. `decide` sees the request, and may refuse it with a response.
+/// Messages of more than `limit` bytes end the connection.
+///
+/// There is no deadline here. Cancel safe in the sense that dropping the future drops the connection.
+///
+/// # Errors
+/// It was no handshake, it was refused, or the connection is lost.
+pub async fn accept<T, F>(io: T, limit: usize, decide: F) -> Result<WebSocketLink, HandshakeError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: FnOnce(&Request) -> Result<(), ErrorResponse> + Unpin,
+{
+    let io = Counted::new(io);
+    #[allow(clippy::result_large_err)] // tungstenite's type
+    let callback = |request: &Request, response: Response| decide(request).map(|()| response);
+    let socket = tokio_tungstenite::accept_hdr_async_with_config(io, callback, Some(config(limit))).await?;
+    Ok(WebSocketLink::new(socket, limit))
+}
+
+/// Does the client's handshake on a fresh connection, which is TLS already if `request` is for `wss://`. Messages of more
+/// than `limit` bytes end the connection.
+///
+/// There is no deadline here.
+///
+/// # Errors
+/// The server answered anything but a switch of protocols, or the connection is lost.
+pub async fn connect<T, R>(io: T, request: R, limit: usize) -> Result<WebSocketLink, HandshakeError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: tungstenite::client::IntoClientRequest + Unpin,
+{
+    let io = Counted::new(io);
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, io, Some(config(limit))).await?;
+    Ok(WebSocketLink::new(socket, limit))
+}
+
+impl WebSocketLink {
+    fn new(socket: WebSocketStream<Counted>, limit: usize) -> Self {
+        let whole_at = socket.get_ref().read;
+        Self {
+            socket,
+            whole_at,
+            limit,
+            closing: Closing::No,
+            remote: None,
+        }
+    }
+
+    /// The server's end of a connection whose handshake somebody else has answered. Messages of more than `limit` bytes
+    /// end the connection.
+    pub async fn upgraded<T>(io: T, limit: usize) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let socket = WebSocketStream::from_raw_socket(Counted::new(io), Role::Server, Some(config(limit))).await;
+        Self::new(socket, limit)
+    }
+
+    /// Says where the peer is.
+    #[must_use]
+    pub fn with_remote_address(mut self, remote: Option<SocketAddr>) -> Self {
+        self.remote = remote;
+        self
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<()> {
+        let mut scratch = [0; 1024];
+        while left > 0 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(self.socket.get_mut()).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => left = left.saturating_sub(buffer.filled().len()),
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    self.closing = Closing::Draining(left);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+fn ended(error: tungstenite::Error) -> Ended {
+    match error {
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Ended::new(CloseCode::Normal, ""),
+        tungstenite::Error::Capacity(error) => Ended::violation(CloseCode::TooBig, error.to_string()),
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | tungstenite::Error::Io(_) => {
+            Ended::lost(error)
+        }
+        error => Ended::violation(CloseCode::Malformed, error.to_string()),
+    }
+}
+
+impl Link for WebSocketLink {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, want: bool) -> Poll<Result<Incoming, Ended>> {
+        if !want {
+            // What the peer sends waits in TCP, and its Close behind it.
+            return Poll::Pending;
+        }
+        let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
+        self.whole_at = self.socket.get_ref().read;
+        Poll::Ready(match message {
+            Some(Ok(Message::Binary(bytes))) if bytes.len() > self.limit => Err(Ended::violation(
+                CloseCode::TooBig,
+                format!("a message of {} bytes", bytes.len()),
+            )),
+            Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Message {
+                route: Route::CONTROL,
+                bytes,
+            }),
+            // Pings are answered by the next flush.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Incoming::Activity),
+            Some(Ok(Message::Text(_))) => Err(Ended::violation(CloseCode::NotAcceptable, "a text message")),
+            Some(Ok(Message::Close(frame))) => Err(frame.map_or_else(
+                || Ended::new(CloseCode::Normal, ""),
+                |frame| {
+                    Ended::new(
+                        CloseCode::from_websocket(Some(frame.code.into())),
+                        frame.reason.as_str(),
+                    )
+                },
+            )),
+            Some(Err(error)) => Err(ended(error)),
+            None => Err(Ended::lost("the connection is closed")),
+        })
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        Pin::new(&mut self.socket).poll_ready(cx).map_err(ended)
+    }
+
+    fn send(&mut self, _: Route, message: Bytes) -> Result<(), Ended> {
+        debug_assert!(!message.is_empty(), "an empty message kills clients of the original");
+        Pin::new(&mut self.socket)
+            .start_send(Message::Binary(message))
+            .map_err(ended)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(ended)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>, code: CloseCode, reason: &str) -> Poll<()> {
+        loop {
+            match self.closing {
+                Closing::No => {
+                    let frame = CloseFrame {
+                        code: code.websocket().into(),
+                        reason: cut(reason, 123).into(),
+                    };
+                    // Fails if the peer closed first; then its own Close is answered by the flush.
+                    let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
+                    self.closing = Closing::Saying;
+                }
+                Closing::Saying => {
+                    self.closing = match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
+                        Ok(()) => Closing::Listening,
+                        Err(_) => Closing::Done,
+                    };
+                }
+                Closing::Listening => match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                    Some(Ok(_)) => {}
+                    None | Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => {
+                        self.closing = Closing::Done;
+                    }
+                    Some(Err(_)) => {
+                        // It hears the Close, and then the end.
+                        let _ = Pin::new(self.socket.get_mut()).poll_shutdown(cx);
+                        self.closing = Closing::Draining(MAX_DRAINED);
+                    }
+                },
+                Closing::Draining(left) => {
+                    ready!(self.poll_drain(cx, left));
+                    self.closing = Closing::Done;
+                }
+                Closing::Done => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn set_message_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    fn is_receiving(&self) -> bool {
+        self.socket.get_ref().read != self.whole_at
+    }
+
+    fn remote_address(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    fn kind(&self) -> TransportKind {
+        TransportKind::WebSocket
+    }
+}
+
+impl std::fmt::Debug for WebSocketLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebSocketLink")
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+/// At most `max` bytes of `text`, at a character boundary.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Counts what is read, so that a message that has come in part is noticed.
+struct Counted {
+    io: Box<dyn Io>,
+    read: u64,
+}
+
+impl Counted {
+    fn new(io: impl Io + 'static) -> Self {
+        Self {
+            io: Box::new(io),
+            read: 0,
+        }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        self.read += (out.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+// A link's back-pressure begins where its write buffer ends.
+const _: () = assert!(WRITE_BUFFER <= HIGH_WATER);

@@ -1,0 +1,85 @@
+//! The control stream: a bidirectional stream of framed messages.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite as _;
+use wireloom::{RecvStream, SendStream};
+
+use super::framing::{Unframer, put};
+use crate::transport::{Ended, HIGH_WATER};
+
+pub(super) struct Control {
+    send: SendStream,
+    recv: RecvStream,
+    unframer: Unframer,
+    out: Vec<u8>,
+    written: usize,
+    finished: bool,
+}
+
+impl Control {
+    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
+        Self {
+            send,
+            recv,
+            unframer: Unframer::default(),
+            out: Vec::new(),
+            written: 0,
+            finished: false,
+        }
+    }
+
+    /// Before all other streams (appendix A.3).
+    pub(super) fn make_urgent(&self) {
+        self.send.set_priority(1);
+    }
+
+    /// The next message; `None` at the end.
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Result<Option<Bytes>, Ended>> {
+        self.unframer.poll_next(cx, &mut self.recv, limit)
+    }
+
+    /// Reads and forgets, up to the end.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Ok(Some(_)) = ready!(self.unframer.poll_next(cx, &mut self.recv, usize::MAX)) {}
+        Poll::Ready(())
+    }
+
+    pub(super) fn is_receiving(&self) -> bool {
+        self.unframer.is_partial()
+    }
+
+    pub(super) fn send(&mut self, message: &[u8]) {
+        put(message, &mut self.out);
+    }
+
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.out.len() - self.written < HIGH_WATER {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush(cx)
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        while self.written < self.out.len() {
+            let written = ready!(Pin::new(&mut self.send).poll_write(cx, &self.out[self.written..]));
+            self.written += written.map_err(Ended::lost)?;
+        }
+        if self.written > 0 {
+            self.written = 0;
+            self.out.clear();
+            // What one burst needed is not kept for ever.
+            self.out.shrink_to(4096);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn finish(&mut self) {
+        if !self.finished {
+            self.finished = true;
+            let _ = self.send.finish();
+        }
+    }
+}

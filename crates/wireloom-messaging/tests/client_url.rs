@@ -1,0 +1,198 @@
+//! A client that dials a URL: WebTransport first, WebSocket as the fallback.
+#![cfg(all(feature = "axum", feature = "webtransport"))]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use wireloom::{Identity, ServerTrust};
+use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, Status};
+use wireloom_messaging::server::{Context, Handlers, Server};
+use wireloom_messaging::transport::TransportKind;
+use wireloom_messaging::transport::webtransport::Profile;
+use wireloom_messaging::{Data, engine::CloseCode};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn identity() -> Identity {
+    Identity::self_signed(["localhost", "127.0.0.1"]).expect("an identity")
+}
+
+fn router(server: &Server) -> Router {
+    Router::new().route_service("/messages", server.service())
+}
+
+/// HTTPS without QUIC, as where UDP is blocked.
+async fn serve_tcp(server: &Server, identity: &Identity) -> Result<SocketAddr, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (router, identity) = (router(server), identity.clone());
+    tokio::spawn(async move {
+        let options = wireloom::tcp::Options::new();
+        wireloom::tcp::serve(listener, Some(&identity), router, options, std::future::pending()).await
+    });
+    Ok(address)
+}
+
+/// Both, on one port.
+async fn serve_all(server: &Server, identity: &Identity) -> Result<SocketAddr, Error> {
+    let builder = wireloom::Server::builder()
+        .bind("127.0.0.1:0")
+        .identity(identity.clone());
+    let listening = builder.listen().await?;
+    let address = listening.local_addrs()[0];
+    let router = router(server);
+    tokio::spawn(async move { listening.serve(router).await });
+    Ok(address)
+}
+
+fn client(address: SocketAddr, identity: &Identity) -> ClientBuilder {
+    Client::builder(format!("https://{address}/messages"))
+        .trust(ServerTrust::Hashes(vec![identity.certificate_hashes().current]))
+        .backoff(Backoff::new(Duration::from_millis(5), Duration::from_millis(50)))
+}
+
+fn echo() -> Handlers {
+    Handlers::new().on_request("echo", async |data: Data| data)
+}
+
+#[tokio::test]
+async fn webtransport_comes_first() -> Result<(), Error> {
+    let (server, identity) = (Server::builder().build(echo()), identity());
+    let address = serve_all(&server, &identity).await?;
+    for (profile, kind) in [
+        (Profile::Multi, TransportKind::WebTransportMulti),
+        (Profile::Single, TransportKind::WebTransport),
+    ] {
+        let client = client(address, &identity).profile(profile).connect().await?;
+        assert_eq!(client.connected().await?, kind);
+        assert_eq!(client.request("echo", "hello").await?, Data::from("hello"));
+        client.close().await;
+    }
+    Ok(())
+}
+
+/// What the link of profile M is for: the handler learns that nobody waits.
+#[tokio::test]
+async fn dropping_a_request_reaches_the_handler() -> Result<(), Error> {
+    let (events, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("hang", move |context: Context| {
+        let events = events.clone();
+        async move {
+            let _ = events.send("began");
+            context.cancelled().await;
+            let _ = events.send("cancelled");
+        }
+    });
+    let (server, identity) = (Server::builder().concurrency(4).build(handlers), identity());
+    let client = client(serve_all(&server, &identity).await?, &identity)
+        .connect()
+        .await?;
+    for round in 0..2 {
+        let hanging = {
+            let client = client.clone();
+            tokio::spawn(async move { client.request("hang", "").await })
+        };
+        assert_eq!(timeout(PATIENCE, told.recv()).await?, Some("began"), "{round}");
+        hanging.abort();
+        assert_eq!(timeout(PATIENCE, told.recv()).await?, Some("cancelled"), "{round}");
+    }
+    assert_eq!(client.request("echo", "still here").await?, Data::from("still here"));
+    Ok(())
+}
+
+/// A port that swallows what comes, and counts it.
+fn black_hole(port: u16) -> Result<UdpSocket, Error> {
+    let socket = UdpSocket::bind(("127.0.0.1", port))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn drain(socket: &UdpSocket) -> usize {
+    let mut buffer = [0; 2048];
+    std::iter::from_fn(|| socket.recv_from(&mut buffer).ok()).count()
+}
+
+#[tokio::test]
+async fn websocket_is_the_fallback_and_is_remembered() -> Result<(), Error> {
+    let (server, identity) = (Server::builder().build(echo()), identity());
+    let address = serve_tcp(&server, &identity).await?;
+    let Ok(hole) = black_hole(address.port()) else {
+        eprintln!("not run: another program has the UDP port of the same number");
+        return Ok(());
+    };
+    let (lost, mut told) = mpsc::unbounded_channel();
+    let client = client(address, &identity)
+        .fallback_after(Duration::from_millis(300))
+        .on_disconnected(move |_| lost.send(()).expect("the test listens"))
+        .connect()
+        .await?;
+    assert_eq!(client.connected().await?, TransportKind::WebSocket);
+    assert_eq!(client.request("echo", "hello").await?, Data::from("hello"));
+    assert!(drain(&hole) > 0, "WebTransport was tried");
+    // The attempt that was given up may have sent its last word only now.
+    for round in 0..3 {
+        for connection in server.connections() {
+            connection.abort(CloseCode::Internal, "");
+        }
+        timeout(PATIENCE, told.recv()).await?;
+        assert_eq!(client.request("echo", "again").await?, Data::from("again"));
+        if round > 0 {
+            assert_eq!(drain(&hole), 0, "round {round}: straight to what worked");
+        }
+        drain(&hole);
+    }
+    Ok(())
+}
+
+/// Where both say no for good there is nothing to wait for.
+#[tokio::test]
+async fn what_both_transports_refuse_is_final() -> Result<(), Error> {
+    let (server, identity) = (Server::builder().build(echo()), identity());
+    let address = serve_all(&server, &identity).await?;
+    let wrong = Client::builder(format!("https://{address}/nowhere"))
+        .trust(ServerTrust::Hashes(vec![identity.certificate_hashes().current]));
+    let error = wrong.connect().await.expect_err("404");
+    assert!(error.is_final() && error.to_string().contains("404"), "{error}");
+    let stranger = Identity::self_signed(["localhost"])?;
+    let distrusting = client(address, &stranger);
+    let error = distrusting.connect().await.expect_err("another certificate");
+    assert!(
+        matches!(&error, ConnectError::Both(first, second)
+            if matches!(**first, ConnectError::Certificate(_)) && matches!(**second, ConnectError::Certificate(_))),
+        "{error:?}"
+    );
+    assert!(error.is_final());
+    for url in ["http://127.0.0.1/", "127.0.0.1", "ws://"] {
+        let error = Client::builder(url).connect().await.expect_err("no URL of ours");
+        assert!(error.is_final(), "{url}: {error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_there_is_tried_again() -> Result<(), Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
+    drop(listener);
+    let client = Client::builder(format!("ws://{address}/")).backoff(backoff).build();
+    let mut failures = 0;
+    timeout(PATIENCE, async {
+        while failures < 3 {
+            if let Status::Connecting { failures: now, .. } = client.status() {
+                failures = now;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await?;
+    client.close().await;
+    assert!(matches!(client.status(), Status::Closed(ConnectError::Closed)));
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! One suite of behaviours, over every transport: what a client sees of a server, message by message.
+//!
+//! Numbers of sections are those of the protocol's description; the checklist is its section 18.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod behaviours;
+mod chaos;
+mod mounted;
+mod peer;
+mod rig;
+mod websocket_only;
+mod webtransport_only;
+
+use rig::{Memory, Multi, Single, WebSocket};
+
+/// Runs each behaviour over each transport.
+macro_rules! conformance {
+    ($($module:ident :: { $($test:ident)* })*) => {
+        conformance!(@rig memory Memory $($module { $($test)* })*);
+        conformance!(@rig websocket WebSocket $($module { $($test)* })*);
+        conformance!(@rig webtransport Single $($module { $($test)* })*);
+        conformance!(@rig webtransport_multi Multi $($module { $($test)* })*);
+    };
+    (@rig $rig:ident $type:ident $($module:ident { $($test:ident)* })*) => {
+        mod $rig {
+            $(mod $module {
+                $(#[tokio::test]
+                async fn $test() {
+                    crate::behaviours::$module::$test::<crate::$type>().await;
+                })*
+            })*
+        }
+    };
+}
+
+conformance! {
+    messages::{
+        the_first_message_is_accept_conf
+        requests_in_every_encoding
+        every_kind_of_reply
+        replies_that_cannot_be_sent
+        identifiers_are_opaque
+        signals_both_ways
+        a_signal_of_a_handler_precedes_its_reply
+        early_signals_wait_for_the_client
+        what_only_servers_send_is_ignored
+        the_largest_message_passes
+        replies_and_signals_fit_the_buffer
+        typed_handlers
+        broadcast_and_user_data
+    }
+    order::{
+        one_handler_at_a_time
+        two_handlers_overtake_and_the_third_waits
+        unlimited_handlers
+        heartbeats_bypass_handlers
+    }
+    endings::{
+        malformed_messages_close
+        one_byte_too_many_closes
+        silence_closes
+        heartbeats_keep_alive
+        a_closed_connection_answers_first
+        an_aborted_connection_says_why
+        shutdown
+        shutdown_without_connections
+        limits_of_connections
+        hooks_are_called_once
+    }
+    handlers::{
+        a_lost_client_cancels_its_handlers
+        a_hanging_handler_is_dropped
+        a_handler_that_takes_too_long
+        panics_harm_nobody_else
+    }
+    consumers::{
+        a_slow_consumer_is_disconnected
+        a_slow_consumer_is_refused
+        waiting_for_a_slow_consumer
+        who_does_not_read_is_not_read_from
+    }
+    sessions::{
+        login_and_logout
+        restored_after_the_connection_is_lost
+        keys_that_are_none
+        limit_of_connections
+        disabled
+        restoring_replaces
+        closed_by_the_server
+    }
+}

@@ -1,0 +1,169 @@
+//! What only WebSocket has: frames, pings, close codes, handshakes (section 5).
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as DataCode, OpCode};
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::server::{Admission, ConnectionOptions, Refusal, Server};
+
+use crate::behaviours::echo;
+use crate::peer::within;
+use crate::rig::{Rig as _, WebSocket};
+
+async fn connect(rig: &WebSocket) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let url = format!("ws://{}/", rig.address);
+    let (mut socket, response) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    assert!(!response.headers().contains_key("sec-websocket-protocol"));
+    assert!(matches!(within(socket.next()).await, Some(Ok(Frame::Binary(_)))));
+    socket
+}
+
+fn request(text: &str) -> Vec<u8> {
+    let message = Message::Request {
+        id: RequestId::from_u64(1),
+        name: Name::new("echo").unwrap(),
+        payload: Payload::utf8(text),
+    };
+    message.to_vec().unwrap()
+}
+
+async fn close_code(mut socket: WebSocketStream<TcpStream>) -> u16 {
+    loop {
+        match within(socket.next()).await {
+            Some(Ok(Frame::Close(frame))) => return frame.expect("a code").code.into(),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn pings_are_answered_and_count() {
+    let server = Server::builder().read_timeout(Duration::from_secs(2)).build(echo());
+    let rig = WebSocket::start(&server).await;
+    let mut socket = connect(&rig).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        socket
+            .send(Frame::Ping(b"still there".as_slice().into()))
+            .await
+            .unwrap();
+        let answer = within(socket.next()).await;
+        assert!(
+            matches!(&answer, Some(Ok(Frame::Pong(data))) if data[..] == *b"still there"),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn fragments_are_one_message() {
+    let server = Server::builder().build(echo());
+    let rig = WebSocket::start(&server).await;
+    let mut socket = connect(&rig).await;
+    let bytes = request("in three parts");
+    let parts: Vec<_> = bytes.chunks(bytes.len().div_ceil(3)).collect();
+    for (index, part) in parts.iter().enumerate() {
+        let opcode = if index == 0 {
+            DataCode::Binary
+        } else {
+            DataCode::Continue
+        };
+        let frame = RawFrame::message(part.to_vec(), OpCode::Data(opcode), index + 1 == parts.len());
+        socket.send(Frame::Frame(frame)).await.unwrap();
+    }
+    let Some(Ok(Frame::Binary(reply))) = within(socket.next()).await else {
+        panic!("no reply");
+    };
+    assert_eq!(&reply[9..], b"in three parts");
+}
+
+#[tokio::test]
+async fn close_codes() {
+    let server = Server::builder().message_buffer_size(1024).build(echo());
+    let rig = WebSocket::start(&server).await;
+    for (frame, code) in [
+        (Frame::text("text"), 1003),
+        (Frame::binary(Vec::new()), 1002),
+        (Frame::binary(vec![0xff]), 1002),
+        (Frame::binary(vec![0x80; 1025]), 1009),
+        (Frame::binary(vec![0x80; 100_000]), 1009),
+    ] {
+        let mut socket = connect(&rig).await;
+        socket.send(frame).await.unwrap();
+        assert_eq!(close_code(socket).await, code);
+    }
+    let mut socket = connect(&rig).await;
+    socket.close(None).await.unwrap();
+    // Answered, as every browser's close() without arguments wants it.
+    assert!(matches!(within(socket.next()).await, Some(Ok(Frame::Close(_)))));
+    let socket = connect(&rig).await;
+    let (code, ()) = within(async { tokio::join!(close_code(socket), server.shut_down()) }).await;
+    assert_eq!(code, 1001);
+}
+
+/// A message that trickles in is not waited for longer than the read timeout (section 7.4).
+#[tokio::test]
+async fn a_trickled_message_closes() {
+    let server = Server::builder().read_timeout(Duration::from_secs(1)).build(echo());
+    let rig = WebSocket::start(&server).await;
+    let mut socket = connect(&rig).await;
+    let (stream, mut end) = (socket.get_mut(), None);
+    // A masked binary frame of 100 bytes, of which one comes every 100 ms.
+    stream.write_all(&[0x82, 0x80 | 100, 0, 0, 0, 0]).await.unwrap();
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let _ = stream.write_all(b"x").await;
+        let mut byte = [0];
+        if let Ok(read) = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut byte)).await {
+            end = read.ok().map(|_| byte[0]);
+            break;
+        }
+    }
+    // The first byte of a Close frame.
+    assert_eq!(end, Some(0x88));
+}
+
+#[tokio::test]
+async fn handshakes_can_be_refused() {
+    let handlers = echo().admit(|admission: Admission<'_>| {
+        if admission.path != "/chat" || admission.query != Some("room=1") {
+            return Err(Refusal::new(http::StatusCode::NOT_FOUND, "no such room"));
+        }
+        assert_eq!(admission.headers["user-agent"], "tester");
+        Ok(ConnectionOptions::default().concurrency(4))
+    });
+    let server = Server::builder().build(handlers);
+    let rig = WebSocket::start(&server).await;
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: tester\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        within(stream.read_exact(&mut answer)).await.unwrap();
+        (String::from_utf8_lossy(&answer).into_owned(), stream)
+    };
+    let (answer, mut stream) = get("/elsewhere").await;
+    assert_eq!(answer, "HTTP/1.1 404");
+    let mut rest = String::new();
+    within(stream.read_to_string(&mut rest)).await.unwrap();
+    assert!(rest.ends_with("no such room"), "{rest}");
+    let (answer, _open) = get("/chat?room=1").await;
+    assert_eq!(answer, "HTTP/1.1 101");
+    while server.connection_count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.connections()[0].user_agent(), Some("tester"));
+    drop(_open);
+    within(server.shut_down()).await;
+}

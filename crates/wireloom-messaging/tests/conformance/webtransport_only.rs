@@ -1,0 +1,207 @@
+//! What only WebTransport has: cancellation, and signals that are unordered or unreliable (appendix A).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use wireloom_messaging::IncomingMessage;
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::engine::CloseCode;
+use wireloom_messaging::server::{Connection, Context, Server};
+use wireloom_messaging::transport::{Delivery, Incoming};
+
+use crate::behaviours::echo;
+use crate::peer::{start, within};
+use crate::rig::{Multi, Rig as _, Single};
+
+#[tokio::test]
+async fn a_request_given_up_cancels_its_handler() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move |context: Context| {
+        let tell = tell.clone();
+        async move {
+            tell.send("begun").unwrap();
+            context.cancelled().await;
+            tell.send("cancelled").unwrap();
+        }
+    });
+    let server = Server::builder().concurrency(2).build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    peer.text(1, "wait", "x").await;
+    assert_eq!(within(told.recv()).await, Some("begun"));
+    peer.link.cancel(RequestId::from_u64(1));
+    // Nobody gets a reply, and the connection works.
+    peer.ping().await;
+    assert_eq!(within(told.recv()).await, Some("cancelled"));
+    peer.ping().await;
+}
+
+/// A request that waits for its turn when it is given up is not handled at all.
+#[tokio::test]
+async fn a_request_given_up_early_is_not_handled() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move |context: Context, text: String| {
+        let tell = tell.clone();
+        async move {
+            tell.send(text).unwrap();
+            context.cancelled().await;
+        }
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    peer.text(1, "wait", "first").await;
+    assert_eq!(within(told.recv()).await.as_deref(), Some("first"));
+    peer.text(2, "wait", "second").await;
+    peer.link.cancel(RequestId::from_u64(2));
+    // This needs no handler's place, but waits behind the second: its answer tells that the second is gone.
+    let id = RequestId::from_u64(3);
+    peer.send(&Message::CloseSession { id }).await;
+    peer.expect_reply(3, Payload::EMPTY).await;
+    peer.link.cancel(RequestId::from_u64(1));
+    peer.ping().await;
+    assert!(told.try_recv().is_err(), "the second was given up");
+}
+
+#[tokio::test]
+async fn unordered_and_unreliable_signals() {
+    let handlers = echo().on_other_signals(async |connection: Connection, message: IncomingMessage| {
+        let delivery = match message.name() {
+            Some("unreliable") => Delivery::Unreliable,
+            _ => Delivery::Unordered,
+        };
+        let name = message.name().unwrap().to_owned();
+        connection.signal_with(&name, message.into_data(), delivery)
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Multi>(&server).await;
+    let large = vec![7; 5000];
+    // What does not fit into a datagram goes on a stream.
+    for (delivery, name, payload) in [
+        (Delivery::Unordered, "unordered", Payload::utf8("x")),
+        (Delivery::Unreliable, "unreliable", Payload::utf8("x")),
+        (Delivery::Unreliable, "unreliable", Payload::binary(&large)),
+    ] {
+        let name = Name::new(name).unwrap();
+        let signal = Message::Signal { name, payload };
+        peer.link
+            .send_signal(signal.to_vec().unwrap().into(), delivery)
+            .unwrap();
+        peer.expect(signal).await;
+    }
+}
+
+/// With one stream, everything is as on WebSocket.
+#[tokio::test]
+async fn profile_s_degrades() {
+    let server = Server::builder().build(echo());
+    let (_rig, mut peer) = start::<Single>(&server).await;
+    peer.ping().await;
+    let connection = server.connections().pop().unwrap();
+    for delivery in [Delivery::Ordered, Delivery::Unordered, Delivery::Unreliable] {
+        connection.signal_with("event", "x", delivery).unwrap();
+        let name = Name::new("event").unwrap();
+        peer.expect(Message::Signal {
+            name,
+            payload: Payload::utf8("x"),
+        })
+        .await;
+    }
+    peer.link.cancel(RequestId::from_u64(1));
+    peer.ping().await;
+}
+
+/// WT_DRAIN_SESSION reaches the client while its last request is still at work (section 10).
+#[tokio::test]
+async fn a_shutdown_drains_first() {
+    let gate = Arc::new(Semaphore::new(0));
+    let door = gate.clone();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_request("wait", move || {
+        let (door, tell) = (door.clone(), tell.clone());
+        async move {
+            tell.send(()).unwrap();
+            door.acquire().await.unwrap().forget();
+        }
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<Single>(&server).await;
+    peer.text(1, "wait", "x").await;
+    within(told.recv()).await.unwrap();
+    let shutdown = tokio::spawn({
+        let server = server.clone();
+        async move { server.shut_down().await }
+    });
+    let incoming = within(wireloom_messaging::transport::recv(&mut *peer.link)).await;
+    assert_eq!(incoming, Ok(Incoming::Draining));
+    gate.add_permits(1);
+    peer.expect_reply(1, Payload::EMPTY).await;
+    peer.expect_end(CloseCode::Shutdown).await;
+    within(shutdown).await.unwrap();
+}
+
+/// A client that does not answer the closing hears why all the same.
+#[tokio::test]
+async fn a_deaf_client_hears_the_code() {
+    let server = Server::builder().linger(Duration::from_millis(100)).build(echo());
+    let rig = Single::start(&server).await;
+    let session = rig.session().await;
+    let (mut send, mut recv) = session.open_bi().await.unwrap();
+    send.write_all(&[1, 0x21]).await.unwrap();
+    let mut first = [0; 12];
+    within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut first))
+        .await
+        .unwrap();
+    // The framed AcceptConf of appendix A.2.
+    assert_eq!(first, [0x0b, 0x17, 2, 0, 0x60, 0xea, 0, 0, 0, 0x20, 0, 0]);
+    within(server.shut_down()).await;
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 1, .. }),
+        "{closed}"
+    );
+}
+
+/// What is no message on the control stream, or on a stream of its own, closes with the codes of appendix A.5.
+#[tokio::test]
+async fn close_codes() {
+    let server = Server::builder().message_buffer_size(1024).build(echo());
+    let rig = Multi::start(&server).await;
+    for (control, bytes, code) in [
+        (true, &[0][..], 2),
+        (true, &[1, 0xff], 2),
+        (true, &[0x44, 1], 5),
+        (false, &[1, 0x21], 3),
+        (false, &[0], 2),
+        (false, &[0x44, 1], 5),
+        (false, &[2, 0x21, 0x21, 1, 0x21], 3),
+    ] {
+        let session = rig.session().await;
+        let (mut send, mut recv) = session.open_bi().await.unwrap();
+        send.write_all(&[1, 0x21]).await.unwrap();
+        within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut [0; 12]))
+            .await
+            .unwrap();
+        if control {
+            send.write_all(bytes).await.unwrap();
+        } else {
+            let (mut own, _) = session.open_bi().await.unwrap();
+            own.write_all(bytes).await.unwrap();
+            own.finish().unwrap();
+            let _ = within(own.stopped()).await;
+        }
+        let closed = within(session.closed()).await;
+        let wireloom::SessionError::Closed { code: closed, .. } = closed else {
+            panic!("{closed}");
+        };
+        assert_eq!(closed, code, "{bytes:?}");
+    }
+    // Who says anything but the preface is not connected at all.
+    let session = rig.session().await;
+    let (mut send, _recv) = session.open_bi().await.unwrap();
+    send.write_all(&[2, 0x21, 0x21]).await.unwrap();
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 2, .. }),
+        "{closed}"
+    );
+}
