@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::time::Sleep;
 
+use super::flood::Flood;
 use super::handler::{ErrorKind, Panicked};
 use super::outbox::{Command, Outgoing, OutgoingKind};
 use super::tasks::{Done, Outcome, Running, Tasks};
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     /// When the client stopped taking what it is sent.
     blocked: Option<Instant>,
     command: Option<Command>,
+    flood: Flood,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -71,6 +73,7 @@ impl Driver {
             out: VecDeque::new(),
             blocked: None,
             command: None,
+            flood: Flood::default(),
             timer: None,
         }
     }
@@ -206,6 +209,9 @@ impl Driver {
             self.receive(cx, now, route, bytes)?;
             return Ok(true);
         }
+        if self.flood.paused(now).is_some() {
+            return Ok(false);
+        }
         let room = self.held_bytes < self.engine.config().message_buffer_size as usize;
         match self.link.poll_recv(cx, reading && room) {
             Poll::Pending => {
@@ -216,7 +222,13 @@ impl Driver {
             }
             Poll::Ready(Err(reason)) => return Err(gone(reason)),
             Poll::Ready(Ok(Incoming::Message { route, bytes })) => {
-                let passes = *bytes == [kind::HEARTBEAT] || (self.held.is_empty() && self.engine.admits(&bytes));
+                let heartbeat = *bytes == [kind::HEARTBEAT];
+                if heartbeat {
+                    self.flood.heartbeat(now);
+                } else {
+                    self.flood.other();
+                }
+                let passes = heartbeat || (self.held.is_empty() && self.engine.admits(&bytes));
                 if passes && reading {
                     self.receive(cx, now, route, bytes)?;
                 } else {
@@ -470,7 +482,8 @@ impl Driver {
             let silence = if reading { self.engine.deadline() } else { None };
             let quiet = (!self.out.is_empty() && !self.engine.may_notify(*now)).then(|| self.engine.quiet_until());
             let stuck = self.blocked.map(|since| since + timeout);
-            let Some(next) = [silence, quiet, stuck].into_iter().flatten().min() else {
+            let paused = self.flood.paused(*now);
+            let Some(next) = [silence, quiet, stuck, paused].into_iter().flatten().min() else {
                 return Ok(false);
             };
             let next = tokio::time::Instant::from_std(next);
@@ -491,7 +504,7 @@ impl Driver {
             if reading {
                 self.engine.handle_timeout(*now)?;
             }
-            if quiet.is_some_and(|at| at <= *now) {
+            if quiet.is_some_and(|at| at <= *now) || paused.is_some_and(|at| at <= *now) {
                 return Ok(true);
             }
         }

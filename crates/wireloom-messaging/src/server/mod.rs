@@ -14,6 +14,7 @@ mod connection;
 mod context;
 mod driver;
 mod extract;
+mod flood;
 mod handler;
 mod handlers;
 mod limits;
