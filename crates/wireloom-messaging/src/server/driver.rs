@@ -158,6 +158,7 @@ impl Driver {
                 Poll::Ready(Err(reason)) => return Poll::Ready(gone(reason)),
                 Poll::Pending => false,
             };
+            let was_blocked = self.blocked.is_some();
             self.blocked = match self.blocked {
                 None if !flushed => Some(now),
                 _ if flushed => None,
@@ -168,6 +169,10 @@ impl Driver {
             }
             if budget == 0 {
                 return Poll::Pending;
+            }
+            if was_blocked && flushed {
+                // What was not read meanwhile.
+                continue;
             }
             if !self.listed.inner.outbox.park(cx, self.command.as_ref()) {
                 continue;
@@ -199,8 +204,8 @@ impl Driver {
             // Replies first: a handler's place is free when its reply is on its way.
             return Ok(true);
         }
-        // Who does not read is not read from.
-        let reading = !blocked && self.inline.is_none();
+        // Who does not read is not read from, or its pings would be answered into memory.
+        let reading = !blocked && self.blocked.is_none() && self.inline.is_none();
         if reading
             && self.held.front().is_some_and(|(_, bytes)| self.engine.admits(bytes))
             && let Some((route, bytes)) = self.held.pop_front()

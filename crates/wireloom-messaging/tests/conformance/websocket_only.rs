@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as DataCode, OpCode};
 use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
 use wireloom_messaging::server::{Admission, ConnectionOptions, Refusal, Server};
+use wireloom_messaging::transport::websocket::WebSocketLink;
 
 use crate::behaviours::echo;
 use crate::peer::within;
@@ -166,4 +167,39 @@ async fn handshakes_can_be_refused() {
     assert_eq!(server.connections()[0].user_agent(), Some("tester"));
     drop(_open);
     within(server.shut_down()).await;
+}
+
+/// Pings of a client that does not read are not answered into memory: at some point it is not read from either.
+#[tokio::test]
+async fn a_flood_of_pings_that_nobody_reads_the_answers_of_is_bounded() {
+    let server = Server::builder().build(echo());
+    let (mut client, io) = tokio::io::duplex(4096);
+    let link = WebSocketLink::upgraded(io, 1 << 16).await;
+    let running = tokio::spawn({
+        let server = server.clone();
+        async move { server.run(link).await }
+    });
+    // Masked with zeros, 125 bytes each.
+    let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
+    let mut sent = 0;
+    // All is in memory and on one thread: what does not happen within so many turns does not happen.
+    let turns = || async {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    loop {
+        tokio::select! {
+            written = client.write_all(&ping) => written.unwrap(),
+            () = turns() => break,
+        }
+        sent += ping.len();
+        assert!(sent < 1 << 20, "it is read for ever");
+    }
+    assert!(sent > 4096, "{sent}");
+    // Once the answers are read, the server goes on.
+    let mut answers = vec![0; sent / ping.len() * 127];
+    within(client.read_exact(&mut answers)).await.unwrap();
+    drop(client);
+    within(running).await.unwrap();
 }
