@@ -24,7 +24,7 @@ use crate::stream_id::StreamId;
 use crate::varint as varints;
 
 pub use connection::{connection, connection_script};
-pub use formats::{prefix_integer, protocols, stream_header};
+pub use formats::{prefix_integer, priority, protocols, stream_header};
 pub use qpack::{qpack_pair, qpack_streams};
 
 const STREAM: StreamId = StreamId::from_u64(0);

@@ -34,5 +34,5 @@ macro_rules! replays {
 
 replays! {
     varint frame_reader settings qpack_decode qpack_streams qpack_pair huffman headers capsule datagram connection connection_script
-    prefix_integer protocols stream_header
+    prefix_integer priority protocols stream_header
 }

@@ -81,6 +81,12 @@ fn phrases() -> Vec<Vec<u8>> {
         .to_vec(),
         frame::encode(frame::HEADERS, b"\x02\x80\xd9\x10").to_vec(),
     ]);
+    // New ones at the end: the corpus knows them by number.
+    phrases.extend([
+        frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x04u=1, i").to_vec(),
+        frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x18u=").to_vec(),
+        frame::encode(frame::PRIORITY_UPDATE_PUSH, b"\x00u=1").to_vec(),
+    ]);
     phrases
 }
 

@@ -1,9 +1,11 @@
-//! Fuzz targets of the small formats that are parsed inside other modules: QPACK's integers, stream headers, subprotocols.
+//! Fuzz targets of the small formats that are parsed inside other modules: QPACK's integers, stream headers, subprotocols,
+//! priorities.
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 
 use super::pieces;
+use crate::h3::priority::{PRIORITY, Priority};
 use crate::stream_id::{Dir, SessionId, StreamId};
 use crate::varint;
 use crate::webtransport::protocols as subprotocols;
@@ -81,4 +83,19 @@ pub fn protocols(data: &[u8]) {
         subprotocols::choose(&mut again, &chosen).expect("a peer chose it");
         assert_eq!(subprotocols::chosen(&again), Some(chosen));
     }
+}
+
+/// Priorities, the lines of the field separated by line feeds: what is read is in range, and what we would send says the same.
+pub fn priority(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|&byte| byte == b'\n') {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(line)) {
+            headers.append(PRIORITY, value);
+        }
+    }
+    let priority = Priority::of_request(&headers);
+    assert!(priority.urgency <= 7);
+    let mut again = HeaderMap::new();
+    again.append(PRIORITY, priority.to_value());
+    assert_eq!(Priority::of_request(&again), priority);
 }
