@@ -26,13 +26,10 @@ use crate::journal::PATIENCE;
 /// The environment variable that names the program.
 pub const PROGRAM: &str = "WEBWIRE_GO_PEER";
 
-/// The program, or `None`, which is told on standard error.
-pub fn program() -> Option<PathBuf> {
-    let program = std::env::var_os(PROGRAM).map(PathBuf::from);
-    if program.is_none() {
-        eprintln!("not run: {PROGRAM} names no program (interop/src/webwire.rs says what it has to do)");
-    }
-    program
+/// The program.
+pub fn program() -> Result<PathBuf> {
+    let program = std::env::var_os(PROGRAM).ok_or_else(|| format!("{PROGRAM} names no program"))?;
+    Ok(program.into())
 }
 
 /// A process that is driven by lines of JSON. It ends when this is dropped.
