@@ -1,6 +1,5 @@
 //! `wireloom bench`: every workload with a server and a client process of its own.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::protocol::{Listening, Report};
 use super::workload::Workload;
-use super::{AllArgs, failed, process, table};
+use super::{AllArgs, failed, process, spawn, table};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 
@@ -120,27 +119,14 @@ struct Server {
 
 impl Server {
     fn start(workload: Workload, args: &AllArgs, processor: Option<usize>) -> Result<Self, Failure> {
-        let mut process = wireloom(processor)?
+        let mut command = wireloom(processor)?;
+        command
             .args(["bench", "server", "--max-streams", &workload.max_streams().to_string()])
             .args(["--congestion", args.congestion.name()])
             // Open as long as we live: the server ends with us, whatever becomes of us.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        let mut line = String::new();
-        if let Some(stdout) = process.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
-        }
-        match serde_json::from_str(&line) {
-            Ok(listening) => Ok(Self { process, listening }),
-            Err(_) => {
-                // It has said why on standard error, which is ours.
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(failed("the server did not start"))
-            }
-        }
+            .stdin(Stdio::piped());
+        let (process, listening) = spawn::listening(&mut command)?;
+        Ok(Self { process, listening })
     }
 }
 

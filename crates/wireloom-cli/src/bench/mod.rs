@@ -10,6 +10,7 @@ mod messages;
 mod process;
 mod protocol;
 mod server;
+mod spawn;
 mod table;
 mod workload;
 

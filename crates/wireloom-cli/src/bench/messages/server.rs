@@ -1,6 +1,5 @@
 //! What is measured: a server that somebody names, or one of our own.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use serde::Deserialize;
 
 use super::Profile;
 use super::dial::Target;
-use crate::bench::failed;
+use crate::bench::{failed, spawn};
 use crate::explain;
 use crate::failure::Failure;
 use crate::trust::TrustArgs;
@@ -67,25 +66,12 @@ struct Listening {
 impl Server {
     pub(super) fn start() -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(failed)?;
-        let mut process = Command::new(program)
-            .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        let mut line = String::new();
-        if let Some(stdout) = process.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
-        }
-        match serde_json::from_str(&line) {
-            Ok(listening) => Ok(Self { process, listening }),
-            Err(_) => {
-                // It has said why on standard error, which is ours.
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(failed("the server did not start"))
-            }
-        }
+        let (process, listening) = spawn::listening(
+            Command::new(program)
+                .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
+                .stdin(Stdio::null()),
+        )?;
+        Ok(Self { process, listening })
     }
 
     pub(super) fn pid(&self) -> u32 {
