@@ -153,20 +153,9 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
             let mut turns = self.inbox.waiting();
             let mut is_late = false;
             while !is_late && turns > 0 {
-                let Self { inbox, routing, .. } = self;
-                inbox.take_turn(|message| routing.route(message));
+                self.deliver(now);
                 is_late = now.elapsed() >= TURN_TIME;
                 turns = (turns - 1).max(usize::from(self.inbox.waiting() == 1));
-            }
-            // Dropped if the socket is full: the peer's retransmission asks again.
-            for (transmit, contents) in self.routing.take_answers() {
-                if self.blocked.is_none() {
-                    let _ = self.socket.try_send(&transmit, &contents);
-                }
-            }
-            // After each batch: QUIC's buffer for received datagrams is made for one, small datagrams included.
-            while let Some(key) = self.routing.pop_touched() {
-                self.process(key, now);
             }
             match polled {
                 Poll::Ready(Ok(())) if is_late || received >= RECV_PER_TURN => return true,
@@ -183,6 +172,21 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 Poll::Pending if is_late => return true,
                 Poll::Pending => {}
             }
+        }
+    }
+
+    /// Gives what one sender's turn allows to its connections, and lets them react while it is in the processor's cache.
+    fn deliver(&mut self, now: Instant) {
+        let Self { inbox, routing, .. } = self;
+        inbox.take_turn(|message| routing.route(message));
+        // Dropped if the socket is full: the peer's retransmission asks again.
+        for (transmit, contents) in self.routing.take_answers() {
+            if self.blocked.is_none() {
+                let _ = self.socket.try_send(&transmit, &contents);
+            }
+        }
+        while let Some(key) = self.routing.pop_touched() {
+            self.process(key, now);
         }
     }
 
