@@ -21,7 +21,22 @@ impl Drop for Nats {
 }
 
 fn nats(folder: &std::path::Path) -> (Nats, String) {
-    let child = Command::new("nats-server")
+    let child = Nats(spawn(folder));
+    let file = folder.join(format!("nats-server_{}.ports", child.0.id()));
+    loop {
+        let ports = std::fs::read(&file)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok());
+        if let Some(ports) = ports {
+            let ports: serde_json::Value = ports;
+            return (child, ports["nats"][0].as_str().unwrap().to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn spawn(folder: &std::path::Path) -> Child {
+    Command::new("nats-server")
         .args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"])
         .arg(folder.join("jetstream"))
         .arg("--ports_file_dir")
@@ -29,18 +44,7 @@ fn nats(folder: &std::path::Path) -> (Nats, String) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("nats-server");
-    let file = folder.join(format!("nats-server_{}.ports", child.id()));
-    loop {
-        let ports = std::fs::read(&file)
-            .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok());
-        if let Some(ports) = ports {
-            let ports: serde_json::Value = ports;
-            return (Nats(child), ports["nats"][0].as_str().unwrap().to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        .expect("nats-server")
 }
 
 async fn subscriber(server: &Server) -> Subscription {
