@@ -395,8 +395,7 @@ impl Session {
         if state.ended().is_some() {
             return None;
         }
-        let max = conn.with(|quic, _, _| quic.max_datagram_size())?;
-        Some(max.saturating_sub(state.datagram_prefix().len()))
+        max_datagram_size(conn, state)
     }
 
     /// Closes the session, with a code and a reason for the peer (WT_CLOSE_SESSION, draft-ietf-webtrans-http3 section 6).
@@ -406,6 +405,14 @@ impl Session {
     pub fn close(&self, code: u32, reason: &str) {
         self.0.conn.with(|quic, driver, wakes| {
             driver.close_session(Instant::now(), quic, wakes, self.0.state.id, code, reason);
+        });
+    }
+
+    /// Ends the session as one that failed here: the CONNECT stream is reset (H3_INTERNAL_ERROR), and the peer is told no code
+    /// and no reason. Open streams are reset. Does nothing once the session is over.
+    pub fn abort(&self) {
+        self.0.conn.with(|quic, driver, wakes| {
+            driver.abort_session(Instant::now(), quic, wakes, self.0.state.id);
         });
     }
 
@@ -500,6 +507,12 @@ impl Session {
     pub fn id(&self) -> u64 {
         self.0.state.id.into_u64()
     }
+}
+
+/// What fits into a datagram of the session now.
+pub(crate) fn max_datagram_size(conn: &Arc<Conn>, state: &SessionState) -> Option<usize> {
+    let max = conn.with(|quic, _, _| quic.max_datagram_size())?;
+    Some(max.saturating_sub(state.datagram_prefix().len()))
 }
 
 impl std::fmt::Debug for Session {

@@ -57,10 +57,17 @@ impl Connection {
         if self.usable_session(session)?.is_open() {
             return self.close_session(now, session, 0, "");
         }
+        self.reset_session(now, session, Code::H3_REQUEST_CANCELLED)
+    }
+
+    /// Ends a session by resetting its CONNECT stream with `code`: the peer learns that something failed here, and no code or
+    /// reason of the application's.
+    pub fn reset_session(&mut self, now: Instant, session: SessionId, code: Code) -> Result<(), CommandError> {
+        self.usable_session(session)?;
         self.now = Some(now);
         self.sessions.remove(&session);
         let streams = self.end_streams(session);
-        self.discard(session.stream(), Code::H3_REQUEST_CANCELLED);
+        self.discard(session.stream(), code);
         let end = SessionEnd::ClosedByUs {
             code: 0,
             reason: String::new(),

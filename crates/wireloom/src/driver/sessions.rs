@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::h3::priority::Priority;
-use wireloom_proto::{Dir, SessionId, StreamId};
+use wireloom_proto::{Code, Dir, SessionId, StreamId};
 
 use super::datagrams::Datagrams;
 use super::sending::CONTROL_PRIORITY;
@@ -147,8 +147,8 @@ impl Driver {
                 Ok(Some(state))
             }
             Err(e) => {
-                quic.reset(stream, wireloom_proto::Code::H3_REQUEST_CANCELLED);
-                quic.stop(stream, wireloom_proto::Code::H3_REQUEST_CANCELLED);
+                quic.reset(stream, Code::H3_REQUEST_CANCELLED);
+                quic.stop(stream, Code::H3_REQUEST_CANCELLED);
                 Err(e)
             }
         }
@@ -231,6 +231,19 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.close_session(now, session, code, reason);
         self.settle(now, quic, wakes);
+    }
+
+    pub(crate) fn abort_session(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+    ) {
+        // Where it is over already there is nothing to abort.
+        let _ = self.h3.reset_session(now, session, Code::H3_INTERNAL_ERROR);
+        self.settle(now, quic, wakes);
+        self.drop_payload(quic, session);
     }
 
     pub(crate) fn close_all_sessions(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use quinn_proto as qp;
 
+use super::routed_ids::RoutedIds;
 use super::socket::MAX_BATCH;
 
 /// How fast is sent when the network is the limit (RFC 9002 section 7).
@@ -51,6 +52,8 @@ pub(crate) struct QuicConfig {
     pub(crate) congestion: CongestionControl,
     /// Server: whether clients may move to other addresses.
     pub(crate) migration: bool,
+    /// Server: which of how many servers on the port this is, to be read from its connection ids.
+    pub(crate) route: Option<(u8, u8)>,
     /// Where a trace of each connection is written.
     #[cfg(feature = "qlog")]
     pub(crate) qlog_dir: Option<PathBuf>,
@@ -71,6 +74,7 @@ impl Default for QuicConfig {
             max_mtu: 1452,
             congestion: CongestionControl::default(),
             migration: true,
+            route: None,
             #[cfg(feature = "qlog")]
             qlog_dir: None,
         }
@@ -107,6 +111,9 @@ impl QuicConfig {
 /// What all connections of an endpoint share.
 pub(crate) fn endpoint_config(quic: &QuicConfig) -> Arc<qp::EndpointConfig> {
     let mut config = qp::EndpointConfig::default();
+    if let Some((index, servers)) = quic.route {
+        config.cid_generator(move || Box::new(RoutedIds::new(index, servers)));
+    }
     // What we are ready to receive; the range of the setting makes failure impossible.
     let _ = config.max_udp_payload_size(quic.max_mtu.max(1472));
     Arc::new(config)

@@ -10,6 +10,7 @@ mod inbox;
 #[cfg(feature = "qlog")]
 mod qlog;
 mod ready;
+mod routed_ids;
 mod routing;
 mod socket;
 mod task;

@@ -8,8 +8,20 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Another process may hold the TCP port that the system chose for UDP: then try another.
 const PORT_ATTEMPTS: usize = 16;
 
+/// What is served on one address.
+pub(super) struct Sockets {
+    pub(super) udp: Option<UdpSocket>,
+    pub(super) tcp: Option<TcpListener>,
+}
+
+impl Sockets {
+    pub(super) fn port(&self) -> Option<u16> {
+        Some(self.udp.as_ref()?.local_addr().ok()?.port())
+    }
+}
+
 /// Binds `address` for both. Port 0 finds one that is free for both; `[::]` takes IPv4 too.
-pub(super) fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<Sockets> {
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -18,7 +30,10 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> 
         match tcp {
             Ok(tcp) => {
                 tcp.listen(1024)?;
-                return Ok((udp, tcp.into()));
+                return Ok(Sockets {
+                    udp: Some(udp),
+                    tcp: Some(tcp.into()),
+                });
             }
             Err(_) if address.port() == 0 && attempts < PORT_ATTEMPTS => {}
             Err(e) => return Err(e),

@@ -1,7 +1,7 @@
 //! Settings of a server.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::Dialects;
 
 use super::admission::{Connections, ServerAcceptor};
-use super::bind::bind;
+use super::bind::{Sockets, bind};
 use super::origin::OriginPolicy;
 use super::serve::Serve;
 use super::{BoxError, Server};
@@ -22,7 +22,7 @@ use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
-use crate::tls;
+use crate::{tcp, tls};
 
 /// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
 /// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
@@ -72,6 +72,7 @@ pub enum ServeError {
 #[must_use]
 pub struct ServerBuilder {
     addresses: Vec<Result<Vec<SocketAddr>, String>>,
+    sockets: Vec<Sockets>,
     identity: Option<Identity>,
     origins: OriginPolicy,
     quic: QuicConfig,
@@ -82,12 +83,14 @@ pub struct ServerBuilder {
     alt_svc: bool,
     early_data: bool,
     shutdown_deadline: Duration,
+    tcp: tcp::Options,
 }
 
 impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
+            sockets: Vec::new(),
             identity: None,
             origins: OriginPolicy::default(),
             quic: QuicConfig::default(),
@@ -106,6 +109,7 @@ impl Default for ServerBuilder {
             alt_svc: true,
             early_data: false,
             shutdown_deadline: Duration::from_secs(10),
+            tcp: tcp::Options::default(),
         }
     }
 }
@@ -120,6 +124,26 @@ impl ServerBuilder {
                 .map(Iterator::collect)
                 .map_err(|e| e.to_string()),
         );
+        self
+    }
+
+    /// Serves sockets that are bound already, such as those that a supervisor passes to each of its workers; call it again for
+    /// further ones. Either may be missing: without UDP there is no HTTP/3, without TCP nothing else. The TCP socket has to
+    /// listen.
+    ///
+    /// Where several processes or servers share one UDP port (`SO_REUSEPORT`), each of them says which of how many it is with
+    /// [`connection_id_route`](Self::connection_id_route).
+    pub fn sockets(mut self, udp: Option<UdpSocket>, tcp: Option<TcpListener>) -> Self {
+        self.sockets.push(Sockets { udp, tcp });
+        self
+    }
+
+    /// Makes every connection id of this server begin with a byte that leaves the remainder `index` when it is divided by
+    /// `servers`: whoever distributes the packets of one UDP port among so many servers by that byte, at offset 1 of short
+    /// headers and 6 of long ones, keeps each connection with its server when the client's address changes. What a client
+    /// chooses for its first packets is distributed the same way, and stays where it came. Default: ids are random.
+    pub fn connection_id_route(mut self, index: u8, servers: u8) -> Self {
+        self.quic.route = (servers > 1).then_some((index, servers));
         self
     }
 
@@ -289,6 +313,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
+    /// time-out, the shutdown's deadline, Alt-Svc.
+    pub fn tcp_options(mut self, options: tcp::Options) -> Self {
+        self.tcp = options;
+        self
+    }
+
     /// Binds. From now on clients can connect; their requests wait for [`Server::serve`] or [`Server::accept`].
     ///
     /// # Errors
@@ -299,7 +330,7 @@ impl ServerBuilder {
         for list in std::mem::take(&mut self.addresses) {
             addresses.extend(list.map_err(ServeError::Address)?);
         }
-        if addresses.is_empty() {
+        if addresses.is_empty() && self.sockets.is_empty() {
             return Err(ServeError::Address("call bind".into()));
         }
         self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
@@ -321,7 +352,18 @@ impl ServerBuilder {
             if let (0, Some(port)) = (address.port(), free_port) {
                 address.set_port(port);
             }
-            let (udp, listener) = bind(address).map_err(|source| ServeError::Bind { address, source })?;
+            let sockets = bind(address).map_err(|source| ServeError::Bind { address, source })?;
+            if address.port() == 0 {
+                free_port = sockets.port();
+            }
+            self.sockets.push(sockets);
+        }
+        for Sockets { udp, tcp: listener } in self.sockets {
+            if let Some(listener) = listener {
+                listener.set_nonblocking(true)?;
+                tcp.push(tokio::net::TcpListener::from_std(listener)?);
+            }
+            let Some(udp) = udp else { continue };
             let acceptor = ServerAcceptor {
                 driver: driver.clone(),
                 queue: queue.clone(),
@@ -330,12 +372,7 @@ impl ServerBuilder {
                 retry_above: self.retry_above,
                 admitted: 0,
             };
-            let endpoint = Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?;
-            if address.port() == 0 {
-                free_port = Some(endpoint.local_addr().port());
-            }
-            endpoints.push(endpoint);
-            tcp.push(tokio::net::TcpListener::from_std(listener)?);
+            endpoints.push(Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?);
         }
         Ok(Server {
             endpoints,
@@ -348,6 +385,7 @@ impl ServerBuilder {
             alt_svc: self.alt_svc,
             handshake_timeout: driver.handshake_timeout,
             shutdown_deadline: self.shutdown_deadline,
+            tcp_options: self.tcp,
         })
     }
 

@@ -17,7 +17,7 @@ use super::origin::OriginPolicy;
 use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
-use crate::session::{Answer, Session};
+use crate::session::{Answer, Session, max_datagram_size};
 
 /// The largest body that goes with a rejection; what is longer is cut.
 const MAX_REJECTION_BODY: usize = 16 * 1024;
@@ -66,12 +66,12 @@ where
                 tracing::debug!(%remote, "session from a foreign origin rejected");
                 return reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
             }
-            let upgrade = WebTransportUpgrade::new(protocols, dialect, remote);
-            head.extensions_mut().insert(upgrade.clone());
-            let request = head.map(|()| Body::empty());
             let Some(state) = conn.with(|_, driver, _| driver.session_state(id)) else {
                 return;
             };
+            let upgrade = WebTransportUpgrade::new(protocols, dialect, remote, max_datagram_size(&conn, &state));
+            head.extensions_mut().insert(upgrade.clone());
+            let request = head.map(|()| Body::empty());
             let unanswered = Unanswered(Some((conn, id)));
             let response = tokio::select! {
                 biased;

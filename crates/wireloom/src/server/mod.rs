@@ -52,6 +52,7 @@ pub struct Server {
     alt_svc: bool,
     handshake_timeout: Duration,
     shutdown_deadline: Duration,
+    tcp_options: crate::tcp::Options,
 }
 
 /// A count of what a server holds, for monitoring and tests.
@@ -113,9 +114,16 @@ impl Server {
         ServerBuilder::default()
     }
 
-    /// The bound addresses, UDP and TCP alike, in the order of the builder's `bind` calls.
+    /// The bound addresses, UDP and TCP alike, in the order of the builder's `bind` calls; those of
+    /// [`sockets`](ServerBuilder::sockets) come first, and where one has no UDP, its TCP address.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.endpoints.iter().map(Endpoint::local_addr).collect()
+        let mut addresses: Vec<SocketAddr> = self.endpoints.iter().map(Endpoint::local_addr).collect();
+        for address in self.tcp.iter().filter_map(|listener| listener.local_addr().ok()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
     }
 
     /// A monitor that outlives the server.

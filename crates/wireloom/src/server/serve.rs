@@ -86,7 +86,9 @@ where
     // Dropped with this future: no task outlives the server.
     let mut tcp_tasks = JoinSet::new();
     for listener in std::mem::take(&mut server.tcp) {
-        let mut options = tcp::Options::new()
+        let mut options = server
+            .tcp_options
+            .clone()
             .limits(server.limits.clone())
             .origins(server.origins.clone())
             .handshake_timeout(server.handshake_timeout)

@@ -51,15 +51,22 @@ pub struct WebTransportUpgrade {
     offered: Arc<[String]>,
     dialect: Dialect,
     remote: SocketAddr,
+    max_datagram_size: Option<usize>,
 }
 
 impl WebTransportUpgrade {
-    pub(crate) fn new(offered: Vec<String>, dialect: Dialect, remote: SocketAddr) -> Self {
+    pub(crate) fn new(
+        offered: Vec<String>,
+        dialect: Dialect,
+        remote: SocketAddr,
+        max_datagram_size: Option<usize>,
+    ) -> Self {
         Self {
             decision: Arc::default(),
             offered: offered.into(),
             dialect,
             remote,
+            max_datagram_size,
         }
     }
 
@@ -110,6 +117,12 @@ impl WebTransportUpgrade {
     /// Where the client is.
     pub fn remote_address(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// The largest payload that a datagram of the session could carry when it was asked for, in bytes. `None` if the client
+    /// takes no datagrams. [`Session::max_datagram_size`] follows the path.
+    pub fn max_datagram_size(&self) -> Option<usize> {
+        self.max_datagram_size
     }
 
     /// Accepts the session once the handler returns this response, and runs `handler` with it. Graceful shutdown waits for

@@ -1,10 +1,15 @@
 //! Accepting connections through every kind of failure.
 
+use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::connection::KEEP_ALIVE;
 
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -37,8 +42,46 @@ impl Backoff {
     }
 }
 
+/// What accepts connections.
+pub(super) trait Listen {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and its peer's address if that is an IP address. Cancel safe.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
+
+    /// Settings of a new connection.
+    fn prepare(stream: &Self::Stream);
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        let (stream, peer) = Self::accept(self).await?;
+        Ok((stream, Some(peer)))
+    }
+
+    fn prepare(stream: &TcpStream) {
+        // Both fail only on a socket that is broken already, which the next read tells.
+        let _ = stream.set_nodelay(true);
+        let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+        let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    }
+}
+
+#[cfg(unix)]
+impl Listen for tokio::net::UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<(tokio::net::UnixStream, Option<SocketAddr>)> {
+        Ok((Self::accept(self).await?.0, None))
+    }
+
+    fn prepare(_: &tokio::net::UnixStream) {}
+}
+
 /// The next connection. Cancel safe: no accepted connection is lost.
-pub(super) async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> (TcpStream, SocketAddr) {
+pub(super) async fn accept<L: Listen>(listener: &L, backoff: &mut Backoff) -> (L::Stream, Option<SocketAddr>) {
     loop {
         match listener.accept().await {
             Ok(accepted) => {

@@ -13,9 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +28,7 @@ use crate::limits::ConnectionPermit;
 use crate::tls::ALPN_H2;
 
 /// How often a silent peer is asked whether it is still there, and how long its answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// How long a connection that never had a request may take to react to the end.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -45,20 +43,20 @@ pub(super) struct Shared {
 }
 
 /// Serves one connection. `permit` counts it until its socket is closed, upgraded or not.
-pub(super) async fn run<S, B>(
+pub(super) async fn run<S, B, T>(
     shared: Arc<Shared>,
     service: S,
-    tcp: TcpStream,
-    peer: SocketAddr,
+    tcp: T,
+    peer: Option<SocketAddr>,
     permit: ConnectionPermit,
 ) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    prepare(&tcp);
     let Some(tls) = &shared.tls else {
         return serve(&shared, service, tcp, false, peer, permit).await;
     };
@@ -80,19 +78,19 @@ pub(super) async fn run<S, B>(
     }
 }
 
-fn prepare(tcp: &TcpStream) {
-    // Both fail only on a socket that is broken already, which the next read tells.
-    let _ = tcp.set_nodelay(true);
-    let _ = SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE));
-}
-
 async fn draining(drain: &mut watch::Receiver<bool>) {
     // The sender is dropped together with every connection's task: an error is as good as the signal.
     let _ = drain.wait_for(|&draining| draining).await;
 }
 
-async fn serve<S, B, T>(shared: &Shared, service: S, io: T, is_h2: bool, peer: SocketAddr, permit: ConnectionPermit)
-where
+async fn serve<S, B, T>(
+    shared: &Shared,
+    service: S,
+    io: T,
+    is_h2: bool,
+    peer: Option<SocketAddr>,
+    permit: ConnectionPermit,
+) where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,

@@ -18,6 +18,7 @@ mod websocket;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub use options::Options;
 use crate::body::Body;
 use crate::identity::Identity;
 use crate::tls::tcp_server_config;
+use accept::Listen;
 use connection::Shared;
 use tasks::Tasks;
 
@@ -67,6 +69,45 @@ where
 {
     let tls = identity.map(tcp_server_config).transpose().map_err(io::Error::other)?;
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+    run(listener, tls, service, options, shutdown).await;
+    Ok(())
+}
+
+/// The same for a Unix socket, in plaintext, as behind a proxy on the same machine. Requests have no
+/// [`RemoteAddr`](crate::RemoteAddr). All connections count as those of one address, so that
+/// [`ConnectionLimits`](crate::ConnectionLimits) ought to allow one address as many as there may be in all.
+///
+/// Cancel safe as [`serve`].
+#[cfg(unix)]
+pub async fn serve_unix<S, B>(
+    listener: tokio::net::UnixListener,
+    service: S,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    run(listener, None, service, options, shutdown).await;
+}
+
+async fn run<L, S, B>(
+    listener: L,
+    tls: Option<TlsAcceptor>,
+    service: S,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) where
+    L: Listen,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     let tasks = Tasks::default();
     let (draining, drain) = watch::channel(false);
     let shared = Arc::new(Shared {
@@ -83,12 +124,14 @@ where
             () = &mut shutdown => break,
             accepted = accept::accept(&listener, &mut backoff) => accepted,
         };
-        match shared.options.limits.acquire(peer.ip()) {
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        match shared.options.limits.acquire(address) {
             Ok(permit) => {
-                let span = tracing::debug_span!("tcp", %peer);
+                L::prepare(&tcp);
+                let span = tracing::debug_span!("tcp", %address, port = peer.map(|peer| peer.port()));
                 tasks.spawn(connection::run(Arc::clone(&shared), service.clone(), tcp, peer, permit).instrument(span));
             }
-            Err(refused) => tracing::debug!(%peer, %refused, "connection refused"),
+            Err(refused) => tracing::debug!(%address, %refused, "connection refused"),
         }
     }
     drop(listener);
@@ -101,5 +144,4 @@ where
         tasks.abort();
         tasks.join().await;
     }
-    Ok(())
 }

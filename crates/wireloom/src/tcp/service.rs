@@ -76,7 +76,8 @@ impl Drop for Running {
 /// What the requests and answers of one connection have in common.
 #[derive(Clone)]
 pub(super) struct Added {
-    pub(super) peer: SocketAddr,
+    /// `None` on a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) origins: Option<Arc<OriginPolicy>>,
     pub(super) activity: Arc<Activity>,
@@ -102,10 +103,12 @@ where
     } = added;
     let running = activity.begin();
     if let Some(refusal) = websocket::refuse(&request, origins.as_deref()) {
-        tracing::debug!(%peer, status = %refusal.status(), "WebSocket handshake refused");
+        tracing::debug!(?peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
     }
-    request.extensions_mut().insert(RemoteAddr(peer));
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(RemoteAddr(peer));
+    }
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let mut response = service.call(request.map(Body::from)).await?;
     if let Some(alt_svc) = alt_svc

@@ -1,0 +1,35 @@
+"""WebTransport for Python: an ASGI server with HTTP/1.1, HTTP/2, HTTP/3 and WebSocket beside it, and clients for asyncio."""
+
+from ._wireloom import (
+    ClientDisconnected,
+    ConnectError,
+    DatagramTooLarge,
+    Identity,
+    IdentityError,
+    ServeError,
+    SessionClosed,
+    StreamReset,
+    StreamStopped,
+    WireloomError,
+    __version__,
+)
+from .event_loop import EventLoop, new_event_loop, run
+from .router import Router
+
+__all__ = [
+    "ClientDisconnected",
+    "ConnectError",
+    "DatagramTooLarge",
+    "EventLoop",
+    "Identity",
+    "IdentityError",
+    "Router",
+    "ServeError",
+    "SessionClosed",
+    "StreamReset",
+    "StreamStopped",
+    "WireloomError",
+    "__version__",
+    "new_event_loop",
+    "run",
+]

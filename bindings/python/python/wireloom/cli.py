@@ -1,0 +1,57 @@
+"""The command ``wireloom-asgi``, which is ``python -m wireloom`` too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from . import logs, sockets
+from .asgi import Server, identity_of, run_worker
+from .config import Config, load
+from .importer import Application, ImportFailed, load_application
+from .supervisor import Supervisor, print_hash, start_message
+
+logger = logging.getLogger("wireloom")
+
+
+def serve(config: Config) -> int:
+    """Serves as the settings say, until a signal. The exit status."""
+    logs.configure(config)
+    try:
+        addresses = sockets.bind(config)
+    except OSError as error:
+        logger.error("cannot listen: %s", error)
+        return 1
+    try:
+        if config.workers > 1 or config.reload:
+            return Supervisor(config, addresses).run()
+        identity = identity_of(config)
+        if identity is not None and config.self_signed:
+            print_hash(identity)
+
+        def app() -> Application:
+            return load_application(config.app, factory=config.factory, app_dir=config.app_dir)
+
+        def started(server: Server) -> None:
+            logger.info(start_message(config, server.addresses))
+
+        return run_worker(app, config, addresses, identity=identity, on_started=started)
+    except ImportFailed as error:
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        sockets.close(addresses)
+        if config.uds is not None and os.path.exists(config.uds):
+            os.unlink(config.uds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return serve(load(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Settings of the server: one table for the command line, the environment, the configuration file and `wireloom.serve`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+#: What the access log says of each request.
+ACCESS_LOG_FORMAT = '%(client)s "%(method)s %(path)s %(protocol)s" %(status)s %(bytes)s %(ms)sms'
+
+
+def _option(default: Any, help: str, *flags: str, many: bool = False, **extra: Any) -> Any:
+    metadata = {"help": help, "flags": flags, "many": many, **extra}
+    if many:
+        return field(default_factory=list, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Config:
+    """Everything that can be set. Every field is a flag, `--like-this`, and a variable, `WIRELOOM_LIKE_THIS`."""
+
+    app: str = field(default="", metadata={"help": "the application, as module:attribute"})
+    factory: bool = _option(False, "the attribute is a function that makes the application")
+    app_dir: str = _option("", "the folder in which the module is looked for first; the current one by default")
+
+    host: list[str] = _option(None, "an address or name to listen on; may be given again [127.0.0.1]", many=True)
+    port: int = _option(8000, "the port, of TCP and of UDP; 0 finds a free one [8000]")
+    uds: str | None = _option(None, "a Unix socket to listen on, in plaintext")
+    fd: int | None = _option(None, "a descriptor that listens already")
+
+    certfile: str | None = _option(None, "the certificate chain, PEM; read again when it changes", "--ssl-certfile")
+    keyfile: str | None = _option(None, "its private key, PEM", "--ssl-keyfile")
+    self_signed: bool = _option(False, "a certificate made at the start, for 13 days; its hash is printed")
+    self_signed_names: list[str] = _option(
+        None, "a name in that certificate [localhost 127.0.0.1 ::1 and the hosts]", many=True
+    )
+    tcp: bool = _option(True, "HTTP/1.1, and with a certificate HTTP/2")
+    http3: bool = _option(True, "HTTP/3 and WebTransport, with a certificate")
+    alt_svc: bool = _option(True, "tells clients over TCP of HTTP/3")
+
+    workers: int = _option(1, "processes [1]")
+    reload: bool = _option(False, "starts again when a file changes")
+    reload_dirs: list[str] = _option(None, "a folder that is watched [the current one]", "--reload-dir", many=True)
+    reload_suffixes: list[str] = _option(None, "an ending of files that are watched [.py]", "--reload-suffix", many=True)
+    loop: str = _option("auto", "the event loop: auto and wireloom have Tokio inside", choices=("auto", "wireloom", "asyncio", "uvloop"))
+
+    lifespan: str = _option("auto", "the lifespan protocol", choices=("auto", "on", "off"))
+    root_path: str = _option("", "the path under which a proxy has the application")
+    proxy_headers: bool = _option(True, "believes X-Forwarded-For and X-Forwarded-Proto of trusted addresses")
+    forwarded_allow_ips: str = _option(
+        "127.0.0.1,::1", "those addresses: with commas, networks as 10.0.0.0/8, * for all"
+    )
+    origins: list[str] = _option(
+        None, "an origin whose pages may open sessions and WebSockets besides our own, * for all", "--origin", many=True
+    )
+    headers: list[str] = _option(None, "name:value, sent with every response", "--header", many=True)
+
+    access_log: bool = _option(True, "logs requests to standard output")
+    access_log_file: str | None = _option(None, "logs them to this file instead")
+    access_log_format: str = _option(ACCESS_LOG_FORMAT, "what is logged of each request")
+    log_level: str = _option("info", "the level of the log", choices=("critical", "error", "warning", "info", "debug"))
+    log_config: str | None = _option(None, "a configuration of Python's logging: .json, .toml or .ini")
+
+    limit_concurrency: int | None = _option(None, "requests, WebSockets and sessions at once; beyond that 503")
+    limit_max_requests: int | None = _option(None, "requests after which a worker is replaced")
+    limit_max_requests_jitter: int = _option(0, "at most so many more, by chance [0]")
+    limit_body_size: int | None = _option(None, "bytes of a request's body; beyond that 413")
+    limit_header_size: int = _option(65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size")
+    limit_connections: int = _option(100_000, "connections at once [100000]")
+    limit_connections_per_address: int = _option(1000, "connections of one address, or IPv6 network, at once [1000]")
+    backlog: int = _option(2048, "connections that wait to be accepted [2048]")
+    ws_max_size: int = _option(16 * 1024 * 1024, "bytes of a WebSocket message [16777216]")
+    keep_alive: float = _option(30.0, "seconds that a kept connection may be idle [30]", "--timeout-keep-alive")
+    graceful_timeout: float = _option(
+        30.0, "seconds that requests and sessions may go on when the server stops [30]", "--timeout-graceful-shutdown"
+    )
+    session_grace: float = _option(5.0, "seconds that a session's task may go on after its end [5]")
+
+    static: list[str] = _option(None, "path=folder: files that are served without the application", many=True)
+    metrics: str | None = _option(
+        None, "serves the counters at this path [/metrics if none is given]", nargs="?", const="/metrics"
+    )
+
+    def problems(self) -> str | None:
+        """What cannot be, in one sentence."""
+        if bool(self.certfile) != bool(self.keyfile):
+            return "--certfile and --keyfile go together"
+        if self.certfile and self.self_signed:
+            return "--self-signed and --certfile exclude each other"
+        if self.workers < 1 or self.workers > 200:
+            return "--workers is a number from 1 to 200"
+        if self.reload and self.workers > 1:
+            return "--reload has one worker"
+        if not 0 <= self.port < 65536:
+            return "--port is a number below 65536"
+        if not self.tcp and not (self.http3 and self.is_secure):
+            return "without TCP there has to be HTTP/3, which needs a certificate"
+        for entry in self.static:
+            if "=" not in entry:
+                return f"--static is path=folder, not {entry!r}"
+        for entry in self.headers:
+            if ":" not in entry:
+                return f"--header is name:value, not {entry!r}"
+        return None
+
+    @property
+    def is_secure(self) -> bool:
+        return self.certfile is not None or self.self_signed
+
+    def hosts(self) -> list[str]:
+        return self.host or ["127.0.0.1"]
+
+    def names(self) -> list[str]:
+        """The names of a self-signed certificate."""
+        names = self.self_signed_names or ["localhost", "127.0.0.1", "::1"]
+        return names + [host for host in self.hosts() if host not in names and host not in ("0.0.0.0", "::", "*")]
+
+    def native(self, *, worker: int = 0, access_log: tuple[str, int] | None = None) -> dict[str, Any]:
+        """What the native server wants to know."""
+        max_requests = self.limit_max_requests
+        if max_requests is not None and self.limit_max_requests_jitter > 0:
+            import random
+
+            max_requests += random.randint(0, self.limit_max_requests_jitter)
+        trusted = [entry for entry in self.forwarded_allow_ips.split(",") if entry.strip()]
+        return {
+            "root_path": self.root_path,
+            "limit_concurrency": self.limit_concurrency,
+            "limit_max_requests": max_requests,
+            "limit_body_size": self.limit_body_size,
+            "limit_header_size": self.limit_header_size,
+            "limit_connections": self.limit_connections,
+            "limit_connections_per_address": self.limit_connections_per_address,
+            "ws_max_size": self.ws_max_size,
+            "session_grace": self.session_grace,
+            "shutdown_deadline": self.graceful_timeout,
+            "keep_alive": self.keep_alive,
+            "forwarded_allow_ips": trusted if self.proxy_headers else None,
+            "headers": [(name.strip(), value.strip()) for name, value in (e.split(":", 1) for e in self.headers)],
+            "origins": self.origins,
+            "access_log": access_log,
+            "static_files": [tuple(entry.split("=", 1)) for entry in self.static],
+            "metrics": self.metrics,
+            "worker": worker,
+            "workers": self.workers,
+            "alt_svc": self.alt_svc,
+        }
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _type_of(annotation: str) -> Any:
+    if "int" in annotation:
+        return int
+    return float if "float" in annotation else str
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="wireloom-asgi",
+        description="Serves an ASGI application over HTTP/1.1, HTTP/2, HTTP/3, WebSocket and WebTransport.",
+        epilog="Every flag is an environment variable too: --log-level is WIRELOOM_LOG_LEVEL. "
+        "Lists are separated by commas there. A configuration file (TOML) has the same names with underscores.",
+        allow_abbrev=False,
+    )
+    made.add_argument("app", nargs="?", help="the application, as module:attribute", default=argparse.SUPPRESS)
+    made.add_argument("--config", help="a configuration file [wireloom.toml if it exists]", default=None)
+    from . import __version__
+
+    made.add_argument("--version", action="version", version=f"wireloom {__version__}")
+    for entry in fields(Config):
+        if entry.name == "app":
+            continue
+        meta = dict(entry.metadata)
+        flags = [_flag(entry.name), *meta["flags"]]
+        common: dict[str, Any] = {"dest": entry.name, "help": meta["help"], "default": argparse.SUPPRESS}
+        annotation = str(entry.type)
+        if annotation == "bool":
+            made.add_argument(*flags, action=argparse.BooleanOptionalAction, **common)
+        elif meta["many"]:
+            made.add_argument(*flags, action="append", metavar="VALUE", **common)
+        else:
+            extra = {key: meta[key] for key in ("choices", "nargs", "const") if key in meta}
+            if "choices" not in extra:
+                extra["metavar"] = "VALUE"
+            made.add_argument(*flags, type=_type_of(annotation), **extra, **common)
+    return made
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    """A value of the environment or a file as its field has it."""
+    entry = next((entry for entry in fields(Config) if entry.name == name), None)
+    if entry is None:
+        raise SystemExit(f"{source}: there is no setting named {name}")
+    annotation = str(entry.type)
+    try:
+        if entry.metadata.get("many"):
+            return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+        if annotation == "bool":
+            if isinstance(value, str):
+                return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[value.lower()]
+            return bool(value)
+        value = _type_of(annotation)(value)
+    except (KeyError, TypeError, ValueError):
+        raise SystemExit(f"{source}: {value!r} is no value for {name}") from None
+    choices = entry.metadata.get("choices")
+    if choices and value not in choices:
+        raise SystemExit(f"{source}: {name} is one of {', '.join(choices)}")
+    return value
+
+
+def load(arguments: Sequence[str] | None = None) -> Config:
+    """The settings: the command line before the environment, that before the file, that before the defaults."""
+    made = parser()
+    given = vars(made.parse_args(arguments))
+    values: dict[str, Any] = {}
+    path = given.pop("config") or os.environ.get("WIRELOOM_CONFIG")
+    if path is None and Path("wireloom.toml").is_file():
+        path = "wireloom.toml"
+    if path is not None:
+        try:
+            content = tomllib.loads(Path(path).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SystemExit(f"{path}: {error}") from None
+        for name, value in content.items():
+            name = name.replace("-", "_")
+            values[name] = _convert(name, value, path)
+    for entry in fields(Config):
+        variable = "WIRELOOM_" + entry.name.upper()
+        if variable in os.environ:
+            values[entry.name] = _convert(entry.name, os.environ[variable], variable)
+    values.update(given)
+    config = Config(**values)
+    if not config.app:
+        made.error("which application? Name it as module:attribute")
+    problem = config.problems()
+    if problem:
+        made.error(problem)
+    return config

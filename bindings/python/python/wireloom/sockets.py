@@ -1,0 +1,145 @@
+"""The sockets of a server, bound once: workers that are replaced find them as they were, and no client is refused meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from .config import Config
+
+#: asm-generic/socket.h: a program that chooses among the sockets of a port.
+SO_ATTACH_REUSEPORT_CBPF = 51
+
+_PORT_ATTEMPTS = 16
+
+
+@dataclass
+class Address:
+    """The sockets of one address: TCP for all workers, UDP for each of them."""
+
+    tcp: socket.socket | None = None
+    udp: list[socket.socket] = field(default_factory=list)
+    unix: socket.socket | None = None
+
+    def all(self) -> list[socket.socket]:
+        return [sock for sock in (self.tcp, self.unix, *self.udp) if sock is not None]
+
+
+def bind(config: Config) -> list[Address]:
+    """Binds everything. The socket of a Unix path is made anew; a port 0 becomes the same free one for all hosts."""
+    addresses: list[Address] = []
+    try:
+        if config.fd is not None:
+            listening = socket.socket(fileno=config.fd)
+            is_unix = listening.family == socket.AF_UNIX
+            addresses.append(Address(unix=listening) if is_unix else Address(tcp=listening))
+        if config.uds is not None:
+            addresses.append(Address(unix=_unix(config.uds, config.backlog)))
+        if config.fd is None and config.uds is None:
+            port = config.port
+            for host in config.hosts():
+                for family, location in _resolve(host, port):
+                    address = _bind(family, location, config)
+                    addresses.append(address)
+                    port = port or address.all()[0].getsockname()[1]
+    except BaseException:
+        close(addresses)
+        raise
+    return addresses
+
+
+def close(addresses: list[Address]) -> None:
+    for address in addresses:
+        for sock in address.all():
+            sock.close()
+
+
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((socket.AddressFamily(family), location) for family, _, _, _, location in found))
+
+
+def _bind(family: socket.AddressFamily, location: Any, config: Config) -> Address:
+    wants_udp = config.http3 and config.is_secure
+    for attempt in range(_PORT_ATTEMPTS):
+        address = Address()
+        try:
+            if config.tcp:
+                address.tcp = _socket(family, socket.SOCK_STREAM)
+                address.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                address.tcp.bind(location)
+                address.tcp.listen(config.backlog)
+            if wants_udp:
+                if address.tcp is not None:
+                    location_of_udp = address.tcp.getsockname()
+                else:
+                    location_of_udp = location
+                for _ in range(config.workers):
+                    udp = _socket(family, socket.SOCK_DGRAM)
+                    address.udp.append(udp)
+                    if config.workers > 1:
+                        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    udp.bind(location_of_udp)
+                    location_of_udp = udp.getsockname()
+                if config.workers > 1:
+                    route_by_connection_id(address.udp[0], config.workers)
+            return address
+        except OSError:
+            for sock in address.all():
+                sock.close()
+            # Another program may have the UDP port of a TCP port that was free.
+            if location[1] != 0 or attempt + 1 == _PORT_ATTEMPTS:
+                raise
+    raise OSError("no port is free for both TCP and UDP")
+
+
+def _socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    made = socket.socket(family, kind)
+    if family == socket.AF_INET6:
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    made.setblocking(False)
+    return made
+
+
+def _unix(path: str, backlog: int) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        import stat
+
+        # Only a socket is removed: a mistyped path must not cost a file.
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(path)
+    made.listen(backlog)
+    made.setblocking(False)
+    return made
+
+
+def route_by_connection_id(sock: socket.socket, workers: int) -> None:
+    """Distributes the packets of a UDP port among the workers' sockets by the first byte of their connection ids.
+
+    That byte is at offset 1 of short headers and at offset 6 of long ones (RFC 9000 section 17). The ids of worker ``k`` of
+    ``n`` begin with a byte that leaves ``k`` when divided by ``n``, so a client stays with its worker when its address changes.
+    """
+    load_byte_absolute, load_byte_indirect = 0x30, 0x50
+    jump_if_set, modulo, give, load_index = 0x45, 0x94, 0x16, 0x01
+    program = [
+        (load_byte_absolute, 0, 0, 0),  # a = packet[0]
+        (jump_if_set, 0, 2, 0x80),  # a long header?
+        (load_index, 0, 0, 6),  # x = 6
+        (0x05, 0, 0, 1),  # skip one
+        (load_index, 0, 0, 1),  # x = 1
+        (load_byte_indirect, 0, 0, 0),  # a = packet[x]
+        (modulo, 0, 0, workers),
+        (give, 0, 0, 0),  # the socket's number in the order of binding
+    ]
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    held = ctypes.create_string_buffer(code, len(code))
+    pointer = struct.pack("HL", len(program), ctypes.addressof(held))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, pointer)

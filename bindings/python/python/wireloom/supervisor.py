@@ -1,0 +1,241 @@
+"""Several processes, or one that starts again: the parent holds the sockets, so that no client is refused in between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import sockets
+from ._wireloom import Identity, self_signed_pem
+from .config import Config
+
+logger = logging.getLogger("wireloom")
+
+#: How a worker learns what it is.
+VARIABLE = "_WIRELOOM_WORKER"
+
+#: A worker that ends sooner than this is not replaced at once.
+_SHORT_LIFE = 1.0
+
+#: How often the parent looks after its workers.
+_LOOK = 0.1
+
+#: How often files are looked at.
+_LOOK_AT_FILES = 0.4
+
+#: An application that does not start.
+FAILED_TO_START = 3
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, index: int, process: subprocess.Popen[bytes]) -> None:
+        self.index = index
+        self.process = process
+        self.began = time.monotonic()
+        #: When it is killed, if it was told to stop.
+        self.deadline: float | None = None
+
+    def stop(self, grace: float) -> None:
+        if self.deadline is None:
+            self.deadline = time.monotonic() + grace
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+
+
+class Supervisor:
+    """Starts workers, replaces those that end, and stops them."""
+
+    def __init__(self, config: Config, addresses: list[sockets.Address]) -> None:
+        self._config = config
+        self._addresses = addresses
+        self._workers: dict[int, Worker] = {}
+        self._is_stopping = False
+        self._wants_restart = False
+        self._retry_at: dict[int, float] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # It is closed when the parent ends in any way, which its workers notice.
+        self._alive, self._life = os.pipe()
+        self._files: dict[str, float] = {}
+        self._looked_at_files = 0.0
+        self._status = 0
+
+    def run(self) -> int:
+        """Until a signal. The exit status."""
+        if self._config.self_signed:
+            self._share_certificate()
+        handlers = {
+            signal.SIGINT: self._on_stop,
+            signal.SIGTERM: self._on_stop,
+            signal.SIGHUP: self._on_restart,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            if self._config.reload:
+                self._files = self._look()
+            for index in range(self._config.workers):
+                self._start(index)
+            while self._workers or self._retry_at:
+                time.sleep(_LOOK)
+                self._turn()
+            return self._status
+        finally:
+            for worker in self._workers.values():
+                worker.process.kill()
+                worker.process.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self._alive)
+            os.close(self._life)
+            if self._folder is not None:
+                self._folder.cleanup()
+
+    def _share_certificate(self) -> None:
+        certificate, key = self_signed_pem(self._config.names())
+        self._folder = tempfile.TemporaryDirectory(prefix="wireloom-")
+        folder = Path(self._folder.name)
+        (folder / "certificate.pem").write_text(certificate)
+        (folder / "key.pem").touch(mode=0o600)
+        (folder / "key.pem").write_text(key)
+        self._config.self_signed = False
+        self._config.certfile = str(folder / "certificate.pem")
+        self._config.keyfile = str(folder / "key.pem")
+        print_hash(Identity.pem(certificate, key))
+
+    def _on_stop(self, *_: Any) -> None:
+        if self._is_stopping:
+            # Twice: at once.
+            for worker in self._workers.values():
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGTERM)
+        self._is_stopping = True
+
+    def _on_restart(self, *_: Any) -> None:
+        self._wants_restart = True
+
+    def _start(self, index: int) -> None:
+        self._retry_at.pop(index, None)
+        kept = [sock for address in self._addresses for sock in address.all()]
+        description = {
+            "config": asdict(self._config),
+            "worker": index,
+            "alive": self._alive,
+            "addresses": [
+                {
+                    "tcp": address.tcp and address.tcp.fileno(),
+                    "unix": address.unix and address.unix.fileno(),
+                    "udp": [sock.fileno() for sock in address.udp],
+                }
+                for address in self._addresses
+            ],
+        }
+        environment = {**os.environ, VARIABLE: json.dumps(description)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wireloom.worker"],
+            env=environment,
+            pass_fds=[*(sock.fileno() for sock in kept), self._alive],
+            # Signals of the terminal reach the parent, who tells its workers.
+            process_group=0,
+        )
+        self._workers[index] = Worker(index, process)
+        logger.info("worker %d is process %d", index, process.pid)
+
+    def _turn(self) -> None:
+        grace = self._config.graceful_timeout + 10
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            status = worker.process.poll()
+            if status is not None:
+                del self._workers[worker.index]
+                self._ended(worker, status)
+            elif worker.deadline is not None and now > worker.deadline:
+                logger.warning("worker %d does not end and is killed", worker.index)
+                worker.process.kill()
+        if self._is_stopping:
+            self._retry_at.clear()
+            for worker in self._workers.values():
+                worker.stop(grace)
+            return
+        if self._config.reload and self._has_changed():
+            self._wants_restart = True
+        if self._wants_restart:
+            self._wants_restart = False
+            for worker in self._workers.values():
+                worker.stop(grace)
+            for index in self._retry_at:
+                self._retry_at[index] = now
+        for index, at in list(self._retry_at.items()):
+            if at <= now:
+                self._start(index)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        if self._is_stopping:
+            if worker.deadline is None:
+                self._status = self._status or max(status, 1)
+            return
+        is_short = time.monotonic() - worker.began < _SHORT_LIFE
+        if worker.deadline is None and status == FAILED_TO_START:
+            if not self._config.reload:
+                # The others could not start either.
+                logger.error("worker %d could not start the application", worker.index)
+                self._status = status
+                self._is_stopping = True
+                return
+            # Until a file changes.
+            self._retry_at[worker.index] = float("inf")
+            return
+        if worker.deadline is None:
+            logger.warning("worker %d has ended with status %d and is replaced", worker.index, status)
+        self._retry_at[worker.index] = time.monotonic() + (1.0 if is_short and worker.deadline is None else 0.0)
+
+    def _look(self) -> dict[str, float]:
+        suffixes = tuple(self._config.reload_suffixes or [".py"])
+        found: dict[str, float] = {}
+        for folder in self._config.reload_dirs or [self._config.app_dir or "."]:
+            for path, folders, names in os.walk(folder):
+                folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+                for name in names:
+                    if name.endswith(suffixes):
+                        full = os.path.join(path, name)
+                        with contextlib.suppress(OSError):
+                            found[full] = os.stat(full).st_mtime
+        return found
+
+    def _has_changed(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at_files < _LOOK_AT_FILES:
+            return False
+        self._looked_at_files = now
+        found = self._look()
+        if found == self._files:
+            return False
+        changed = {path for path, _ in found.items() ^ self._files.items()}
+        logger.info("reloading: %s changed", ", ".join(sorted(changed)[:3]))
+        self._files = found
+        return True
+
+
+def print_hash(identity: Identity) -> None:
+    """For a page's `serverCertificateHashes`."""
+    print(f"certificate hash (SHA-256): {identity.certificate_hash.hex()}", flush=True)
+
+
+def start_message(config: Config, addresses: list[str]) -> str:
+    scheme = "https" if config.is_secure else "http"
+    where = ", ".join(f"{scheme}://{address}" for address in dict.fromkeys(addresses)) or config.uds or "a descriptor"
+    return f"serving {config.app} on {where}"
+
+
+Reader = Callable[[], bool]

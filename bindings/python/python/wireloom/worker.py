@@ -1,0 +1,67 @@
+"""A worker process: ``python -m wireloom.worker``, started by the supervisor and by nobody else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import sys
+from typing import Any
+
+from . import logs
+from .asgi import Server, identity_of, run_worker
+from .config import Config
+from .importer import Application, ImportFailed, load_application
+from .sockets import Address
+from .supervisor import FAILED_TO_START, VARIABLE, start_message
+
+logger = logging.getLogger("wireloom")
+
+
+def _address(entry: dict[str, Any]) -> Address:
+    def inherited(number: int | None) -> socket.socket | None:
+        return None if number is None else socket.socket(fileno=number)
+
+    udp = [socket.socket(fileno=number) for number in entry["udp"]]
+    return Address(tcp=inherited(entry["tcp"]), udp=udp, unix=inherited(entry["unix"]))
+
+
+def main() -> int:
+    description = json.loads(os.environ.pop(VARIABLE))
+    config = Config(**description["config"])
+    logs.configure(config)
+    addresses = [_address(entry) for entry in description["addresses"]]
+    parent = description["alive"]
+
+    def parent_is_alive() -> bool:
+        # It never writes; its end closes the pipe.
+        readable, _, _ = select.select([parent], [], [], 0)
+        return not readable
+
+    def started(server: Server) -> None:
+        logger.info(start_message(config, server.addresses))
+
+    def app() -> Application:
+        return load_application(config.app, factory=config.factory, app_dir=config.app_dir)
+
+    try:
+        return run_worker(
+            app,
+            config,
+            addresses,
+            identity=identity_of(config),
+            worker=description["worker"],
+            on_started=started,
+            watch=parent_is_alive,
+        )
+    except ImportFailed as error:
+        logger.error("%s", error)
+    except Exception:
+        logger.exception("the worker failed")
+    return FAILED_TO_START
+
+
+if __name__ == "__main__":
+    sys.exit(main())

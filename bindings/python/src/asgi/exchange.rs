@@ -1,0 +1,95 @@
+//! What one call of the application has in common, whatever it is for.
+
+use std::sync::Arc;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::site::Site;
+
+/// One call of the application: a request, a WebSocket or a session.
+pub(crate) trait Exchange: Send + Sync + 'static {
+    /// The application has returned, or raised. Called once, with no lock held.
+    fn finished(&self, py: Python<'_>, outcome: PyResult<()>);
+}
+
+/// After so many awaits that were ready at once the event loop gets a turn.
+pub(crate) const AWAITS_PER_TURN: u32 = 64;
+
+/// Calls the application, in a task of its own.
+pub(crate) fn run<'py>(
+    site: &Arc<Site>,
+    exchange: Arc<dyn Exchange>,
+    scope: Bound<'py, PyAny>,
+    receive: Bound<'py, PyAny>,
+    send: Bound<'py, PyAny>,
+) -> Option<Py<PyAny>> {
+    let py = scope.py();
+    let started = site
+        .app
+        .bind(py)
+        .call1((scope, receive, send))
+        .and_then(|coroutine| site.spawner.spawn(py, &coroutine));
+    let task = match started {
+        Ok(task) => task,
+        Err(error) => {
+            let is_exit = is_exit(py, &error);
+            if is_exit {
+                site.hub.raise(error.clone_ref(py));
+            }
+            exchange.finished(py, Err(error));
+            return None;
+        }
+    };
+    let is_done = task
+        .call_method0(intern!(py, "done"))
+        .and_then(|done| done.is_truthy())
+        .unwrap_or(false);
+    if is_done {
+        exchange.finished(py, outcome(&task));
+        return None;
+    }
+    let key = site.keep(task.clone().unbind());
+    let finish = Finish {
+        site: site.clone(),
+        key,
+        exchange: exchange.clone(),
+    };
+    if let Err(error) = task.call_method1(intern!(py, "add_done_callback"), (finish,)) {
+        exchange.finished(py, Err(error));
+    }
+    Some(task.unbind())
+}
+
+/// What ends the program rather than a request.
+fn is_exit(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
+        || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+}
+
+fn outcome(task: &Bound<'_, PyAny>) -> PyResult<()> {
+    // Raises CancelledError for a cancelled task.
+    let raised = task.call_method0(intern!(task.py(), "exception"))?;
+    if raised.is_none() {
+        Ok(())
+    } else {
+        Err(PyErr::from_value(raised))
+    }
+}
+
+/// A task's done callback.
+#[pyclass(module = "wireloom._wireloom", frozen)]
+struct Finish {
+    site: Arc<Site>,
+    key: u64,
+    exchange: Arc<dyn Exchange>,
+}
+
+#[pymethods]
+impl Finish {
+    fn __call__(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
+        let kept = self.site.release(self.key);
+        drop(kept);
+        self.exchange.finished(py, outcome(task));
+    }
+}

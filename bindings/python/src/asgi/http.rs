@@ -1,0 +1,636 @@
+//! HTTP requests: the `http` scope.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Version};
+use http_body::{Body as _, Frame};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use wireloom::Body;
+
+use super::access::Entry;
+use super::body::{FileBody, ResponseBody};
+use super::exchange::{AWAITS_PER_TURN, Exchange, run};
+use super::message::Message;
+use super::scope::{Ends, Kind};
+use super::site::{Active, Site};
+use crate::awaitable::{Await, Operation, Turn};
+use crate::errors::ClientDisconnected;
+use crate::hub::Start;
+
+/// Bytes of a response that wait to be sent; above this `send` waits.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// One request and its response.
+pub(crate) struct HttpExchange {
+    site: Arc<Site>,
+    is_head: bool,
+    version: Version,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Until the application is called.
+    request: Option<(Parts, Ends)>,
+    entry: Option<Entry>,
+    _active: Active,
+    body: Option<Body>,
+    /// The application has received the end of the body.
+    is_received: bool,
+    received: u64,
+    /// Awaits that were ready at once, in a row.
+    ready: u32,
+    phase: Phase,
+    status: StatusCode,
+    sent: u64,
+    /// Content-Length, less what was sent.
+    left: Option<u64>,
+    answer: Option<Response<ResponseBody>>,
+    answerer: Option<Waker>,
+    frames: VecDeque<Frame<Bytes>>,
+    queued: usize,
+    /// The response ends in the middle.
+    is_broken: bool,
+    streamer: Option<Waker>,
+    /// The client has given up.
+    is_gone: bool,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+/// How far the application's response is.
+enum Phase {
+    Waiting,
+    Started { head: Box<Response<()>>, trailers: bool },
+    Streaming { trailers: bool },
+    /// Answered without a body, which the application goes on to send: HEAD, 204, 304.
+    Discarding,
+    /// The body is complete, trailers are to come.
+    Trailers(HeaderMap),
+    Complete,
+}
+
+impl HttpExchange {
+    pub(crate) fn new(site: Arc<Site>, active: Active, parts: Parts, ends: Ends, body: Body) -> Arc<Self> {
+        let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
+        let body = (!body.is_end_stream()).then_some(body);
+        Arc::new(Self {
+            site,
+            is_head: parts.method == Method::HEAD,
+            version: parts.version,
+            state: Mutex::new(State {
+                request: Some((parts, ends)),
+                entry,
+                _active: active,
+                body,
+                is_received: false,
+                received: 0,
+                ready: 0,
+                phase: Phase::Waiting,
+                status: StatusCode::OK,
+                sent: 0,
+                left: None,
+                answer: None,
+                answerer: None,
+                frames: VecDeque::new(),
+                queued: 0,
+                is_broken: false,
+                streamer: None,
+                is_gone: false,
+                receiver: None,
+                sender: None,
+            }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next frame of a streamed response, for the connection.
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let mut state = self.state();
+        if let Some(frame) = state.frames.pop_front() {
+            state.queued -= frame.data_ref().map_or(0, Bytes::len);
+            let sender = if state.queued < HIGH_WATER { state.sender.take() } else { None };
+            drop(state);
+            if let Some(sender) = sender {
+                sender.wake();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if state.is_broken {
+            return Poll::Ready(Some(Err(io::Error::other("the application did not complete its response"))));
+        }
+        if matches!(state.phase, Phase::Complete) {
+            return Poll::Ready(None);
+        }
+        state.streamer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The connection wants no more of a streamed response.
+    pub(crate) fn body_dropped(&self) {
+        let mut state = self.state();
+        if !matches!(state.phase, Phase::Complete) || !state.frames.is_empty() {
+            self.client_gone(&mut state);
+        }
+    }
+
+    fn client_gone(&self, state: &mut State) {
+        state.is_gone = true;
+        state.frames.clear();
+        state.queued = 0;
+        for waker in [state.receiver.take(), state.sender.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    /// The head is complete; hands the response to the connection.
+    fn answer(&self, state: &mut State, head: Response<()>, body: ResponseBody) {
+        let (mut parts, ()) = head.into_parts();
+        super::fields::prepare(&mut parts.headers, self.version, &self.site.settings.headers);
+        state.status = parts.status;
+        state.answer = Some(Response::from_parts(parts, body));
+        if let Some(answerer) = state.answerer.take() {
+            answerer.wake();
+        }
+    }
+
+    fn simple(&self, state: &mut State, status: StatusCode, text: &'static str) {
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+        head.headers_mut().insert(header::CONTENT_TYPE, plain);
+        state.phase = Phase::Complete;
+        state.sent = text.len() as u64;
+        let body = if self.is_head {
+            head.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
+            ResponseBody::Empty
+        } else {
+            ResponseBody::Full(Bytes::from_static(text.as_bytes()))
+        };
+        self.answer(state, head, body);
+    }
+
+    fn note(&self, state: &mut State) {
+        let class = usize::from(state.status.as_u16() / 100).min(5);
+        let counts = &self.site.counts;
+        counts.statuses[class].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counts
+            .body_bytes_sent
+            .fetch_add(state.sent, std::sync::atomic::Ordering::Relaxed);
+        if let (Some(access), Some(entry)) = (&self.site.access, state.entry.take()) {
+            access.write(&entry, state.status.as_u16(), state.sent);
+        }
+    }
+
+    fn poll_receive(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let mut state = self.state();
+        if state.ready >= AWAITS_PER_TURN {
+            state.ready = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let event = loop {
+            if state.is_gone || matches!(state.phase, Phase::Complete) {
+                break None;
+            }
+            state.receiver = Some(cx.waker().clone());
+            if state.is_received {
+                return Poll::Pending;
+            }
+            let Some(body) = &mut state.body else {
+                state.is_received = true;
+                break Some((Bytes::new(), false));
+            };
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if body.is_end_stream() {
+                        state.body = None;
+                    }
+                    let Ok(data) = frame.into_data() else {
+                        // Trailers of requests are nothing that ASGI knows.
+                        continue;
+                    };
+                    state.received += data.len() as u64;
+                    if self.site.settings.max_body.is_some_and(|limit| state.received > limit) {
+                        state.body = None;
+                        if matches!(state.phase, Phase::Waiting) {
+                            self.simple(&mut state, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
+                            self.note(&mut state);
+                        }
+                        break None;
+                    }
+                    state.is_received = state.body.is_none();
+                    break Some((data, state.body.is_some()));
+                }
+                Poll::Ready(None) => state.body = None,
+                Poll::Ready(Some(Err(_))) => {
+                    state.body = None;
+                    state.is_gone = true;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        };
+        state.ready += 1;
+        drop(state);
+        Poll::Ready(event_of(py, event))
+    }
+
+    /// What the application sends.
+    fn send<'py>(self: &Arc<Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let message = Message::new(message)?;
+        let must_wait = match message.kind()? {
+            "http.response.start" => self.start_response(&message)?,
+            "http.response.body" => {
+                let body = message.bytes(intern!(py, "body"))?;
+                let more = message.bool(intern!(py, "more_body"), false)?;
+                self.send_body(&message, body, more)?
+            }
+            "http.response.trailers" => self.send_trailers(&message)?,
+            "http.response.pathsend" => self.send_file(&message)?,
+            _ => return Err(message.unexpected("'http.response.start' or 'http.response.body'")),
+        };
+        if must_wait {
+            let waiting = Await::new(&self.site.hub, Sending(self.clone()));
+            return Ok(Bound::new(py, waiting)?.into_any());
+        }
+        let mut state = self.state();
+        state.ready += 1;
+        let is_turn = state.ready >= AWAITS_PER_TURN;
+        if is_turn {
+            state.ready = 0;
+        }
+        drop(state);
+        if is_turn {
+            Ok(Bound::new(py, Turn { yielded: false })?.into_any())
+        } else {
+            Ok(self.site.done.bind(py).clone().into_any())
+        }
+    }
+
+    fn start_response(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
+        let py = message.py();
+        let status = message.integer(intern!(py, "status"))?;
+        let status = status
+            .and_then(|status| u16::try_from(status).ok())
+            .filter(|status| (200..600).contains(status))
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .ok_or_else(|| PyValueError::new_err("'status' is a number from 200 to 599"))?;
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        message.headers(head.headers_mut())?;
+        let trailers = message.bool(intern!(py, "trailers"), false)?;
+        let left = super::fields::content_length(head.headers())?;
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(ClientDisconnected::new_err("the client is gone"));
+        }
+        if !matches!(state.phase, Phase::Waiting) {
+            return Err(message.unexpected("'http.response.body'"));
+        }
+        state.left = left;
+        state.phase = Phase::Started {
+            head: Box::new(head),
+            trailers,
+        };
+        Ok(false)
+    }
+
+    fn send_body(self: &Arc<Self>, message: &Message<'_, '_>, body: Bytes, more: bool) -> PyResult<bool> {
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(ClientDisconnected::new_err("the client is gone"));
+        }
+        match std::mem::replace(&mut state.phase, Phase::Complete) {
+            Phase::Started { head, trailers } => self.begin_body(&mut state, *head, trailers, body, more),
+            Phase::Streaming { trailers } => {
+                self.check_length(&mut state, &body, more)?;
+                state.queue(body);
+                state.phase = match (more, trailers) {
+                    (true, _) => Phase::Streaming { trailers },
+                    (false, true) => Phase::Trailers(HeaderMap::new()),
+                    (false, false) => Phase::Complete,
+                };
+                if !more && !trailers {
+                    self.note(&mut state);
+                }
+                Ok(more && state.queued >= HIGH_WATER)
+            }
+            Phase::Discarding => {
+                if more {
+                    state.phase = Phase::Discarding;
+                } else {
+                    self.note(&mut state);
+                }
+                Ok(false)
+            }
+            Phase::Waiting => {
+                state.phase = Phase::Waiting;
+                Err(message.unexpected("'http.response.start'"))
+            }
+            Phase::Trailers(trailers) => {
+                state.phase = Phase::Trailers(trailers);
+                Err(message.unexpected("'http.response.trailers'"))
+            }
+            Phase::Complete => Err(PyRuntimeError::new_err("the response is complete")),
+        }
+    }
+
+    /// The first piece of the body, with which the head leaves.
+    fn begin_body(
+        self: &Arc<Self>,
+        state: &mut State,
+        mut head: Response<()>,
+        trailers: bool,
+        body: Bytes,
+        more: bool,
+    ) -> PyResult<bool> {
+        if self.is_head || !super::fields::may_have_content(head.status()) {
+            if self.is_head && !more && state.left.is_none() && !body.is_empty() {
+                head.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+            }
+            self.answer(state, head, ResponseBody::Empty);
+            if more {
+                state.phase = Phase::Discarding;
+            } else {
+                self.note(state);
+            }
+            return Ok(false);
+        }
+        self.check_length(state, &body, more)?;
+        if more || trailers {
+            state.phase = if more { Phase::Streaming { trailers } } else { Phase::Trailers(HeaderMap::new()) };
+            state.queue(body);
+            self.answer(state, head, ResponseBody::Stream(self.clone()));
+            return Ok(more && state.queued >= HIGH_WATER);
+        }
+        state.sent += body.len() as u64;
+        self.answer(state, head, ResponseBody::Full(body));
+        self.note(state);
+        Ok(false)
+    }
+
+    /// The application has to keep to the length that it announced: the protocol cannot take it back.
+    fn check_length(&self, state: &mut State, body: &Bytes, more: bool) -> PyResult<()> {
+        let Some(left) = state.left else { return Ok(()) };
+        let after = left.checked_sub(body.len() as u64);
+        state.left = after;
+        let problem = match after {
+            None => "the response is longer than its Content-Length",
+            Some(1..) if !more => "the response is shorter than its Content-Length",
+            _ => return Ok(()),
+        };
+        self.break_off(state);
+        Err(PyRuntimeError::new_err(problem))
+    }
+
+    fn send_trailers(&self, message: &Message<'_, '_>) -> PyResult<bool> {
+        let mut fields = HeaderMap::new();
+        message.headers(&mut fields)?;
+        let more = message.bool(intern!(message.py(), "more_trailers"), false)?;
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(ClientDisconnected::new_err("the client is gone"));
+        }
+        match std::mem::replace(&mut state.phase, Phase::Complete) {
+            Phase::Trailers(mut trailers) => {
+                trailers.extend(fields);
+                if more {
+                    state.phase = Phase::Trailers(trailers);
+                } else {
+                    state.push(Frame::trailers(trailers));
+                    self.note(&mut state);
+                }
+                Ok(false)
+            }
+            // Answered without a body, so without trailers.
+            Phase::Complete if self.is_head => Ok(false),
+            other => {
+                state.phase = other;
+                Err(message.unexpected("'http.response.body'"))
+            }
+        }
+    }
+
+    fn send_file(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
+        let path = message
+            .text(intern!(message.py(), "path"))?
+            .ok_or_else(|| PyValueError::new_err("'path' is missing"))?;
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(PyValueError::new_err("'path' is no file"));
+        }
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(ClientDisconnected::new_err("the client is gone"));
+        }
+        match std::mem::replace(&mut state.phase, Phase::Complete) {
+            Phase::Started { mut head, .. } => {
+                // The announced length is what is sent, whatever has become of the file since.
+                let length = state.left.unwrap_or(metadata.len()).min(metadata.len());
+                head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+                let body = if self.is_head || !super::fields::may_have_content(head.status()) {
+                    ResponseBody::Empty
+                } else {
+                    state.sent = length;
+                    ResponseBody::File(FileBody::new(file, length))
+                };
+                self.answer(&mut state, *head, body);
+                self.note(&mut state);
+                Ok(false)
+            }
+            other => {
+                state.phase = other;
+                Err(message.unexpected("'http.response.start'"))
+            }
+        }
+    }
+
+    /// The response ends where it is, so that the client sees that it is not complete.
+    fn break_off(&self, state: &mut State) {
+        state.phase = Phase::Complete;
+        if state.answer.is_none() && state.sent == 0 && state.streamer.is_none() && state.frames.is_empty() {
+            self.simple(state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+        } else {
+            state.is_broken = true;
+            if let Some(streamer) = state.streamer.take() {
+                streamer.wake();
+            }
+        }
+        self.note(state);
+    }
+}
+
+impl State {
+    fn queue(&mut self, data: Bytes) {
+        self.sent += data.len() as u64;
+        if !data.is_empty() {
+            self.queued += data.len();
+            self.push(Frame::data(data));
+        } else if let Some(streamer) = self.streamer.take() {
+            streamer.wake();
+        }
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.frames.push_back(frame);
+        if let Some(streamer) = self.streamer.take() {
+            streamer.wake();
+        }
+    }
+}
+
+fn event_of(py: Python<'_>, event: Option<(Bytes, bool)>) -> PyResult<Py<PyAny>> {
+    let message = PyDict::new(py);
+    match event {
+        Some((data, more)) => {
+            message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+            message.set_item(intern!(py, "body"), PyBytes::new(py, &data))?;
+            message.set_item(intern!(py, "more_body"), more)?;
+        }
+        None => message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?,
+    }
+    Ok(message.into_any().unbind())
+}
+
+impl Start for HttpExchange {
+    fn start(self: Arc<Self>, py: Python<'_>) {
+        let request = self.state().request.take();
+        let Some((parts, ends)) = request else { return };
+        if self.state().is_gone {
+            return;
+        }
+        let site = self.site.clone();
+        let begun = site
+            .templates
+            .scope(py, Kind::Http, &parts, &site.settings, &ends)
+            .and_then(|scope| {
+                let receive = Bound::new(py, HttpReceive(self.clone()))?.into_any();
+                let send = Bound::new(py, HttpSend(self.clone()))?.into_any();
+                Ok((scope, receive, send))
+            });
+        match begun {
+            Ok((scope, receive, send)) => {
+                run(&site, self, scope.into_any(), receive, send);
+            }
+            Err(error) => self.finished(py, Err(error)),
+        }
+    }
+}
+
+impl Exchange for HttpExchange {
+    fn finished(&self, py: Python<'_>, outcome: PyResult<()>) {
+        let mut state = self.state();
+        let is_gone = state.is_gone;
+        let is_complete = matches!(state.phase, Phase::Complete);
+        if !is_complete {
+            if is_gone {
+                state.phase = Phase::Complete;
+                self.note(&mut state);
+            } else if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
+                self.simple(&mut state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+                self.note(&mut state);
+            } else {
+                state.sent = state.sent.max(1);
+                self.break_off(&mut state);
+            }
+        }
+        // Nobody will read it.
+        let body = state.body.take();
+        drop(state);
+        drop(body);
+        match outcome {
+            Ok(()) if is_complete || is_gone => {}
+            Ok(()) => self.site.report(py, "the ASGI application returned without a complete response", None),
+            // What came of sending to a client that is gone is no fault of the application.
+            Err(_) if is_gone => {}
+            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
+        }
+    }
+}
+
+/// The response, for the connection. Dropped without it: the client gave up.
+pub(crate) struct Answer(pub(crate) Arc<HttpExchange>);
+
+impl Answer {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
+        let mut state = self.0.state();
+        match state.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                state.answerer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
+            self.0.client_gone(&mut state);
+        }
+    }
+}
+
+/// `receive`
+#[pyclass(module = "wireloom._wireloom", frozen)]
+struct HttpReceive(Arc<HttpExchange>);
+
+#[pymethods]
+impl HttpReceive {
+    fn __call__(&self) -> Await {
+        Await::new(&self.0.site.hub, Receiving(self.0.clone()))
+    }
+}
+
+/// `send`
+#[pyclass(module = "wireloom._wireloom", frozen)]
+struct HttpSend(Arc<HttpExchange>);
+
+#[pymethods]
+impl HttpSend {
+    fn __call__<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.send(message)
+    }
+}
+
+struct Receiving(Arc<HttpExchange>);
+
+impl Operation for Receiving {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        self.0.poll_receive(py, cx)
+    }
+}
+
+/// Waits until the response has room again.
+struct Sending(Arc<HttpExchange>);
+
+impl Operation for Sending {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let mut state = self.0.state();
+        if state.is_gone {
+            return Poll::Ready(Err(ClientDisconnected::new_err("the client is gone")));
+        }
+        if state.queued < HIGH_WATER {
+            return Poll::Ready(Ok(py.None()));
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

@@ -1,0 +1,23 @@
+//! The ASGI server: from the requests of `wireloom`'s servers to calls of a Python application and back.
+
+mod access;
+mod body;
+mod exchange;
+mod fields;
+mod http;
+mod message;
+mod metrics;
+mod scope;
+mod server;
+mod service;
+mod settings;
+mod site;
+mod sources;
+mod static_files;
+mod tasks;
+mod websocket;
+mod websocket_pump;
+mod webtransport;
+mod webtransport_events;
+
+pub(crate) use server::AsgiServer;

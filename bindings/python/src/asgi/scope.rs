@@ -1,0 +1,219 @@
+//! The `scope` of a connection, made from a template with what is the same for all.
+
+use std::net::SocketAddr;
+
+use http::request::Parts;
+use http::{HeaderMap, Version, header};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use super::settings::Settings;
+
+/// What the scope is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Http,
+    WebSocket,
+    WebTransport,
+}
+
+/// One template for each kind of scope.
+pub(crate) struct Templates {
+    http: Py<PyDict>,
+    websocket: Py<PyDict>,
+    webtransport: Py<PyDict>,
+    state: Option<Py<PyDict>>,
+}
+
+impl Templates {
+    pub(crate) fn new(py: Python<'_>, settings: &Settings, state: Option<Py<PyDict>>) -> PyResult<Self> {
+        let asgi = PyDict::new(py);
+        asgi.set_item("version", "3.0")?;
+        asgi.set_item("spec_version", "2.4")?;
+        let template = |kind: &str, extensions: &[&str]| -> PyResult<Py<PyDict>> {
+            let scope = PyDict::new(py);
+            scope.set_item(intern!(py, "type"), PyString::intern(py, kind))?;
+            scope.set_item(intern!(py, "asgi"), &asgi)?;
+            scope.set_item(intern!(py, "root_path"), &settings.root_path)?;
+            let offered = PyDict::new(py);
+            for name in extensions {
+                offered.set_item(*name, PyDict::new(py))?;
+            }
+            scope.set_item(intern!(py, "extensions"), offered)?;
+            Ok(scope.unbind())
+        };
+        Ok(Self {
+            http: template("http", &["http.response.trailers", "http.response.pathsend"])?,
+            websocket: template("websocket", &["websocket.http.response"])?,
+            webtransport: template("webtransport", &[])?,
+            state,
+        })
+    }
+
+    /// The scope of one request.
+    pub(crate) fn scope<'py>(
+        &self,
+        py: Python<'py>,
+        kind: Kind,
+        request: &Parts,
+        settings: &Settings,
+        ends: &Ends,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let template = match kind {
+            Kind::Http => &self.http,
+            Kind::WebSocket => &self.websocket,
+            Kind::WebTransport => &self.webtransport,
+        };
+        let scope = template.bind(py).copy()?;
+        let raw = request.uri.path();
+        // The asterisk of OPTIONS, and the empty path of CONNECT, are kept as they came.
+        scope.set_item(intern!(py, "path"), decoded(&settings.root_path, raw))?;
+        scope.set_item(intern!(py, "raw_path"), raw_path(py, &settings.root_path, raw))?;
+        let query = request.uri.query().unwrap_or_default();
+        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query.as_bytes()))?;
+        scope.set_item(intern!(py, "headers"), headers(py, request)?)?;
+        let version = match request.version {
+            Version::HTTP_09 | Version::HTTP_10 => intern!(py, "1.0"),
+            Version::HTTP_2 => intern!(py, "2"),
+            Version::HTTP_3 => intern!(py, "3"),
+            _ => intern!(py, "1.1"),
+        };
+        scope.set_item(intern!(py, "http_version"), version)?;
+        let scheme = match (kind, ends.is_secure) {
+            (Kind::WebSocket, true) => intern!(py, "wss"),
+            (Kind::WebSocket, false) => intern!(py, "ws"),
+            (_, true) => intern!(py, "https"),
+            (_, false) => intern!(py, "http"),
+        };
+        scope.set_item(intern!(py, "scheme"), scheme)?;
+        if kind != Kind::WebSocket {
+            scope.set_item(intern!(py, "method"), request.method.as_str())?;
+        }
+        scope.set_item(intern!(py, "client"), ends.client.as_ref().map(|(host, port)| (host.as_str(), *port)))?;
+        scope.set_item(intern!(py, "server"), ends.server.map(|server| (server.ip().to_string(), server.port())))?;
+        if let Some(state) = &self.state {
+            scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
+        }
+        Ok(scope)
+    }
+}
+
+/// Who talks to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    pub(crate) client: Option<(String, u16)>,
+    pub(crate) server: Option<SocketAddr>,
+    pub(crate) is_secure: bool,
+}
+
+impl Ends {
+    /// As the connection has it, or as a trusted proxy says (`X-Forwarded-For`, `X-Forwarded-Proto`).
+    pub(crate) fn new(
+        settings: &Settings,
+        peer: Option<SocketAddr>,
+        server: Option<SocketAddr>,
+        is_secure: bool,
+        fields: &HeaderMap,
+    ) -> Self {
+        let mut ends = Self {
+            client: peer.map(|peer| (peer.ip().to_canonical().to_string(), peer.port())),
+            server,
+            is_secure,
+        };
+        let Some(trusted) = &settings.trusted_proxies else {
+            return ends;
+        };
+        let is_trusted = peer.map_or(trusted.trusts_any(), |peer| trusted.trusts(peer.ip()));
+        if !is_trusted {
+            return ends;
+        }
+        if let Some(proto) = fields.get("x-forwarded-proto").and_then(|value| value.to_str().ok()) {
+            match proto.trim() {
+                "https" | "wss" => ends.is_secure = true,
+                "http" | "ws" => ends.is_secure = false,
+                _ => {}
+            }
+        }
+        let forwarded: Vec<&str> = fields
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|host| !host.is_empty())
+            .collect();
+        // From the right: each proxy appended the address that it saw, so the first that no trusted one added is the client.
+        let client = forwarded
+            .iter()
+            .rev()
+            .find(|host| !trusted.trusts_text(host))
+            .or_else(|| forwarded.first());
+        if let Some(client) = client {
+            ends.client = Some(((*client).to_owned(), 0));
+        }
+        ends
+    }
+}
+
+fn headers<'py>(py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    let fields = &request.headers;
+    // "clients that generate HTTP/2 requests directly SHOULD use the ':authority' pseudo-header field instead of the Host
+    // header field" (RFC 9113 section 8.3.1); applications look for Host.
+    if !fields.contains_key(header::HOST)
+        && request.version >= Version::HTTP_2
+        && let Some(authority) = request.uri.authority()
+    {
+        let pair = PyTuple::new(
+            py,
+            [PyBytes::new(py, b"host"), PyBytes::new(py, authority.as_str().as_bytes())],
+        )?;
+        list.append(pair)?;
+    }
+    for (name, value) in fields {
+        let pair = PyTuple::new(
+            py,
+            [
+                PyBytes::new(py, name.as_str().as_bytes()),
+                PyBytes::new(py, value.as_bytes()),
+            ],
+        )?;
+        list.append(pair)?;
+    }
+    Ok(list)
+}
+
+fn raw_path<'py>(py: Python<'py>, root: &str, raw: &str) -> Bound<'py, PyBytes> {
+    if root.is_empty() {
+        return PyBytes::new(py, raw.as_bytes());
+    }
+    PyBytes::new(py, [root, raw].concat().as_bytes())
+}
+
+/// The path with its percent-encoding undone; what is then no UTF-8 is replaced.
+fn decoded(root: &str, raw: &str) -> String {
+    let mut out = String::with_capacity(root.len() + raw.len());
+    out.push_str(root);
+    if !raw.contains('%') {
+        out.push_str(raw);
+        return out;
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        let digit = |index: usize| after.get(index).and_then(|byte| char::from(*byte).to_digit(16));
+        if first == b'%'
+            && let (Some(high), Some(low)) = (digit(0), digit(1))
+        {
+            // Two hexadecimal digits are a byte.
+            bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+        }
+    }
+    out.push_str(&String::from_utf8_lossy(&bytes));
+    out
+}

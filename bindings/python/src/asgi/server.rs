@@ -1,0 +1,346 @@
+//! The server as Python has it.
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use wireloom::{ConnectionLimits, Server, tcp};
+
+use super::access::AccessLog;
+use super::scope::Templates;
+use super::service::{AsgiService, Listener};
+use super::settings::{Settings, TrustedProxies};
+use super::site::Site;
+use super::static_files::StaticFiles;
+use crate::awaitable::Await;
+use crate::descriptor::adopt;
+use crate::errors::ServeError;
+use crate::event_loop::hub_of;
+use crate::hub::Hub;
+use crate::identity::Identity;
+
+/// Options of the server; python/wireloom/config.py documents them and has the defaults.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    root_path: String,
+    limit_concurrency: Option<usize>,
+    limit_max_requests: Option<u64>,
+    limit_body_size: Option<u64>,
+    limit_header_size: u32,
+    limit_connections: usize,
+    limit_connections_per_address: usize,
+    ws_max_size: usize,
+    session_grace: f64,
+    shutdown_deadline: f64,
+    keep_alive: f64,
+    forwarded_allow_ips: Option<Vec<String>>,
+    headers: Vec<(String, String)>,
+    origins: Vec<String>,
+    access_log: Option<(String, i32)>,
+    static_files: Vec<(String, PathBuf)>,
+    metrics: Option<String>,
+    worker: u8,
+    workers: u8,
+    alt_svc: bool,
+}
+
+/// Sockets of one address, as descriptors that are given away.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Sockets {
+    udp: Option<i32>,
+    tcp: Option<i32>,
+    unix: Option<i32>,
+}
+
+/// An application on sockets.
+#[pyclass(module = "wireloom._wireloom", frozen)]
+pub(crate) struct AsgiServer {
+    site: Arc<Site>,
+    options: Options,
+    identity: Option<wireloom::Identity>,
+    stop: watch::Sender<bool>,
+    running: Arc<Mutex<JoinSet<Result<(), String>>>>,
+}
+
+#[pymethods]
+impl AsgiServer {
+    /// For the event loop that runs now. `report(message, exception)` writes to the log.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        app: Py<PyAny>,
+        report: Py<PyAny>,
+        options: Options,
+        identity: Option<PyRef<'_, Identity>>,
+        state: Option<Py<PyDict>>,
+    ) -> PyResult<Self> {
+        let hub: Arc<Hub> = hub_of(py)?;
+        let seconds = |value: f64| {
+            Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err("a time is a number of seconds"))
+        };
+        let mut headers = Vec::new();
+        for (name, value) in &options.headers {
+            let name = HeaderName::try_from(name).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            let value = HeaderValue::try_from(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            headers.push((name, value));
+        }
+        let settings = Settings {
+            root_path: options.root_path.trim_end_matches('/').to_owned(),
+            concurrency: options.limit_concurrency,
+            max_requests: options.limit_max_requests,
+            max_body: options.limit_body_size,
+            max_message: options.ws_max_size,
+            session_grace: seconds(options.session_grace)?,
+            trusted_proxies: options.forwarded_allow_ips.as_deref().map(TrustedProxies::parse),
+            headers,
+        };
+        seconds(options.shutdown_deadline)?;
+        seconds(options.keep_alive)?;
+        let access = match &options.access_log {
+            Some((format, descriptor)) => {
+                let file = adopt(*descriptor)?.into();
+                Some(AccessLog::new(format, file).map_err(PyValueError::new_err)?)
+            }
+            None => None,
+        };
+        let templates = Templates::new(py, &settings, state)?;
+        let site = Arc::new(Site::new(py, hub, app, report, settings, templates, access)?);
+        Ok(Self {
+            site,
+            options,
+            identity: identity.map(|identity| identity.0.clone()),
+            stop: watch::channel(false).0,
+            running: Arc::default(),
+        })
+    }
+
+    /// Starts serving, and answers with the addresses.
+    fn start(&self, sockets: Vec<Sockets>) -> PyResult<Await> {
+        let mut plain = Vec::new();
+        let mut secure = Vec::new();
+        let mut unix = Vec::new();
+        for set in sockets {
+            let udp = set.udp.map(adopt).transpose()?.map(UdpSocket::from);
+            let tcp = set.tcp.map(adopt).transpose()?.map(TcpListener::from);
+            if let Some(socket) = set.unix {
+                unix.push(std::os::unix::net::UnixListener::from(adopt(socket)?));
+            }
+            match (self.identity.is_some(), udp, tcp) {
+                (_, None, None) => {}
+                (true, udp, tcp) => secure.push((udp, tcp)),
+                (false, None, Some(tcp)) => plain.push(tcp),
+                (false, Some(_), _) => return Err(PyValueError::new_err("HTTP/3 needs a certificate")),
+            }
+        }
+        let prepared = Prepared {
+            plain,
+            secure,
+            unix,
+            site: self.site.clone(),
+            identity: self.identity.clone(),
+            stop: self.stop.clone(),
+            limits: ConnectionLimits::new(
+                self.options.limit_connections,
+                self.options.limit_connections_per_address,
+            ),
+            origins: self.options.origins.clone(),
+            static_files: self
+                .options
+                .static_files
+                .iter()
+                .map(|(prefix, folder)| StaticFiles::new(prefix, folder.clone()))
+                .collect(),
+            metrics: self.options.metrics.as_deref().map(Arc::from),
+            header_size: self.options.limit_header_size,
+            keep_alive: Duration::from_secs_f64(self.options.keep_alive),
+            shutdown_deadline: Duration::from_secs_f64(self.options.shutdown_deadline),
+            route: (self.options.worker, self.options.workers),
+            alt_svc: self.options.alt_svc,
+        };
+        let running = self.running.clone();
+        Ok(Await::future(&self.site.hub, async move {
+            let (tasks, addresses) = prepared.start().await.map_err(ServeError::new_err)?;
+            *running.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+            Ok(addresses)
+        }))
+    }
+
+    /// Begins to shut down: newcomers are refused, clients are told to go elsewhere, and so are applications with sessions.
+    fn stop(&self) {
+        self.site.drain();
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until the connections are over, which after `stop` is at its deadline at the latest.
+    fn wait(&self) -> Await {
+        let mut running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        Await::future(&self.site.hub, async move {
+            let mut failed = None;
+            while let Some(ended) = running.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => failed = Some(error),
+                    Err(error) => failed = Some(error.to_string()),
+                }
+            }
+            failed.map_or(Ok(()), |error| Err(PyRuntimeError::new_err(error)))
+        })
+    }
+
+    /// The tasks of the application that have not ended.
+    fn tasks(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.site.running(py)
+    }
+
+    /// Writes what waits of the access log.
+    fn flush(&self) {
+        if let Some(access) = &self.site.access {
+            access.flush();
+        }
+    }
+
+    /// `limit_max_requests` is reached.
+    #[getter]
+    fn is_exhausted(&self) -> bool {
+        self.site.counts.is_exhausted.load(Ordering::Acquire)
+    }
+
+    /// Calls of the application that are counted as active, and tasks that wait.
+    fn counts(&self) -> (usize, usize) {
+        (self.site.counts.active.load(Ordering::Relaxed), self.site.running_count())
+    }
+
+    /// The counters, in the text format of Prometheus.
+    fn metrics(&self) -> String {
+        super::metrics::text(&self.site)
+    }
+}
+
+/// Everything that the servers of one start need.
+struct Prepared {
+    plain: Vec<TcpListener>,
+    secure: Vec<(Option<UdpSocket>, Option<TcpListener>)>,
+    unix: Vec<std::os::unix::net::UnixListener>,
+    site: Arc<Site>,
+    identity: Option<wireloom::Identity>,
+    stop: watch::Sender<bool>,
+    limits: ConnectionLimits,
+    origins: Vec<String>,
+    static_files: Arc<[StaticFiles]>,
+    metrics: Option<Arc<str>>,
+    header_size: u32,
+    keep_alive: Duration,
+    shutdown_deadline: Duration,
+    route: (u8, u8),
+    alt_svc: bool,
+}
+
+type Started = (JoinSet<Result<(), String>>, Vec<String>);
+
+impl Prepared {
+    fn service(&self, listener: Listener) -> AsgiService {
+        AsgiService {
+            site: self.site.clone(),
+            listener,
+            static_files: self.static_files.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    fn options(&self) -> tcp::Options {
+        tcp::Options::new()
+            .limits(self.limits.clone())
+            .max_header_size(self.header_size)
+            .header_timeout(self.keep_alive)
+            .shutdown_deadline(self.shutdown_deadline)
+    }
+
+    async fn start(mut self) -> Result<Started, String> {
+        let mut tasks = JoinSet::new();
+        let mut addresses = Vec::new();
+        for listener in std::mem::take(&mut self.plain) {
+            listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+            let address = listener.local_addr().map_err(|error| error.to_string())?;
+            addresses.push(address.to_string());
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+            let service = self.service(Listener {
+                address: Some(address),
+                is_secure: false,
+            });
+            let (options, stop) = (self.options(), stopped(&self.stop));
+            tasks.spawn(async move {
+                let served = tcp::serve(listener, None, service, options, stop).await;
+                served.map_err(|error| error.to_string())
+            });
+        }
+        for listener in std::mem::take(&mut self.unix) {
+            listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+            let listener = tokio::net::UnixListener::from_std(listener).map_err(|error| error.to_string())?;
+            let service = self.service(Listener {
+                address: None,
+                is_secure: false,
+            });
+            let (options, stop) = (self.options(), stopped(&self.stop));
+            tasks.spawn(async move {
+                tcp::serve_unix(listener, service, options, stop).await;
+                Ok(())
+            });
+        }
+        for (udp, tcp) in std::mem::take(&mut self.secure) {
+            let Some(identity) = self.identity.clone() else { continue };
+            let mut builder = Server::builder()
+                .alt_svc(self.alt_svc && udp.is_some())
+                .sockets(udp, tcp)
+                .identity(identity)
+                .connection_id_route(self.route.0, self.route.1)
+                .tcp_options(self.options())
+                .shutdown_deadline(self.shutdown_deadline);
+            for origin in &self.origins {
+                builder = builder.allow_origin(origin);
+            }
+            let server = builder.listen().await.map_err(|error| error.to_string())?;
+            let local = server.local_addrs();
+            addresses.extend(local.iter().map(ToString::to_string));
+            let service = self.service(Listener {
+                address: local.first().copied(),
+                is_secure: true,
+            });
+            let stop = stopped(&self.stop);
+            tasks.spawn(async move {
+                let served = server.serve(service).with_graceful_shutdown(stop).await;
+                served.map_err(|error| error.to_string())
+            });
+        }
+        if self.site.access.is_some() {
+            let site = Arc::downgrade(&self.site);
+            tokio::spawn(async move {
+                while let Some(site) = site.upgrade() {
+                    if let Some(access) = &site.access {
+                        access.flush();
+                    }
+                    drop(site);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        Ok((tasks, addresses))
+    }
+}
+
+fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut stop = stop.subscribe();
+    async move {
+        // The sender is gone only with the server itself.
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+}

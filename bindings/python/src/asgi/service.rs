@@ -1,0 +1,140 @@
+//! Between the servers of `wireloom` and the application: one tower service for all of them.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use tower_service::Service;
+use wireloom::{Body, RemoteAddr, WebTransportUpgrade};
+
+use super::body::ResponseBody;
+use super::http::{Answer, HttpExchange};
+use super::scope::Ends;
+use super::site::Site;
+use super::static_files::StaticFiles;
+use super::websocket::{self, WebSocketExchange};
+use super::webtransport::{self, WebTransportExchange};
+use crate::hub::Delivery;
+
+/// Where requests come in.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) is_secure: bool,
+}
+
+/// The application as a tower service.
+#[derive(Clone)]
+pub(crate) struct AsgiService {
+    pub(crate) site: Arc<Site>,
+    pub(crate) listener: Listener,
+    pub(crate) static_files: Arc<[StaticFiles]>,
+    /// The path of the metrics.
+    pub(crate) metrics: Option<Arc<str>>,
+}
+
+impl AsgiService {
+    fn answer(&self, request: Request<Body>) -> Answering {
+        let (mut parts, body) = request.into_parts();
+        if let Some(files) = self.static_files.iter().find(|files| files.serves(&parts)) {
+            return Answering::Static(Box::pin(files.clone().answer(parts)));
+        }
+        if self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
+            return Answering::now(super::metrics::response(&self.site));
+        }
+        let peer = parts.extensions.get::<RemoteAddr>().map(|RemoteAddr(peer)| *peer);
+        let settings = &self.site.settings;
+        let ends = Ends::new(
+            settings,
+            peer,
+            self.listener.address,
+            self.listener.is_secure,
+            &parts.headers,
+        );
+        let Some(active) = self.site.begin() else {
+            return Answering::now(refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
+        };
+        if let Some(upgrade) = parts.extensions.remove::<WebTransportUpgrade>() {
+            let exchange = WebTransportExchange::new(self.site.clone(), active, parts, ends, upgrade);
+            self.site.hub.push(Delivery::Start(exchange.clone()));
+            return Answering::Session(webtransport::Answer(exchange));
+        }
+        if let Some(handshake) = websocket::Handshake::of(&mut parts) {
+            let exchange = WebSocketExchange::new(self.site.clone(), active, parts, ends, handshake);
+            self.site.hub.push(Delivery::Start(exchange.clone()));
+            return Answering::WebSocket(websocket::Answer(exchange));
+        }
+        if parts.method == Method::CONNECT {
+            // A proxy's request, which no application of ASGI can answer.
+            return Answering::now(refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
+        }
+        let announced = body.size_hint().lower();
+        if settings.max_body.is_some_and(|limit| announced > limit) {
+            return Answering::now(refusal(StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"));
+        }
+        let exchange = HttpExchange::new(self.site.clone(), active, parts, ends, body);
+        self.site.hub.push(Delivery::Start(exchange.clone()));
+        Answering::Http(Answer(exchange))
+    }
+}
+
+/// An answer of the server's own.
+pub(crate) fn refusal(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+impl Service<Request<Body>> for AsgiService {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        self.answer(request)
+    }
+}
+
+/// The future of an answer.
+pub(crate) enum Answering {
+    Now(Option<Box<Response<ResponseBody>>>),
+    Static(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
+    Http(Answer),
+    WebSocket(websocket::Answer),
+    Session(webtransport::Answer),
+}
+
+impl Answering {
+    fn now(response: Response<ResponseBody>) -> Self {
+        Self::Now(Some(Box::new(response)))
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(*response)),
+                None => Poll::Pending,
+            },
+            Self::Static(answer) => answer.as_mut().poll(cx).map(Ok),
+            Self::Http(answer) => answer.poll(cx).map(Ok),
+            Self::WebSocket(answer) => answer.poll(cx).map(Ok),
+            Self::Session(answer) => answer.poll(cx).map(Ok),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The application and everything that its calls share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
+
+use super::access::AccessLog;
+use super::scope::Templates;
+use super::settings::Settings;
+use super::tasks::Spawner;
+use super::webtransport::WebTransportExchange;
+use crate::awaitable::Done;
+use crate::hub::Hub;
+
+/// What is served.
+pub(crate) struct Site {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) settings: Settings,
+    pub(crate) app: Py<PyAny>,
+    pub(crate) templates: Templates,
+    pub(crate) spawner: Spawner,
+    pub(crate) done: Py<Done>,
+    /// `report(message, exception)`: the log.
+    pub(crate) report: Py<PyAny>,
+    pub(crate) access: Option<AccessLog>,
+    pub(crate) counts: Counts,
+    sessions: Mutex<Vec<Weak<WebTransportExchange>>>,
+    /// Tasks that wait: asyncio itself keeps them only weakly.
+    tasks: Mutex<Tasks>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    tasks: FxHashMap<u64, Py<PyAny>>,
+}
+
+/// Counters, for limits and metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) active: AtomicUsize,
+    pub(crate) requests: AtomicU64,
+    pub(crate) websockets: AtomicU64,
+    pub(crate) sessions: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// Responses by the first digit of their status.
+    pub(crate) statuses: [AtomicU64; 6],
+    pub(crate) body_bytes_sent: AtomicU64,
+    /// The limit of requests is reached.
+    pub(crate) is_exhausted: AtomicBool,
+}
+
+impl Site {
+    pub(crate) fn new(
+        py: Python<'_>,
+        hub: Arc<Hub>,
+        app: Py<PyAny>,
+        report: Py<PyAny>,
+        settings: Settings,
+        templates: Templates,
+        access: Option<AccessLog>,
+    ) -> PyResult<Self> {
+        let spawner = Spawner::new(py, hub.event_loop(py))?;
+        Ok(Self {
+            hub,
+            settings,
+            app,
+            templates,
+            spawner,
+            done: Py::new(py, Done)?,
+            report,
+            access,
+            counts: Counts::default(),
+            sessions: Mutex::default(),
+            tasks: Mutex::default(),
+        })
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keep(&self, task: Py<PyAny>) -> u64 {
+        let mut tasks = self.tasks();
+        let key = tasks.next;
+        tasks.next += 1;
+        tasks.tasks.insert(key, task);
+        key
+    }
+
+    #[must_use = "it is dropped after the lock is released"]
+    pub(crate) fn release(&self, key: u64) -> Option<Py<PyAny>> {
+        self.tasks().tasks.remove(&key)
+    }
+
+    /// The tasks that run, for the end of the server.
+    pub(crate) fn running(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.tasks().tasks.values().map(|task| task.clone_ref(py)).collect()
+    }
+
+    pub(crate) fn running_count(&self) -> usize {
+        self.tasks().tasks.len()
+    }
+
+    /// Lists a session, for the end of the server.
+    pub(crate) fn enter(&self, session: &Arc<WebTransportExchange>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        // Now and then, so that it costs nothing that counts.
+        if sessions.len() == sessions.capacity() {
+            sessions.retain(|session| session.strong_count() > 0);
+        }
+        sessions.push(Arc::downgrade(session));
+    }
+
+    /// Tells every session that the server is shutting down.
+    pub(crate) fn drain(&self) {
+        let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        for session in sessions.iter().filter_map(Weak::upgrade) {
+            session.drain();
+        }
+    }
+
+    /// Tells the log what an application did.
+    pub(crate) fn report(&self, py: Python<'_>, message: &str, error: Option<&PyErr>) {
+        let error = error.map(|error| error.value(py).clone().unbind());
+        if let Err(error) = self.report.bind(py).call1((message, error)) {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// Makes room for one more call of the application; `None` if the limit is reached.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<Active> {
+        let counts = &self.counts;
+        let before = counts.active.fetch_add(1, Ordering::Relaxed);
+        let active = Active(self.clone());
+        if self.settings.concurrency.is_some_and(|limit| before >= limit) {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let number = counts.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.settings.max_requests.is_some_and(|limit| number >= limit) {
+            counts.is_exhausted.store(true, Ordering::Release);
+        }
+        Some(active)
+    }
+}
+
+/// One call of the application, counted until this is dropped.
+pub(crate) struct Active(Arc<Site>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.counts.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,134 @@
+//! Who in a session has news, in the order of their turns.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+/// Something in a session that can have news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Bi,
+    Uni,
+    Datagram,
+    Draining,
+    Opening,
+    Closed,
+    Readable(u64),
+    Writable(u64),
+}
+
+/// Those that have news.
+///
+/// It has a lock of its own: sources are woken by the connection while the session's lock is held.
+#[derive(Default)]
+pub(super) struct Ring(Mutex<Turns>);
+
+#[derive(Default)]
+struct Turns {
+    turns: VecDeque<Arc<Inner>>,
+    receiver: Option<Waker>,
+}
+
+impl Ring {
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is told of news.
+    pub(super) fn register(&self, waker: &Waker) {
+        let mut turns = self.lock();
+        match &mut turns.receiver {
+            Some(receiver) => receiver.clone_from(waker),
+            receiver => *receiver = Some(waker.clone()),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        let receiver = self.lock().receiver.take();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Kind> {
+        let source = self.lock().turns.pop_front()?;
+        // From now on it can be woken again.
+        source.is_queued.store(false, Ordering::Release);
+        Some(source.kind)
+    }
+
+    pub(super) fn clear(&self) {
+        let turns = std::mem::take(&mut *self.lock());
+        drop(turns);
+    }
+}
+
+/// A member of the ring.
+pub(super) struct Source {
+    inner: Arc<Inner>,
+    waker: Waker,
+}
+
+struct Inner {
+    ring: Arc<Ring>,
+    kind: Kind,
+    is_queued: AtomicBool,
+    /// Coroutines that wait for it besides `receive`: those that send.
+    others: Mutex<Vec<Waker>>,
+}
+
+impl Source {
+    pub(super) fn new(ring: &Arc<Ring>, kind: Kind) -> Self {
+        let inner = Arc::new(Inner {
+            ring: ring.clone(),
+            kind,
+            is_queued: AtomicBool::new(false),
+            others: Mutex::default(),
+        });
+        Self {
+            waker: Waker::from(inner.clone()),
+            inner,
+        }
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// It has news, or may have.
+    pub(super) fn fire(&self) {
+        self.waker.wake_by_ref();
+    }
+
+    /// Wakes `waker` with the next news, too.
+    pub(super) fn also(&self, waker: &Waker) {
+        let mut others = self.inner.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if !others.iter().any(|other| other.will_wake(waker)) {
+            others.push(waker.clone());
+        }
+    }
+}
+
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let others = std::mem::take(&mut *self.others.lock().unwrap_or_else(PoisonError::into_inner));
+        for other in others {
+            other.wake();
+        }
+        if self.is_queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut turns = self.ring.lock();
+        turns.turns.push_back(self.clone());
+        let receiver = turns.receiver.take();
+        drop(turns);
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! From Rust to one event loop: what waits to be told to Python, in batches.
+//!
+//! Nothing on Tokio's side ever touches a Python object or waits for the interpreter. It pushes a [`Delivery`], and whoever
+//! runs the event loop takes all of them at once with the interpreter attached: one wake-up for many.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// Something to be done with the interpreter attached, in the event loop's thread.
+pub(crate) enum Delivery {
+    /// Resolve what a coroutine waits for.
+    Wake(Arc<Waiter>),
+    /// Begin something new: a request.
+    Start(Arc<dyn Start>),
+}
+
+/// What begins in Python because of the network.
+pub(crate) trait Start: Send + Sync {
+    fn start(self: Arc<Self>, py: Python<'_>);
+}
+
+/// How the event loop learns that there are deliveries.
+enum Host {
+    /// Tokio runs in the event loop's own thread: a task of it delivers.
+    Inline(AtomicWaker),
+    /// Tokio runs in another thread: the event loop watches the other end of this pair.
+    Foreign(UnixStream),
+}
+
+/// The deliveries for one event loop.
+pub(crate) struct Hub {
+    ready: Mutex<Vec<Delivery>>,
+    host: Host,
+    runtime: tokio::runtime::Handle,
+    event_loop: Py<PyAny>,
+    is_closed: AtomicBool,
+    /// `KeyboardInterrupt` or `SystemExit` of a coroutine: the event loop ends with it.
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Hub {
+    pub(crate) fn inline(event_loop: Py<PyAny>, runtime: tokio::runtime::Handle) -> Self {
+        Self::new(Host::Inline(AtomicWaker::new()), event_loop, runtime)
+    }
+
+    /// The stream is what the event loop has to watch.
+    pub(crate) fn foreign(
+        event_loop: Py<PyAny>,
+        runtime: tokio::runtime::Handle,
+    ) -> std::io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        Ok((Self::new(Host::Foreign(ours), event_loop, runtime), theirs))
+    }
+
+    fn new(host: Host, event_loop: Py<PyAny>, runtime: tokio::runtime::Handle) -> Self {
+        Self {
+            ready: Mutex::default(),
+            host,
+            runtime,
+            event_loop,
+            is_closed: AtomicBool::new(false),
+            raised: Mutex::default(),
+        }
+    }
+
+    /// The event loop is to end with this.
+    pub(crate) fn raise(&self, error: PyErr) {
+        self.raised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+    }
+
+    pub(crate) fn has_raised(&self) -> bool {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(crate) fn take_raised(&self) -> Option<PyErr> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    /// The event loop is gone: nothing is delivered any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        let dropped = std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(dropped);
+    }
+
+    pub(crate) fn push(&self, delivery: Delivery) {
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.push(delivery);
+        // Later ones ride along with the first.
+        if ready.len() > 1 {
+            return;
+        }
+        drop(ready);
+        match &self.host {
+            Host::Inline(waker) => waker.wake(),
+            Host::Foreign(stream) => {
+                // Full means that the loop has a byte to read already.
+                let _ = (&mut &*stream).write(&[0]);
+            }
+        }
+    }
+
+    /// Inline only: who delivers.
+    pub(crate) fn register(&self, waker: &Waker) {
+        if let Host::Inline(host) = &self.host {
+            host.register(waker);
+        }
+    }
+
+    pub(crate) fn has_deliveries(&self) -> bool {
+        !self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Delivers what was pushed before now.
+    pub(crate) fn deliver(&self, py: Python<'_>) {
+        // Not longer locked than for this: what is delivered pushes again.
+        let ready = std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        for delivery in ready {
+            match delivery {
+                Delivery::Wake(waiter) => waiter.deliver(py),
+                Delivery::Start(start) => start.start(py),
+            }
+        }
+    }
+}
+
+/// What one coroutine waits with: a waker towards Rust, an asyncio future towards Python.
+pub(crate) struct Waiter {
+    hub: Arc<Hub>,
+    is_queued: AtomicBool,
+    future: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Waiter {
+    pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            is_queued: AtomicBool::new(false),
+            future: Mutex::default(),
+        })
+    }
+
+    /// A new future that the next wake-up resolves. A wake-up that comes between the poll before and this one is not lost: it is
+    /// delivered later than this, because both happen with the interpreter attached in the loop's thread.
+    pub(crate) fn pause<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let future = self
+            .hub
+            .event_loop(py)
+            .call_method0(intern!(py, "create_future"))?;
+        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let before = self
+            .future
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(future.clone().unbind());
+        drop(before);
+        Ok(future)
+    }
+
+    fn deliver(&self, py: Python<'_>) {
+        self.is_queued.store(false, Ordering::Release);
+        let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(future) = future else { return };
+        let future = future.into_bound(py);
+        // Cancelled meanwhile: whoever waits next finds what has come.
+        let is_done = future
+            .call_method0(intern!(py, "done"))
+            .and_then(|done| done.is_truthy())
+            .unwrap_or(true);
+        if !is_done && let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
+            error.write_unraisable(py, Some(&future));
+        }
+    }
+}
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_queued.swap(true, Ordering::AcqRel) {
+            self.hub.push(Delivery::Wake(self.clone()));
+        }
+    }
+}
