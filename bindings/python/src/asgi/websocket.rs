@@ -456,11 +456,6 @@ impl State {
             waker.wake();
         }
     }
-
-    /// The peer has closed, or is gone.
-    pub(super) fn is_over(&self) -> bool {
-        self.end.is_some()
-    }
 }
 
 fn event(

@@ -229,10 +229,10 @@ impl WebTransportExchange {
                 }
             },
         };
+        let mut state = self.open_state(message)?;
         if id % 4 == 2 {
             return Err(PyValueError::new_err(format!("stream {id} is the client's to send on")));
         }
-        let mut state = self.open_state(message)?;
         if state.stopped.contains(&id) {
             return Ok(None);
         }
@@ -312,10 +312,10 @@ impl WebTransportExchange {
     fn reset_stream(&self, message: &Message<'_, '_>) -> PyResult<()> {
         let id = stream_id(message)?;
         let code = message.code(intern!(message.py(), "code"))?.unwrap_or(0);
+        let mut state = self.open_state(message)?;
         if id % 4 == 2 {
             return Err(PyValueError::new_err(format!("stream {id} is the client's to send on")));
         }
-        let mut state = self.open_state(message)?;
         let stream = state.streams.get_mut(&id).ok_or_else(|| no_such_stream(id))?;
         if let Some(mut send) = stream.send.take() {
             send.reset(code);
@@ -329,10 +329,10 @@ impl WebTransportExchange {
     fn stop_stream(&self, message: &Message<'_, '_>) -> PyResult<()> {
         let id = stream_id(message)?;
         let code = message.code(intern!(message.py(), "code"))?.unwrap_or(0);
+        let mut state = self.open_state(message)?;
         if id % 4 == 3 {
             return Err(PyValueError::new_err(format!("nothing is received on stream {id}")));
         }
-        let mut state = self.open_state(message)?;
         let stream = state.streams.get_mut(&id).ok_or_else(|| no_such_stream(id))?;
         stream.stop(code);
         state.forget_if_over(id);

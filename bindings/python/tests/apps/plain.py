@@ -1,0 +1,419 @@
+"""A plain ASGI application whose paths are the cases of the tests. Every event of a session is kept for `/journal`."""
+
+import asyncio
+import json
+import os
+import sys
+
+JOURNAL = {}
+
+
+async def read(receive):
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return body
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+async def respond(send, status, body, headers=()):
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def plain(value):
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+async def http(scope, receive, send):
+    path = scope["path"]
+    if path == "/echo":
+        await respond(send, 200, await read(receive))
+    elif path == "/scope":
+        await respond(send, 200, json.dumps(plain(scope)).encode())
+    elif path == "/pid":
+        await respond(send, 200, str(os.getpid()).encode())
+    elif path == "/stream":
+        await send({"type": "http.response.start", "status": 200})
+        for number in range(5):
+            await send({"type": "http.response.body", "body": b"%d\n" % number, "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body"})
+    elif path == "/big":
+        size = int(scope["query_string"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        block = bytes(range(256)) * 256
+        while size > 0:
+            await send({"type": "http.response.body", "body": block[:size], "more_body": size > len(block)})
+            size -= len(block)
+    elif path == "/trailers":
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"trailer", b"x-sum")],
+                "trailers": True,
+            }
+        )
+        await send({"type": "http.response.body", "body": b"content"})
+        await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"42")]})
+    elif path == "/file":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/x-python")]})
+        await send({"type": "http.response.pathsend", "path": __file__})
+    elif path == "/slow":
+        await asyncio.sleep(float(scope["query_string"] or b"1"))
+        await respond(send, 200, b"slow")
+    elif path == "/wait":
+        # Until the client leaves.
+        await read(receive)
+        JOURNAL.setdefault("wait", []).append("waiting")
+        message = await receive()
+        JOURNAL["wait"].append(message["type"])
+    elif path == "/journal":
+        name = scope["query_string"].decode()
+        tasks = sorted(repr(task.get_coro()) for task in asyncio.all_tasks())
+        await respond(send, 200, json.dumps({"events": plain(JOURNAL.get(name, [])), "tasks": tasks}).encode())
+    elif path == "/after":
+        await respond(send, 200, b"done")
+        message = await receive()
+        JOURNAL.setdefault("after", []).append(message["type"])
+    else:
+        await faults(path, receive, send)
+
+
+async def faults(path, receive, send):
+    start = {"type": "http.response.start", "status": 200}
+    end = {"type": "http.response.body", "body": b"x"}
+    if path == "/raise":
+        raise RuntimeError("on purpose")
+    if path == "/raise-late":
+        await send(start)
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("on purpose")
+    if path == "/nothing":
+        return
+    if path == "/half":
+        await send(start)
+        return
+    if path == "/status":
+        await send({"type": "http.response.start", "status": 42})
+    elif path == "/status-text":
+        await send({"type": "http.response.start", "status": "200"})
+    elif path == "/body-first":
+        await send(end)
+    elif path == "/text-body":
+        await send(start)
+        await send({"type": "http.response.body", "body": "text"})
+    elif path == "/bad-header":
+        await send({**start, "headers": [(b"x", b"a\r\nb: c")]})
+    elif path == "/bad-headers":
+        await send({**start, "headers": [b"x"]})
+    elif path == "/huge-header":
+        await send({**start, "headers": [(b"x", b"y" * 300_000)]})
+        await send(end)
+    elif path == "/no-dict":
+        await send("http.response.start")
+    elif path == "/unknown":
+        await send({"type": "http.unknown"})
+    elif path == "/twice":
+        await send(start)
+        await send(start)
+    elif path == "/too-long":
+        await send({**start, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": b"more"})
+    elif path == "/too-short":
+        await send({**start, "headers": [(b"content-length", b"100")]})
+        await send({"type": "http.response.body", "body": b"less"})
+    elif path == "/after-end":
+        await send(start)
+        await send(end)
+        try:
+            await send(end)
+        except RuntimeError as error:
+            JOURNAL.setdefault("after-end", []).append(str(error))
+    elif path == "/exit":
+        sys.exit(7)
+    else:
+        await respond(send, 404, b"not found")
+
+
+async def websocket(scope, receive, send):
+    path = scope["path"]
+    message = await receive()
+    assert message["type"] == "websocket.connect"
+    if path == "/refuse":
+        await send({"type": "websocket.close"})
+        return
+    if path == "/deny":
+        headers = [(b"x-why", b"denied")]
+        await send({"type": "websocket.http.response.start", "status": 418, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"tea"})
+        return
+    if path == "/raise":
+        raise RuntimeError("on purpose")
+    if path == "/return":
+        return
+    protocol = scope["subprotocols"][0] if scope["subprotocols"] else None
+    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": [(b"x-extra", b"1")]})
+    if path == "/raise-late":
+        raise RuntimeError("on purpose")
+    if path == "/leave":
+        return
+    if path == "/deaf":
+        # Never receives: pings are answered all the same.
+        await asyncio.sleep(3600)
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            JOURNAL.setdefault("websocket", []).append(message)
+            return
+        text = message.get("text")
+        if text == "close":
+            await send({"type": "websocket.close", "code": 4321, "reason": "as you wish"})
+            continue
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+async def webtransport(scope, receive, send):
+    path, name = scope["path"], scope["query_string"].decode()
+    events = JOURNAL.setdefault(name, [])
+    if path == "/raise-early":
+        raise RuntimeError("on purpose")
+    if path == "/unknown-scope":
+        raise AssertionError(scope["type"])
+    message = await receive()
+    events.append(message)
+    if path == "/return":
+        return
+    if path == "/raise":
+        raise RuntimeError("on purpose")
+    if path.startswith("/status/"):
+        await send({"type": "webtransport.close", "status": int(path[8:]), "headers": [(b"x-why", b"because")]})
+        return
+    if path.startswith("/code/"):
+        await send({"type": "webtransport.close", "code": int(path[6:])})
+        return
+    if path == "/slow-accept":
+        await asyncio.sleep(0.3)
+    if path == "/foreign-protocol":
+        try:
+            await send({"type": "webtransport.accept", "subprotocol": "not-offered"})
+        except ValueError as error:
+            events.append({"type": "raised", "what": str(error)})
+    protocol = scope["subprotocols"][-1] if scope["subprotocols"] else None
+    await send({"type": "webtransport.accept", "subprotocol": protocol, "headers": [(b"x-extra", b"1")]})
+    case = SESSIONS.get(path)
+    try:
+        if case is not None:
+            await case(scope, receive, send, events)
+        else:
+            await echo(receive, send, events)
+    except asyncio.CancelledError:
+        events.append({"type": "cancelled"})
+        raise
+
+
+async def echo(receive, send, events):
+    while True:
+        message = await receive()
+        kind = message["type"]
+        events.append({**message, "data": len(message["data"])} if "data" in message else message)
+        if kind == "webtransport.disconnect":
+            return
+        try:
+            if kind == "webtransport.stream.receive" and message["stream"] % 4 == 0:
+                await send(
+                    {
+                        "type": "webtransport.stream.send",
+                        "stream": message["stream"],
+                        "data": message["data"],
+                        "end_stream": not message["more_data"],
+                    }
+                )
+            elif kind == "webtransport.datagram.receive":
+                await send({"type": "webtransport.datagram.send", "data": message["data"]})
+        except OSError:
+            events.append({"type": "gone"})
+
+
+async def attempts(scope, receive, send, events):
+    """Everything that is illegal, and what it raises."""
+    await send({"type": "webtransport.stream.open", "bidirectional": False})
+    opened = await receive()
+    uni = opened["stream"]
+    await send({"type": "webtransport.stream.send", "stream": uni, "data": b"x", "end_stream": True})
+    message = await receive()
+    client = message["stream"]
+    size = scope["extensions"]["webtransport"]["max_datagram_size"]
+    for what in [
+        {"type": "webtransport.stream.send", "stream": 4000, "data": b""},
+        {"type": "webtransport.stream.send", "stream": client, "data": b""},
+        {"type": "webtransport.stream.send", "stream": uni, "data": b"more"},
+        {"type": "webtransport.stream.send", "stream": "0", "data": b""},
+        {"type": "webtransport.stream.send", "data": b""},
+        {"type": "webtransport.stream.send", "stream": -1, "data": b""},
+        {"type": "webtransport.stream.stop", "stream": uni},
+        {"type": "webtransport.stream.reset", "stream": client},
+        {"type": "webtransport.stream.reset", "stream": client, "code": 2**32},
+        {"type": "webtransport.datagram.send", "data": b"x" * (size + 5000)},
+        {"type": "webtransport.datagram.send", "data": "text"},
+        {"type": "webtransport.accept"},
+        {"type": "webtransport.close", "reason": "x" * 1025},
+        {"type": "webtransport.unknown"},
+        {"type": "http.response.start"},
+    ]:
+        try:
+            await send(what)
+            events.append({"type": "nothing was raised", "by": repr(what)})
+        except Exception as error:
+            events.append({"type": type(error).__name__, "what": str(error)})
+    await send({"type": "webtransport.close", "code": 7, "reason": "enough"})
+    message = await receive()
+    events.append(message)
+    for what in [
+        {"type": "webtransport.stream.send", "stream": client, "data": b""},
+        {"type": "webtransport.datagram.send", "data": b""},
+        {"type": "webtransport.close"},
+    ]:
+        try:
+            await send(what)
+            events.append({"type": "nothing was raised after the end"})
+        except OSError:
+            events.append({"type": "OSError"})
+
+
+async def stubborn(scope, receive, send, events):
+    """As aioquic's demo: ignores what it does not know, a disconnect included."""
+    while True:
+        message = await receive()
+        events.append({"type": message["type"]})
+
+
+async def opener(scope, receive, send, events):
+    """Opens one stream of each kind, says who it is on each."""
+    await send({"type": "webtransport.stream.open"})
+    await send({"type": "webtransport.stream.open", "bidirectional": False})
+    while True:
+        message = await receive()
+        events.append(message)
+        kind = message["type"]
+        if kind == "webtransport.stream.opened":
+            await send(
+                {
+                    "type": "webtransport.stream.send",
+                    "stream": message["stream"],
+                    "data": b"from the server",
+                    "end_stream": True,
+                }
+            )
+        elif kind == "webtransport.disconnect":
+            return
+
+
+async def closer(scope, receive, send, events):
+    await send({"type": "webtransport.close", "code": 4_000_000_000, "reason": "so long, ü"})
+    events.append(await receive())
+
+
+async def failing(scope, receive, send, events):
+    await receive()
+    raise RuntimeError("on purpose")
+
+
+async def resetting(scope, receive, send, events):
+    while True:
+        message = await receive()
+        events.append(message)
+        if message["type"] == "webtransport.disconnect":
+            return
+        if message["type"] == "webtransport.stream.receive" and message["data"]:
+            stream = message["stream"]
+            if message["data"] == b"reset":
+                await send({"type": "webtransport.stream.reset", "stream": stream, "code": 4242})
+            elif message["data"] == b"stop":
+                await send({"type": "webtransport.stream.stop", "stream": stream, "code": 2121})
+
+
+async def pausing(scope, receive, send, events):
+    """Takes nothing of a stream between `pause` and a datagram."""
+    while True:
+        message = await receive()
+        kind = message["type"]
+        if kind == "webtransport.disconnect":
+            return
+        if kind == "webtransport.stream.receive":
+            events.append({"data": message["data"], "more": message["more_data"]})
+            if message["data"] == b"first":
+                await send({"type": "webtransport.stream.pause", "stream": message["stream"]})
+                events.append({"paused": message["stream"]})
+                await send({"type": "webtransport.datagram.send", "data": b"paused"})
+        elif kind == "webtransport.datagram.receive":
+            events.append({"resumed": True})
+            await send({"type": "webtransport.stream.resume", "stream": int(message["data"])})
+
+
+async def flood(scope, receive, send, events):
+    """Sends more than anybody takes; how much is counted."""
+    message = await receive()
+    stream = message["stream"]
+    sent = 0
+    JOURNAL["flood"] = [0]
+    try:
+        while sent < 256 << 20:
+            await send({"type": "webtransport.stream.send", "stream": stream, "data": bytes(65536)})
+            sent += 65536
+            JOURNAL["flood"] = [sent]
+    except OSError:
+        events.append({"type": "OSError"})
+    while message["type"] != "webtransport.disconnect":
+        message = await receive()
+    events.append(message)
+
+
+async def reader(scope, receive, send, events):
+    """Receives nothing until it is told by a file that appears."""
+    await asyncio.sleep(3600)
+
+
+SESSIONS = {
+    "/attempts": attempts,
+    "/stubborn": stubborn,
+    "/opener": opener,
+    "/closer": closer,
+    "/failing": failing,
+    "/resetting": resetting,
+    "/pausing": pausing,
+    "/flood": flood,
+    "/deaf": reader,
+}
+
+
+async def lifespan(scope, receive, send):
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            scope["state"]["born"] = "here"
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            print("lifespan: shut down", flush=True)
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def app(scope, receive, send):
+    await {"http": http, "websocket": websocket, "webtransport": webtransport, "lifespan": lifespan}[scope["type"]](
+        scope, receive, send
+    )

@@ -1,0 +1,259 @@
+"""The `http` scope over every version of HTTP, by independent clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+
+import httpx
+import pytest
+from conftest import eventually
+from wt_client import dial, soon
+
+
+@pytest.fixture(scope="module")
+def server(serve_module):
+    return serve_module("plain:app", "--limit-body-size", "4000000", "--static", "/static=.", "--metrics")
+
+
+@pytest.fixture(scope="module", params=["HTTP/1.1", "HTTP/2"])
+def client(request, server):
+    with httpx.Client(
+        verify=False, base_url=server.url, timeout=60, http1=request.param == "HTTP/1.1", http2=request.param == "HTTP/2"
+    ) as client:
+        client.version = request.param
+        yield client
+
+
+def journal(server, name):
+    with httpx.Client(verify=False, timeout=60) as client:
+        return client.get(f"{server.url}/journal?{name}").json()
+
+
+def test_bodies_go_both_ways(client):
+    for body in [b"", b"x", bytes(range(256)) * 4000]:
+        response = client.post("/echo", content=body)
+        assert (response.status_code, response.content, response.http_version) == (200, body, client.version)
+
+
+def test_a_body_in_pieces(client):
+    response = client.post("/echo", content=(b"%d," % number for number in range(100)))
+    assert response.content == b"".join(b"%d," % number for number in range(100))
+
+
+def test_the_scope(client, server):
+    response = client.get("/scope", params={"a": "b c"}, headers={"X-Thing": "1"})
+    assert response.status_code == 200
+    scope = response.json()
+    assert scope["type"] == "http"
+    assert scope["http_version"] == client.version.removeprefix("HTTP/")
+    assert (scope["method"], scope["scheme"]) == ("GET", "https")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/scope", "/scope", "a=b+c")
+    assert ["x-thing", "1"] in scope["headers"]
+    assert ["host", f"127.0.0.1:{server.port}"] in scope["headers"]
+    assert scope["client"][0] == "127.0.0.1" and scope["server"] == ["127.0.0.1", server.port]
+    assert scope["state"] == {"born": "here"}
+    assert scope["asgi"]["version"] == "3.0"
+    assert {"http.response.trailers", "http.response.pathsend"} <= set(scope["extensions"])
+
+
+def test_paths_are_decoded(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(b"GET /sc%6Fpe?%20 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = _all(tls).partition(b"\r\n\r\n")
+    scope = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/scope", "/sc%6Fpe", "%20")
+
+
+def test_streams_arrive_piece_by_piece(client):
+    with client.stream("GET", "/stream") as response:
+        assert b"".join(response.iter_bytes()) == b"0\n1\n2\n3\n4\n"
+
+
+def test_a_large_response(client):
+    response = client.get("/big?20000000")
+    assert len(response.content) == 20_000_000
+    assert response.content[:512] == bytes(range(256)) * 2
+
+
+def test_head_has_no_body(client):
+    response = client.head("/echo")
+    assert (response.status_code, response.content) == (200, b"")
+    response = client.head("/big?1000")
+    assert (response.headers["content-length"], response.content) == ("1000", b"")
+    assert client.get("/echo").status_code == 200
+
+
+def test_files_by_path(client):
+    response = client.get("/file")
+    with open(__file__.replace("test_http.py", "apps/plain.py"), "rb") as file:
+        content = file.read()
+    assert response.content == content
+    assert response.headers["content-length"] == str(len(content))
+    response = client.head("/file")
+    assert (response.headers["content-length"], response.content) == (str(len(content)), b"")
+
+
+def test_static_files(client):
+    assert client.get("/static/plain.py").content == client.get("/file").content
+    assert client.get("/static/missing").status_code == 404
+    for outside in ["/static/../conftest.py", "/static/%2e%2e/conftest.py", "/static/..%2fconftest.py"]:
+        assert client.get(outside).status_code == 404, outside
+
+
+def test_metrics(client):
+    client.get("/echo")
+    text = client.get("/metrics").text
+    assert 'wireloom_responses_total{class="2xx"} ' in text
+    assert "wireloom_calls_active " in text
+
+
+def test_the_limit_of_bodies(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        # Announced: refused before anything was sent.
+        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000001\r\nExpect: 100-continue\r\n\r\n")
+        assert tls.recv(1000).startswith(b"HTTP/1.1 413")
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        # Not announced, so noticed on the way.
+        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3d0901\r\n" + bytes(4_000_001))
+        assert tls.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/raise", 500),
+        ("/nothing", 500),
+        ("/half", 500),
+        ("/status", 500),
+        ("/status-text", 500),
+        ("/body-first", 500),
+        ("/text-body", 500),
+        ("/bad-header", 500),
+        ("/bad-headers", 500),
+        ("/no-dict", 500),
+        ("/unknown", 500),
+        ("/twice", 500),
+        ("/too-long", 500),
+        ("/after-end", 200),
+    ],
+)
+def test_faults_of_the_application(client, path, status):
+    assert client.get(path).status_code == status
+    assert client.get("/echo").status_code == 200, "the server goes on"
+
+
+@pytest.mark.parametrize("path", ["/raise-late", "/too-short"])
+def test_what_breaks_off_does_not_look_complete(client, path):
+    try:
+        response = client.get(path)
+    except httpx.HTTPError:
+        pass
+    else:
+        assert response.status_code == 500, response.content
+    assert client.get("/echo").status_code == 200
+
+
+def test_huge_headers_break_nothing(client):
+    try:
+        assert len(client.get("/huge-header").headers["x"]) == 300_000
+    except httpx.HTTPError:
+        # The client may have a limit; the server goes on.
+        assert client.get("/echo").status_code == 200
+
+
+def test_a_client_that_leaves_is_told(server):
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(verify=False, timeout=1.0) as client:
+        client.get(f"{server.url}/wait")
+    eventually(lambda: journal(server, "wait")["events"] == ["waiting", "http.disconnect"], "the disconnect")
+
+
+def test_after_the_response_comes_a_disconnect(client, server):
+    assert client.get("/after").content == b"done"
+    eventually(lambda: "http.disconnect" in journal(server, "after")["events"], "the disconnect")
+
+
+def test_trailers(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(b"GET /trailers HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close\r\n\r\n")
+        answer = _all(tls)
+    assert b"content" in answer and answer.lower().endswith(b"0\r\nx-sum: 42\r\n\r\n")
+
+
+def test_expect_continue(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
+        assert tls.recv(1000).startswith(b"HTTP/1.1 100")
+        tls.sendall(b"hello")
+        assert _all(tls).endswith(b"hello")
+
+
+def test_http3(server):
+    async def main():
+        async with dial(server) as client:
+            headers, body = await client.fetch("/echo", "POST", b"over HTTP/3")
+            assert (headers[b":status"], body) == (b"200", b"over HTTP/3")
+            headers, body = await client.fetch("/scope?q")
+            scope = json.loads(body)
+            assert (scope["http_version"], scope["scheme"], scope["query_string"]) == ("3", "https", "q")
+            assert ["host", f"127.0.0.1:{server.port}"] in scope["headers"]
+            headers, body = await client.fetch("/big?3000000")
+            assert len(body) == 3_000_000
+            headers, body = await client.fetch("/raise")
+            assert headers[b":status"] == b"500"
+            headers, body = await client.fetch("/echo", "HEAD")
+            assert (headers[b":status"], body) == (b"200", b"")
+            many = await soon(asyncio.gather(*(client.fetch("/echo", "POST", b"%d" % n) for n in range(50))))
+            assert [body for _, body in many] == [b"%d" % n for n in range(50)]
+
+    asyncio.run(main())
+
+
+def test_alt_svc_leads_to_http3(client, server):
+    assert client.get("/echo").headers["alt-svc"] == f'h3=":{server.port}"; ma=86400'
+
+
+def test_niquests_goes_over_to_http3(server):
+    import niquests
+
+    with niquests.Session() as session:
+        versions = [session.get(f"{server.url}/echo", verify=False).http_version for _ in range(3)]
+    assert versions[0] in (11, 20)
+    assert set(versions) <= {11, 20, 30}
+
+
+def test_many_requests_on_one_connection(server):
+    async def main():
+        limits = httpx.Limits(max_connections=4)
+        async with httpx.AsyncClient(verify=False, http2=True, limits=limits, timeout=60) as client:
+            answers = await asyncio.gather(
+                *(client.post(f"{server.url}/echo", content=b"%d" % number) for number in range(300))
+            )
+        assert [answer.content for answer in answers] == [b"%d" % number for number in range(300)]
+
+    asyncio.run(main())
+
+
+def test_the_access_log(client, server):
+    client.get("/scope?logged")
+    server.wait_for(r'127\.0\.0\.1:\d+ "GET /scope HTTP/[\d.]+" 200 \d+ [\d.]+ms')
+
+
+def _tls(sock):
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(sock, server_hostname="localhost")
+
+
+def _all(sock):
+    sock.settimeout(60)
+    content = b""
+    while data := sock.recv(65536):
+        content += data
+    return content
