@@ -26,10 +26,18 @@ pub(crate) trait Start: Send + Sync {
     fn start(self: Arc<Self>, py: Python<'_>);
 }
 
+/// asyncio's part in a turn of Tokio, where both are in one thread.
+pub(crate) trait Turn: Send + Sync {
+    /// Python has run: if asyncio has to go on with something, the turn ends.
+    fn after(&self, event_loop: &Bound<'_, PyAny>);
+    /// The turn ends as soon as it can.
+    fn end(&self);
+}
+
 /// How the event loop learns that there are deliveries.
 enum Host {
     /// Tokio runs in the event loop's own thread: a task of it delivers.
-    Inline(AtomicWaker),
+    Inline { deliverer: AtomicWaker, turn: Arc<dyn Turn> },
     /// Tokio runs in another thread: the event loop watches the other end of this pair.
     Foreign(UnixStream),
 }
@@ -46,8 +54,9 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn inline(event_loop: Py<PyAny>, runtime: tokio::runtime::Handle) -> Self {
-        Self::new(Host::Inline(AtomicWaker::new()), event_loop, runtime)
+    pub(crate) fn inline(event_loop: Py<PyAny>, runtime: tokio::runtime::Handle, turn: Arc<dyn Turn>) -> Self {
+        let deliverer = AtomicWaker::new();
+        Self::new(Host::Inline { deliverer, turn }, event_loop, runtime)
     }
 
     /// The stream is what the event loop has to watch.
@@ -78,10 +87,9 @@ impl Hub {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
-    }
-
-    pub(crate) fn has_raised(&self) -> bool {
-        self.raised.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        if let Host::Inline { turn, .. } = &self.host {
+            turn.end();
+        }
     }
 
     pub(crate) fn take_raised(&self) -> Option<PyErr> {
@@ -115,7 +123,7 @@ impl Hub {
         }
         drop(ready);
         match &self.host {
-            Host::Inline(waker) => waker.wake(),
+            Host::Inline { deliverer, .. } => deliverer.wake(),
             Host::Foreign(stream) => {
                 // Full means that the loop has a byte to read already.
                 let _ = (&mut &*stream).write(&[0]);
@@ -125,13 +133,26 @@ impl Hub {
 
     /// Inline only: who delivers.
     pub(crate) fn register(&self, waker: &Waker) {
-        if let Host::Inline(host) = &self.host {
-            host.register(waker);
+        if let Host::Inline { deliverer, .. } = &self.host {
+            deliverer.register(waker);
         }
     }
 
     pub(crate) fn has_deliveries(&self) -> bool {
         !self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// From a task of Tokio: begins something at once where that is possible, and otherwise with the next delivery. What an
+    /// application answers without waiting is there when this returns.
+    pub(crate) fn start(&self, start: Arc<dyn Start>) {
+        match &self.host {
+            // Tokio's tasks run in the event loop's thread, which waits for them, detached from the interpreter.
+            Host::Inline { turn, .. } if !self.is_closed.load(Ordering::Acquire) => Python::attach(|py| {
+                start.start(py);
+                turn.after(self.event_loop(py));
+            }),
+            _ => self.push(Delivery::Start(start)),
+        }
     }
 
     /// Delivers what was pushed before now.
@@ -143,6 +164,9 @@ impl Hub {
                 Delivery::Wake(waiter) => waiter.deliver(py),
                 Delivery::Start(start) => start.start(py),
             }
+        }
+        if let Host::Inline { turn, .. } = &self.host {
+            turn.after(self.event_loop(py));
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 
 use crate::descriptor::{adopt, watch};
-use crate::hub::Hub;
+use crate::hub::{Hub, Turn};
 
 /// The longest wait, as asyncio has it.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -36,10 +36,17 @@ struct Shared {
     turn: AtomicWaker,
 }
 
-impl Shared {
-    fn end_turn(&self) {
-        self.is_wanted.store(true, Ordering::Release);
-        self.turn.wake();
+impl Turn for Shared {
+    fn after(&self, event_loop: &Bound<'_, PyAny>) {
+        if has_work(event_loop, self).unwrap_or(true) {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        if !self.is_wanted.swap(true, Ordering::AcqRel) {
+            self.turn.wake();
+        }
     }
 }
 
@@ -89,8 +96,8 @@ impl Reactor {
         let Some(runtime) = &*runtime else {
             return Err(PyRuntimeError::new_err("the reactor is closed"));
         };
-        let hub = Arc::new(Hub::inline(event_loop, runtime.handle().clone()));
-        runtime.spawn(deliver(hub.clone(), self.shared.clone()));
+        let hub = Arc::new(Hub::inline(event_loop, runtime.handle().clone(), self.shared.clone()));
+        runtime.spawn(deliver(hub.clone()));
         self.hub
             .set(hub)
             .map_err(|_| PyRuntimeError::new_err("the reactor has an event loop"))
@@ -183,18 +190,12 @@ fn is_readable(descriptors: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Result<b
     Ok(false)
 }
 
-/// The task that begins requests and resolves futures, and ends the turn when asyncio has to go on with it.
-async fn deliver(hub: Arc<Hub>, shared: Arc<Shared>) {
+/// The task that resolves futures.
+async fn deliver(hub: Arc<Hub>) {
     poll_fn(|cx| {
         hub.register(cx.waker());
         if hub.has_deliveries() {
-            let is_wanted = Python::attach(|py| {
-                hub.deliver(py);
-                hub.has_raised() || has_work(hub.event_loop(py), &shared).unwrap_or(true)
-            });
-            if is_wanted {
-                shared.end_turn();
-            }
+            Python::attach(|py| hub.deliver(py));
         }
         Poll::<()>::Pending
     })

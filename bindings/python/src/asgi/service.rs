@@ -20,7 +20,6 @@ use super::site::Site;
 use super::static_files::StaticFiles;
 use super::websocket::{self, WebSocketExchange};
 use super::webtransport::{self, WebTransportExchange};
-use crate::hub::Delivery;
 
 /// Where requests come in.
 #[derive(Clone, Debug)]
@@ -62,12 +61,12 @@ impl AsgiService {
         };
         if let Some(upgrade) = parts.extensions.remove::<WebTransportUpgrade>() {
             let exchange = WebTransportExchange::new(self.site.clone(), active, parts, ends, upgrade);
-            self.site.hub.push(Delivery::Start(exchange.clone()));
+            self.site.hub.start(exchange.clone());
             return Answering::Session(webtransport::Answer(exchange));
         }
         if let Some(handshake) = websocket::Handshake::of(&mut parts) {
             let exchange = WebSocketExchange::new(self.site.clone(), active, parts, ends, handshake);
-            self.site.hub.push(Delivery::Start(exchange.clone()));
+            self.site.hub.start(exchange.clone());
             return Answering::WebSocket(websocket::Answer(exchange));
         }
         if parts.method == Method::CONNECT {
@@ -79,7 +78,7 @@ impl AsgiService {
             return Answering::now(refusal(StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"));
         }
         let exchange = HttpExchange::new(self.site.clone(), active, parts, ends, body);
-        self.site.hub.push(Delivery::Start(exchange.clone()));
+        self.site.hub.start(exchange.clone());
         Answering::Http(Answer(exchange))
     }
 }
