@@ -35,7 +35,7 @@ def plain(value):
 
 
 async def http(scope, receive, send):
-    path = scope["path"]
+    path = scope["path"].removeprefix(scope["root_path"])
     if path == "/echo":
         await respond(send, 200, await read(receive))
     elif path == "/scope":

@@ -1,0 +1,294 @@
+"""A session of the ``webtransport`` scope as an object: streams to iterate over instead of events to tell apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any
+
+from ._wireloom import ClientDisconnected, StreamReset, StreamStopped
+
+#: Bytes of one stream that wait to be read; beyond that the stream is paused, and so the client held up.
+_READ_AHEAD = 64 * 1024
+
+#: Datagrams that wait to be received; beyond that the oldest are dropped.
+_DATAGRAMS = 256
+
+
+class SessionOver(ClientDisconnected):
+    """The session is over. `code` and `reason` are those of its end; `clean` says whether it was closed in good order."""
+
+    def __init__(self, code: int = 0, reason: str = "", clean: bool = False) -> None:
+        super().__init__(f"the session is over: code {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+        self.clean = clean
+
+
+class Datagrams:
+    """Datagrams of a session, both ways."""
+
+    def __init__(self, session: AsgiSession) -> None:
+        self._session = session
+        self._waiting: deque[bytes] = deque(maxlen=_DATAGRAMS)
+
+    @property
+    def max_size(self) -> int:
+        """What fit into one when the session began, in bytes."""
+        size: int = self._session.scope["extensions"]["webtransport"]["max_datagram_size"]
+        return size
+
+    async def send(self, data: bytes) -> None:
+        """Unreliably. It does not wait: where too many do, the oldest are dropped."""
+        await self._session._send({"type": "webtransport.datagram.send", "data": data})
+
+    async def receive(self) -> bytes:
+        await self._session._until(lambda: bool(self._waiting))
+        return self._waiting.popleft()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                yield await self.receive()
+            except SessionOver:
+                return
+
+
+class Stream:
+    """A stream of a session. One that goes one way has only half of this."""
+
+    def __init__(self, session: AsgiSession, stream_id: int) -> None:
+        self.id = stream_id
+        self._session = session
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._is_paused = False
+        self._is_finished = False
+        self._reset: tuple[int | None] | None = None
+        self._stopped: tuple[int | None] | None = None
+
+    @property
+    def is_bidirectional(self) -> bool:
+        return self.id % 4 < 2
+
+    def _has_news(self) -> bool:
+        return bool(self._chunks) or self._is_finished or self._reset is not None
+
+    async def read(self) -> bytes:
+        """The next bytes; ``b""`` at the end. Raises `StreamReset` if the client gave up, `SessionOver` at the session's end."""
+        await self._session._until(self._has_news)
+        if self._chunks:
+            data = self._chunks.popleft()
+            self._size -= len(data)
+            if self._is_paused and self._size < _READ_AHEAD // 2:
+                self._is_paused = False
+                await self._session._quietly({"type": "webtransport.stream.resume", "stream": self.id})
+            return data
+        if self._reset is not None:
+            error = StreamReset(f"the client reset stream {self.id}")
+            error.code = self._reset[0]
+            raise error
+        return b""
+
+    async def read_to_end(self, limit: int = 1 << 20) -> bytes:
+        """Everything up to the end; `ValueError` if that is more than `limit` bytes."""
+        content = bytearray()
+        while data := await self.read():
+            content += data
+            if len(content) > limit:
+                raise ValueError(f"the stream is longer than {limit} bytes")
+        return bytes(content)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.read():
+            yield data
+
+    async def write(self, data: bytes, *, end: bool = False) -> None:
+        """Sends, waiting while the client takes no more. Raises `StreamStopped` if it wants no more."""
+        if self._stopped is not None:
+            error = StreamStopped(f"the client stopped stream {self.id}")
+            error.code = self._stopped[0]
+            raise error
+        message = {"type": "webtransport.stream.send", "stream": self.id, "data": data, "end_stream": end}
+        await self._session._send(message)
+
+    async def finish(self) -> None:
+        """Ends the stream in good order."""
+        await self.write(b"", end=True)
+
+    async def reset(self, code: int = 0) -> None:
+        """Gives up sending."""
+        await self._session._send({"type": "webtransport.stream.reset", "stream": self.id, "code": code})
+
+    async def stop(self, code: int = 0) -> None:
+        """Asks the client to send no more."""
+        await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
+        self._is_finished = True
+
+
+class AsgiSession:
+    """A session of an ASGI application. ``async with`` closes it at the end; an exception in it resets it."""
+
+    def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scope = scope
+        self._asgi_receive = receive
+        self._asgi_send = send
+        self._pump: asyncio.Task[None] | None = None
+        self._streams: dict[int, Stream] = {}
+        self._incoming: deque[Stream] = deque()
+        self._opened: deque[asyncio.Future[Stream]] = deque()
+        self._changed = asyncio.Condition()
+        self._over: SessionOver | None = None
+        self._draining = asyncio.Event()
+        self._is_accepted = False
+        self.datagrams = Datagrams(self)
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offered."""
+        offered: list[str] = self.scope["subprotocols"]
+        return offered
+
+    async def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        await self._connected()
+        await self._asgi_send({"type": "webtransport.accept", "subprotocol": subprotocol, "headers": headers or []})
+        self._is_accepted = True
+        self._pump = asyncio.create_task(self._receive_all())
+
+    async def reject(self, status: int = 403, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        await self._connected()
+        await self._asgi_send({"type": "webtransport.close", "status": status, "headers": headers or []})
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Closes the session. Once it is over this does nothing."""
+        await self._quietly({"type": "webtransport.close", "code": code, "reason": reason})
+
+    async def streams(self) -> AsyncIterator[Stream]:
+        """The streams that the client opens, until the session is over."""
+        while True:
+            try:
+                yield await self.accept_stream()
+            except SessionOver:
+                return
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the client opens."""
+        await self._until(lambda: bool(self._incoming))
+        return self._incoming.popleft()
+
+    async def open_stream(self, *, bidirectional: bool = True) -> Stream:
+        """A new stream, when the client allows another."""
+        future: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+        self._opened.append(future)
+        await self._send({"type": "webtransport.stream.open", "bidirectional": bidirectional})
+        return await future
+
+    async def closed(self) -> SessionOver:
+        """Waits for the end, and says how it was."""
+        while self._over is None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._over is not None)
+        return self._over
+
+    async def draining(self) -> None:
+        """Waits until the client or the server wants the session to end soon, or it is over."""
+        await self._draining.wait()
+
+    async def __aenter__(self) -> AsgiSession:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._pump is not None:
+            self._pump.cancel()
+        # The end of the session is how most endpoints end.
+        return isinstance(error, SessionOver)
+
+    async def _connected(self) -> None:
+        message = await self._asgi_receive()
+        if message["type"] != "webtransport.connect":
+            raise SessionOver(reason="the client gave up")
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self._over is not None:
+            raise self._over
+        try:
+            await self._asgi_send(message)
+        except ClientDisconnected:
+            raise self._over or SessionOver() from None
+
+    async def _quietly(self, message: dict[str, Any]) -> None:
+        try:
+            await self._asgi_send(message)
+        except (OSError, ValueError, RuntimeError):
+            # It is over already.
+            return
+
+    async def _until(self, check: Any) -> None:
+        if check():
+            return
+        async with self._changed:
+            await self._changed.wait_for(lambda: check() or self._over is not None)
+        if not check() and self._over is not None:
+            raise self._over
+
+    async def _receive_all(self) -> None:
+        while self._over is None:
+            message = await self._asgi_receive()
+            await self._handle(message)
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _handle(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "webtransport.stream.receive":
+            stream = self._streams.get(message["stream"])
+            if stream is None:
+                stream = self._streams[message["stream"]] = Stream(self, message["stream"])
+                self._incoming.append(stream)
+            if message["data"]:
+                stream._chunks.append(message["data"])
+                stream._size += len(message["data"])
+            if not message["more_data"]:
+                stream._is_finished = True
+                self._streams.pop(stream.id, None)
+            elif stream._size > _READ_AHEAD and not stream._is_paused:
+                stream._is_paused = True
+                await self._quietly({"type": "webtransport.stream.pause", "stream": stream.id})
+        elif kind == "webtransport.stream.opened":
+            stream = Stream(self, message["stream"])
+            if message["bidirectional"]:
+                self._streams[stream.id] = stream
+            while self._opened:
+                future = self._opened.popleft()
+                if not future.done():
+                    future.set_result(stream)
+                    break
+        elif kind == "webtransport.stream.reset":
+            reset = self._streams.pop(message["stream"], None)
+            if reset is not None:
+                reset._reset = (message["code"],)
+        elif kind == "webtransport.stream.stopped":
+            stopped = self._streams.get(message["stream"])
+            if stopped is not None:
+                stopped._stopped = (message["code"],)
+        elif kind == "webtransport.datagram.receive":
+            self.datagrams._waiting.append(message["data"])
+        elif kind == "webtransport.drain":
+            self._draining.set()
+        elif kind == "webtransport.disconnect":
+            self._over = SessionOver(message["code"], message["reason"], message["clean"])
+            self._draining.set()
+            while self._opened:
+                future = self._opened.popleft()
+                if not future.done():
+                    future.set_exception(self._over)
+
+
+__all__ = ["AsgiSession", "Datagrams", "SessionOver", "Stream"]

@@ -1,0 +1,110 @@
+"""WebTransport for Starlette and FastAPI, which know no such scope.
+
+::
+
+    async def live(wt: WebTransport) -> None:
+        await wt.accept()
+        async for stream in wt.streams():
+            await stream.write(await stream.read())
+
+    api = FastAPI()
+    api.routes.append(WebTransportRoute("/live/{room}", live))
+    app = with_webtransport(api)
+
+The application is wrapped because the frameworks refuse the scope before they look at their routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.datastructures import URL
+from starlette.requests import HTTPConnection
+from starlette.routing import Match, compile_path
+from starlette.routing import Route as _Route
+
+from .session import AsgiSession
+
+Endpoint = Callable[["WebTransport"], Awaitable[None]]
+
+
+class WebTransport(HTTPConnection, AsgiSession):
+    """A session as an endpoint has it: headers, path parameters, state, and streams and datagrams."""
+
+    def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        # Its checks know HTTP and WebSocket only.
+        HTTPConnection.__init__(self, {**scope, "type": "http"})
+        self.scope = scope
+        AsgiSession.__init__(self, scope, receive, send)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def url(self) -> URL:
+        return URL(scope={**self.scope, "type": "http"})
+
+
+class WebTransportRoute(_Route):
+    """A route for sessions: ``WebTransportRoute("/live/{room}", endpoint)``."""
+
+    def __init__(self, path: str, endpoint: Endpoint, *, name: str | None = None) -> None:
+        self.path = path
+        self.endpoint = endpoint
+        self.name = name or getattr(endpoint, "__name__", type(endpoint).__name__)
+        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
+        self.methods = None
+        self.include_in_schema = False
+        self.app = self._session
+
+    async def _session(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async with WebTransport(scope, receive, send) as session:
+            await self.endpoint(session)
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        if scope["type"] != "webtransport":
+            return Match.NONE, {}
+        path = scope["path"]
+        root = scope.get("root_path", "")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        match = self.path_regex.match(path)
+        if match is None:
+            return Match.NONE, {}
+        parameters = {key: self.param_convertors[key].convert(value) for key, value in match.groupdict().items()}
+        parameters = {**scope.get("path_params", {}), **parameters}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": parameters}
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._session(scope, receive, send)
+
+
+class with_webtransport:  # noqa: N801 - used like a function
+    """The application with its `WebTransportRoute`s at work. It can be used as the application and as a middleware."""
+
+    def __init__(self, app: Any, routes: Any = None) -> None:
+        self.app = app
+        self._routes = routes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.app, name)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "webtransport":
+            await self.app(scope, receive, send)
+            return
+        routes = self.app.routes if self._routes is None else self._routes
+        scope.setdefault("app", self.app)
+        for route in routes:
+            if isinstance(route, WebTransportRoute):
+                match, child = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(child)
+                    await route.handle(scope, receive, send)
+                    return
+        await receive()
+        await send({"type": "webtransport.close", "status": 404})
+
+
+__all__ = ["WebTransport", "WebTransportRoute", "with_webtransport"]

@@ -1,0 +1,41 @@
+"""Starlette: files by path, responses that deny WebSockets, background tasks."""
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from wireloom import Router
+
+DONE = []
+
+
+async def file(request):
+    return FileResponse(__file__)
+
+
+async def background(request):
+    return PlainTextResponse("done", background=BackgroundTask(DONE.append, "background"))
+
+
+async def done(request):
+    return JSONResponse(DONE)
+
+
+async def denied(websocket: WebSocket):
+    await websocket.send_denial_response(PlainTextResponse("not you", status_code=401))
+
+
+async def session(scope, receive, send):
+    await receive()
+    await send({"type": "webtransport.accept"})
+    while (message := await receive())["type"] != "webtransport.disconnect":
+        if message["type"] == "webtransport.datagram.receive":
+            await send({"type": "webtransport.datagram.send", "data": message["data"]})
+
+
+app = Router(
+    Starlette(routes=[Route("/file", file), Route("/background", background), Route("/done", done), WebSocketRoute("/ws", denied)]),
+    {"/live": session},
+)
+bare = Starlette()

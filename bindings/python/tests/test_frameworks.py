@@ -1,0 +1,128 @@
+"""Real frameworks."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import httpx
+import pytest
+from conftest import eventually
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from wt_client import dial, soon
+
+
+def websocket(server, path):
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return connect(f"wss://127.0.0.1:{server.port}{path}", ssl=context, open_timeout=60)
+
+
+def run(main):
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@pytest.mark.parametrize("loop", ["wireloom", "uvloop", "asyncio"])
+def test_fastapi(serve, loop):
+    server = serve("fastapi_app:make", "--factory", "--lifespan", "on", "--loop", loop)
+    with httpx.Client(verify=False, http2=True, base_url=server.url, timeout=60) as client:
+        assert client.get("/sync").json() == {"thread": True}
+        assert client.get("/state").json() == {"database": "open", "task": True}
+        assert client.post("/items", json={"name": "a", "price": 2}).json() == {"name": "a", "total": 4}
+        assert client.post("/items", json={"name": "a"}).status_code == 422
+        content = bytes(range(256)) * 8000
+        answer = client.post("/upload", files={"file": ("f.bin", content)}).json()
+        assert answer == {"name": "f.bin", "size": len(content), "sum": sum(content)}
+        with client.stream("GET", "/events") as events:
+            assert events.headers["content-type"].startswith("text/event-stream")
+            assert "".join(events.iter_text()) == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
+        assert "/items" in client.get("/openapi.json").text
+
+    async def main():
+        async with websocket(server, "/ws") as socket:
+            await socket.send("hello")
+            assert await socket.recv() == "HELLO"
+        async with dial(server) as client:
+            session, headers = await client.session("/live/7", (b"wt-available-protocols", b'"chat"'))
+            assert (headers[b":status"], headers[b"wt-protocol"]) == (b"200", b'"chat"')
+            greeting = await soon(session.uni.get())
+            assert await soon(greeting.read_to_end()) == b"room 7, open"
+            stream = session.open()
+            stream.write(b"shout", end=True)
+            assert await soon(stream.read_to_end()) == b"SHOUT"
+            session.send_datagram(b"abc")
+            assert await soon(session.datagrams.get()) == b"cba"
+            session.open().write(b"close", end=True)
+            assert await soon(session.closed) == ("closed", 9, "asked")
+            _, headers = await client.session("/nowhere")
+            assert headers[b":status"] == b"404"
+
+    run(main)
+    assert server.stop() == 0
+    assert "fastapi: closed" in server.output
+    assert "Traceback" not in server.output, server.output
+
+
+def test_starlette(serve):
+    server = serve("starlette_app:app")
+    with httpx.Client(verify=False, base_url=server.url, timeout=60) as client:
+        with open(__file__.replace("test_frameworks", "apps/starlette_app"), "rb") as file:
+            assert client.get("/file").content == file.read()
+        assert client.get("/background").text == "done"
+        eventually(lambda: client.get("/done").json() == ["background"], "the background task")
+        assert client.get("/missing").status_code == 404
+
+    async def main():
+        with pytest.raises(InvalidStatus) as refused:
+            async with websocket(server, "/ws"):
+                pass
+        assert refused.value.response.status_code == 401
+        assert refused.value.response.body == b"not you"
+        async with dial(server) as client:
+            session, headers = await client.session("/live")
+            session.send_datagram(b"x")
+            assert await soon(session.datagrams.get()) == b"x"
+            _, headers = await client.session("/other")
+            assert headers[b":status"] == b"404"
+
+    run(main)
+
+
+def test_starlette_alone_does_no_webtransport(serve):
+    server = serve("starlette_app:bare")
+
+    async def main():
+        async with dial(server) as client:
+            _, headers = await client.session("/live")
+            assert headers[b":status"] == b"405"
+
+    run(main)
+
+
+def test_django_and_channels(serve):
+    server = serve("django_app:app")
+    with httpx.Client(verify=False, http2=True, base_url=server.url, timeout=60) as client:
+        answer = client.post("/view?a=1", content="body", headers={"content-type": "text/plain"}).json()
+        assert answer == {"method": "POST", "body": "body", "query": {"a": "1"}}
+        assert client.get("/plain").text == "async"
+        assert client.get("/stream").text == "0;1;2;"
+        login = client.get("/admin/", follow_redirects=True)
+        assert login.status_code == 200 and "Django administration" in login.text
+        assert client.get("/static/admin/css/base.css").status_code == 200
+        assert client.get("/missing").status_code == 404
+
+    async def main():
+        async with websocket(server, "/ws") as socket:
+            await socket.send("abc")
+            assert await socket.recv() == "cba"
+        async with dial(server) as client:
+            session, _ = await client.session("/anything")
+            stream = session.open()
+            stream.write(b"abc", end=True)
+            assert await soon(stream.read_to_end()) == b"cba"
+            session.close(0, "")
+
+    run(main)
+    assert server.stop() == 0

@@ -1,0 +1,311 @@
+"""Servers as processes: signals, workers, reload, sockets, settings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import HERE, PATIENCE, Process, eventually
+from wt_client import dial, soon
+
+
+def get(server, path, **settings):
+    with httpx.Client(verify=False, timeout=PATIENCE) as client:
+        return client.get(server.url + path, **settings)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_server(serve, number):
+    server = serve("plain:app")
+    assert get(server, "/echo").status_code == 200
+    assert server.stop(number) == 0
+    assert "lifespan: shut down" in server.output
+    assert "Traceback" not in server.output, server.output
+
+
+def test_shutdown_loses_no_accepted_request(serve):
+    """Under load: whatever was accepted is answered."""
+    server = serve("plain:app", tls=False)
+    answers, failures = [], []
+    stop = threading.Event()
+
+    def load():
+        while not stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                    sock.settimeout(PATIENCE)
+                    sock.sendall(b"GET /slow?0.02 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    answer = b""
+                    while data := sock.recv(4096):
+                        answer += data
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                # The kernel had accepted it, and the server had not: nothing was read.
+                return
+            (answers if answer.endswith(b"slow") else failures).append(answer)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(answers) > 50, "some load")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.ended() == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert [failure for failure in failures if failure] == [], "a response was cut short"
+
+
+def test_shutdown_waits_for_requests_and_sessions(serve):
+    server = serve("plain:app", "--graceful-timeout", "20")
+
+    async def main():
+        async with dial(server) as client:
+            session, _ = await client.session("/echo?draining")
+            stream = session.open()
+            stream.write(b"before")
+            assert await soon(stream.read()) == b"before"
+            slow = asyncio.ensure_future(asyncio.to_thread(get, server, "/slow?1.0"))
+            await asyncio.sleep(0.5)
+            server.process.send_signal(signal.SIGTERM)
+            stream.write(b"after")
+            assert await soon(stream.read()) == b"after", "an open session goes on"
+            assert (await soon(slow)).content == b"slow"
+            session.close(0, "")
+
+    asyncio.run(main())
+    assert server.ended() == 0
+
+
+def test_the_deadline_of_the_shutdown(serve):
+    server = serve("plain:app", "--graceful-timeout", "1", "--session-grace", "0.5")
+
+    async def main():
+        async with dial(server) as client:
+            session, _ = await client.session("/stubborn?x")
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            how = await soon(session.closed)
+            assert how[0] == "closed" and time.monotonic() - began < PATIENCE / 2
+
+    asyncio.run(main())
+    assert server.ended() == 0
+
+
+def test_a_second_signal_is_at_once(serve):
+    server = serve("plain:app", "--graceful-timeout", "600", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        server.ended()
+
+
+def test_system_exit_of_an_application_ends_the_server(serve):
+    server = serve("plain:app")
+    try:
+        get(server, "/exit")
+    except httpx.HTTPError:
+        pass
+    assert server.ended() == 7
+
+
+def pids(server, count=60):
+    return {get(server, "/pid").text for _ in range(count)}
+
+
+def test_workers(serve):
+    server = serve("plain:app", "--workers", "2", wait=2)
+    both = eventually(lambda: (found := pids(server)) and len(found) == 2 and found, "both workers")
+    victim = next(iter(both))
+    os.kill(int(victim), signal.SIGKILL)
+    server.wait_for("is replaced")
+    server.started(3)
+    others = eventually(lambda: (found := pids(server)) and len(found) == 2 and found, "the new worker")
+    assert victim not in others
+    # SIGHUP replaces all of them, without refusing anybody.
+    server.process.send_signal(signal.SIGHUP)
+    server.started(5)
+    eventually(lambda: len(found := pids(server)) == 2 and not found & others, "new workers")
+    assert server.stop() == 0
+    for pid in both | others:
+        assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_migrating_client_stays_with_its_worker(serve):
+    """Connection ids lead the packets of a client whose address changes to the worker that knows it."""
+    server = serve("plain:app", "--workers", "4", wait=4)
+
+    async def main():
+        for number in range(6):
+            async with dial(server) as client:
+                session, _ = await client.session(f"/echo?migration-{number}")
+                stream = session.open()
+                stream.write(b"before")
+                assert await soon(stream.read()) == b"before"
+                # A new socket, so another port: without the ids' help three in four go astray.
+                loop = asyncio.get_running_loop()
+                transport, _ = await loop.create_datagram_endpoint(lambda c=client: c, local_addr=("::", 0))
+                stream.write(b"after")
+                assert await soon(stream.read()) == b"after"
+                session.close(0, "")
+                transport.close()
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+    assert server.stop() == 0
+
+
+def test_workers_end_with_their_parent(serve):
+    server = serve("plain:app", "--workers", "2", wait=2)
+    both = eventually(lambda: (found := pids(server)) and len(found) == 2 and found, "both workers")
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in both), "the end of the workers")
+
+
+def test_max_requests(serve):
+    server = serve("plain:app", "--workers", "1", "--limit-max-requests", "10", "--reload")
+    first = get(server, "/pid").text
+    for _ in range(12):
+        get(server, "/echo")
+    server.wait_for("limit of requests is reached")
+    server.started(2)
+    assert eventually(lambda: get(server, "/pid").text) != first
+
+
+def test_reload(serve, tmp_path):
+    source = (
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http':\n"
+        "        await send({'type': 'http.response.start', 'status': 200})\n"
+        "        await send({'type': 'http.response.body', 'body': b'%s'})\n"
+        "    else:\n"
+        "        raise NotImplementedError\n"
+    )
+    module = tmp_path / "changing.py"
+    module.write_text(source % "first")
+    server = serve("changing:app", "--reload", cwd=tmp_path)
+    assert get(server, "/").text == "first"
+    module.write_text(source % "the second")
+    eventually(lambda: get(server, "/").text == "the second", "the new version")
+    module.write_text("nonsense(")
+    server.wait_for("SyntaxError")
+    module.write_text(source % "the third and last")
+    eventually(lambda: _text(server) == "the third and last", "the repaired version")
+    assert server.stop() == 0
+
+
+def _text(server):
+    try:
+        with httpx.Client(verify=False, timeout=2) as client:
+            return client.get(server.url).text
+    except httpx.HTTPError:
+        return None
+
+
+def test_a_unix_socket(serve, tmp_path):
+    path = tmp_path / "socket"
+    process = Process(["plain:app", "--uds", str(path), "--forwarded-allow-ips", "unix"], cwd=HERE / "apps")
+    try:
+        process.wait_for("serving plain:app on")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
+            headers = {"x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https"}
+            scope = client.get("http://example.test/scope", headers=headers).json()
+        assert scope["client"] == ["198.51.100.7", 0]
+        assert scope["scheme"] == "https"
+        assert process.stop() == 0
+        assert not path.exists()
+    finally:
+        process.process.kill()
+
+
+def test_an_inherited_descriptor():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        package = os.environ.get("WIRELOOM_PACKAGE", str(HERE.parent / "python"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wireloom", "plain:app", "--fd", str(listener.fileno())],
+            cwd=HERE / "apps",
+            env={**os.environ, "PYTHONPATH": package},
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            # It listens already: the request waits for the server.
+            assert httpx.get(f"http://127.0.0.1:{port}/echo", timeout=PATIENCE).status_code == 200
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def test_forwarded_addresses_of_strangers_are_not_believed(serve):
+    server = serve("plain:app", "--forwarded-allow-ips", "10.0.0.0/8", tls=False)
+    headers = {"x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https"}
+    scope = get(server, "/scope", headers=headers).json()
+    assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
+    trusting = serve("plain:app", tls=False)
+    headers["x-forwarded-for"] = "203.0.113.9, 198.51.100.7, 127.0.0.1"
+    scope = get(trusting, "/scope", headers=headers).json()
+    assert (scope["client"][0], scope["scheme"]) == ("198.51.100.7", "https")
+
+
+def test_the_limit_of_concurrency(serve):
+    server = serve("plain:app", "--limit-concurrency", "2", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as one, socket.create_connection(
+        ("127.0.0.1", server.port)
+    ) as two:
+        for sock in (one, two):
+            sock.sendall(b"GET /slow?3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: get(server, "/echo").status_code == 503, "the limit")
+    eventually(lambda: get(server, "/echo").status_code == 200, "room again")
+
+
+def test_environment_and_file(serve, tmp_path):
+    config = tmp_path / "settings.toml"
+    config.write_text('root_path = "/base"\nheaders = ["x-from: file"]\nlog-level = "debug"\n')
+    server = serve("plain:app", "--config", str(config), env={"WIRELOOM_HEADERS": "x-from:environment,x-more:1"}, tls=False)
+    answer = get(server, "/scope")
+    assert (answer.headers["x-from"], answer.headers["x-more"]) == ("environment", "1")
+    assert json.loads(answer.text)["root_path"] == "/base"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere:app"], "no module"),
+        (["plain:nothing"], "no attribute"),
+        (["plain"], "module:attribute"),
+        (["plain:JOURNAL"], "cannot be called"),
+        ([], "which application"),
+        (["plain:app", "--certfile", "x"], "go together"),
+        (["plain:app", "--port", "70000"], "below 65536"),
+        (["plain:app", "--static", "x"], "path=folder"),
+        (["plain:app", "--certfile", "missing.pem", "--keyfile", "missing.pem"], "missing.pem"),
+    ],
+)
+def test_mistakes_are_explained(arguments, says):
+    process = Process(arguments, cwd=HERE / "apps")
+    assert process.ended() not in (0, -signal.SIGKILL)
+    eventually(lambda: says in process.output, says)
+
+
+def test_a_port_that_is_taken(serve):
+    server = serve("plain:app", tls=False)
+    process = Process(["plain:app", "--port", str(server.port)], cwd=HERE / "apps")
+    assert process.ended() == 1
+    eventually(lambda: "cannot listen" in process.output)
