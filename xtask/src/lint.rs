@@ -8,13 +8,14 @@ type Check = fn() -> Result;
 
 /// Runs all checks and tells all failures, not only the first.
 pub(crate) fn run_all() -> Result {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("formatting", formatting),
         ("clippy", clippy),
         ("documentation", documentation),
         ("licences, bans, sources", deny),
         ("direct dependencies", dependencies::check),
         ("specifications", specification::check),
+        ("Python", crate::python::lint),
     ];
     let failed: Vec<&str> = checks
         .into_iter()

@@ -6,6 +6,7 @@ mod bench_topics;
 mod dependencies;
 mod fuzz;
 mod lint;
+mod python;
 mod setup;
 mod shell;
 mod specification;
@@ -19,6 +20,8 @@ cargo xtask COMMAND
   setup           installs what the other commands need and is missing, and nothing else
   test            setup, then every test: Rust, browsers, other implementations
   interop [NAME]  setup, then the browsers and the other implementations only
+  python [PATH]   setup, then the tests of the Python package only, or those in a file of bindings/python/tests
+  wheels          the Python wheels, each imported by the interpreter that it is for, in target/wheels
   lint            formatting, clippy, documentation, licences, dependencies, the specifications' coverage
   bench           the micro-benchmarks
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         ["setup"] => setup::install(),
         ["test"] => suite::test(),
         ["interop", names @ ..] => suite::interop(names),
+        ["python", names @ ..] => python::test(names),
+        ["wheels"] => python::wheels(),
         ["lint"] => lint::run_all(),
         ["bench"] => bench::micro(),
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),

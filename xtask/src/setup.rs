@@ -9,7 +9,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ("chromium", "chromium", "the browser tests"),
     ("firefox-esr", "firefox-esr", "the browser tests"),
     ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
-    ("python3", "python3", "the interop tests against aioquic"),
+    ("python3", "python3", "the tests of the Python package, and interop against aioquic"),
     ("cmake", "cmake", "building aws-lc on machines without a prepared build"),
     (
         "setpriv",
@@ -25,6 +25,11 @@ const PYTHON: [&str; 2] = ["interop/aioquic/requirements.txt", "bindings/python/
 
 /// Folders with a `package-lock.json`, as far as they exist.
 const NODE: [&str; 1] = ["bindings/typescript"];
+
+/// A program of the Python environment.
+pub(crate) fn venv(program: &str) -> std::process::Command {
+    command(root().join(".venv/bin").join(program))
+}
 
 /// Installs what is missing; running it again does nothing.
 pub(crate) fn install() -> Result {
@@ -74,14 +79,15 @@ fn apt() -> std::process::Command {
     apt
 }
 
-fn python() -> Result {
+/// The Python packages.
+pub(crate) fn python() -> Result {
     let venv = root().join(".venv");
     let wanted: Vec<&str> = PYTHON.into_iter().filter(|file| root().join(file).exists()).collect();
     let stamp = read_all(&wanted);
     if fs::read_to_string(venv.join("installed.txt")).is_ok_and(|installed| installed == stamp) {
         return Ok(());
     }
-    println!("setup: Python packages for the interop tests, in .venv");
+    println!("setup: Python packages for the tests, in .venv");
     run(command("python3").args(["-m", "venv", ".venv"]))?;
     let mut pip = command(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);

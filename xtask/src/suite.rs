@@ -11,11 +11,11 @@ use crate::shell::{Result, cargo, describe, root, run, target};
 const WEBWIRE_GO_PEER: &str = "WEBWIRE_GO_PEER";
 
 /// One program that runs tests.
-struct Outcome {
-    name: String,
-    passed: u64,
-    failed: u64,
-    seconds: u64,
+pub(crate) struct Outcome {
+    pub(crate) name: String,
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) seconds: u64,
 }
 
 /// Everything.
@@ -42,6 +42,7 @@ pub(crate) fn test() -> Result {
             ]),
         )?,
         interop_suite(&[])?,
+        crate::python::suite(&[])?,
     ];
     if root().join("bindings/typescript/package-lock.json").exists() {
         let mut npm = crate::shell::command("npm");
@@ -131,7 +132,7 @@ fn exit_only(name: &str, command: &mut Command) -> Result<Outcome> {
     })
 }
 
-fn number_before(text: &str, word: &str) -> u64 {
+pub(crate) fn number_before(text: &str, word: &str) -> u64 {
     let digits = text
         .split(word)
         .next()
@@ -139,7 +140,7 @@ fn number_before(text: &str, word: &str) -> u64 {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-fn summarise(outcomes: &[Outcome]) -> Result {
+pub(crate) fn summarise(outcomes: &[Outcome]) -> Result {
     println!();
     for Outcome {
         name,

@@ -7,6 +7,7 @@ mod errors;
 mod event_loop;
 mod hub;
 mod identity;
+mod library;
 mod reactor;
 
 use pyo3::prelude::*;
@@ -19,5 +20,6 @@ fn _wireloom(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reactor::Reactor>()?;
     module.add_class::<identity::Identity>()?;
     module.add_class::<asgi::AsgiServer>()?;
+    library::add_to(module)?;
     module.add_function(wrap_pyfunction!(identity::self_signed_pem, module)?)
 }

@@ -110,7 +110,7 @@ def serve_module() -> Iterator[Serve]:
         yield start
 
 
-class _serving:  # noqa: N801 - a context manager
+class _serving:
     def __enter__(self) -> Serve:
         self.started: list[Process] = []
         return self.start

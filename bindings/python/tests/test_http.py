@@ -21,7 +21,11 @@ def server(serve_module):
 @pytest.fixture(scope="module", params=["HTTP/1.1", "HTTP/2"])
 def client(request, server):
     with httpx.Client(
-        verify=False, base_url=server.url, timeout=60, http1=request.param == "HTTP/1.1", http2=request.param == "HTTP/2"
+        verify=False,
+        base_url=server.url,
+        timeout=60,
+        http1=request.param == "HTTP/1.1",
+        http2=request.param == "HTTP/2",
     ) as client:
         client.version = request.param
         yield client
@@ -118,7 +122,9 @@ def test_the_limit_of_bodies(server):
         assert tls.recv(1000).startswith(b"HTTP/1.1 413")
     with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
         # Not announced, so noticed on the way.
-        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3d0901\r\n" + bytes(4_000_001))
+        tls.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3d0901\r\n" + bytes(4_000_001)
+        )
         assert tls.recv(1000).startswith(b"HTTP/1.1 413")
 
 

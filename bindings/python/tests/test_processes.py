@@ -266,9 +266,10 @@ def test_forwarded_addresses_of_strangers_are_not_believed(serve):
 
 def test_the_limit_of_concurrency(serve):
     server = serve("plain:app", "--limit-concurrency", "2", tls=False)
-    with socket.create_connection(("127.0.0.1", server.port)) as one, socket.create_connection(
-        ("127.0.0.1", server.port)
-    ) as two:
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as one,
+        socket.create_connection(("127.0.0.1", server.port)) as two,
+    ):
         for sock in (one, two):
             sock.sendall(b"GET /slow?3 HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: get(server, "/echo").status_code == 503, "the limit")
@@ -278,7 +279,9 @@ def test_the_limit_of_concurrency(serve):
 def test_environment_and_file(serve, tmp_path):
     config = tmp_path / "settings.toml"
     config.write_text('root_path = "/base"\nheaders = ["x-from: file"]\nlog-level = "debug"\n')
-    server = serve("plain:app", "--config", str(config), env={"WIRELOOM_HEADERS": "x-from:environment,x-more:1"}, tls=False)
+    server = serve(
+        "plain:app", "--config", str(config), env={"WIRELOOM_HEADERS": "x-from:environment,x-more:1"}, tls=False
+    )
     answer = get(server, "/scope")
     assert (answer.headers["x-from"], answer.headers["x-more"]) == ("environment", "1")
     assert json.loads(answer.text)["root_path"] == "/base"

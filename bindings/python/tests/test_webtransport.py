@@ -239,7 +239,9 @@ async def test_resets_and_stops(server, client):
     stream.stop(88)
     events = await asyncio.to_thread(
         eventually,
-        lambda: (e := journal(server, "resetting")) and {"reset", "stopped"} <= {x["type"].split(".")[-1] for x in e} and e,
+        lambda: (
+            (e := journal(server, "resetting")) and {"reset", "stopped"} <= {x["type"].split(".")[-1] for x in e} and e
+        ),
     )
     codes = {event["type"]: event["code"] for event in events if "code" in event}
     assert codes == {"webtransport.stream.reset": 77, "webtransport.stream.stopped": 88}

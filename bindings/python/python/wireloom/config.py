@@ -47,8 +47,12 @@ class Config:
     workers: int = _option(1, "processes [1]")
     reload: bool = _option(False, "starts again when a file changes")
     reload_dirs: list[str] = _option(None, "a folder that is watched [the current one]", "--reload-dir", many=True)
-    reload_suffixes: list[str] = _option(None, "an ending of files that are watched [.py]", "--reload-suffix", many=True)
-    loop: str = _option("auto", "the event loop: auto and wireloom have Tokio inside", choices=("auto", "wireloom", "asyncio", "uvloop"))
+    reload_suffixes: list[str] = _option(
+        None, "an ending of files that are watched [.py]", "--reload-suffix", many=True
+    )
+    loop: str = _option(
+        "auto", "the event loop: auto and wireloom have Tokio inside", choices=("auto", "wireloom", "asyncio", "uvloop")
+    )
 
     lifespan: str = _option("auto", "the lifespan protocol", choices=("auto", "on", "off"))
     root_path: str = _option("", "the path under which a proxy has the application")
@@ -71,7 +75,9 @@ class Config:
     limit_max_requests: int | None = _option(None, "requests after which a worker is replaced")
     limit_max_requests_jitter: int = _option(0, "at most so many more, by chance [0]")
     limit_body_size: int | None = _option(None, "bytes of a request's body; beyond that 413")
-    limit_header_size: int = _option(65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size")
+    limit_header_size: int = _option(
+        65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
+    )
     limit_connections: int = _option(100_000, "connections at once [100000]")
     limit_connections_per_address: int = _option(1000, "connections of one address, or IPv6 network, at once [1000]")
     backlog: int = _option(2048, "connections that wait to be accepted [2048]")
@@ -204,10 +210,21 @@ def _convert(name: str, value: Any, source: str) -> Any:
     annotation = str(entry.type)
     try:
         if entry.metadata.get("many"):
-            return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+            return (
+                [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+            )
         if annotation == "bool":
             if isinstance(value, str):
-                return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[value.lower()]
+                return {
+                    "1": True,
+                    "true": True,
+                    "yes": True,
+                    "on": True,
+                    "0": False,
+                    "false": False,
+                    "no": False,
+                    "off": False,
+                }[value.lower()]
             return bool(value)
         value = _type_of(annotation)(value)
     except (KeyError, TypeError, ValueError):

@@ -80,7 +80,7 @@ class WebTransportRoute(_Route):
         await self._session(scope, receive, send)
 
 
-class with_webtransport:  # noqa: N801 - used like a function
+class with_webtransport:
     """The application with its `WebTransportRoute`s at work. It can be used as the application and as a middleware."""
 
     def __init__(self, app: Any, routes: Any = None) -> None:

@@ -49,15 +49,15 @@ if not settings.configured:
     )
     django.setup()
 
-from channels.consumer import AsyncConsumer  # noqa: E402
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from django.contrib import admin  # noqa: E402
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
-from django.core.asgi import get_asgi_application  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
+from channels.consumer import AsyncConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib import admin
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.asgi import get_asgi_application
+from django.core.management import call_command
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
 
 # Django refuses to touch its database where an event loop runs, and applications are imported where it does.
 _migrating = threading.Thread(target=call_command, args=("migrate",), kwargs={"verbosity": 0, "stdout": sys.stderr})

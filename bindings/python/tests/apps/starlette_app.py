@@ -35,7 +35,14 @@ async def session(scope, receive, send):
 
 
 app = Router(
-    Starlette(routes=[Route("/file", file), Route("/background", background), Route("/done", done), WebSocketRoute("/ws", denied)]),
+    Starlette(
+        routes=[
+            Route("/file", file),
+            Route("/background", background),
+            Route("/done", done),
+            WebSocketRoute("/ws", denied),
+        ]
+    ),
     {"/live": session},
 )
 bare = Starlette()

@@ -1,0 +1,147 @@
+//! The Python package: its tests, its checks, its wheels.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::setup;
+use crate::shell::{Result, cargo, command, describe, output, root, run, target};
+use crate::suite::{Outcome, number_before, summarise};
+
+/// The tests, or those that `names` names below bindings/python/tests.
+pub(crate) fn test(names: &[&str]) -> Result {
+    setup::install()?;
+    summarise(&[suite(names)?])
+}
+
+/// Builds the native module as the other tests have built everything else, and runs pytest on the package in the checkout.
+pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
+    // The same features as `cargo test --workspace`, so that no dependency is compiled twice.
+    run(&mut cargo(&[
+        "build",
+        "--workspace",
+        "--exclude",
+        "wireloom-interop",
+        "--lib",
+        "--locked",
+    ]))?;
+    let module = root().join("bindings/python/python/wireloom/_wireloom.abi3.so");
+    // Not copied over: a running server may have the old one mapped.
+    let _ = fs::remove_file(&module);
+    fs::copy(target().join("debug/lib_wireloom.so"), &module).map_err(|error| error.to_string())?;
+    let mut pytest = setup::venv("python");
+    pytest.args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--color=no"]);
+    if names.is_empty() {
+        pytest.arg("bindings/python/tests");
+    }
+    pytest.args(names.iter().map(|name| root().join("bindings/python/tests").join(name)));
+    let line = describe(&pytest);
+    println!("$ {line}");
+    let start = Instant::now();
+    let mut child = pytest
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{line}: {error}"))?;
+    let (mut passed, mut failed) = (0, 0);
+    let stdout = child.stdout.take().expect("standard output is piped");
+    for text in BufReader::new(stdout).lines() {
+        let text = text.map_err(|error| format!("{line}: {error}"))?;
+        println!("{text}");
+        // The last line: `2 failed, 97 passed, 1 error in 60.00s (0:01:00)`
+        if text.contains(" in ") && (text.contains(" passed") || text.contains(" failed") || text.contains(" error")) {
+            passed = number_before(&text, " passed");
+            failed = number_before(&text, " failed") + number_before(&text, " error");
+        }
+    }
+    let status = child.wait().map_err(|error| format!("{line}: {error}"))?;
+    if !status.success() && failed == 0 {
+        failed = 1;
+    }
+    Ok(Outcome {
+        name: "Python".to_owned(),
+        passed,
+        failed,
+        seconds: start.elapsed().as_secs(),
+    })
+}
+
+/// ruff and mypy.
+pub(crate) fn lint() -> Result {
+    setup::python()?;
+    run(setup::venv("ruff").args(["format", "--check", "--quiet", "bindings/python"]))?;
+    run(setup::venv("ruff").args(["check", "--quiet", "bindings/python"]))?;
+    run(setup::venv("mypy").current_dir(root().join("bindings/python")))
+}
+
+/// One wheel for each interpreter that the machine has, and the one for all. Each is installed into an environment of its own
+/// interpreter and imported.
+pub(crate) fn wheels() -> Result {
+    setup::python()?;
+    let out = target().join("wheels");
+    let _ = fs::remove_dir_all(&out);
+    let versions = ["3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"];
+    // A shim of a version manager may be there without its interpreter.
+    let works = |python: &str| output(command(python).args(["-c", "print(1)"])).is_some();
+    let interpreters: Vec<String> = versions
+        .iter()
+        .map(|version| format!("python{version}"))
+        .filter(|python| works(python))
+        .collect();
+    let Some(first) = interpreters.first() else {
+        return Err("there is no interpreter of Python 3.11 or newer".to_owned());
+    };
+    let build = |interpreter: &str, features: &[&str]| {
+        let mut maturin = setup::venv("maturin");
+        maturin.args(["build", "--release", "--locked", "--manifest-path", "bindings/python/Cargo.toml"]);
+        maturin.args(["--interpreter", interpreter, "--out"]).arg(&out).args(features);
+        run(&mut maturin)
+    };
+    for interpreter in &interpreters {
+        build(interpreter, &[])?;
+    }
+    build(first, &["--features", "abi3"])?;
+    for wheel in fs::read_dir(&out).map_err(|error| error.to_string())?.flatten() {
+        let name = wheel.file_name().to_string_lossy().into_owned();
+        for interpreter in interpreters.iter().filter(|python| is_for(&name, python)) {
+            let environment = environment_of(&out, interpreter);
+            run(command(interpreter).args(["-m", "venv"]).arg(&environment))?;
+            let python = environment.join("bin/python");
+            run(command(&python)
+                .args(["-m", "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check"])
+                .arg(wheel.path()))?;
+            run(command(&python).args(["-c", "import wireloom; print(wireloom.__version__, wireloom.run)"]))?;
+            run(command(environment.join("bin/wireloom-asgi")).arg("--version"))?;
+            fs::remove_dir_all(&environment).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn environment_of(out: &std::path::Path, interpreter: &str) -> std::path::PathBuf {
+    let environment = out.join(format!("import-{interpreter}"));
+    let _ = fs::remove_dir_all(&environment);
+    environment
+}
+
+/// Whether the interpreter takes the wheel.
+fn is_for(wheel: &str, interpreter: &str) -> bool {
+    let digits: String = interpreter.chars().filter(char::is_ascii_digit).collect();
+    let abi = if interpreter.ends_with('t') { format!("{digits}t") } else { digits.clone() };
+    wheel.contains(&format!("-cp{digits}-cp{abi}-")) || (wheel.contains("-abi3-") && !interpreter.ends_with('t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wheels_find_their_interpreters() {
+        let abi3 = "wireloom-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl";
+        let own = "wireloom-0.1.0-cp313-cp313-manylinux_2_34_x86_64.whl";
+        let free = "wireloom-0.1.0-cp313-cp313t-manylinux_2_34_x86_64.whl";
+        assert!(is_for(abi3, "python3.11") && is_for(abi3, "python3.13") && !is_for(abi3, "python3.13t"));
+        assert!(is_for(own, "python3.13") && !is_for(own, "python3.12") && !is_for(own, "python3.13t"));
+        assert!(is_for(free, "python3.13t") && !is_for(free, "python3.13"));
+    }
+}
