@@ -22,6 +22,46 @@ pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
     run(compare.args(["--against", against]).args(arguments))
 }
 
+/// ASGI servers side by side.
+pub(crate) fn asgi(arguments: &[&str]) -> Result {
+    crate::setup::python()?;
+    let peers = "benches/asgi/requirements.txt";
+    run(crate::setup::venv("python").args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+        peers,
+    ]))?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-python",
+        "--package",
+        "wireloom-benches",
+        "--bin",
+        "asgi",
+        "--lib",
+    ]))?;
+    // The package as it is in the checkout, with the native module of this build.
+    let package = target().join("bench-asgi");
+    crate::python::lay_out(&package, &target().join("release/lib_wireloom.so"))?;
+    let mut asgi = command(if crate::shell::on_path("taskset") {
+        "taskset".into()
+    } else {
+        target().join("release/asgi")
+    });
+    if crate::shell::on_path("taskset") {
+        asgi.args(["-c", "1"]).arg(target().join("release/asgi"));
+    }
+    asgi.arg("--python").arg(crate::shell::root().join(".venv/bin"));
+    run(asgi.arg("--package").arg(package).args(arguments))
+}
+
 /// Figures of benches/src/soak.
 pub(crate) fn soak(arguments: &[&str]) -> Result {
     let scope = [

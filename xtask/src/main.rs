@@ -29,6 +29,7 @@ cargo xtask COMMAND
                   the same beside Wireloom without flow control of sessions: what that costs
   bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS [--rounds N]
                   [--seconds N]
+  bench asgi      ASGI servers from PyPI beside ours: CPU time per request and echo [--rounds N] [--seconds N] [WORKLOAD...]
   soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
   soak idle|flood one of them
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
         ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
         ["bench", "topics", rest @ ..] => setup::install().and_then(|()| bench_topics::compare(rest)),
+        ["bench", "asgi", rest @ ..] => bench::asgi(rest),
         ["soak", rest @ ..] => bench::soak(rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {

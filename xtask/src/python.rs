@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -66,6 +67,23 @@ pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
     })
 }
 
+/// The package with another native module than that of the tests.
+pub(crate) fn lay_out(folder: &Path, module: &Path) -> Result {
+    let package = folder.join("wireloom");
+    let text = |error: std::io::Error| error.to_string();
+    let _ = fs::remove_dir_all(&package);
+    fs::create_dir_all(&package).map_err(text)?;
+    let sources = fs::read_dir(root().join("bindings/python/python/wireloom")).map_err(text)?;
+    for source in sources
+        .flatten()
+        .filter(|file| file.path().extension().is_some_and(|end| end == "py"))
+    {
+        fs::copy(source.path(), package.join(source.file_name())).map_err(text)?;
+    }
+    fs::copy(module, package.join("_wireloom.abi3.so")).map_err(text)?;
+    Ok(())
+}
+
 /// ruff and mypy.
 pub(crate) fn lint() -> Result {
     setup::python()?;
@@ -93,8 +111,17 @@ pub(crate) fn wheels() -> Result {
     };
     let build = |interpreter: &str, features: &[&str]| {
         let mut maturin = setup::venv("maturin");
-        maturin.args(["build", "--release", "--locked", "--manifest-path", "bindings/python/Cargo.toml"]);
-        maturin.args(["--interpreter", interpreter, "--out"]).arg(&out).args(features);
+        maturin.args([
+            "build",
+            "--release",
+            "--locked",
+            "--manifest-path",
+            "bindings/python/Cargo.toml",
+        ]);
+        maturin
+            .args(["--interpreter", interpreter, "--out"])
+            .arg(&out)
+            .args(features);
         run(&mut maturin)
     };
     for interpreter in &interpreters {
@@ -108,7 +135,14 @@ pub(crate) fn wheels() -> Result {
             run(command(interpreter).args(["-m", "venv"]).arg(&environment))?;
             let python = environment.join("bin/python");
             run(command(&python)
-                .args(["-m", "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check"])
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-index",
+                    "--disable-pip-version-check",
+                ])
                 .arg(wheel.path()))?;
             run(command(&python).args(["-c", "import wireloom; print(wireloom.__version__, wireloom.run)"]))?;
             run(command(environment.join("bin/wireloom-asgi")).arg("--version"))?;
@@ -127,7 +161,11 @@ fn environment_of(out: &std::path::Path, interpreter: &str) -> std::path::PathBu
 /// Whether the interpreter takes the wheel.
 fn is_for(wheel: &str, interpreter: &str) -> bool {
     let digits: String = interpreter.chars().filter(char::is_ascii_digit).collect();
-    let abi = if interpreter.ends_with('t') { format!("{digits}t") } else { digits.clone() };
+    let abi = if interpreter.ends_with('t') {
+        format!("{digits}t")
+    } else {
+        digits.clone()
+    };
     wheel.contains(&format!("-cp{digits}-cp{abi}-")) || (wheel.contains("-abi3-") && !interpreter.ends_with('t'))
 }
 

@@ -9,7 +9,11 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ("chromium", "chromium", "the browser tests"),
     ("firefox-esr", "firefox-esr", "the browser tests"),
     ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
-    ("python3", "python3", "the tests of the Python package, and interop against aioquic"),
+    (
+        "python3",
+        "python3",
+        "the tests of the Python package, and interop against aioquic",
+    ),
     ("cmake", "cmake", "building aws-lc on machines without a prepared build"),
     (
         "setpriv",

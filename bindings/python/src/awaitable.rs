@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::IntoPyObjectExt as _;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 
 use crate::hub::{Hub, Waiter};
@@ -74,6 +74,8 @@ impl Await {
     }
 }
 
+// `__await__` is Python's name, and the type's own once the underscores are off.
+#[allow(clippy::self_named_constructors)]
 #[pymethods]
 impl Await {
     fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -243,8 +245,7 @@ impl Turn {
     }
 
     fn send(&mut self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.__next__(py)
-            .ok_or_else(|| PyStopIteration::new_err((py.None(),)))
+        self.__next__(py).ok_or_else(|| PyStopIteration::new_err((py.None(),)))
     }
 
     fn close(&self) {}

@@ -10,8 +10,18 @@ create_exception!(
     PyOSError,
     "The client is gone: what an application sends to it reaches nobody."
 );
-create_exception!(wireloom, WireloomError, PyException, "The base of the library's own exceptions.");
-create_exception!(wireloom, ConnectError, WireloomError, "A server could not be reached, or refused the session.");
+create_exception!(
+    wireloom,
+    WireloomError,
+    PyException,
+    "The base of the library's own exceptions."
+);
+create_exception!(
+    wireloom,
+    ConnectError,
+    WireloomError,
+    "A server could not be reached, or refused the session."
+);
 create_exception!(wireloom, ServeError, WireloomError, "A server could not start.");
 create_exception!(
     wireloom,
@@ -31,8 +41,18 @@ create_exception!(
     WireloomError,
     "The peer wants no more of the stream. `code` is its error code, or None as in `StreamReset`."
 );
-create_exception!(wireloom, DatagramTooLarge, WireloomError, "The datagram does not fit. `max_size` says what would.");
-create_exception!(wireloom, IdentityError, WireloomError, "A certificate or key cannot be used.");
+create_exception!(
+    wireloom,
+    DatagramTooLarge,
+    WireloomError,
+    "The datagram does not fit. `max_size` says what would."
+);
+create_exception!(
+    wireloom,
+    IdentityError,
+    WireloomError,
+    "A certificate or key cannot be used."
+);
 
 /// Adds them to the module.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -37,7 +37,10 @@ pub(crate) trait Turn: Send + Sync {
 /// How the event loop learns that there are deliveries.
 enum Host {
     /// Tokio runs in the event loop's own thread: a task of it delivers.
-    Inline { deliverer: AtomicWaker, turn: Arc<dyn Turn> },
+    Inline {
+        deliverer: AtomicWaker,
+        turn: Arc<dyn Turn>,
+    },
     /// Tokio runs in another thread: the event loop watches the other end of this pair.
     Foreign(UnixStream),
 }
@@ -190,10 +193,7 @@ impl Waiter {
     /// A new future that the next wake-up resolves. A wake-up that comes between the poll before and this one is not lost: it is
     /// delivered later than this, because both happen with the interpreter attached in the loop's thread.
     pub(crate) fn pause<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let future = self
-            .hub
-            .event_loop(py)
-            .call_method0(intern!(py, "create_future"))?;
+        let future = self.hub.event_loop(py).call_method0(intern!(py, "create_future"))?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
         let before = self
             .future

@@ -27,7 +27,9 @@ impl Identity {
     /// A certificate chain and its private key, as PEM.
     #[staticmethod]
     fn pem(certificate: &str, private_key: &str) -> PyResult<Self> {
-        wireloom::Identity::pem(certificate, private_key).map(Self).map_err(failed)
+        wireloom::Identity::pem(certificate, private_key)
+            .map(Self)
+            .map_err(failed)
     }
 
     /// The same from files, which are read again when they change.

@@ -109,10 +109,7 @@ impl Reactor {
         let hub = self.hub()?;
         let (Some(runtime), Some(descriptors)) = (
             self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            self.descriptors
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         ) else {
             return Err(PyRuntimeError::new_err("the reactor is closed or runs already"));
         };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -115,10 +116,8 @@ def test_a_second_signal_is_at_once(serve):
 
 def test_system_exit_of_an_application_ends_the_server(serve):
     server = serve("plain:app")
-    try:
+    with contextlib.suppress(httpx.HTTPError):
         get(server, "/exit")
-    except httpx.HTTPError:
-        pass
     assert server.ended() == 7
 
 

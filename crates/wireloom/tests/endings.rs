@@ -280,3 +280,23 @@ async fn each_end_can_ask_the_other_to_drain() {
     };
     within(async { tokio::join!(f.server.shut_down(0, ""), rest) }).await;
 }
+
+/// A session that failed here is reset, which is no close with a code; the connection goes on.
+#[tokio::test]
+async fn an_aborted_session_is_reset() {
+    let fixture = fixture().await;
+    let (here, there) = fixture.session().await;
+    let (mut send, _recv) = within(here.open_bi()).await.unwrap();
+    there.abort();
+    let ended = within(here.closed()).await;
+    assert_eq!(
+        ended,
+        SessionError::Reset {
+            code: Code::H3_INTERNAL_ERROR
+        }
+    );
+    assert!(!ended.is_closed());
+    assert!(within(send.write_all(b"late")).await.is_err());
+    // Once more is harmless.
+    there.abort();
+}

@@ -11,7 +11,7 @@ use axum::routing::{any, get};
 use common::{fixture, fixture_with, run, thrifty, within};
 use http::StatusCode;
 use tokio::task::JoinSet;
-use wireloom::{Client, ConnectError, SessionError, WebTransportUpgrade};
+use wireloom::{Client, ConnectError, Identity, Server, SessionError, WebTransportUpgrade};
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
@@ -350,4 +350,29 @@ async fn handlers_end_with_the_client_that_asked() {
     let (failed, ()) = within(async { tokio::join!(request, close) }).await;
     assert!(failed.is_err());
     assert_eq!(within(drops.recv()).await, Some("get"));
+}
+
+/// Sockets that are bound already are served, and the connection's ids lead to the server.
+#[tokio::test]
+async fn sockets_that_are_bound_already() {
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = udp.local_addr().unwrap();
+    let identity = Identity::self_signed(["localhost"]).unwrap();
+    let hash = identity.certificate_sha256();
+    let server = Server::builder()
+        .sockets(Some(udp), None)
+        .connection_id_route(2, 5)
+        .identity(identity)
+        .listen()
+        .await
+        .unwrap();
+    assert_eq!(server.local_addrs(), [address]);
+    let client = Client::builder().server_certificate_hash(hash).build().unwrap();
+    let url = format!("https://{address}/");
+    let (session, accepted) = tokio::join!(client.connect(&url), async {
+        server.accept().await.unwrap().accept().await.unwrap()
+    });
+    let session = session.unwrap();
+    session.send_datagram(b"x").unwrap();
+    assert_eq!(&within(accepted.recv_datagram()).await.unwrap()[..], b"x");
 }

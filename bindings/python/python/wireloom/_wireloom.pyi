@@ -9,7 +9,6 @@ from typing import Any, Self
 __version__: str
 
 class WireloomError(Exception): ...
-
 class ClientDisconnected(OSError): ...
 
 class ConnectError(WireloomError):
@@ -17,7 +16,6 @@ class ConnectError(WireloomError):
     status: int | None
 
 class ServeError(WireloomError): ...
-
 class IdentityError(WireloomError): ...
 
 class SessionClosed(WireloomError):

@@ -10,8 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 from ._wireloom import AsgiServer, Identity
 from .config import Config
@@ -129,7 +127,6 @@ class Server:
         deadline = loop.time() + self.config.graceful_timeout
         native.stop()
         ended = asyncio.ensure_future(native.wait())
-        self._is_forced = False
         force = asyncio.ensure_future(self._forced())
         try:
             await asyncio.wait({ended, force}, return_when=asyncio.FIRST_COMPLETED)
@@ -232,8 +229,4 @@ async def _announce(server: Server, on_started: Callable[[Server], None]) -> Non
     on_started(server)
 
 
-def unexpected_signal(number: int, frame: FrameType | None) -> None:  # pragma: no cover - a placeholder handler
-    del number, frame
-
-
-__all__ = ["Any", "Server", "identity_of", "install_signals", "loop_factory", "report", "run_worker"]
+__all__ = ["Server", "identity_of", "install_signals", "loop_factory", "report", "run_worker"]

@@ -19,7 +19,7 @@ from ._wireloom import Reactor
 _T = TypeVar("_T")
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     """asyncio's selector, with Tokio where it would wait."""
 
     def __init__(self) -> None:

@@ -75,10 +75,7 @@ def _bind(family: socket.AddressFamily, location: Any, config: Config) -> Addres
                 address.tcp.bind(location)
                 address.tcp.listen(config.backlog)
             if wants_udp:
-                if address.tcp is not None:
-                    location_of_udp = address.tcp.getsockname()
-                else:
-                    location_of_udp = location
+                location_of_udp = location if address.tcp is None else address.tcp.getsockname()
                 for _ in range(config.workers):
                     udp = _socket(family, socket.SOCK_DGRAM)
                     address.udp.append(udp)

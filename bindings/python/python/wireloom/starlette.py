@@ -29,7 +29,7 @@ from .session import AsgiSession
 Endpoint = Callable[["WebTransport"], Awaitable[None]]
 
 
-class WebTransport(HTTPConnection, AsgiSession):
+class WebTransport(HTTPConnection, AsgiSession):  # type: ignore[misc]
     """A session as an endpoint has it: headers, path parameters, state, and streams and datagrams."""
 
     def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -52,11 +52,11 @@ class WebTransportRoute(_Route):
     def __init__(self, path: str, endpoint: Endpoint, *, name: str | None = None) -> None:
         self.path = path
         self.endpoint = endpoint
-        self.name = name or getattr(endpoint, "__name__", type(endpoint).__name__)
+        self.name = name or str(getattr(endpoint, "__name__", type(endpoint).__name__))
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
         self.methods = None
         self.include_in_schema = False
-        self.app = self._session
+        self.app = self._session  # type: ignore[assignment]
 
     async def _session(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         async with WebTransport(scope, receive, send) as session:

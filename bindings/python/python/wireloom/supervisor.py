@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -236,6 +235,3 @@ def start_message(config: Config, addresses: list[str]) -> str:
     scheme = "https" if config.is_secure else "http"
     where = ", ".join(f"{scheme}://{address}" for address in dict.fromkeys(addresses)) or config.uds or "a descriptor"
     return f"serving {config.app} on {where}"
-
-
-Reader = Callable[[], bool]

@@ -71,8 +71,13 @@ struct State {
 /// How far the application's response is.
 enum Phase {
     Waiting,
-    Started { head: Box<Response<()>>, trailers: bool },
-    Streaming { trailers: bool },
+    Started {
+        head: Box<Response<()>>,
+        trailers: bool,
+    },
+    Streaming {
+        trailers: bool,
+    },
     /// Answered without a body, which the application goes on to send: HEAD, 204, 304.
     Discarding,
     /// The body is complete, trailers are to come.
@@ -122,7 +127,11 @@ impl HttpExchange {
         let mut state = self.state();
         if let Some(frame) = state.frames.pop_front() {
             state.queued -= frame.data_ref().map_or(0, Bytes::len);
-            let sender = if state.queued < HIGH_WATER { state.sender.take() } else { None };
+            let sender = if state.queued < HIGH_WATER {
+                state.sender.take()
+            } else {
+                None
+            };
             drop(state);
             if let Some(sender) = sender {
                 sender.wake();
@@ -130,7 +139,9 @@ impl HttpExchange {
             return Poll::Ready(Some(Ok(frame)));
         }
         if state.is_broken {
-            return Poll::Ready(Some(Err(io::Error::other("the application did not complete its response"))));
+            return Poll::Ready(Some(Err(io::Error::other(
+                "the application did not complete its response",
+            ))));
         }
         if matches!(state.phase, Phase::Complete) {
             return Poll::Ready(None);
@@ -372,7 +383,11 @@ impl HttpExchange {
         }
         self.check_length(state, &body, more)?;
         if more || trailers {
-            state.phase = if more { Phase::Streaming { trailers } } else { Phase::Trailers(HeaderMap::new()) };
+            state.phase = if more {
+                Phase::Streaming { trailers }
+            } else {
+                Phase::Trailers(HeaderMap::new())
+            };
             state.queue(body);
             self.answer(state, head, ResponseBody::Stream(self.clone()));
             return Ok(more && state.queued >= HIGH_WATER);
@@ -555,7 +570,9 @@ impl Exchange for HttpExchange {
         drop(body);
         match outcome {
             Ok(()) if is_complete || is_gone => {}
-            Ok(()) => self.site.report(py, "the ASGI application returned without a complete response", None),
+            Ok(()) => self
+                .site
+                .report(py, "the ASGI application returned without a complete response", None),
             // What came of sending to a client that is gone is no fault of the application.
             Err(_) if is_gone => {}
             Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),

@@ -14,9 +14,9 @@ pub(crate) struct Message<'a, 'py> {
 
 impl<'a, 'py> Message<'a, 'py> {
     pub(crate) fn new(message: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        let fields = message.cast::<PyDict>().map_err(|_| {
-            PyTypeError::new_err(format!("an ASGI message is a dict, not {}", type_name(message)))
-        })?;
+        let fields = message
+            .cast::<PyDict>()
+            .map_err(|_| PyTypeError::new_err(format!("an ASGI message is a dict, not {}", type_name(message))))?;
         let kind = fields
             .get_item(pyo3::intern!(message.py(), "type"))?
             .ok_or_else(|| PyValueError::new_err("an ASGI message has a 'type'"))?;
@@ -136,7 +136,10 @@ pub(crate) fn bytes(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         return Ok(value.to_vec().into());
     }
     if value.is_instance_of::<PyString>() || value.is_instance_of::<pyo3::types::PyInt>() {
-        return Err(PyTypeError::new_err(format!("bytes are needed, not {}", type_name(value))));
+        return Err(PyTypeError::new_err(format!(
+            "bytes are needed, not {}",
+            type_name(value)
+        )));
     }
     // memoryview and everything else with a buffer, by way of Python itself.
     let copied = value
@@ -155,5 +158,7 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
 }
 
 fn text_of(value: &Bound<'_, PyAny>) -> String {
-    value.repr().map_or_else(|_| "that".to_owned(), |text| text.to_string_lossy().into_owned())
+    value
+        .repr()
+        .map_or_else(|_| "that".to_owned(), |text| text.to_string_lossy().into_owned())
 }

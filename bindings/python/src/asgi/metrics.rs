@@ -60,7 +60,12 @@ pub(crate) fn text(site: &Site) -> String {
     let statuses: Vec<(String, u64)> = (1..6)
         .map(|class| (format!("{{class=\"{class}xx\"}}"), counts.statuses[class].load(Relaxed)))
         .collect();
-    metric("wireloom_responses_total", "counter", "Responses by the class of their status.", &statuses);
+    metric(
+        "wireloom_responses_total",
+        "counter",
+        "Responses by the class of their status.",
+        &statuses,
+    );
     out
 }
 

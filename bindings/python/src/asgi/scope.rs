@@ -90,8 +90,14 @@ impl Templates {
         if kind != Kind::WebSocket {
             scope.set_item(intern!(py, "method"), request.method.as_str())?;
         }
-        scope.set_item(intern!(py, "client"), ends.client.as_ref().map(|(host, port)| (host.as_str(), *port)))?;
-        scope.set_item(intern!(py, "server"), ends.server.map(|server| (server.ip().to_string(), server.port())))?;
+        scope.set_item(
+            intern!(py, "client"),
+            ends.client.as_ref().map(|(host, port)| (host.as_str(), *port)),
+        )?;
+        scope.set_item(
+            intern!(py, "server"),
+            ends.server.map(|server| (server.ip().to_string(), server.port())),
+        )?;
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
@@ -124,7 +130,7 @@ impl Ends {
         let Some(trusted) = &settings.trusted_proxies else {
             return ends;
         };
-        let is_trusted = peer.map_or(trusted.trusts_any(), |peer| trusted.trusts(peer.ip()));
+        let is_trusted = peer.map_or_else(|| trusted.trusts_any(), |peer| trusted.trusts(peer.ip()));
         if !is_trusted {
             return ends;
         }
@@ -167,7 +173,10 @@ fn headers<'py>(py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>
     {
         let pair = PyTuple::new(
             py,
-            [PyBytes::new(py, b"host"), PyBytes::new(py, authority.as_str().as_bytes())],
+            [
+                PyBytes::new(py, b"host"),
+                PyBytes::new(py, authority.as_str().as_bytes()),
+            ],
         )?;
         list.append(pair)?;
     }

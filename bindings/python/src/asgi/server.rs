@@ -217,7 +217,10 @@ impl AsgiServer {
 
     /// Calls of the application that are counted as active, and tasks that wait.
     fn counts(&self) -> (usize, usize) {
-        (self.site.counts.active.load(Ordering::Relaxed), self.site.running_count())
+        (
+            self.site.counts.active.load(Ordering::Relaxed),
+            self.site.running_count(),
+        )
     }
 
     /// The counters, in the text format of Prometheus.
@@ -297,7 +300,9 @@ impl Prepared {
             });
         }
         for (udp, tcp) in std::mem::take(&mut self.secure) {
-            let Some(identity) = self.identity.clone() else { continue };
+            let Some(identity) = self.identity.clone() else {
+                continue;
+            };
             let mut builder = Server::builder()
                 .alt_svc(self.alt_svc && udp.is_some())
                 .sockets(udp, tcp)

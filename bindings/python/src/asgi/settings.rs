@@ -38,7 +38,9 @@ impl TrustedProxies {
     pub(crate) fn parse(list: &[String]) -> Self {
         let mut trusted = Self::default();
         for entry in list.iter().map(|entry| entry.trim()) {
-            let (host, bits) = entry.split_once('/').map_or((entry, None), |(host, bits)| (host, Some(bits)));
+            let (host, bits) = entry
+                .split_once('/')
+                .map_or((entry, None), |(host, bits)| (host, Some(bits)));
             match (entry, host.parse::<IpAddr>()) {
                 ("*", _) => trusted.any = true,
                 (_, Ok(address)) => {
@@ -58,7 +60,11 @@ impl TrustedProxies {
 
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.any || self.networks.iter().any(|(network, bits)| contains(*network, *bits, address))
+        self.any
+            || self
+                .networks
+                .iter()
+                .any(|(network, bits)| contains(*network, *bits, address))
     }
 
     pub(crate) fn trusts_text(&self, host: &str) -> bool {
@@ -73,10 +79,16 @@ fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
     let bits = u32::from(bits);
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
-            (u32::from(network) ^ u32::from(address)).checked_shr(32 - bits).unwrap_or(0) == 0
+            (u32::from(network) ^ u32::from(address))
+                .checked_shr(32 - bits)
+                .unwrap_or(0)
+                == 0
         }
         (IpAddr::V6(network), IpAddr::V6(address)) => {
-            (u128::from(network) ^ u128::from(address)).checked_shr(128 - bits).unwrap_or(0) == 0
+            (u128::from(network) ^ u128::from(address))
+                .checked_shr(128 - bits)
+                .unwrap_or(0)
+                == 0
         }
         _ => false,
     }

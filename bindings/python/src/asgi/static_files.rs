@@ -23,7 +23,9 @@ pub(crate) struct StaticFiles {
 impl StaticFiles {
     pub(crate) fn new(prefix: &str, folder: PathBuf) -> Self {
         Self {
-            prefix: format!("/{}", prefix.trim_matches('/')).trim_end_matches('/').to_owned(),
+            prefix: format!("/{}", prefix.trim_matches('/'))
+                .trim_end_matches('/')
+                .to_owned(),
             folder: ServeDir::new(folder),
         }
     }
@@ -36,7 +38,9 @@ impl StaticFiles {
 
     pub(crate) async fn answer(mut self, mut parts: Parts) -> Response<ResponseBody> {
         let path = parts.uri.path().strip_prefix(&self.prefix).unwrap_or("/");
-        parts.uri = path.parse::<PathAndQuery>().map_or_else(|_| Uri::from_static("/"), Uri::from);
+        parts.uri = path
+            .parse::<PathAndQuery>()
+            .map_or_else(|_| Uri::from_static("/"), Uri::from);
         let response = match self.folder.call(Request::from_parts(parts, Empty)).await {
             Ok(response) => response,
             Err(never) => match never {},

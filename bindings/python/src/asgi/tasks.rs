@@ -44,7 +44,11 @@ impl Spawner {
         } else if event_loop.hasattr("__dict__")? {
             let caught = Py::new(py, Caught::default())?;
             let arguments = arguments.unbind();
-            Mode::Caught { task, arguments, caught }
+            Mode::Caught {
+                task,
+                arguments,
+                caught,
+            }
         } else {
             Mode::Plain
         };
@@ -60,7 +64,11 @@ impl Spawner {
         match &self.mode {
             Mode::Plain => event_loop.call_method1(intern!(py, "create_task"), (coroutine,)),
             Mode::Eager { task, arguments } => task.bind(py).call((coroutine,), Some(arguments.bind(py))),
-            Mode::Caught { task, arguments, caught } => {
+            Mode::Caught {
+                task,
+                arguments,
+                caught,
+            } => {
                 let name = intern!(py, "call_soon");
                 event_loop.setattr(name, caught)?;
                 let created = task.bind(py).call((coroutine,), Some(arguments.bind(py)));

@@ -40,6 +40,9 @@ const RECEIVE_AHEAD: usize = 64 * 1024;
 /// Counted for each message besides its bytes, so that empty ones are bounded too.
 const PER_MESSAGE: usize = 64;
 
+/// Bytes of a close's reason: a control frame has 125, and two are the code (RFC 6455 section 5.5).
+const MAX_REASON: usize = 123;
+
 /// Bytes of a response that denies a WebSocket.
 const MAX_DENIAL: usize = 1 << 20;
 
@@ -132,7 +135,11 @@ enum Phase {
     /// The application decides.
     Deciding,
     /// The application denies, in pieces.
-    Denying { status: StatusCode, headers: Box<HeaderMap>, body: Vec<u8> },
+    Denying {
+        status: StatusCode,
+        headers: Box<HeaderMap>,
+        body: Vec<u8>,
+    },
     Open,
     /// The application has closed it.
     Closed,
@@ -141,13 +148,7 @@ enum Phase {
 }
 
 impl WebSocketExchange {
-    pub(crate) fn new(
-        site: Arc<Site>,
-        active: Active,
-        parts: Parts,
-        ends: Ends,
-        handshake: Handshake,
-    ) -> Arc<Self> {
+    pub(crate) fn new(site: Arc<Site>, active: Active, parts: Parts, ends: Ends, handshake: Handshake) -> Arc<Self> {
         let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
         Arc::new(Self {
             version: parts.version,
@@ -255,8 +256,10 @@ impl WebSocketExchange {
 
     fn close(&self, state: &mut State, code: u16, reason: &str) {
         state.phase = Phase::Closed;
-        // "the body MAY contain UTF-8-encoded data" of at most 123 bytes (RFC 6455 section 5.5.1).
-        let reason = &reason[..reason.floor_char_boundary(123)];
+        let end = (0..=reason.len().min(MAX_REASON))
+            .rev()
+            .find(|end| reason.is_char_boundary(*end));
+        let reason = &reason[..end.unwrap_or(0)];
         let frame = CloseFrame {
             code: CloseCode::from(code),
             reason: reason.into(),
@@ -370,7 +373,9 @@ impl WebSocketExchange {
             return Err(message.unexpected("'websocket.http.response.start'"));
         };
         if body.len() + piece.len() > MAX_DENIAL {
-            return Err(PyValueError::new_err("a response that denies a WebSocket has at most 1 MiB"));
+            return Err(PyValueError::new_err(
+                "a response that denies a WebSocket has at most 1 MiB",
+            ));
         }
         body.extend_from_slice(&piece);
         if !more {
@@ -458,11 +463,7 @@ impl State {
     }
 }
 
-fn event(
-    py: Python<'_>,
-    kind: &str,
-    fill: impl FnOnce(&Bound<'_, PyDict>) -> PyResult<()>,
-) -> PyResult<Py<PyAny>> {
+fn event(py: Python<'_>, kind: &str, fill: impl FnOnce(&Bound<'_, PyDict>) -> PyResult<()>) -> PyResult<Py<PyAny>> {
     let message = PyDict::new(py);
     message.set_item(intern!(py, "type"), kind)?;
     fill(&message)?;
@@ -517,7 +518,9 @@ impl Exchange for WebSocketExchange {
         drop(state);
         match outcome {
             Ok(()) if is_decided || is_over => {}
-            Ok(()) => self.site.report(py, "the ASGI application returned without answering a WebSocket", None),
+            Ok(()) => self
+                .site
+                .report(py, "the ASGI application returned without answering a WebSocket", None),
             Err(error) if is_over && error.is_instance_of::<ClientDisconnected>(py) => {}
             Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
         }

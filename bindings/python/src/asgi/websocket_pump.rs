@@ -77,7 +77,7 @@ async fn drive(exchange: &WebSocketExchange, mut socket: Socket) -> (u16, String
                 exchange.state().pump = Some(cx.waker().clone());
             }
             if let Poll::Ready(Err(error)) = Pin::new(&mut socket).poll_flush(cx) {
-                end.get_or_insert(failed(error));
+                end.get_or_insert_with(|| failed(error));
             }
             // In.
             let mut is_progress = false;
@@ -92,7 +92,7 @@ async fn drive(exchange: &WebSocketExchange, mut socket: Socket) -> (u16, String
                         match frame {
                             Frame::Text(_) | Frame::Binary(_) if !is_closing => exchange.state().received(frame),
                             Frame::Close(close) => {
-                                end.get_or_insert(closed(close));
+                                end.get_or_insert_with(|| closed(close));
                             }
                             _ => {}
                         }
@@ -103,7 +103,7 @@ async fn drive(exchange: &WebSocketExchange, mut socket: Socket) -> (u16, String
                             let _ = Pin::new(&mut socket).start_send(Frame::Close(Some(close)));
                             let _ = Pin::new(&mut socket).poll_flush(cx);
                         }
-                        end.get_or_insert(failed(error));
+                        end.get_or_insert_with(|| failed(error));
                         return Poll::Ready(());
                     }
                     Poll::Ready(None) => {
@@ -125,7 +125,7 @@ async fn drive(exchange: &WebSocketExchange, mut socket: Socket) -> (u16, String
                 is_asked = true;
                 timer.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
                 if let Err(error) = Pin::new(&mut socket).start_send(Frame::Ping(Bytes::new())) {
-                    end.get_or_insert(failed(error));
+                    end.get_or_insert_with(|| failed(error));
                 }
                 continue;
             }
@@ -139,7 +139,9 @@ async fn drive(exchange: &WebSocketExchange, mut socket: Socket) -> (u16, String
 }
 
 fn closed(close: Option<CloseFrame>) -> (u16, String) {
-    close.map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()))
+    close.map_or((1005, String::new()), |close| {
+        (close.code.into(), close.reason.to_string())
+    })
 }
 
 /// What the client did wrong, in the words of RFC 6455 section 7.4.1.

@@ -69,6 +69,9 @@ impl Own {
     }
 }
 
+/// A stream that this side opened.
+type Opened = (SendStream, Option<RecvStream>);
+
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 pub(super) struct State {
@@ -93,7 +96,7 @@ pub(super) struct State {
     pub(super) stopped: VecDeque<u64>,
     /// By `bidirectional`, in the order in which they were asked for.
     pub(super) openings: VecDeque<bool>,
-    opening: Option<Pending<Result<(SendStream, Option<RecvStream>), SessionError>>>,
+    opening: Option<Pending<Result<Opened, SessionError>>>,
     next_bi: Option<Pending<Result<(SendStream, RecvStream), SessionError>>>,
     next_uni: Option<Pending<Result<RecvStream, SessionError>>>,
     next_datagram: Option<Pending<Result<Bytes, SessionError>>>,
@@ -598,7 +601,11 @@ impl WebTransportExchange {
                     .draining
                     .get_or_insert_with(|| Box::pin(async move { session.draining().await }));
                 let own = &self.own.draining;
-                if draining.as_mut().poll(&mut Context::from_waker(own.waker())).is_pending() {
+                if draining
+                    .as_mut()
+                    .poll(&mut Context::from_waker(own.waker()))
+                    .is_pending()
+                {
                     return None;
                 }
                 // It resolves at the end of the session too.
@@ -639,13 +646,7 @@ impl WebTransportExchange {
     }
 
     /// A stream of the peer's: its first event announces it.
-    fn add(
-        &self,
-        state: &mut State,
-        id: u64,
-        send: Option<SendStream>,
-        recv: Option<RecvStream>,
-    ) -> Option<Event> {
+    fn add(&self, state: &mut State, id: u64, send: Option<SendStream>, recv: Option<RecvStream>) -> Option<Event> {
         let mut stream = Stream::new(&self.ring, id, send, recv);
         // Registers for STOP_SENDING.
         let stopped = stream.poll_stopped(id);

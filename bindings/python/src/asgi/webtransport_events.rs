@@ -243,7 +243,9 @@ impl WebTransportExchange {
             return Ok(None);
         }
         if stream.ends || stream.send.is_none() {
-            return Err(PyRuntimeError::new_err(format!("stream {id} was ended or reset before")));
+            return Err(PyRuntimeError::new_err(format!(
+                "stream {id} was ended or reset before"
+            )));
         }
         let mut rest = data;
         if stream.waiting.is_empty()

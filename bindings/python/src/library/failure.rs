@@ -36,9 +36,9 @@ fn is_local(error: &SessionError) -> bool {
 
 pub(super) fn read(error: &ReadError) -> PyErr {
     match error {
-        ReadError::Reset(code) => Python::attach(|py| {
-            with(py, errors::StreamReset::new_err(error.to_string()), "code", *code)
-        }),
+        ReadError::Reset(code) => {
+            Python::attach(|py| with(py, errors::StreamReset::new_err(error.to_string()), "code", *code))
+        }
         ReadError::Session(ended) => session(ended),
         error => PyValueError::new_err(error.to_string()),
     }
@@ -53,9 +53,9 @@ pub(super) fn read_to_end(error: &ReadToEndError) -> PyErr {
 
 pub(super) fn write(error: &WriteError) -> PyErr {
     match error {
-        WriteError::Stopped(code) => Python::attach(|py| {
-            with(py, errors::StreamStopped::new_err(error.to_string()), "code", *code)
-        }),
+        WriteError::Stopped(code) => {
+            Python::attach(|py| with(py, errors::StreamStopped::new_err(error.to_string()), "code", *code))
+        }
         WriteError::Session(ended) => session(ended),
         error => PyValueError::new_err(error.to_string()),
     }
@@ -64,7 +64,12 @@ pub(super) fn write(error: &WriteError) -> PyErr {
 pub(super) fn datagram(error: &DatagramError) -> PyErr {
     match error {
         DatagramError::TooLarge { max } => Python::attach(|py| {
-            with(py, errors::DatagramTooLarge::new_err(error.to_string()), "max_size", *max)
+            with(
+                py,
+                errors::DatagramTooLarge::new_err(error.to_string()),
+                "max_size",
+                *max,
+            )
         }),
         DatagramError::Session(ended) => session(ended),
         error => PyConnectionError::new_err(error.to_string()),

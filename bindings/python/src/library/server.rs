@@ -61,7 +61,10 @@ impl Server {
     #[getter]
     fn addresses(&self) -> Vec<(String, u16)> {
         let addresses = self.server.local_addrs();
-        addresses.iter().map(|address| (address.ip().to_string(), address.port())).collect()
+        addresses
+            .iter()
+            .map(|address| (address.ip().to_string(), address.port()))
+            .collect()
     }
 
     /// The next session that a client asks for; None once the server is shut down.
@@ -177,7 +180,9 @@ impl SessionRequest {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> Vec<(String, Bound<'py, PyBytes>)> {
         let headers = self.headers.iter();
-        headers.map(|(name, value)| (name.clone(), PyBytes::new(py, value))).collect()
+        headers
+            .map(|(name, value)| (name.clone(), PyBytes::new(py, value)))
+            .collect()
     }
 
     /// What the client offers, most preferred first.

@@ -116,7 +116,10 @@ impl Session {
     fn recv_datagram(&self) -> Await {
         let session = self.session.clone();
         Await::future(&self.hub, async move {
-            let data = session.recv_datagram().await.map_err(|error| failure::session(&error))?;
+            let data = session
+                .recv_datagram()
+                .await
+                .map_err(|error| failure::session(&error))?;
             Ok(Chunk(data))
         })
     }
@@ -178,7 +181,9 @@ impl Session {
     /// Client: status and fields of the server's response.
     #[getter]
     fn response<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let Some(response) = self.session.response() else { return Ok(None) };
+        let Some(response) = self.session.response() else {
+            return Ok(None);
+        };
         let headers: Vec<(&str, Bound<'_, PyBytes>)> = response
             .headers()
             .iter()
@@ -203,12 +208,7 @@ impl Session {
 
     /// Closes the session, with code 1 if an exception is on its way.
     #[pyo3(signature = (kind, _error, _trace))]
-    fn __aexit__(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
-        _trace: &Bound<'_, PyAny>,
-    ) -> Await {
+    fn __aexit__(&self, kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _trace: &Bound<'_, PyAny>) -> Await {
         self.session.close(u32::from(!kind.is_none()), "");
         Await::future(&self.hub, async { Ok(()) })
     }
@@ -243,11 +243,16 @@ impl Iteration {
         // The end of the session is the end of the iteration, however it came.
         let end = |_| PyStopAsyncIteration::new_err(());
         match self.what {
-            What::Bi => Await::future(hub, async move { Ok(Session::pair(own, session.accept_bi().await.map_err(end)?)) }),
+            What::Bi => Await::future(hub, async move {
+                Ok(Session::pair(own, session.accept_bi().await.map_err(end)?))
+            }),
             What::Uni => Await::future(hub, async move {
                 Ok(RecvStream::new(own, session.accept_uni().await.map_err(end)?))
             }),
-            What::Datagrams => Await::future(hub, async move { Ok(Chunk(session.recv_datagram().await.map_err(end)?)) }),
+            What::Datagrams => Await::future(
+                hub,
+                async move { Ok(Chunk(session.recv_datagram().await.map_err(end)?)) },
+            ),
         }
     }
 }

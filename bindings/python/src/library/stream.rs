@@ -129,7 +129,10 @@ impl RecvStream {
         let stream = self.stream.clone();
         Await::future(&self.hub, async move {
             let mut stream = stream.lock().await;
-            let content = stream.read_to_end(limit).await.map_err(|error| failure::read_to_end(&error))?;
+            let content = stream
+                .read_to_end(limit)
+                .await
+                .map_err(|error| failure::read_to_end(&error))?;
             Ok(Chunk(content.into()))
         })
     }

@@ -57,7 +57,10 @@ mod tests {
         for servers in [1, 2, 3, 7, 64, 200, 255] {
             for index in [0, servers / 2, servers - 1] {
                 let ids = RoutedIds::new(index, servers);
-                assert!((0..=255).all(|first| ids.routed(first) % servers == index), "{index} of {servers}");
+                assert!(
+                    (0..=255).all(|first| ids.routed(first) % servers == index),
+                    "{index} of {servers}"
+                );
             }
         }
     }

@@ -372,7 +372,12 @@ impl ServerBuilder {
                 retry_above: self.retry_above,
                 admitted: 0,
             };
-            endpoints.push(Endpoint::spawn(udp, endpoint_config.clone(), Some(tls.clone()), acceptor)?);
+            endpoints.push(Endpoint::spawn(
+                udp,
+                endpoint_config.clone(),
+                Some(tls.clone()),
+                acceptor,
+            )?);
         }
         Ok(Server {
             endpoints,

@@ -236,3 +236,44 @@ async fn nonsense_and_oversized_headers_are_refused() {
         .map_or(true, |answer| answer.status() == 431);
     assert!(refused, "by status or by reset");
 }
+
+/// A Unix socket carries plaintext HTTP/1.1, whose requests have no address.
+#[tokio::test]
+async fn a_unix_socket() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let folder = tempfile_dir();
+    let path = folder.join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).expect("bound");
+    let router = axum::Router::new().route(
+        "/",
+        axum::routing::get(|extensions: axum::http::Extensions| async move {
+            extensions.get::<wireloom::RemoteAddr>().is_none().to_string()
+        }),
+    );
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(wireloom::tcp::serve_unix(
+        listener,
+        router,
+        wireloom::tcp::Options::new(),
+        async move { drop(stopped.await) },
+    ));
+    let mut stream = tokio::net::UnixStream::connect(&path).await.expect("listening");
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("true"),
+        "{answer}"
+    );
+    stop.send(()).expect("serving");
+    served.await.expect("the end");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+fn tempfile_dir() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("wireloom-unix-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
