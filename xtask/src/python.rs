@@ -16,7 +16,7 @@ pub(crate) fn test(names: &[&str]) -> Result {
     summarise(&[suite(names)?])
 }
 
-/// Builds the native module as the other tests have built everything else, and runs pytest on the package in the checkout.
+/// Builds the native module as the other tests have built everything else, and runs pytest on the package of the checkout.
 pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
     // The same features as `cargo test --workspace`, so that no dependency is compiled twice.
     run(&mut cargo(&[
@@ -25,18 +25,21 @@ pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
         "--exclude",
         "wireloom-interop",
         "--lib",
+        "--bin",
+        "wireloom",
         "--locked",
     ]))?;
-    let module = root().join("bindings/python/python/wireloom/_wireloom.abi3.so");
-    // Not copied over: a running server may have the old one mapped.
-    let _ = fs::remove_file(&module);
-    fs::copy(target().join("debug/lib_wireloom.so"), &module).map_err(|error| error.to_string())?;
+    let package = target().join("debug/python");
+    lay_out(&package, &target().join("debug/lib_wireloom.so"))?;
     let mut pytest = setup::venv("python");
     pytest.args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--color=no"]);
     if names.is_empty() {
         pytest.arg("bindings/python/tests");
     }
     pytest.args(names.iter().map(|name| root().join("bindings/python/tests").join(name)));
+    pytest
+        .env("WIRELOOM_PACKAGE", &package)
+        .env("WIRELOOM", target().join("debug/wireloom"));
     let line = describe(&pytest);
     println!("$ {line}");
     let start = Instant::now();
@@ -67,7 +70,7 @@ pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
     })
 }
 
-/// The package with another native module than that of the tests.
+/// The package of the checkout with a native module.
 pub(crate) fn lay_out(folder: &Path, module: &Path) -> Result {
     let package = folder.join("wireloom");
     let text = |error: std::io::Error| error.to_string();

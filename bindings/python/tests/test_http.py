@@ -182,6 +182,12 @@ def test_after_the_response_comes_a_disconnect(client, server):
     eventually(lambda: "http.disconnect" in journal(server, "after")["events"], "the disconnect")
 
 
+def test_a_coroutine_that_never_has_to_wait_lets_others_run(client):
+    assert client.get("/spin").text == "spinning"
+    assert client.get("/echo").status_code == 200
+    assert client.get("/stop").text == "stopped"
+
+
 def test_trailers(server):
     with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
         tls.sendall(b"GET /trailers HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close\r\n\r\n")

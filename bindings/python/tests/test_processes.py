@@ -76,8 +76,8 @@ def test_shutdown_waits_for_requests_and_sessions(serve):
             stream = session.open()
             stream.write(b"before")
             assert await soon(stream.read()) == b"before"
-            slow = asyncio.ensure_future(asyncio.to_thread(get, server, "/slow?1.0"))
-            await asyncio.sleep(0.5)
+            slow = asyncio.ensure_future(asyncio.to_thread(get, server, "/slow?2.0"))
+            await asyncio.to_thread(eventually, lambda: get(server, "/journal?slow").json()["events"])
             server.process.send_signal(signal.SIGTERM)
             stream.write(b"after")
             assert await soon(stream.read()) == b"after", "an open session goes on"
@@ -107,6 +107,7 @@ def test_a_second_signal_is_at_once(serve):
     server = serve("plain:app", "--graceful-timeout", "600", tls=False)
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: get(server, "/journal?slow").json()["events"])
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         assert server.process.poll() is None
@@ -119,6 +120,19 @@ def test_system_exit_of_an_application_ends_the_server(serve):
     with contextlib.suppress(httpx.HTTPError):
         get(server, "/exit")
     assert server.ended() == 7
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_application_that_does_not_start(workers):
+    process = Process(["failing:refuses", "--port", "0", "--workers", workers], cwd=HERE / "apps")
+    assert process.ended() == 3
+    eventually(lambda: "no database" in process.output, "the reason")
+
+
+def test_an_application_without_lifespan(serve):
+    assert get(serve("failing:raises"), "/").text == "served"
+    process = Process(["failing:raises", "--port", "0", "--lifespan", "on"], cwd=HERE / "apps")
+    assert process.ended() == 3
 
 
 def pids(server, count=60):

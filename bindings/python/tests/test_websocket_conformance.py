@@ -1,4 +1,4 @@
-"""RFC 6455 frame by frame, after the cases of Autobahn's suite: framing, pings, reserved bits, opcodes, fragments, UTF-8, closing."""
+"""RFC 6455 frame by frame, after the cases of Autobahn's suite: lengths, pings, bits, opcodes, fragments, UTF-8, closing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 //! What one call of the application has in common, whatever it is for.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,6 +16,19 @@ pub(crate) trait Exchange: Send + Sync + 'static {
 
 /// After so many awaits that were ready at once the event loop gets a turn.
 pub(crate) const AWAITS_PER_TURN: u32 = 64;
+
+/// Whether the coroutine has to wait although something is ready for it: it is woken as soon as the event loop has turned.
+pub(crate) fn is_turn(ready: &mut u32, cx: &Context<'_>) -> bool {
+    if *ready < AWAITS_PER_TURN {
+        return false;
+    }
+    // The first attempt has nobody to wake; there is a second one.
+    if !cx.waker().will_wake(Waker::noop()) {
+        *ready = 0;
+        cx.waker().wake_by_ref();
+    }
+    true
+}
 
 /// Calls the application, in a task of its own.
 pub(crate) fn run<'py>(

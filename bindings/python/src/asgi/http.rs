@@ -20,7 +20,7 @@ use wireloom::Body;
 
 use super::access::Entry;
 use super::body::{FileBody, ResponseBody};
-use super::exchange::{AWAITS_PER_TURN, Exchange, run};
+use super::exchange::{AWAITS_PER_TURN, Exchange, is_turn, run};
 use super::message::Message;
 use super::scope::{Ends, Kind};
 use super::site::{Active, Site};
@@ -208,9 +208,7 @@ impl HttpExchange {
 
     fn poll_receive(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         let mut state = self.state();
-        if state.ready >= AWAITS_PER_TURN {
-            state.ready = 0;
-            cx.waker().wake_by_ref();
+        if is_turn(&mut state.ready, cx) {
             return Poll::Pending;
         }
         let event = loop {

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::access::Entry;
 use super::body::ResponseBody;
-use super::exchange::{AWAITS_PER_TURN, Exchange, run};
+use super::exchange::{AWAITS_PER_TURN, Exchange, is_turn, run};
 use super::message::Message;
 use super::scope::{Ends, Kind};
 use super::site::{Active, Site};
@@ -387,9 +387,7 @@ impl WebSocketExchange {
 
     fn poll_receive(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         let mut state = self.state();
-        if state.ready >= AWAITS_PER_TURN {
-            state.ready = 0;
-            cx.waker().wake_by_ref();
+        if is_turn(&mut state.ready, cx) {
             return Poll::Pending;
         }
         state.ready += 1;

@@ -22,7 +22,7 @@ use wireloom::{ReadError, RecvStream, SendStream, Session, SessionError, WebTran
 
 use super::access::Entry;
 use super::body::ResponseBody;
-use super::exchange::AWAITS_PER_TURN;
+use super::exchange::is_turn;
 use super::scope::Ends;
 use super::site::{Active, Site};
 use super::sources::{Kind, Ring, Source};
@@ -519,9 +519,7 @@ impl WebTransportExchange {
     /// The next event for the application.
     pub(super) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
         let mut state = self.state();
-        if state.ready >= AWAITS_PER_TURN {
-            state.ready = 0;
-            cx.waker().wake_by_ref();
+        if is_turn(&mut state.ready, cx) {
             return Poll::Pending;
         }
         state.ready += 1;

@@ -70,6 +70,7 @@ async def http(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/x-python")]})
         await send({"type": "http.response.pathsend", "path": __file__})
     elif path == "/slow":
+        JOURNAL.setdefault("slow", []).append("begun")
         await asyncio.sleep(float(scope["query_string"] or b"1"))
         await respond(send, 200, b"slow")
     elif path == "/wait":
@@ -82,6 +83,15 @@ async def http(scope, receive, send):
         name = scope["query_string"].decode()
         tasks = sorted(repr(task.get_coro()) for task in asyncio.all_tasks())
         await respond(send, 200, json.dumps({"events": plain(JOURNAL.get(name, [])), "tasks": tasks}).encode())
+    elif path == "/spin":
+        # Every await is ready at once, until another request says so.
+        await respond(send, 200, b"spinning")
+        JOURNAL["spin"] = ["spinning"]
+        while JOURNAL["spin"] == ["spinning"]:
+            await receive()
+    elif path == "/stop":
+        JOURNAL["spin"] = []
+        await respond(send, 200, b"stopped")
     elif path == "/after":
         await respond(send, 200, b"done")
         message = await receive()
