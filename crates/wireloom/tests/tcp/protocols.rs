@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::body::Body as AxumBody;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::http::{self, HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
@@ -240,22 +240,20 @@ async fn nonsense_and_oversized_headers_are_refused() {
 /// A Unix socket carries plaintext HTTP/1.1, whose requests have no address.
 #[tokio::test]
 async fn a_unix_socket() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     let folder = tempfile_dir();
     let path = folder.join("socket");
     let listener = tokio::net::UnixListener::bind(&path).expect("bound");
-    let router = axum::Router::new().route(
+    let router = Router::new().route(
         "/",
-        axum::routing::get(|extensions: axum::http::Extensions| async move {
-            extensions.get::<wireloom::RemoteAddr>().is_none().to_string()
+        get(|extensions: http::Extensions| async move {
+            extensions.get::<RemoteAddr>().is_none().to_string()
         }),
     );
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(wireloom::tcp::serve_unix(
         listener,
         router,
-        wireloom::tcp::Options::new(),
+        Options::new(),
         async move { drop(stopped.await) },
     ));
     let mut stream = tokio::net::UnixStream::connect(&path).await.expect("listening");
