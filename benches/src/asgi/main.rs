@@ -100,7 +100,10 @@ impl Workload {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    // The servers run in another folder.
+    arguments.python = arguments.python.canonicalize()?;
+    arguments.package = arguments.package.canonicalize()?;
     let duration = Duration::from_secs_f64(arguments.seconds);
     let workloads = if arguments.workloads.is_empty() {
         Workload::ALL.to_vec()

@@ -1,7 +1,7 @@
 //! What Python awaits: an operation of Rust that is polled by the coroutine itself.
 //!
 //! An operation that can complete at once does so without a future, a task or a turn of the event loop. One that cannot
-//! yields an asyncio future, and is polled again when that resolves: a result is taken at the moment when the coroutine
+//! yields a [`Pause`](crate::pause::Pause), and is polled again when that is over: a result is taken at the moment when the coroutine
 //! continues, so that cancelling it before never loses anything that was received.
 
 use std::future::Future;

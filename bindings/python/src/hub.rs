@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use futures_util::task::AtomicWaker;
-use pyo3::intern;
 use pyo3::prelude::*;
+
+use crate::pause::Pause;
 
 /// Something to be done with the interpreter attached, in the event loop's thread.
 pub(crate) enum Delivery {
@@ -174,11 +175,11 @@ impl Hub {
     }
 }
 
-/// What one coroutine waits with: a waker towards Rust, an asyncio future towards Python.
+/// What one coroutine waits with: a waker towards Rust, a pause towards Python.
 pub(crate) struct Waiter {
     hub: Arc<Hub>,
     is_queued: AtomicBool,
-    future: Mutex<Option<Py<PyAny>>>,
+    pause: Mutex<Option<Py<Pause>>>,
 }
 
 impl Waiter {
@@ -186,36 +187,29 @@ impl Waiter {
         Arc::new(Self {
             hub,
             is_queued: AtomicBool::new(false),
-            future: Mutex::default(),
+            pause: Mutex::default(),
         })
     }
 
-    /// A new future that the next wake-up resolves. A wake-up that comes between the poll before and this one is not lost: it is
+    /// A new pause that the next wake-up ends. A wake-up that comes between the poll before and this one is not lost: it is
     /// delivered later than this, because both happen with the interpreter attached in the loop's thread.
     pub(crate) fn pause<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let future = self.hub.event_loop(py).call_method0(intern!(py, "create_future"))?;
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let pause = Bound::new(py, Pause::new(self.hub.clone()))?;
         let before = self
-            .future
+            .pause
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .replace(future.clone().unbind());
+            .replace(pause.clone().unbind());
         drop(before);
-        Ok(future)
+        Ok(pause.into_any())
     }
 
     fn deliver(&self, py: Python<'_>) {
         self.is_queued.store(false, Ordering::Release);
-        let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(future) = future else { return };
-        let future = future.into_bound(py);
-        // Cancelled meanwhile: whoever waits next finds what has come.
-        let is_done = future
-            .call_method0(intern!(py, "done"))
-            .and_then(|done| done.is_truthy())
-            .unwrap_or(true);
-        if !is_done && let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
-            error.write_unraisable(py, Some(&future));
+        let pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that was cancelled meanwhile is over: whoever waits next finds what has come.
+        if let Some(pause) = pause {
+            Pause::resume(pause.bind(py));
         }
     }
 }

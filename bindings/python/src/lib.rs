@@ -8,6 +8,7 @@ mod event_loop;
 mod hub;
 mod identity;
 mod library;
+mod pause;
 mod reactor;
 
 use pyo3::prelude::*;

@@ -245,9 +245,7 @@ async fn a_unix_socket() {
     let listener = tokio::net::UnixListener::bind(&path).expect("bound");
     let router = Router::new().route(
         "/",
-        get(|extensions: http::Extensions| async move {
-            extensions.get::<RemoteAddr>().is_none().to_string()
-        }),
+        get(|extensions: http::Extensions| async move { extensions.get::<RemoteAddr>().is_none().to_string() }),
     );
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(wireloom::tcp::serve_unix(
