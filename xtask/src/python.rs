@@ -13,22 +13,18 @@ use crate::suite::{Outcome, number_before, summarise};
 /// The tests, or those that `names` names below bindings/python/tests.
 pub(crate) fn test(names: &[&str]) -> Result {
     setup::install()?;
-    summarise(&[suite(names)?])
+    summarise(&[suite(names, false)?])
 }
 
 /// Builds the native module as the other tests have built everything else, and runs pytest on the package of the checkout.
-pub(crate) fn suite(names: &[&str]) -> Result<Outcome> {
-    // The same features as `cargo test --workspace`, so that no dependency is compiled twice.
-    run(&mut cargo(&[
-        "build",
-        "--workspace",
-        "--exclude",
-        "wireloom-interop",
-        "--lib",
-        "--bin",
-        "wireloom",
-        "--locked",
-    ]))?;
+pub(crate) fn suite(names: &[&str], after_rust: bool) -> Result<Outcome> {
+    let mut build = cargo(&["build", "--workspace", "--exclude", "wireloom-interop", "--locked"]);
+    build.args(["--lib", "--bin", "wireloom"]);
+    if after_rust {
+        // With the features of the Rust tests, so that no dependency is compiled twice.
+        build.arg("--tests");
+    }
+    run(&mut build)?;
     let package = target().join("debug/python");
     lay_out(&package, &target().join("debug/lib_wireloom.so"))?;
     let mut pytest = setup::venv("python");

@@ -42,7 +42,7 @@ pub(crate) fn test() -> Result {
             ]),
         )?,
         interop_suite(&[])?,
-        crate::python::suite(&[])?,
+        crate::python::suite(&[], true)?,
     ];
     if root().join("bindings/typescript/package-lock.json").exists() {
         let mut npm = crate::shell::command("npm");
