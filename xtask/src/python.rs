@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -151,7 +151,7 @@ pub(crate) fn wheels() -> Result {
     Ok(())
 }
 
-fn environment_of(out: &std::path::Path, interpreter: &str) -> std::path::PathBuf {
+fn environment_of(out: &Path, interpreter: &str) -> PathBuf {
     let environment = out.join(format!("import-{interpreter}"));
     let _ = fs::remove_dir_all(&environment);
     environment
