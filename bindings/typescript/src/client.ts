@@ -542,7 +542,7 @@ export class Client<P extends Protocol = any> {
 
   #dispatch(connection: Connection, name: string, payload: Data): void {
     // What the subscriptions of a connection that was left say comes again over the next.
-    if (name.startsWith('$') && (connection !== this.#connection || this.#topics.handle(name, payload))) return;
+    if (name.startsWith('$') && (connection.isLeft || this.#topics.handle(name, payload))) return;
     for (const handler of this.#handlers.get(name) ?? this.#handlers.get(null) ?? []) guard(handler, payload, name);
   }
 
@@ -580,6 +580,7 @@ export class Client<P extends Protocol = any> {
         return;
       }
       this.#returnMs = this.#options.returnMs ?? 15_000;
+      old.isLeft = true;
       this.#adopt(connection, 0);
       await quiesce(old, 60_000);
       for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));

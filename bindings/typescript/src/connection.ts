@@ -71,6 +71,8 @@ const REASONS = {
 
 export class Connection {
   readonly link: Link;
+  /** Another has taken its place; what is under way on it is still answered. */
+  isLeft = false;
   #settings: ConnectionSettings;
   #events: ConnectionEvents;
   #calls = new Map<Id, Call>();

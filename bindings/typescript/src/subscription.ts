@@ -92,6 +92,8 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   /** Which request for the subscription counts: the newest. 0: over. */
   #round = 1;
   #isLive = false;
+  /** The topic's newest offset when the subscription was taken, until that has come. */
+  #newest = Infinity;
   #failures = 0;
   /** What came before the reply that it belongs to; presence has offset 0. */
   #held: [payload: Data, offset: number][] = [];
@@ -113,7 +115,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.ready.catch(() => {});
   }
 
-  /** Whether messages are coming in. */
+  /** Whether messages are coming in, those that were missed first. */
   get isLive(): boolean {
     return this.#isLive;
   }
@@ -199,7 +201,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     }
   }
 
-  #take({ epoch, from, recovered, here, id }: Subscribed): void {
+  #take({ epoch, offset: newest, from, recovered, here, id }: Subscribed): void {
     const before = this.position;
     this.#failures = 0;
     // What was seen already is not handed on again.
@@ -217,12 +219,19 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       );
     }
     // In the order of their offsets: some may be of the subscription before, and come again. A gap begins anew.
-    const round = this.#round;
+    this.#newest = newest;
     for (const [payload, offset] of this.#held.splice(0).sort(([, one], [, other]) => one - other)) {
       if (offset === 0) this.presence(payload);
       else this.message(payload, offset);
     }
-    if (round === this.#round) this.#tell(this.#options.onLive);
+    this.#checkLive();
+  }
+
+  /** Whether everything has come that there was when the server took the subscription. */
+  #checkLive(): void {
+    if (!this.#isLive || this.position!.offset < this.#newest) return;
+    this.#newest = Infinity;
+    this.#tell(this.#options.onLive);
   }
 
   /** @internal The connection is lost. */
@@ -241,7 +250,9 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       // Of a reader that is full it comes again. More than may be held will be found missing.
       if (!this.#isBehind && this.#held.length < MAX_HELD) this.#held.push([payload, offset]);
     } else if (offset === this.position.offset + 1) {
-      if (this.#hand({ data, offset }, true)) this.position = { epoch: this.position.epoch, offset };
+      if (!this.#hand({ data, offset }, true)) return;
+      this.position = { epoch: this.position.epoch, offset };
+      this.#checkLive();
     } else if (offset > this.position.offset) {
       // The server has dropped some for a client that did not keep up.
       this.begin();
