@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("serde", "JSON: payloads, sessions and lines of the command line"),
     ("serde_json", "JSON: payloads, sessions and lines of the command line"),
     ("sfv", "structured fields: subprotocol negotiation"),
+    ("sha2", "public identifiers of sessions, which must not tell their keys"),
     ("slab", "connection handles"),
     ("socket2", "socket options that std lacks"),
     ("thiserror", "error types without boilerplate"),

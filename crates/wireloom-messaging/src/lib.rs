@@ -25,6 +25,8 @@ pub mod session;
 #[cfg(feature = "__testing")]
 pub mod testing;
 #[cfg(any(feature = "server", feature = "client"))]
+pub mod topics;
+#[cfg(any(feature = "server", feature = "client"))]
 pub mod transport;
 
 #[cfg(any(feature = "server", feature = "client"))]

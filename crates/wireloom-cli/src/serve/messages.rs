@@ -1,4 +1,4 @@
-//! `/messages`: requests, replies, signals and sessions (WebWire 2.0), over WebSocket and WebTransport.
+//! `/messages`: requests, replies, signals, sessions (WebWire 2.0) and topics, over WebSocket and WebTransport.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use wireloom_messaging::server::{
     Admission, Connection, ConnectionOptions, Handlers, INVALID_PAYLOAD, Refusal, ReplyError, Server,
 };
 use wireloom_messaging::session::FileStore;
+use wireloom_messaging::topics::{TopicOptions, Topics};
 use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::{Data, IncomingMessage};
 
@@ -19,6 +20,8 @@ const CONCURRENCY: usize = 64;
 pub(super) fn server(session_dir: Option<&Path>, per_address: usize, origins: Vec<String>) -> Result<Server, Failure> {
     let mut builder = Server::builder()
         .concurrency(CONCURRENCY)
+        // Every name, for everybody, in memory, with the last hundred messages of each.
+        .topics(Topics::open(TopicOptions::new()))
         .max_connections(usize::MAX, per_address);
     if let Some(folder) = session_dir {
         let store = FileStore::open(folder).map_err(|error| {

@@ -18,6 +18,8 @@ pub enum CloseCode {
     TooBig,
     /// Something failed here.
     Internal,
+    /// The peer does not take what it is subscribed to fast enough. It should connect again at once, and recover.
+    SlowConsumer,
     /// Any other code of the peer's.
     Other(u32),
     /// The connection was lost without a word.
@@ -34,6 +36,8 @@ impl CloseCode {
             Self::NotAcceptable => 1003,
             Self::Policy => 1008,
             Self::TooBig => 1009,
+            // Try Again Later.
+            Self::SlowConsumer => 1013,
             Self::Internal | Self::Other(_) | Self::Lost => 1011,
         }
     }
@@ -49,6 +53,7 @@ impl CloseCode {
             Some(1008) => Self::Policy,
             Some(1009) => Self::TooBig,
             Some(1011) => Self::Internal,
+            Some(1013) => Self::SlowConsumer,
             Some(other) => Self::Other(other as u32),
         }
     }
@@ -63,6 +68,7 @@ impl CloseCode {
             Self::Policy => 4,
             Self::TooBig => 5,
             Self::Internal | Self::Lost => 6,
+            Self::SlowConsumer => 0x12,
             Self::Other(code) => code,
         }
     }
@@ -77,6 +83,7 @@ impl CloseCode {
             4 => Self::Policy,
             5 => Self::TooBig,
             6 => Self::Internal,
+            0x12 => Self::SlowConsumer,
             other => Self::Other(other),
         }
     }
@@ -92,6 +99,7 @@ impl std::fmt::Display for CloseCode {
             Self::Policy => f.write_str("timeout or policy"),
             Self::TooBig => f.write_str("message too big"),
             Self::Internal => f.write_str("internal error"),
+            Self::SlowConsumer => f.write_str("slow consumer"),
             Self::Other(code) => write!(f, "closed with code {code}"),
             Self::Lost => f.write_str("connection lost"),
         }
@@ -112,6 +120,7 @@ mod tests {
             CloseCode::Policy,
             CloseCode::TooBig,
             CloseCode::Internal,
+            CloseCode::SlowConsumer,
         ] {
             assert_eq!(CloseCode::from_websocket(Some(code.websocket())), code);
             assert_eq!(CloseCode::from_webtransport(code.webtransport()), code);

@@ -8,12 +8,14 @@ use super::limits::Limits;
 use super::{Server, Shared, SlowConsumer};
 use crate::engine::ConnectionConfig;
 use crate::session::{MemoryStore, SessionStore, Sessions};
+use crate::topics::{Hub, Topics};
 
 /// Builds a [`Server`].
 #[must_use]
 pub struct ServerBuilder {
     config: ConnectionConfig,
     sessions: Option<Sessions>,
+    topics: Option<Topics>,
     total: usize,
     per_address: usize,
     slow_consumer: SlowConsumer,
@@ -28,6 +30,7 @@ impl Default for ServerBuilder {
         Self {
             config: ConnectionConfig::default(),
             sessions: Some(Sessions::new(MemoryStore::default(), 0)),
+            topics: None,
             total: 100_000,
             per_address: 1_000,
             slow_consumer: SlowConsumer::default(),
@@ -82,6 +85,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Has topics. Names of signals and requests that begin with `$` belong to them then, and reach no handler. Default: none.
+    pub fn topics(mut self, topics: Topics) -> Self {
+        self.topics = Some(topics);
+        self
+    }
+
     /// How many connections there may be, in total and from one address (of an IPv6 network of 64 bits). Default: 100 000
     /// and 1 000. Raise the second behind a proxy.
     pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
@@ -90,13 +99,15 @@ impl ServerBuilder {
         self
     }
 
-    /// How many bytes of signals may wait for a client that does not take them. Default: 1 MiB.
+    /// How many bytes of signals may wait for a client that does not take them, and as many again of messages of topics. Default:
+    /// 1 MiB.
     pub fn pending_limit(mut self, bytes: usize) -> Self {
         self.pending_limit = bytes;
         self
     }
 
-    /// What happens to a client for which more than [`pending_limit`](Self::pending_limit) would wait. Default: it is
+    /// What happens to a client for which more signals than [`pending_limit`](Self::pending_limit) would wait (messages of topics have
+    /// [policies of their own](crate::topics::SlowSubscriber)). Default: it is
     /// disconnected. One that takes nothing at all for the read timeout is disconnected in any case.
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.slow_consumer = policy;
@@ -124,8 +135,11 @@ impl ServerBuilder {
 
     /// The server, which then waits for connections.
     pub fn build(self, handler: impl Handler) -> Server {
+        let config = self.config.normalised();
+        let buffer = config.message_buffer_size as usize;
         Server(Arc::new(Shared {
-            config: Arc::new(self.config.normalised()),
+            config: Arc::new(config),
+            topics: self.topics.map(|topics| Hub::new(topics, buffer)),
             handler: Arc::new(handler),
             sessions: self.sessions,
             limits: Arc::new(Limits::new(self.total, self.per_address)),

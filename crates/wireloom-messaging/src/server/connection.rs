@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::Shared;
 use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
@@ -14,6 +16,7 @@ use crate::codec::{EncodeError, Encoding, Message, Name, Payload};
 use crate::data::Data;
 use crate::engine::CloseCode;
 use crate::session::{Session, SessionInfo, SessionKey, StoreError};
+use crate::topics::Involved;
 use crate::transport::{Delivery, Route, TransportKind};
 
 /// What a server does with a client that does not take its signals fast enough.
@@ -74,20 +77,23 @@ pub enum ConnectionSessionError {
 /// A client's connection. A cheap handle: clone it, keep it, use it from any task; it keeps nothing alive but itself.
 #[derive(Clone)]
 pub struct Connection {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     /// Where session notifications go: before the reply, if that has a stream of its own.
     route: Route,
 }
 
-pub(super) struct Inner {
-    pub(super) id: u64,
-    pub(super) outbox: Outbox,
-    server: Arc<Shared>,
+pub(crate) struct Inner {
+    pub(crate) id: u64,
+    pub(crate) outbox: Outbox,
+    pub(super) server: Arc<Shared>,
     remote: Option<SocketAddr>,
     kind: TransportKind,
     created: SystemTime,
     user_agent: Option<Box<str>>,
     state: Mutex<State>,
+    topics: Mutex<Involved>,
+    /// Its publications take turns until the broker has them, so that they keep their order.
+    pub(crate) publishing: Semaphore,
 }
 
 #[derive(Default)]
@@ -116,6 +122,8 @@ impl Inner {
             created: SystemTime::now(),
             user_agent,
             state: Mutex::default(),
+            topics: Mutex::default(),
+            publishing: Semaphore::const_new(1),
         }
     }
 
@@ -134,6 +142,41 @@ impl Inner {
         if let (Some(sessions), Some(session)) = (&self.server.sessions, session) {
             sessions.detach(self.id, &session.key);
         }
+        if let Some(hub) = &self.server.topics {
+            hub.disconnected(self);
+        }
+    }
+
+    pub(crate) fn topics(&self) -> MutexGuard<'_, Involved> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of messages of topics that may wait.
+    pub(crate) fn pending_limit(&self) -> usize {
+        self.server.pending_limit
+    }
+
+    /// Bytes of payload in a signal with a name of so many bytes.
+    pub(crate) fn message_room(&self, name: usize) -> usize {
+        self.server.message_buffer_size().saturating_sub(3 + name)
+    }
+
+    /// Who the client is to others: the same for all connections of a session, otherwise the connection's own. It tells nothing
+    /// of the session's key, nor of how many connections there are.
+    pub(crate) fn public_id(&self, server: u64) -> String {
+        let mut hash = Sha256::new();
+        match &self.lock().session {
+            Some(session) => {
+                hash.update(b"session ");
+                hash.update(session.key.as_str());
+            }
+            None => {
+                hash.update(b"connection ");
+                hash.update(server.to_be_bytes());
+                hash.update(self.id.to_be_bytes());
+            }
+        }
+        hash.finalize()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Puts a restored session in the place of the one that the connection had.

@@ -14,12 +14,13 @@ use super::flood::Flood;
 use super::handler::{ErrorKind, Panicked};
 use super::outbox::{Command, Outgoing, OutgoingKind};
 use super::tasks::{Done, Outcome, Running, Tasks};
+use super::topic_queue::{TopicItem, TopicItemKind};
 use super::{Connection, Context, Listed};
 use crate::codec::{Payload, RequestId, kind};
 use crate::data::IncomingMessage;
 use crate::engine::{Answer, CloseCode, ConnectionConfig, Received, ServerEngine, Violation};
 use crate::session::{RestoreError, Session, StoreError};
-use crate::transport::{Ended, Incoming, Link, Route};
+use crate::transport::{Delivery, Ended, Incoming, Link, Route};
 
 /// Messages between two flushes of a connection whose client sends without pause, so that others get their turn.
 const BUDGET: usize = 256;
@@ -51,6 +52,8 @@ pub(super) struct Driver {
     held: VecDeque<(Route, Bytes)>,
     held_bytes: usize,
     out: VecDeque<Outgoing>,
+    /// The link has taken all of `out`, and takes these next.
+    topics_out: VecDeque<TopicItem>,
     /// When the client stopped taking what it is sent.
     blocked: Option<Instant>,
     command: Option<Command>,
@@ -71,6 +74,7 @@ impl Driver {
             held: VecDeque::new(),
             held_bytes: 0,
             out: VecDeque::new(),
+            topics_out: VecDeque::new(),
             blocked: None,
             command: None,
             flood: Flood::default(),
@@ -135,7 +139,7 @@ impl Driver {
         let mut now = Instant::now();
         let mut budget = BUDGET;
         loop {
-            let command = self.listed.inner.outbox.take(&mut self.out);
+            let command = self.listed.inner.outbox.take(&mut self.out, &mut self.topics_out);
             if command != self.command {
                 self.command = command;
                 if let Some(end) = self.obey() {
@@ -174,7 +178,8 @@ impl Driver {
                 // What was not read meanwhile.
                 continue;
             }
-            if !self.listed.inner.outbox.park(cx, self.command.as_ref()) {
+            let (blocked, quiet) = (self.blocked.is_some(), !self.engine.may_notify(now));
+            if !self.listed.inner.outbox.park(cx, self.command.as_ref(), blocked, quiet) {
                 continue;
             }
             match self.poll_timers(cx, &mut now) {
@@ -269,13 +274,27 @@ impl Driver {
             Received::Request { id, name, payload } => {
                 let message = IncomingMessage::new(&bytes, name, payload);
                 let context = self.context(route, now);
-                let task = shared.handler.clone().request(context.clone(), message);
+                let task = match shared
+                    .topics
+                    .as_ref()
+                    .filter(|_| message.name_bytes().starts_with(b"$"))
+                {
+                    Some(topics) => topics.clone().request(context.clone(), message),
+                    None => shared.handler.clone().request(context.clone(), message),
+                };
                 Running::request(id, route, task, context)
             }
             Received::Signal { name, payload } => {
                 let message = IncomingMessage::new(&bytes, name, payload);
                 let context = self.context(Route::CONTROL, now);
-                let task = shared.handler.clone().signal(context.clone(), message);
+                let task = match shared
+                    .topics
+                    .as_ref()
+                    .filter(|_| message.name_bytes().starts_with(b"$"))
+                {
+                    Some(topics) => topics.clone().signal(context.clone(), message),
+                    None => shared.handler.clone().signal(context.clone(), message),
+                };
                 Running::signal(task, context)
             }
             Received::RestoreSession { id, key } => {
@@ -374,7 +393,7 @@ impl Driver {
             return;
         };
         // What the handler has sent precedes its reply (section 8.3).
-        let _ = self.listed.inner.outbox.take(&mut self.out);
+        let _ = self.listed.inner.outbox.take(&mut self.out, &mut self.topics_out);
         self.reply_outcome(id, route, &outcome);
     }
 
@@ -418,7 +437,7 @@ impl Driver {
         let mut blocked = false;
         let result = loop {
             // Replies come only after the client has spoken, so that this holds back nothing else.
-            if self.out.is_empty() || !self.engine.may_notify(now) {
+            if !self.engine.may_notify(now) || (self.out.is_empty() && self.topics_out.is_empty()) {
                 break Ok(());
             }
             match self.link.poll_ready(cx) {
@@ -429,10 +448,13 @@ impl Driver {
                     break Ok(());
                 }
             }
-            let Some(Outgoing { bytes, route, kind }) = self.out.pop_front() else {
-                break Ok(());
-            };
             any = true;
+            let Some(Outgoing { bytes, route, kind }) = self.out.pop_front() else {
+                match self.send_topics() {
+                    Ok(()) => continue,
+                    Err(reason) => break Err(gone(reason)),
+                }
+            };
             let sent = match kind {
                 OutgoingKind::Signal(delivery) => {
                     signals += bytes.len();
@@ -454,6 +476,22 @@ impl Driver {
         result.map(|()| blocked)
     }
 
+    fn send_topics(&mut self) -> Result<(), Ended> {
+        let Some(TopicItem {
+            signals, range, kind, ..
+        }) = self.topics_out.pop_front()
+        else {
+            return Ok(());
+        };
+        if kind != TopicItemKind::Unreliable {
+            return self.link.send_signals(&signals, range);
+        }
+        let messages = signals.messages()[range].iter();
+        messages
+            .cloned()
+            .try_for_each(|message| self.link.send_signal(message, Delivery::Unreliable))
+    }
+
     fn obey(&mut self) -> Option<End> {
         match self.command.clone()? {
             Command::End { drain, .. } => {
@@ -468,7 +506,8 @@ impl Driver {
     }
 
     fn is_done(&self) -> bool {
-        self.engine.is_done() && self.inline.is_none() && self.out.is_empty() && self.held.is_empty()
+        let sent = self.out.is_empty() && self.topics_out.is_empty() && !self.listed.inner.outbox.has_topics();
+        self.engine.is_done() && self.inline.is_none() && sent && self.held.is_empty()
     }
 
     fn done(&self) -> End {
@@ -485,7 +524,8 @@ impl Driver {
         loop {
             let reading = self.inline.is_none() && self.blocked.is_none();
             let silence = if reading { self.engine.deadline() } else { None };
-            let quiet = (!self.out.is_empty() && !self.engine.may_notify(*now)).then(|| self.engine.quiet_until());
+            let waits = !self.out.is_empty() || !self.topics_out.is_empty();
+            let quiet = (waits && !self.engine.may_notify(*now)).then(|| self.engine.quiet_until());
             let stuck = self.blocked.map(|since| since + timeout);
             let paused = self.flood.paused(*now);
             let Some(next) = [silence, quiet, stuck, paused].into_iter().flatten().min() else {

@@ -184,7 +184,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-pub(super) fn unknown(message: &IncomingMessage) -> ReplyError {
+pub(crate) fn unknown(message: &IncomingMessage) -> ReplyError {
     ReplyError::new(
         UNKNOWN_REQUEST,
         format!("no handler for \"{}\"", message.name_bytes().escape_ascii()),
@@ -192,9 +192,9 @@ pub(super) fn unknown(message: &IncomingMessage) -> ReplyError {
 }
 
 /// The handler panicked.
-pub(super) struct Panicked;
+pub(crate) struct Panicked;
 
-pub(super) type Task<T> = Pin<Box<dyn Future<Output = Result<T, Panicked>> + Send>>;
+pub(crate) type Task<T> = Pin<Box<dyn Future<Output = Result<T, Panicked>> + Send>>;
 
 /// [`Handler`] behind a pointer.
 pub(super) trait DynHandler: Send + Sync {
@@ -207,7 +207,7 @@ pub(super) trait DynHandler: Send + Sync {
 }
 
 /// A panic leaves nothing half done that anybody else sees: what the handler shares, it has made safe itself.
-fn guarded<T>(task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+pub(crate) fn guarded<T>(task: impl Future<Output = T> + Send + 'static) -> Task<T> {
     Box::pin(
         AssertUnwindSafe(task)
             .catch_unwind()

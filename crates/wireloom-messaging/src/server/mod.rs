@@ -24,6 +24,8 @@ mod listen;
 mod mount;
 mod outbox;
 mod tasks;
+mod topic_queue;
+mod topics;
 #[cfg(feature = "webtransport")]
 mod webtransport;
 
@@ -46,15 +48,18 @@ pub use self::handlers::Handlers;
 #[cfg(feature = "axum")]
 pub use self::mount::{MountBody, MountService};
 
-use self::connection::Inner;
+pub(crate) use self::connection::Inner;
 use self::driver::Driver;
 use self::handler::DynHandler;
+pub(crate) use self::handler::{Task, guarded, unknown};
 use self::limits::{Limits, Permit};
 use self::outbox::Command;
+pub(crate) use self::topic_queue::{TopicItem, TopicItemKind};
 use crate::codec::{Message, Name};
 use crate::data::Data;
 use crate::engine::{CloseCode, ConnectionConfig};
 use crate::session::{SessionKey, Sessions, StoreError};
+use crate::topics::Hub;
 use crate::transport::memory::{self, MemoryLink};
 use crate::transport::{Delivery, Link};
 
@@ -69,6 +74,7 @@ struct Shared {
     handler: Arc<dyn DynHandler>,
     sessions: Option<Sessions>,
     limits: Arc<Limits>,
+    topics: Option<Arc<Hub>>,
     slow_consumer: SlowConsumer,
     /// Bytes of signals that may wait for one client.
     pending_limit: usize,

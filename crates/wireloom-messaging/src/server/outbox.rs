@@ -1,15 +1,17 @@
 //! What waits to be sent on one connection, filled by anybody and emptied by the connection's task.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::topic_queue::{TooSlow, TopicItem, TopicQueue};
 use crate::engine::CloseCode;
-use crate::transport::{Delivery, Route};
+use crate::topics::Subscription;
+use crate::transport::{Delivery, HIGH_WATER, Route};
 
 /// One message to be sent.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Notified when there is room again, or there never will be.
     room: Notify,
@@ -48,6 +50,9 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Of what was taken over by the task and not yet by the link, too.
     signal_bytes: usize,
+    topics: TopicQueue,
+    /// The task takes messages of topics as they come; otherwise it has to wait for its link first, and is not woken.
+    wants_topics: bool,
     command: Option<Command>,
     closed: bool,
     /// The task's, while it sleeps.
@@ -93,6 +98,35 @@ impl Outbox {
         true
     }
 
+    /// Queues something of a topic; what does not fit is dropped, or the connection is, as the topic's policy says.
+    pub(crate) fn push_topic(&self, item: TopicItem, limit: usize) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        match state.topics.push(item, limit) {
+            Ok(()) if state.wants_topics => Self::wake(state),
+            Ok(()) => {}
+            Err(TooSlow) => {
+                drop(state);
+                self.command(Command::Abort {
+                    code: CloseCode::SlowConsumer,
+                    reason: "messages of a topic are not taken fast enough".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// The subscription is over: nothing of it is sent any more.
+    pub(crate) fn drop_topic(&self, subscription: &Arc<Subscription>) {
+        self.lock().topics.drop_topic(subscription);
+    }
+
+    /// Task: whether messages of topics wait.
+    pub(super) fn has_topics(&self) -> bool {
+        !self.lock().topics.is_empty()
+    }
+
     /// Tells the task. An abort outdoes an end; of equals the first counts.
     pub(super) fn command(&self, command: Command) {
         let mut state = self.lock();
@@ -123,9 +157,13 @@ impl Outbox {
         self.lock().signal_bytes
     }
 
-    /// Task: moves what was queued to `out`.
-    pub(super) fn take(&self, out: &mut VecDeque<Outgoing>) -> Option<Command> {
+    /// Task: moves what was queued to `out`, and if `topics` is empty, some of what waits of topics there.
+    pub(super) fn take(&self, out: &mut VecDeque<Outgoing>, topics: &mut VecDeque<TopicItem>) -> Option<Command> {
         let mut state = self.lock();
+        if topics.is_empty() {
+            // No more than the link buffers: the rest may still be dropped.
+            state.topics.take(topics, HIGH_WATER / 2);
+        }
         if out.is_empty() {
             std::mem::swap(&mut state.queue, out);
         } else {
@@ -140,12 +178,15 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// Task: is about to sleep; `false` if there is something to do first.
-    pub(super) fn park(&self, cx: &Context<'_>, seen: Option<&Command>) -> bool {
+    /// Task: is about to sleep; `false` if there is something to do first. `blocked`: it sends nothing before its link wakes it.
+    /// `quiet`: nor before a while has passed.
+    pub(super) fn park(&self, cx: &Context<'_>, seen: Option<&Command>, blocked: bool, quiet: bool) -> bool {
         let mut state = self.lock();
-        if !state.queue.is_empty() || state.command.as_ref() != seen {
+        let has_topics = !blocked && !quiet && !state.topics.is_empty();
+        if !state.queue.is_empty() || has_topics || state.command.as_ref() != seen {
             return false;
         }
+        state.wants_topics = !blocked;
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -160,7 +201,9 @@ impl Outbox {
         state.queue = VecDeque::new();
         state.signal_bytes = 0;
         state.waker = None;
+        let topics = std::mem::take(&mut state.topics);
         drop(state);
+        drop(topics);
         self.room.notify_waiters();
     }
 }

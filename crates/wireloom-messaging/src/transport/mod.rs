@@ -8,6 +8,7 @@
 //! an idle connection costs one task.
 
 pub mod memory;
+mod signals;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 #[cfg(feature = "webtransport")]
@@ -16,10 +17,12 @@ pub mod webtransport;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub use self::signals::Signals;
 use crate::codec::RequestId;
 use crate::engine::CloseCode;
 
@@ -151,6 +154,20 @@ pub trait Link: Send {
     fn send_signal(&mut self, message: Bytes, delivery: Delivery) -> Result<(), Ended> {
         let _ = delivery;
         self.send(Route::CONTROL, message)
+    }
+
+    /// Queues some of these signals, in order, after [`poll_ready`](Self::poll_ready): they are the same for many links.
+    ///
+    /// # Errors
+    /// The link has ended.
+    ///
+    /// # Panics
+    /// The range is not within the signals.
+    fn send_signals(&mut self, signals: &Signals, range: Range<usize>) -> Result<(), Ended> {
+        let messages = signals.messages()[range].iter();
+        messages
+            .cloned()
+            .try_for_each(|message| self.send(Route::CONTROL, message))
     }
 
     /// Waits until everything that was queued has been handed to the network.

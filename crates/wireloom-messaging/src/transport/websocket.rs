@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,14 +15,14 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::{Ended, HIGH_WATER, Incoming, Link, Route, TransportKind};
+use super::{Ended, HIGH_WATER, Incoming, Link, Route, Signals, TransportKind};
 use crate::engine::CloseCode;
 
 /// What is read at once, and held for as long as the connection lives.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// Written at once. The buffer grows to what was needed.
-const WRITE_BUFFER: usize = 32 * 1024;
+/// What an idle connection keeps of the room that its last messages needed.
+const KEPT_BUFFER: usize = 4 * 1024;
 
 /// What a peer may still send after it was told that the connection is over; it is thrown away.
 const MAX_DRAINED: usize = 1 << 20;
@@ -36,12 +37,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// One end of a WebSocket connection. Dropping it cuts the connection off.
 pub struct WebSocketLink {
-    socket: WebSocketStream<Counted>,
+    socket: WebSocketStream<Buffered>,
     /// The count of bytes when the last message was whole.
     whole_at: u64,
     limit: usize,
     closing: Closing,
     remote: Option<SocketAddr>,
+    is_client: bool,
 }
 
 enum Closing {
@@ -59,7 +61,8 @@ enum Closing {
 fn config(limit: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
+        // Into our buffer at once, where ready-made frames go too.
+        .write_buffer_size(0)
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit))
 }
@@ -76,11 +79,11 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: FnOnce(&Request) -> Result<(), ErrorResponse> + Unpin,
 {
-    let io = Counted::new(io);
+    let io = Buffered::new(io);
     #[allow(clippy::result_large_err)] // tungstenite's type
     let callback = |request: &Request, response: Response| decide(request).map(|()| response);
     let socket = tokio_tungstenite::accept_hdr_async_with_config(io, callback, Some(config(limit))).await?;
-    Ok(WebSocketLink::new(socket, limit))
+    Ok(WebSocketLink::new(socket, limit, false))
 }
 
 /// Does the client's handshake on a fresh connection, which is TLS already if `request` is for `wss://`. Messages of more
@@ -95,13 +98,13 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: tungstenite::client::IntoClientRequest + Unpin,
 {
-    let io = Counted::new(io);
+    let io = Buffered::new(io);
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, io, Some(config(limit))).await?;
-    Ok(WebSocketLink::new(socket, limit))
+    Ok(WebSocketLink::new(socket, limit, true))
 }
 
 impl WebSocketLink {
-    fn new(socket: WebSocketStream<Counted>, limit: usize) -> Self {
+    fn new(socket: WebSocketStream<Buffered>, limit: usize, is_client: bool) -> Self {
         let whole_at = socket.get_ref().read;
         Self {
             socket,
@@ -109,6 +112,7 @@ impl WebSocketLink {
             limit,
             closing: Closing::No,
             remote: None,
+            is_client,
         }
     }
 
@@ -118,8 +122,8 @@ impl WebSocketLink {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let socket = WebSocketStream::from_raw_socket(Counted::new(io), Role::Server, Some(config(limit))).await;
-        Self::new(socket, limit)
+        let socket = WebSocketStream::from_raw_socket(Buffered::new(io), Role::Server, Some(config(limit))).await;
+        Self::new(socket, limit, false)
     }
 
     /// Says where the peer is.
@@ -192,7 +196,11 @@ impl Link for WebSocketLink {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        Pin::new(&mut self.socket).poll_ready(cx).map_err(ended)
+        let io = self.socket.get_mut();
+        if io.waiting() < HIGH_WATER {
+            return Poll::Ready(Ok(()));
+        }
+        io.poll_write_out(cx).map_err(Ended::lost)
     }
 
     fn send(&mut self, _: Route, message: Bytes) -> Result<(), Ended> {
@@ -200,6 +208,19 @@ impl Link for WebSocketLink {
         Pin::new(&mut self.socket)
             .start_send(Message::Binary(message))
             .map_err(ended)
+    }
+
+    fn send_signals(&mut self, signals: &Signals, range: Range<usize>) -> Result<(), Ended> {
+        if self.is_client || !matches!(self.closing, Closing::No) {
+            // A client's frames are masked, each differently.
+            let messages = signals.messages()[range].iter();
+            return messages
+                .cloned()
+                .try_for_each(|message| self.send(Route::CONTROL, message));
+        }
+        // Between whole messages: what was sent before is in the buffer already, because that takes everything.
+        self.socket.get_mut().out.extend_from_slice(&signals.websocket(range));
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
@@ -219,9 +240,13 @@ impl Link for WebSocketLink {
                     self.closing = Closing::Saying;
                 }
                 Closing::Saying => {
-                    self.closing = match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
-                        Ok(()) => Closing::Listening,
-                        Err(_) => Closing::Done,
+                    let said = ready!(Pin::new(&mut self.socket).poll_flush(cx));
+                    // Fails once the peer has closed, and may leave the answer to that in the buffer.
+                    let written = ready!(self.socket.get_mut().poll_write_out(cx));
+                    self.closing = if said.is_ok() && written.is_ok() {
+                        Closing::Listening
+                    } else {
+                        Closing::Done
                     };
                 }
                 Closing::Listening => match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
@@ -278,22 +303,47 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// Counts what is read, so that a message that has come in part is noticed.
-struct Counted {
+/// Takes everything that is written, and writes it when it is flushed; [`WebSocketLink::poll_ready`] bounds it. Counts what is
+/// read, so that a message that has come in part is noticed.
+struct Buffered {
     io: Box<dyn Io>,
     read: u64,
+    out: Vec<u8>,
+    written: usize,
 }
 
-impl Counted {
+impl Buffered {
     fn new(io: impl Io + 'static) -> Self {
         Self {
             io: Box::new(io),
             read: 0,
+            out: Vec::new(),
+            written: 0,
         }
+    }
+
+    fn waiting(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out[self.written..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.written = 0;
+        self.out.clear();
+        if self.out.capacity() > KEPT_BUFFER {
+            self.out = Vec::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for Buffered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
@@ -302,19 +352,19 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
+impl AsyncWrite for Buffered {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.out.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_out(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever shuts down has flushed what the peer is to hear, as far as it took it.
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
-
-// A link's back-pressure begins where its write buffer ends.
-const _: () = assert!(WRITE_BUFFER <= HIGH_WATER);

@@ -88,4 +88,15 @@ conformance! {
         restoring_replaces
         closed_by_the_server
     }
+    topics::{
+        messages_reach_all_subscribers
+        history_and_recovery
+        publications_are_not_repeated
+        ephemeral_messages
+        presence
+        a_session_is_present_once
+        ordinary_signals
+        what_is_refused
+        without_topics
+    }
 }

@@ -55,6 +55,11 @@ impl Control {
         put(message, &mut self.out);
     }
 
+    /// Messages behind their lengths.
+    pub(super) fn send_framed(&mut self, framed: &[u8]) {
+        self.out.extend_from_slice(framed);
+    }
+
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.out.len() - self.written < HIGH_WATER {
             return Poll::Ready(Ok(()));

@@ -8,6 +8,7 @@ mod multi;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use wireloom::{Session, SessionError};
 use self::close::Closing;
 use self::control::Control;
 use self::multi::Multi;
-use super::{Delivery, Ended, Incoming, Link, Route, TransportKind};
+use super::{Delivery, Ended, Incoming, Link, Route, Signals, TransportKind};
 use crate::codec::{Message, RequestId, kind};
 use crate::engine::CloseCode;
 
@@ -231,6 +232,11 @@ impl Link for WebTransportLink {
             return Ok(());
         }
         self.send(Route::CONTROL, message)
+    }
+
+    fn send_signals(&mut self, signals: &Signals, range: Range<usize>) -> Result<(), Ended> {
+        self.control.send_framed(&signals.webtransport(range));
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {

@@ -6,6 +6,7 @@ pub mod handlers;
 pub mod messages;
 pub mod order;
 pub mod sessions;
+pub mod topics;
 
 use wireloom_messaging::Data;
 use wireloom_messaging::server::Handlers;

@@ -1,0 +1,230 @@
+//! Messages of topics that wait to be sent on one connection, with what happens when there are too many.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::topics::{SlowSubscriber, Subscription};
+use crate::transport::Signals;
+
+/// Signals of one subscription.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicItem {
+    subscription: Arc<Subscription>,
+    pub(super) signals: Arc<Signals>,
+    /// Which of them.
+    pub(super) range: Range<usize>,
+    pub(super) kind: TopicItemKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TopicItemKind {
+    /// What was asked for: never dropped. The topic's history bounds it, and everybody who gets it shares it.
+    Past,
+    Messages,
+    /// Nobody misses it.
+    Ephemeral,
+    /// Nobody misses it, and it may travel in a datagram.
+    Unreliable,
+    /// Joins and leaves. Where one is dropped, a reset makes it good.
+    Presence,
+    /// Says that something was dropped.
+    Reset,
+}
+
+impl TopicItem {
+    pub(crate) fn new(
+        subscription: Arc<Subscription>,
+        signals: Arc<Signals>,
+        range: Range<usize>,
+        kind: TopicItemKind,
+    ) -> Self {
+        Self {
+            subscription,
+            signals,
+            range,
+            kind,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.signals.bytes(self.range.clone())
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        matches!(self.kind, TopicItemKind::Ephemeral | TopicItemKind::Unreliable)
+    }
+
+    /// Keeps as many of the first as fit.
+    fn cut_to(&mut self, bytes: usize) {
+        while !self.range.is_empty() && self.bytes() > bytes {
+            self.range.end -= 1;
+        }
+    }
+
+    /// Drops as many of the first as it takes to get rid of so many bytes. Answers how many bytes that were.
+    fn drop_first(&mut self, bytes: usize) -> usize {
+        let before = self.bytes();
+        while !self.range.is_empty() && before - self.bytes() < bytes {
+            self.range.start += 1;
+        }
+        before - self.bytes()
+    }
+}
+
+/// What waits, in order.
+#[derive(Debug, Default)]
+pub(super) struct TopicQueue {
+    items: VecDeque<TopicItem>,
+    /// Of all but [`TopicItemKind::Past`].
+    bytes: usize,
+    /// How many items are [`TopicItemKind::Reset`].
+    resets: usize,
+}
+
+/// The connection is to be closed.
+pub(super) struct TooSlow;
+
+impl TopicQueue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Queues an item, if what waits is at most `limit` bytes with it, or nothing waits. Otherwise room is made: ephemeral
+    /// messages go first, then what the topic's policy says.
+    pub(super) fn push(&mut self, mut item: TopicItem, limit: usize) -> Result<(), TooSlow> {
+        if item.range.is_empty() {
+            return Ok(());
+        }
+        let counts = !matches!(item.kind, TopicItemKind::Past | TopicItemKind::Reset);
+        if counts && self.bytes > 0 && self.bytes + item.bytes() > limit {
+            if item.is_ephemeral() {
+                return Ok(());
+            }
+            self.drop_ephemerals();
+            let over = (self.bytes + item.bytes()).saturating_sub(limit);
+            if over > 0 && self.bytes > 0 {
+                match item.subscription.policy() {
+                    SlowSubscriber::Disconnect => return Err(TooSlow),
+                    SlowSubscriber::DropOldest => self.drop_oldest(&mut item, over),
+                    SlowSubscriber::DropNewest => {
+                        item.cut_to(limit.saturating_sub(self.bytes));
+                        return self.push_with_reset(item);
+                    }
+                }
+            }
+        }
+        if item.kind == TopicItemKind::Messages && self.is_reset(&item.subscription) {
+            // The newest were dropped, and its client will ask for this too.
+            return Ok(());
+        }
+        self.append(item);
+        Ok(())
+    }
+
+    fn append(&mut self, item: TopicItem) {
+        if item.range.is_empty() {
+            return;
+        }
+        if item.kind != TopicItemKind::Past {
+            self.bytes += item.bytes();
+        }
+        self.resets += usize::from(item.kind == TopicItemKind::Reset);
+        self.items.push_back(item);
+    }
+
+    /// Some of the item was cut: its client is told when it has taken the rest.
+    fn push_with_reset(&mut self, item: TopicItem) -> Result<(), TooSlow> {
+        let subscription = item.subscription.clone();
+        if self.is_reset(&subscription) {
+            return Ok(());
+        }
+        self.append(item);
+        if subscription.can_reset() {
+            self.append(subscription.reset_item());
+        }
+        Ok(())
+    }
+
+    fn is_reset(&self, subscription: &Arc<Subscription>) -> bool {
+        let is = |item: &TopicItem| item.kind == TopicItemKind::Reset && Arc::ptr_eq(&item.subscription, subscription);
+        self.resets > 0 && self.items.iter().rev().any(is)
+    }
+
+    fn drop_ephemerals(&mut self) {
+        self.items.retain(|item| !item.is_ephemeral());
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let counted = self.items.iter().filter(|item| item.kind != TopicItemKind::Past);
+        self.bytes = counted.map(TopicItem::bytes).sum();
+        let resets = self.items.iter().filter(|item| item.kind == TopicItemKind::Reset);
+        self.resets = resets.count();
+    }
+
+    /// Makes room among the messages of all topics that have this policy, oldest first; what is still missing, at the front of
+    /// the new ones. Presence of a subscription is not dropped by itself: its client has to ask again.
+    fn drop_oldest(&mut self, new: &mut TopicItem, mut over: usize) {
+        for item in &mut self.items {
+            if over == 0 {
+                break;
+            }
+            let may = item.subscription.policy() == SlowSubscriber::DropOldest;
+            if may && item.kind == TopicItemKind::Messages {
+                let dropped = item.drop_first(over);
+                self.bytes -= dropped;
+                over = over.saturating_sub(dropped);
+            }
+        }
+        self.items.retain(|item| !item.range.is_empty());
+        if over > 0 && self.bytes > 0 {
+            if new.kind != TopicItemKind::Presence {
+                new.drop_first(over);
+                return;
+            }
+            new.range = 0..0;
+            let subscription = new.subscription.clone();
+            if subscription.can_reset() && !self.is_reset(&subscription) {
+                self.append(subscription.reset_item());
+            }
+        }
+    }
+
+    /// The subscription is over: what waits for it is not sent.
+    pub(super) fn drop_topic(&mut self, subscription: &Arc<Subscription>) {
+        self.items.retain(|item| !Arc::ptr_eq(&item.subscription, subscription));
+        self.count();
+    }
+
+    /// Moves what has waited longest to `out`, about so many bytes.
+    pub(super) fn take(&mut self, out: &mut VecDeque<TopicItem>, bytes: usize) {
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(mut item) = self.items.pop_front()
+        {
+            let size = item.bytes();
+            if taken > 0 && taken + size > bytes && item.range.len() > 1 {
+                let mut first = item.clone();
+                first.cut_to(bytes - taken);
+                if !first.range.is_empty() {
+                    item.range.start = first.range.end;
+                    self.forget(&first);
+                    out.push_back(first);
+                }
+                self.items.push_front(item);
+                return;
+            }
+            self.forget(&item);
+            taken += size;
+            out.push_back(item);
+        }
+    }
+
+    fn forget(&mut self, item: &TopicItem) {
+        if item.kind != TopicItemKind::Past {
+            self.bytes -= item.bytes();
+        }
+        self.resets -= usize::from(item.kind == TopicItemKind::Reset);
+    }
+}

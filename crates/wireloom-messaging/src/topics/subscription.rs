@@ -1,0 +1,206 @@
+//! One connection's subscription to one topic.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::broker::History;
+use super::feed::LocalTopic;
+use super::message::{Batch, Framing};
+use super::options::{SlowSubscriber, Topic};
+use super::wire::{PresenceSignal, Present};
+use crate::codec::{Message, Name, Payload};
+use crate::server::{Inner, TopicItem, TopicItemKind};
+use crate::transport::Signals;
+
+/// Something that all subscribers of a topic are told.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Messages(Arc<Batch>),
+    Presence(Arc<PresenceSignal>),
+    Reset,
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        match self {
+            Self::Messages(batch) => batch.size(),
+            Self::Presence(presence) => presence.join.iter().map(Present::size).sum::<usize>() + 100,
+            Self::Reset => 100,
+        }
+    }
+}
+
+pub(crate) struct Subscription {
+    pub(super) local: Arc<LocalTopic>,
+    connection: Arc<Inner>,
+    framing: Framing,
+    /// Whether it is told of joins and leaves.
+    presence: bool,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// The past is being looked up: what happens meanwhile waits. `None`: too much of it.
+    Waiting(Option<Vec<Change>>, usize),
+    Live {
+        /// What was queued or dropped last.
+        last: u64,
+    },
+    Over,
+}
+
+impl Subscription {
+    pub(super) fn new(local: Arc<LocalTopic>, connection: Arc<Inner>, framing: Framing, presence: bool) -> Arc<Self> {
+        Arc::new(Self {
+            local,
+            connection,
+            framing,
+            presence,
+            state: Mutex::new(State::Waiting(Some(Vec::new()), 0)),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        &self.local.topic
+    }
+
+    pub(super) fn connection(&self) -> &Inner {
+        &self.connection
+    }
+
+    pub(crate) fn policy(&self) -> SlowSubscriber {
+        self.topic().options.slow_subscriber
+    }
+
+    /// Whether its client is told that it has missed something.
+    pub(crate) fn can_reset(&self) -> bool {
+        self.framing == Framing::Offset
+    }
+
+    /// For the outbox, when it has dropped something that only this makes good.
+    pub(crate) fn reset_item(self: &Arc<Self>) -> TopicItem {
+        let name = format!("$reset/{}", self.topic().name);
+        self.signal(&name, "", TopicItemKind::Reset)
+    }
+
+    fn signal(self: &Arc<Self>, name: &str, json: &str, kind: TopicItemKind) -> TopicItem {
+        let message = Name::new(name).and_then(|name| {
+            let payload = Payload::utf8(json);
+            Message::Signal { name, payload }.to_vec()
+        });
+        // The name is one: a verb and the name of a topic.
+        let signals: Signals = message.ok().map(Into::into).into_iter().collect();
+        let range = 0..signals.messages().len();
+        TopicItem::new(self.clone(), Arc::new(signals), range, kind)
+    }
+
+    pub(super) fn push(self: &Arc<Self>, change: &Change) {
+        let mut state = self.lock();
+        match &mut *state {
+            State::Live { last } => self.queue(change, last),
+            State::Waiting(waiting, size) => {
+                *size += change.size();
+                if *size > self.connection.pending_limit() {
+                    *waiting = None;
+                }
+                if let Some(waiting) = waiting {
+                    waiting.push(change.clone());
+                }
+            }
+            State::Over => {}
+        }
+    }
+
+    /// The past is known: queues it and what has happened since. `false` if the subscription is over.
+    pub(super) fn go_live(self: &Arc<Self>, history: History, others: &PresenceSignal) -> bool {
+        let mut state = self.lock();
+        let State::Waiting(waiting, _) = &mut *state else {
+            return false;
+        };
+        let waiting = waiting.take();
+        let mut last = history.from;
+        if !history.messages.is_empty() {
+            let batch = Batch::new(history.messages);
+            let range = 0..batch.messages().len();
+            last = batch.messages().last().and_then(|last| last.offset()).unwrap_or(last);
+            self.put(TopicItemKind::Past, batch.signals(self.framing), range);
+        }
+        self.queue_presence(others);
+        match waiting {
+            Some(waiting) => waiting.iter().for_each(|change| self.queue(change, &mut last)),
+            None if self.can_reset() => self.connection.outbox.push_topic(self.reset_item(), usize::MAX),
+            None => {}
+        }
+        *state = State::Live { last };
+        true
+    }
+
+    /// Nothing more is queued after this, and what is queued is dropped.
+    pub(super) fn end(self: &Arc<Self>) {
+        *self.lock() = State::Over;
+        self.connection.outbox.drop_topic(self);
+    }
+
+    fn queue(self: &Arc<Self>, change: &Change, last: &mut u64) {
+        match change {
+            Change::Messages(batch) if batch.is_ephemeral() => {
+                let kind = if self.topic().options.unreliable_ephemerals {
+                    TopicItemKind::Unreliable
+                } else {
+                    TopicItemKind::Ephemeral
+                };
+                self.put(kind, batch.signals(self.framing), 0..batch.messages().len());
+            }
+            Change::Messages(batch) => {
+                let messages = batch.messages();
+                let offset = |at: usize| messages[at].offset().unwrap_or_default();
+                let new = messages.partition_point(|message| message.offset().unwrap_or_default() <= *last);
+                if new < messages.len() {
+                    *last = offset(messages.len() - 1);
+                    self.put(
+                        TopicItemKind::Messages,
+                        batch.signals(self.framing),
+                        new..messages.len(),
+                    );
+                }
+            }
+            Change::Presence(presence) => self.queue_presence(presence),
+            Change::Reset if self.can_reset() => {
+                // A new epoch may have lower offsets.
+                *last = 0;
+                self.connection.outbox.push_topic(self.reset_item(), usize::MAX);
+            }
+            Change::Reset => *last = 0,
+        }
+    }
+
+    fn queue_presence(self: &Arc<Self>, presence: &PresenceSignal) {
+        if !self.presence {
+            return;
+        }
+        let name = format!("$presence/{}", self.topic().name);
+        let room = self.connection.message_room(name.len());
+        for json in presence.pieces(room) {
+            let item = self.signal(&name, &json, TopicItemKind::Presence);
+            self.connection.outbox.push_topic(item, self.connection.pending_limit());
+        }
+    }
+
+    fn put(self: &Arc<Self>, kind: TopicItemKind, signals: &Arc<Signals>, range: Range<usize>) {
+        let item = TopicItem::new(self.clone(), signals.clone(), range, kind);
+        self.connection.outbox.push_topic(item, self.connection.pending_limit());
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("topic", &self.topic().name)
+            .field("connection", &self.connection.id)
+            .finish_non_exhaustive()
+    }
+}
