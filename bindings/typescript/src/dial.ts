@@ -74,8 +74,13 @@ export class Dialer {
   /** WebTransport alone. */
   async webTransport(abort: AbortSignal): Promise<Link> {
     const { webTransportUrl, WebTransport, hashes } = this.#endpoints;
-    const list = (await untilAborted(Promise.resolve(hashes()), abort)).map(parseHash);
-    const link = await openWebTransport(webTransportUrl!, list, WebTransport!, abort);
+    let list;
+    try {
+      list = await untilAborted(Promise.resolve(hashes()), abort);
+    } catch (error) {
+      throw new WireloomError('unreachable', `no certificate hashes: ${describe(error)}`, undefined, error);
+    }
+    const link = await openWebTransport(webTransportUrl!, list.map(parseHash), WebTransport!, abort);
     this.#prefer(0);
     return link;
   }

@@ -115,9 +115,9 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.ready.catch(() => {});
   }
 
-  /** Whether messages are coming in, those that were missed first. */
+  /** Whether it is up to date: everything that there was when the server took the subscription has been handed on. */
   get isLive(): boolean {
-    return this.#isLive;
+    return this.#isLive && this.#newest === Infinity;
   }
 
   /** Ends it, and the loops over it. */

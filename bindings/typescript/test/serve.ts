@@ -1,7 +1,7 @@
 // The program `wireloom serve`, as users run it.
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { WebSocket } from 'ws';
@@ -10,9 +10,12 @@ import type { WebSocketConstructor } from '../src/index.js';
 /** What `WIRELOOM` names, else what was built last. */
 function program(): string {
   const target = fileURLToPath(new URL('../../../target', import.meta.url));
-  const found = [process.env['WIRELOOM'], `${target}/release/wireloom`, `${target}/debug/wireloom`].find((path) => path && existsSync(path));
-  if (!found) throw new Error('WIRELOOM names no program: `cargo build --package wireloom-cli`');
-  return found;
+  const named = process.env['WIRELOOM'];
+  if (named) return named;
+  const built = [`${target}/release/wireloom`, `${target}/debug/wireloom`].filter((path) => existsSync(path));
+  const [newest] = built.sort((one, other) => statSync(other).mtimeMs - statSync(one).mtimeMs);
+  if (!newest) throw new Error('there is no program to test against: `cargo build --package wireloom-cli`, or WIRELOOM=path');
+  return newest;
 }
 
 export class Serve {
