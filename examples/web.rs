@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use wireloom::{Identity, Server};
@@ -51,9 +50,9 @@ pub async fn serve(name: &str, files: &'static [File], messages: Messages) -> Re
     let mut router = Router::new()
         .route("/connect", get(connect))
         .route_service("/messages", messages.service());
-    for (path, kind, content) in files.iter().chain([&CLIENT]) {
-        let file = || async move { ([(CONTENT_TYPE, *kind), (CACHE_CONTROL, "no-cache")], *content).into_response() };
-        router = router.route(path, get(file));
+    for &(path, kind, content) in files.iter().chain([&CLIENT]) {
+        let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")];
+        router = router.route(path, get(move || async move { (headers, content) }));
     }
 
     println!("{name}: http://localhost:{}/ (WebTransport on port {port})", page_address.port());

@@ -14,6 +14,8 @@ class Room {
   people = new Map();
   /** By id, in the order of the offsets. */
   messages = new Map();
+  /** The server has them, and they have not come yet. */
+  accepted = new Map();
 
   constructor(name) {
     this.name = name;
@@ -22,7 +24,9 @@ class Room {
   /** What was said, and what waits to be. */
   *all() {
     yield* this.messages.values();
-    for (const message of outbox.of(this.name)) if (!this.messages.has(message.id)) yield message;
+    for (const message of [...this.accepted.values(), ...outbox.of(this.name)]) {
+      if (!this.messages.has(message.id)) yield message;
+    }
   }
 }
 
@@ -68,6 +72,10 @@ export class Chat {
         certificateHashes: async () => (await connect()).certificates,
         webSocketUrl: new URL("/messages", location.href).href,
         storage: localStorage,
+        // People wait: it is noticed soon that nobody answers, and that a better transport is there again.
+        silenceMs: 8000,
+        patienceMs: 5000,
+        returnMs: 5000,
         backoff: { maxMs: 5000 },
       });
       client.onState((state) => this.onState(state));
@@ -120,6 +128,7 @@ export class Chat {
       },
       onGap: () => {
         room.messages.clear();
+        room.accepted.clear();
         room.messages.set("gap", { gap: true });
       },
       onLive: () => {
@@ -154,6 +163,7 @@ export class Chat {
       return;
     }
     outbox.remove(message.id);
+    room.accepted.delete(message.id);
     room.messages.set(message.id, { ...message, offset });
     if (message.user !== this.user) {
       this.onTyping(room, message.name, false);
@@ -183,8 +193,10 @@ export class Chat {
         const [message] = outbox.of(room.name);
         if (!message || !subscription.isLive) break;
         const { id, text } = message;
-        await client.request("say", { room: room.name, id, text }, { timeoutMs: 20_000 });
+        await client.request("say", { room: room.name, id, text }, { timeoutMs: 20_000, prompt: true });
         outbox.remove(id);
+        if (!room.messages.has(id)) room.accepted.set(id, { ...message, offset: 0 });
+        this.onMessages(room);
       }
     } catch (error) {
       if (error.kind === "application") {

@@ -30,6 +30,10 @@ const client = new Client(`https://${location.hostname === "localhost" ? "127.0.
   certificateHashes: async () => (await connect()).certificates,
   webSocketUrl: new URL("/messages", location.href).href,
   storage: sessionStorage,
+  // Hundreds of messages a second: silence means something.
+  silenceMs: 2000,
+  patienceMs: 5000,
+  returnMs: 5000,
   backoff: { maxMs: 5000 },
 });
 globalThis.chatClient = client; // for the curious, and for tests

@@ -5,7 +5,7 @@ use std::fs;
 use crate::shell::{Result, command, on_path, output, root, run};
 
 /// Program, Debian package, and why.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("chromium", "chromium", "the browser tests"),
     ("firefox-esr", "firefox-esr", "the browser tests"),
     ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
@@ -17,6 +17,8 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
         "ending browsers with their test; pinning benchmarks to a core",
     ),
     ("kill", "procps", "ending browsers with their test"),
+    ("ip", "iproute2", "the network namespace of the pages' tests"),
+    ("nft", "nftables", "the firewall in it"),
 ];
 
 /// Pinned Python packages, installed into `.venv`.

@@ -110,7 +110,7 @@ describe.each(BROWSERS)('%s', (name) => {
     })()`;
     await connect(storage);
     await page.evaluate(`client.request('login', 'ann')`);
-    cut([Number(new URL(serve.webTransport).port)], ['udp']);
+    const end = cut([Number(new URL(serve.webTransport).port)], ['udp']);
     const started = performance.now();
     await connect(storage);
     expect(performance.now() - started).toBeLessThan(3_000);
@@ -123,7 +123,7 @@ describe.each(BROWSERS)('%s', (name) => {
     // Signals in order over the change.
     await page.evaluate(`(globalThis.got = [], client.on('n', (m) => got.push(Number(m.text()))), globalThis.n = 0,
       globalThis.timer = setInterval(() => client.signal('n', String(n++)), 5), null)`);
-    heal();
+    end();
     await until(page, `client.transport === 'webtransport'`);
     await until(page, `(globalThis.seen ??= got.length, got.length > seen + 50)`);
     await page.evaluate('clearInterval(timer)');

@@ -130,7 +130,7 @@ export class Client<P extends Protocol = any> {
     }
     this.#topics = new Topics({
       request: (name, payload, repeats, options) =>
-        this.#call('request', name, payload, { ...options, idempotent: repeats, isPrompt: true }),
+        this.#call('request', name, payload, { ...options, idempotent: repeats, prompt: true, isTopic: true }),
       signal: (name, payload, delivery) => this.#signal(name, payload, delivery),
     });
     this.#stopWake = onWake(() => {
@@ -259,7 +259,7 @@ export class Client<P extends Protocol = any> {
     kind: Call['kind'],
     name: string,
     payload: Data,
-    options: RequestOptions & { isPrompt?: boolean; body?: Body },
+    options: RequestOptions & { isTopic?: boolean; body?: Body },
   ): Promise<Data> {
     const { signal, timeoutMs = this.#options.requestTimeoutMs ?? 60_000, body } = options;
     return new Promise((resolve, reject) => {
@@ -279,7 +279,8 @@ export class Client<P extends Protocol = any> {
         payload,
         ...(body && { body }),
         idempotent: options.idempotent ?? false,
-        isPrompt: options.isPrompt ?? false,
+        isPrompt: options.prompt ?? false,
+        isTopic: options.isTopic ?? false,
         resolve: (reply) => {
           end();
           resolve(reply);
@@ -315,8 +316,8 @@ export class Client<P extends Protocol = any> {
       token: call.token,
       call,
       send: (connection) => {
-        // Of prompt calls only publications are sent again.
-        if (call.isPrompt && call.sentAt !== undefined && Date.now() - call.sentAt > REPEAT_MS) {
+        // Of topics' calls only publications are sent again.
+        if (call.isTopic && call.sentAt !== undefined && Date.now() - call.sentAt > REPEAT_MS) {
           call.idempotent = false;
           call.reject(new WireloomError('unknownOutcome', 'it was repeated for as long as the server remembers it'));
         } else if (call.body && !(connection.link.canStream && call.body.size < Infinity)) {

@@ -28,8 +28,10 @@ export interface Call {
   body?: Body;
   /** Sent again over the next connection when this one is lost. */
   idempotent: boolean;
-  /** Of topics: answered at once, and in order with what else is sent. */
+  /** Answered at once, by a handler that does nothing else. */
   isPrompt: boolean;
+  /** Of topics: in order with what else is sent. */
+  isTopic: boolean;
   /** When it was sent for the first time. */
   sentAt?: number;
   /** Gives it up where it is being handled. */
@@ -47,7 +49,7 @@ export interface ConnectionEvents {
 
 export interface ConnectionSettings {
   subProtocol: string;
-  /** How long nothing may be heard of a WebSocket before the server is asked for a sign of life; 0: for ever. */
+  /** How long nothing may be heard before the server is asked for a sign of life; 0: for ever. */
   silenceMs: number;
   /** How long it then may take. */
   patienceMs: number;
@@ -57,6 +59,7 @@ export interface ConnectionSettings {
 const NO_KEY = '?';
 /** How long requests may wait, while nothing at all is heard, before the server is asked for a sign of life. */
 const UNEASY_MS = 2_000;
+const LOOK_MS = 100;
 /** The patience while a handler may keep a server from reading on. */
 const BUSY_PATIENCE_MS = 60_000;
 
@@ -148,7 +151,7 @@ export class Connection {
         const failed = (why: unknown) => {
           if (this.#calls.delete(id)) call.reject(why instanceof WireloomError ? why : new WireloomError('internal', String(why)));
         };
-        const cancel = call.isPrompt ? undefined : this.link.request?.(message, failed, body);
+        const cancel = call.isTopic ? undefined : this.link.request?.(message, failed, body);
         if (!cancel) {
           // The client reads a body that cannot be streamed.
           if (body) throw new WireloomError('invalid', 'this connection cannot stream a payload');
@@ -184,20 +187,19 @@ export class Connection {
   }
 
   /** Asks for a sign of life, unless one is awaited: whether what was sent before has been read. */
-  async probe(patienceMs = this.#settings.patienceMs): Promise<void> {
+  async probe(): Promise<void> {
     if (this.#probing || this.#over) return;
     this.#probing = true;
     const asked = Date.now();
-    const busy = [...this.#calls.values()].some((call) => !call.isPrompt);
-    const patience = setTimeout(
-      () => {
-        if (this.#heardAt < asked) this.lose('the server does not answer');
-      },
-      busy ? Math.max(BUSY_PATIENCE_MS, patienceMs) : patienceMs,
-    );
+    const look = setInterval(() => {
+      // Where all share one stream, a handler at work may keep the server from reading on.
+      const isBusy = !this.link.canStream && [...this.#calls.values()].some((call) => !call.isPrompt);
+      const patience = isBusy ? Math.max(BUSY_PATIENCE_MS, this.#settings.patienceMs) : this.#settings.patienceMs;
+      if (this.#heardAt < asked && Date.now() - asked >= patience) this.lose('the server does not answer');
+    }, LOOK_MS);
     // Any answer is one.
     await this.#ask('restoreSession', NO_KEY).catch(() => {});
-    clearTimeout(patience);
+    clearInterval(look);
     this.#probing = false;
   }
 
@@ -214,7 +216,7 @@ export class Connection {
   /** A request of its own making. */
   #ask(kind: Call['kind'], name: string): Promise<Data> {
     return new Promise((resolve, reject) => {
-      this.call({ token: 0, kind, name, payload: NOTHING, idempotent: false, isPrompt: true, resolve, reject });
+      this.call({ token: 0, kind, name, payload: NOTHING, idempotent: false, isPrompt: true, isTopic: true, resolve, reject });
     });
   }
 
@@ -305,12 +307,12 @@ export class Connection {
   /** Says that the client is still there, and asks whether the server is. */
   #tick(): void {
     const now = Date.now();
-    const isSilent = this.link.kind === 'websocket' && this.#settings.silenceMs > 0;
-    if (isSilent && now - this.#heardAt >= this.#settings.silenceMs) void this.probe();
+    const { silenceMs } = this.#settings;
+    if (silenceMs > 0 && now - this.#heardAt >= silenceMs) void this.probe();
     else if (this.#heartbeatMs > 0 && now - this.#sentAt >= this.#heartbeatMs) this.#send(encodeHeartbeat());
     const next = [
       this.#heartbeatMs > 0 ? this.#sentAt + this.#heartbeatMs : Infinity,
-      isSilent ? Math.max(this.#heardAt + this.#settings.silenceMs, now + 1000) : Infinity,
+      silenceMs > 0 ? Math.max(this.#heardAt + silenceMs, now + 1000) : Infinity,
     ];
     const at = Math.min(...next);
     if (at < Infinity) this.#timer = setTimeout(() => { this.#tick(); }, Math.min(Math.max(at - now, 10), 2 ** 31 - 1));

@@ -34,8 +34,8 @@ export interface ClientOptions {
   /** The pauses between attempts. */
   backoff?: Partial<Backoff>;
   /**
-   * How long nothing may be heard over WebSocket before the server is asked for a sign of life, in ms: a TCP connection may be dead
-   * for a quarter of an hour before anybody is told. 0: never. Default 20 000.
+   * How long nothing may be heard before the server is asked for a sign of life, in ms: a TCP connection may be dead for a quarter
+   * of an hour before anybody is told, QUIC's for half a minute. 0: never. Default 20 000.
    */
   silenceMs?: number;
   /** How long a sign of life may take before the connection is given up, in ms. Default 8 000. */
@@ -52,6 +52,11 @@ export interface RequestOptions {
   timeoutMs?: number;
   /** It does no harm if it is handled twice: sent again over the next connection if this one is lost before the reply. */
   idempotent?: boolean;
+  /**
+   * Its handler answers at once. While only such requests wait, a server that says nothing for `patienceMs` is gone; otherwise over
+   * WebSocket, where a handler may keep the server from reading on, not before a minute.
+   */
+  prompt?: boolean;
   /** How many bytes a `ReadableStream` that is the payload has. Without it, it is read whole before it is sent. */
   size?: number;
 }

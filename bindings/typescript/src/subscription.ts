@@ -189,7 +189,10 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     try {
       const options = { timeoutMs: SUBSCRIBE_TIMEOUT_MS };
       const reply = await this.#topics.wire.request(`$subscribe/${this.topic}`, Data.json(wanted), false, options);
-      if (isCurrent()) this.#take(reply.json() as Subscribed);
+      if (!isCurrent()) return;
+      this.#take(reply.json() as Subscribed);
+      // It was changed meanwhile.
+      if (this.#options.join !== join) await this.join(this.#options.join);
     } catch (caught) {
       if (!isCurrent()) return;
       const error = caught instanceof WireloomError ? caught : new WireloomError('internal', String(caught));

@@ -78,7 +78,7 @@ describe('the packed tarball, installed in an empty project', () => {
   });
 
   test('is used from Deno', () => {
-    writeFileSync(join(folder, 'deno.mjs'), `${program('const { WebSocket } = globalThis;').replace('process.argv[2]', 'Deno.args[0]')}`);
+    writeFileSync(join(folder, 'deno.mjs'), program('const { WebSocket } = globalThis;').replace('process.argv[2]', 'Deno.args[0]'));
     const deno = join(root, 'node_modules/.bin/deno');
     const said = run(deno, 'run', '--no-remote', '--allow-net', '--allow-read', '--allow-env', 'deno.mjs', serve.ws);
     expect(said).toBe('connected\nHELLO FROM AN EMPTY PROJECT\nclosed\n');
