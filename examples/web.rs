@@ -31,7 +31,10 @@ const CLIENT: File = (
 pub async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
     let page = TcpListener::bind(argument("--page").as_deref().unwrap_or("localhost:8080")).await?;
     let page_address = page.local_addr()?;
-    let bind: SocketAddr = argument("--webtransport").as_deref().unwrap_or("0.0.0.0:4433").parse()?;
+    let bind: SocketAddr = argument("--webtransport")
+        .as_deref()
+        .unwrap_or("0.0.0.0:4433")
+        .parse()?;
     let identity = Identity::rotating(["localhost", "127.0.0.1"])?;
     let mut server = Server::builder().bind(bind).identity(identity.clone());
     for host in ["localhost", "127.0.0.1"] {
@@ -55,7 +58,10 @@ pub async fn serve(name: &str, files: &'static [File], messages: Messages) -> Re
         router = router.route(path, get(move || async move { (headers, content) }));
     }
 
-    println!("{name}: http://localhost:{}/ (WebTransport on port {port})", page_address.port());
+    println!(
+        "{name}: http://localhost:{}/ (WebTransport on port {port})",
+        page_address.port()
+    );
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let stopped = || {
         let mut stopped = stopped.clone();

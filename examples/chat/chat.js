@@ -93,12 +93,13 @@ const toEnd = () => {
   $("newest").hidden = true;
 };
 $("newest").addEventListener("click", toEnd);
+/** Whether the newest are looked at: then that stays so. */
+let wasAtEnd = true;
 list.addEventListener("scroll", () => {
-  if (isAtEnd()) $("newest").hidden = true;
+  wasAtEnd = isAtEnd();
+  if (wasAtEnd) $("newest").hidden = true;
 });
 new ResizeObserver(() => wasAtEnd && toEnd()).observe(list);
-let wasAtEnd = true;
-list.addEventListener("scroll", () => (wasAtEnd = isAtEnd()));
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
@@ -108,7 +109,7 @@ let shown = new Map();
 
 function drawMessages(anew = false) {
   const room = chat.rooms.get(current);
-  const stays = isAtEnd() || anew;
+  const stays = wasAtEnd || anew;
   if (anew) shown = new Map();
   const items = [];
   let before = null;
@@ -208,7 +209,6 @@ $("composer").addEventListener("submit", (event) => {
   field.style.height = "auto";
   lastTyping = 0;
   wasAtEnd = true;
-  toEnd();
 });
 
 function drawTyping() {
@@ -223,9 +223,16 @@ setInterval(() => {
 
 // --- What the chat says
 
-chat.onMessages = (room) => {
-  if (room.name === current) drawMessages();
-  if (document.hidden || room.name !== current) drawRooms();
+/** However many messages come at once, they are drawn together. */
+let isDue = false;
+chat.onMessages = () => {
+  if (isDue) return;
+  isDue = true;
+  setTimeout(() => {
+    isDue = false;
+    drawMessages();
+    drawRooms();
+  }, 30);
 };
 chat.onRooms = drawRooms;
 chat.onPeople = (room) => room.name === current && drawPeople();

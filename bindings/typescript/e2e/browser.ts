@@ -176,7 +176,8 @@ export class Browser {
     const wire = this.#wire;
     if (this.name === 'firefox') {
       const { userContext } = await wire.send('browser.createUserContext');
-      const { context } = await wire.send('browsingContext.create', { type: 'tab', userContext });
+      // A window: tabs in the background are not drawn.
+      const { context } = await wire.send('browsingContext.create', { type: 'window', userContext });
       return new FirefoxPage(wire, context as string, userContext as string);
     }
     const { browserContextId } = await wire.send('Target.createBrowserContext');

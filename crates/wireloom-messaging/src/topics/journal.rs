@@ -177,9 +177,7 @@ fn read(content: &[u8], now: u64) -> io::Result<Vec<RestoredTopic>> {
         // Clocks go back; ages do not.
         let at = record.at.max(found.messages.last().map_or(0, |(at, _)| *at)).min(now);
         found.offset = record.offset;
-        found
-            .messages
-            .push((at, TopicMessage::kept(name, record.offset, data)));
+        found.messages.push((at, TopicMessage::kept(name, record.offset, data)));
         if !record.key.is_empty() {
             found.keys.push((at, record.key.into_owned(), record.offset));
         }
@@ -189,7 +187,11 @@ fn read(content: &[u8], now: u64) -> io::Result<Vec<RestoredTopic>> {
         name,
         epoch: found.epoch,
         offset: found.offset,
-        messages: found.messages.into_iter().map(|(at, message)| (age(at), message)).collect(),
+        messages: found
+            .messages
+            .into_iter()
+            .map(|(at, message)| (age(at), message))
+            .collect(),
         keys: found
             .keys
             .into_iter()
