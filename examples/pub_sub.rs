@@ -33,6 +33,7 @@ const FILES: &[web::File] = &[
     ("/style.css", web::CSS, include_str!("pub_sub/style.css")),
     ("/chart.js", web::JAVASCRIPT, include_str!("pub_sub/chart.js")),
     ("/page.js", web::JAVASCRIPT, include_str!("pub_sub/page.js")),
+    ("/icon.svg", web::SVG, include_str!("pub_sub/icon.svg")),
 ];
 
 async fn publish(server: Server) {

@@ -12,12 +12,12 @@ use wireloom::{Identity, Server};
 use wireloom_messaging::server::Server as Messages;
 
 /// A file of the page: where it is, what it is, and its content.
-pub type File = (&'static str, &'static str, &'static str);
+pub(crate) type File = (&'static str, &'static str, &'static str);
 
-pub const HTML: &str = "text/html; charset=utf-8";
-pub const CSS: &str = "text/css";
-pub const JAVASCRIPT: &str = "text/javascript";
-pub const SVG: &str = "image/svg+xml";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const CSS: &str = "text/css";
+pub(crate) const JAVASCRIPT: &str = "text/javascript";
+pub(crate) const SVG: &str = "image/svg+xml";
 
 /// The client for browsers, bindings/typescript: committed as it is built, so that no Node is needed here.
 const CLIENT: File = (
@@ -28,7 +28,7 @@ const CLIENT: File = (
 
 /// Serves until ctrl-c, then lets what has begun be answered. Where it listens: `--page ADDRESS` for the page, `--webtransport
 /// ADDRESS` (UDP).
-pub async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
     let page = TcpListener::bind(argument("--page").as_deref().unwrap_or("localhost:8080")).await?;
     let page_address = page.local_addr()?;
     let bind: SocketAddr = argument("--webtransport")
@@ -85,6 +85,6 @@ pub async fn serve(name: &str, files: &'static [File], messages: Messages) -> Re
 }
 
 /// The value of an argument.
-pub fn argument(name: &str) -> Option<String> {
+pub(crate) fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }

@@ -270,6 +270,7 @@ export class Client<P extends Protocol = any> {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
         this.#pending--;
+        call.isOver = true;
         call.resolve = call.reject = () => {};
       };
       const call: Call = {
@@ -312,6 +313,8 @@ export class Client<P extends Protocol = any> {
 
   /** Over this connection, or the next. */
   #enqueue(call: Call): void {
+    // While its body was being read.
+    if (call.isOver) return;
     this.#push({
       token: call.token,
       call,

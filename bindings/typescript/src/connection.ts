@@ -32,6 +32,8 @@ export interface Call {
   isPrompt: boolean;
   /** Of topics: in order with what else is sent. */
   isTopic: boolean;
+  /** Answered or given up: not to be sent any more. */
+  isOver?: boolean;
   /** When it was sent for the first time. */
   sentAt?: number;
   /** Gives it up where it is being handled. */
