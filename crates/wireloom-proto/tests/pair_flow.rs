@@ -142,6 +142,8 @@ fn in_draft_14_several_sessions_mean_flow_control_with_limits_of_zero() {
     assert!(lone.core.has_flow_control());
     assert_eq!(lone.core.send_credit(session), 0);
     assert_eq!(lone.core.check_open(session, Dir::Uni), Err(CommandError::Blocked));
+    assert!(lone.actions().is_empty(), "the peer may raise it unasked");
+    lone.core.tell_blocked();
     assert_eq!(
         capsules(lone.actions()),
         [framed(&capsule::encode_streams_blocked(Dir::Uni, 0))]
@@ -167,8 +169,10 @@ fn a_writer_is_told_once_that_it_waits_and_once_that_it_may_go_on() {
     assert_eq!(lone.core.send_credit(session), 100);
     lone.core.data_sent(session, 100);
     assert_eq!(lone.core.send_credit(session), 0);
-    lone.core.data_blocked(session);
-    lone.core.data_blocked(session);
+    for _ in 0..2 {
+        lone.core.data_blocked(session);
+        lone.core.tell_blocked();
+    }
     assert_eq!(capsules(lone.actions()), [framed(&capsule::encode_data_blocked(100))]);
     let _ = lone.recv(0, &data(&capsule::encode_max_data(150)), false);
     assert!(matches!(lone.events()[..], [Event::SessionDataAvailable { .. }]));
@@ -192,8 +196,10 @@ fn streams_are_opened_up_to_the_limit_and_both_directions_apart() {
             lone.core.recv_closed(stream);
         }
         let stream = StreamId::new(Side::Server, dir, 10 + limit);
-        assert_eq!(lone.core.open_stream(session, stream), Err(CommandError::Blocked));
-        assert_eq!(lone.core.open_stream(session, stream), Err(CommandError::Blocked));
+        for _ in 0..2 {
+            assert_eq!(lone.core.open_stream(session, stream), Err(CommandError::Blocked));
+            lone.core.tell_blocked();
+        }
         assert_eq!(
             capsules(lone.actions()),
             [framed(&capsule::encode_streams_blocked(dir, limit))]
@@ -449,6 +455,7 @@ fn limits_rise_as_streams_end_and_the_application_reads() {
     pair.client.open(session, Dir::Uni).expect("the second of two");
     assert_eq!(pair.client.open(session, Dir::Uni), Err(CommandError::Blocked));
     pair.client.core.data_blocked(session);
+    pair.client.core.tell_blocked();
     pair.run();
     assert_eq!(pair.client.credit(stream), 0);
     pair.server.consume(stream);
@@ -497,6 +504,7 @@ fn credit_of_streams_that_end_early_comes_back() {
             pair.run();
             if pair.client.credit(stream) == 0 {
                 pair.client.core.data_blocked(session);
+                pair.client.core.tell_blocked();
                 pair.run();
             }
         }
@@ -524,6 +532,7 @@ fn credit_of_streams_that_end_unseen_comes_back() {
         if pair.client.core.send_credit(session) == 0 {
             pair.client.core.data_blocked(session);
         }
+        pair.client.core.tell_blocked();
         pair.run();
         pair.held.clear();
         pair.run();
@@ -540,6 +549,7 @@ fn push(end: &mut End, session: SessionId, stream: StreamId, left: &mut usize) {
     }
     if *left > 0 {
         end.core.data_blocked(session);
+        end.core.tell_blocked();
     }
 }
 

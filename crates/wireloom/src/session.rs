@@ -200,7 +200,7 @@ impl Session {
             Dir::Uni => Topic::Uni,
         };
         let Handle { conn, state, .. } = &*self.0;
-        let try_open = || conn.with(|quic, driver, wakes| driver.open_stream(quic, wakes, state, dir).transpose());
+        let try_open = || conn.with(|quic, driver, _| driver.open_stream(quic, state, dir).transpose());
         if let Some(opened) = try_open() {
             return opened;
         }

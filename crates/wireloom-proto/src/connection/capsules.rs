@@ -282,7 +282,7 @@ impl Connection {
             protocol,
         });
         self.tell_priority(id.stream(), priority);
-        self.tell_blocked(id, session);
+        self.tell_blocked_in(id, session);
         self.release_parked(id, session)
     }
 }

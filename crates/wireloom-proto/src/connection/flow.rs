@@ -145,17 +145,32 @@ impl Connection {
     }
 
     /// Something waits for more [`Connection::send_credit`]: [`Event::SessionDataAvailable`] will tell when there is. The peer
-    /// is told once for each limit (WT_DATA_BLOCKED).
+    /// hears of it from [`Connection::tell_blocked`].
     pub fn data_blocked(&mut self, session: SessionId) {
-        let Some(state) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let may_write = state.may_write();
-        let Some(flow) = &mut state.flow else { return };
-        flow.data_out.want();
-        if may_write {
-            let payload = blocked(flow);
-            self.write_blocked(session, &payload);
+        if let Some(flow) = self.flow_of(session) {
+            flow.data_out.want();
+        }
+    }
+
+    /// Tells the peer what waits for limits that it has not raised since [`Connection::data_blocked`] and
+    /// [`Connection::check_open`] (WT_DATA_BLOCKED, WT_STREAMS_BLOCKED): once for each limit.
+    ///
+    /// When is the caller's affair. A peer that reads raises its limits unasked, in steps of half a window; one that is told
+    /// raises them by whatever it has, so that word at once means many small steps. But where unread streams hold most of
+    /// a window, nothing moves without it.
+    pub fn tell_blocked(&mut self) {
+        let mut waiting: Vec<SessionId> = self.sessions.keys().copied().collect();
+        waiting.sort_unstable();
+        for session in waiting {
+            let Some(state) = self.sessions.get_mut(&session) else {
+                continue;
+            };
+            if state.may_write()
+                && let Some(flow) = &mut state.flow
+            {
+                let payload = blocked(flow);
+                self.write_blocked(session, &payload);
+            }
         }
     }
 
@@ -180,10 +195,13 @@ impl Connection {
     /// WT_MAX_DATA or WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     /// Without flow control this does nothing.
     pub fn data_consumed(&mut self, session: SessionId, n: u64) {
+        if !self.flow_of(session).is_some_and(|flow| flow.data_in.consume(n)) {
+            return;
+        }
         let fair = self.fair_window();
         let Some(flow) = self.flow_of(session) else { return };
         let limit = &mut flow.data_in;
-        if !limit.consume(n, fair) {
+        if !limit.shrink(fair) {
             return;
         }
         // What is read fast has a larger window, as long as the others leave room.
@@ -197,32 +215,23 @@ impl Connection {
     }
 
     /// Whether another stream may be opened in `session` as far as its own limit goes: to be asked before QUIC is.
-    /// [`CommandError::Blocked`] if not: [`Event::SessionStreamsAvailable`] will tell when it may. The peer is told once for
-    /// each limit (WT_STREAMS_BLOCKED).
+    /// [`CommandError::Blocked`] if not: [`Event::SessionStreamsAvailable`] will tell when it may. The peer hears of it from
+    /// [`Connection::tell_blocked`].
     ///
     /// "An endpoint MUST NOT open more streams than permitted by the current stream limit set by its peer" (draft 16
     /// section 5.6.2).
     pub fn check_open(&mut self, session: SessionId, dir: Dir) -> Result<(), CommandError> {
-        self.sending_session(session)?;
-        let Some(state) = self.sessions.get_mut(&session) else {
+        let side = self.side;
+        if self.out.is_closed() {
             return Err(CommandError::SessionClosed);
-        };
-        let may_write = state.may_write();
-        let Some(flow) = &mut state.flow else { return Ok(()) };
-        let limit = &mut flow.streams_out[dir as usize];
-        if limit.available() > 0 {
-            return Ok(());
         }
-        limit.want();
-        if may_write {
-            let payload = blocked(flow);
-            self.write_blocked(session, &payload);
-        }
-        Err(CommandError::Blocked)
+        let state = self.sessions.get_mut(&session).ok_or(CommandError::SessionClosed)?;
+        state.check_sending(side)?;
+        state.check_open(dir)
     }
 
     /// Client: the session is open now, so the server can be told of what has had to wait since before.
-    pub(super) fn tell_blocked(&mut self, id: SessionId, session: &mut Session) {
+    pub(super) fn tell_blocked_in(&mut self, id: SessionId, session: &mut Session) {
         if let Some(flow) = &mut session.flow {
             let payload = blocked(flow);
             self.write_blocked(id, &payload);
@@ -250,7 +259,6 @@ impl Connection {
     }
 
     /// A stream of the peer is over, both halves of it: it makes room for another.
-    #[cold]
     pub(super) fn stream_over(&mut self, session: SessionId, dir: Dir) {
         if let Some(flow) = self.flow_of(session)
             && let Some(max) = flow.streams_in[dir as usize].release(1)

@@ -20,7 +20,8 @@
 //! 1. asks [`Connection::check_open`] before it opens a stream, and [`Connection::send_credit`] before it writes payload;
 //! 2. tells payload that it wrote ([`Connection::data_sent`]), that it read itself ([`Connection::data_received`]) and that
 //!    the application has taken, first bytes included ([`Connection::data_consumed`]);
-//! 3. calls [`Connection::recv_closed`] for streams that came with FIN too, once the application has taken them.
+//! 3. calls [`Connection::tell_blocked`] when something has waited for a limit for a while;
+//! 4. calls [`Connection::recv_closed`] for streams that came with FIN too, once the application has taken them.
 //!
 //! A body does not pass through here on its way out either: [`Connection::data_header`] answers the bytes that go before
 //! each piece. The caller keeps its own writes and the [`Action::Write`]s of one stream in the order in which it made the

@@ -13,7 +13,7 @@ use crate::codes::Code;
 use crate::datagram;
 use crate::stream_id::{Dir, SessionId, Side, StreamId};
 use crate::webtransport::parked::Item;
-use crate::webtransport::session::{Session, State};
+use crate::webtransport::session::Session;
 
 /// What a session id from the peer refers to.
 enum Owner {
@@ -217,13 +217,12 @@ impl Connection {
     /// state or semantics of existing protocol components, including QPACK or other extensions, MUST NOT be sent until
     /// the peer is known to support them" (RFC 9114 section 6.2).
     pub fn open_stream(&mut self, session: SessionId, stream: StreamId) -> Result<Bytes, CommandError> {
-        if self.has_flow_control() {
-            self.check_open(session, stream.dir())?;
-        }
-        self.sending_session(session)?;
-        let Some(owner) = self.sessions.get_mut(&session) else {
+        if self.out.is_closed() {
             return Err(CommandError::SessionClosed);
-        };
+        }
+        let owner = self.sessions.get_mut(&session).ok_or(CommandError::SessionClosed)?;
+        owner.check_sending(self.side)?;
+        owner.check_open(stream.dir())?;
         if stream.initiator() != self.side {
             return Err(CommandError::InvalidState);
         }
@@ -266,10 +265,8 @@ impl Connection {
     /// NOT send any new datagrams or open any new streams" (draft 16 section 6); "HTTP/3 Datagrams MUST NOT be sent
     /// unless the corresponding stream's send side is open" (RFC 9297 section 2.1).
     pub(super) fn sending_session(&self, session: SessionId) -> Result<&Session, CommandError> {
-        self.usable_session(session).and_then(|session| match session.stopped {
-            None => Ok(session),
-            Some(_) => Err(CommandError::SessionClosed),
-        })
+        let session = self.usable_session(session)?;
+        session.check_sending(self.side).map(|()| session)
     }
 
     pub(super) fn usable_session(&self, session: SessionId) -> Result<&Session, CommandError> {
@@ -277,11 +274,8 @@ impl Connection {
             return Err(CommandError::SessionClosed);
         }
         let session = self.sessions.get(&session).ok_or(CommandError::SessionClosed)?;
-        match session.state {
-            State::Open => Ok(session),
-            State::Requested if self.side == Side::Client => Ok(session),
-            _ => Err(CommandError::InvalidState),
-        }
+        session.check_usable(self.side)?;
+        Ok(session)
     }
 
     /// The send half of a WebTransport stream is over: finished or reset by the application, or stopped by the peer. One

@@ -196,6 +196,7 @@ pub fn connection(mut data: &[u8]) {
                     lone.core.data_consumed(session, u64::from(place >> 5));
                     lone.core.data_sent(session, u64::from(place >> 4));
                     lone.core.data_blocked(session);
+                    lone.core.tell_blocked();
                 }
             }
             _ => lone.core.goaway(lone.now),

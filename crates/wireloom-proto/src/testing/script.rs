@@ -186,6 +186,7 @@ impl Script {
                         && let Some(&(session, _)) = self.streams.iter().find(|&&(_, id)| id == stream)
                     {
                         end.core.data_blocked(session);
+                        end.core.tell_blocked();
                     }
                     end.send(stream, &b"data"[..room], fin);
                 }

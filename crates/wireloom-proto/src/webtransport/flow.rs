@@ -180,10 +180,15 @@ impl RecvLimit {
         self.announce()
     }
 
-    /// `n` of what was received is done with, and the window is to be no larger than `most`: it shrinks as promises are used
-    /// up. Whether a new limit is to be announced, with [`RecvLimit::grow`].
-    pub(crate) fn consume(&mut self, n: u64, most: u64) -> bool {
+    /// `n` of what was received is done with. Whether a new limit is to be announced: see [`RecvLimit::shrink`].
+    pub(crate) fn consume(&mut self, n: u64) -> bool {
         self.released = self.released.saturating_add(n).min(self.used);
+        self.gain() > 0
+    }
+
+    /// The window is to be no larger than `most`: it shrinks as promises are used up. Whether a new limit is to be announced
+    /// all the same, with [`RecvLimit::grow`].
+    pub(crate) fn shrink(&mut self, most: u64) -> bool {
         self.window = self.window.min(most);
         self.gain() > 0
     }
@@ -373,16 +378,16 @@ mod tests {
     fn windows_grow_with_what_is_read_and_shrink_as_it_is_released() {
         let mut limit = RecvLimit::new(10, varint::MAX);
         limit.receive(10).expect("within");
-        assert!(!limit.consume(0, 40));
-        assert!(limit.consume(6, 40));
+        assert!(!limit.consume(0));
+        assert!(limit.consume(6) && limit.shrink(40));
         assert_eq!(limit.growth(40), 10);
         assert_eq!(limit.grow(10), Some(26));
         assert_eq!(limit.promised(), 20);
         // Another session came: what was promised stands, and no more is until the window is down to its share.
         limit.receive(16).expect("within");
-        assert!(!limit.consume(10, 8));
+        assert!(limit.consume(10) && !limit.shrink(8));
         assert_eq!((limit.promised(), limit.growth(8)), (10, 0));
-        assert!(limit.consume(4, 8));
+        assert!(limit.consume(4) && limit.shrink(8));
         assert_eq!(limit.grow(0), Some(28));
         assert_eq!(limit.promised(), 8);
     }

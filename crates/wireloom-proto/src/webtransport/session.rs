@@ -8,9 +8,9 @@ use super::negotiate::Dialect;
 use super::stream_header::Prefixes;
 use crate::capsule::CapsuleReader;
 use crate::codes::Code;
-use crate::connection::{Waiting, Wishes};
+use crate::connection::{CommandError, Waiting, Wishes};
 use crate::h3::reader::FrameReader;
-use crate::stream_id::SessionId;
+use crate::stream_id::{Dir, SessionId, Side};
 
 /// Where a session stands. It leaves the connection's table when it is over.
 #[derive(Debug)]
@@ -86,6 +86,33 @@ impl Session {
     /// Whether capsules can be sent to the peer.
     pub(crate) const fn may_write(&self) -> bool {
         self.is_open() && self.stopped.is_none()
+    }
+
+    /// Whether the application may use it: a client before the answer already.
+    pub(crate) const fn check_usable(&self, side: Side) -> Result<(), CommandError> {
+        match (&self.state, side) {
+            (State::Open, _) | (State::Requested, Side::Client) => Ok(()),
+            _ => Err(CommandError::InvalidState),
+        }
+    }
+
+    /// Whether streams may be opened and datagrams sent in it.
+    pub(crate) const fn check_sending(&self, side: Side) -> Result<(), CommandError> {
+        match self.stopped {
+            None => self.check_usable(side),
+            Some(_) => Err(CommandError::SessionClosed),
+        }
+    }
+
+    /// Whether its own limit leaves another stream. [`CommandError::Blocked`] is remembered until it does.
+    pub(crate) const fn check_open(&mut self, dir: Dir) -> Result<(), CommandError> {
+        let Some(flow) = &mut self.flow else { return Ok(()) };
+        let limit = &mut flow.streams_out[dir as usize];
+        if limit.available() > 0 {
+            return Ok(());
+        }
+        limit.want();
+        Err(CommandError::Blocked)
     }
 
     /// Whether the application knows of it.

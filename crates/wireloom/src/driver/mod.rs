@@ -138,6 +138,8 @@ pub(crate) struct Driver {
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
     deadline: Option<Instant>,
+    /// When the peer is told what still waits for its limits.
+    tell_blocked_at: Option<Instant>,
     limits: [StreamLimit; 2],
     /// Given back when the connection ends: connection limits count it.
     permit: Option<Box<dyn Permit>>,
@@ -187,6 +189,7 @@ impl Driver {
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
+            tell_blocked_at: None,
             limits: [(); 2].map(|()| StreamLimit::new(config.initial_streams, config.max_streams, now)),
             permit,
             span,
@@ -705,10 +708,10 @@ impl Application for Driver {
         if self.lost.is_some() {
             return None;
         }
-        match (self.deadline, self.h3.poll_timeout()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.deadline, self.tell_blocked_at, self.h3.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
@@ -721,6 +724,10 @@ impl Application for Driver {
             };
             self.close(now, quic, wakes, code, b"", error);
             return;
+        }
+        if self.tell_blocked_at.is_some_and(|at| at <= now) {
+            self.tell_blocked_at = None;
+            self.h3.tell_blocked();
         }
         self.h3.handle_timeout(now);
         self.settle(now, quic, wakes);

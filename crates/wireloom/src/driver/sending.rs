@@ -416,8 +416,8 @@ impl Driver {
             }
             self.serve(quic, wakes, next, owner, credit);
         }
-        if is_owed && self.h3.has_output() {
-            self.settle(Instant::now(), quic, wakes);
+        if is_owed {
+            self.wait_for_limit(quic);
         }
         any
     }

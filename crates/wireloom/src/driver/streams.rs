@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use wireloom_proto::connection::CommandError;
@@ -65,6 +65,9 @@ impl IncomingStream {
     }
 }
 
+/// How long a sender waits for a limit to rise before it says that it waits: two round trips, but within these bounds.
+const TELL_BLOCKED_AFTER: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(100));
+
 /// What is dropped of a stream that the application stops is read in pieces of this size.
 const DROP_READ: usize = 256 * 1024;
 
@@ -109,7 +112,6 @@ impl Driver {
     pub(crate) fn open_stream(
         &mut self,
         quic: &mut Transport,
-        wakes: &mut WakeList,
         session: &SessionState,
         dir: Dir,
     ) -> Result<Option<StreamId>, SessionError> {
@@ -119,7 +121,7 @@ impl Driver {
             return Ok(None);
         }
         if self.h3.has_flow_control() && self.h3.check_open(session.id, dir) == Err(CommandError::Blocked) {
-            self.settle(Instant::now(), quic, wakes);
+            self.wait_for_limit(quic);
             return Ok(None);
         }
         let Some(stream) = quic.open(dir) else { return Ok(None) };
@@ -259,7 +261,7 @@ impl Driver {
             self.send_payload(quic, wakes, stream, place, Bytes::copy_from_slice(part));
             return Poll::Ready(Ok(part.len()));
         }
-        let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
+        let credit = std::task::ready!(self.poll_credit(quic, session, stream, cx));
         match quic.write_slice(stream, &data[..data.len().min(credit)]) {
             Ok(written) => {
                 self.sent(session, written);
@@ -292,7 +294,7 @@ impl Driver {
             return Poll::Ready(Ok(()));
         }
         while !data.is_empty() {
-            let credit = std::task::ready!(self.poll_credit(quic, wakes, session, stream, cx));
+            let credit = std::task::ready!(self.poll_credit(quic, session, stream, cx));
             let mut part = data.slice(..data.len().min(credit));
             let before = part.len();
             let written = quic.write(stream, &mut part);
@@ -316,7 +318,6 @@ impl Driver {
     fn poll_credit(
         &mut self,
         quic: &mut Transport,
-        wakes: &mut WakeList,
         session: &SessionState,
         stream: StreamId,
         cx: &mut Context<'_>,
@@ -324,6 +325,9 @@ impl Driver {
         if !self.h3.has_flow_control() {
             return Poll::Ready(usize::MAX);
         }
+        // QUIC is to block first: what it would take ahead of the network is credit that is only held, and a peer that is
+        // told that it is out (WT_DATA_BLOCKED) raises it in small steps.
+        quic.follow_congestion(self.config.send_window);
         // "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed
         // the Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
         let credit = self.h3.send_credit(session.id);
@@ -340,8 +344,17 @@ impl Driver {
         }
         self.h3.data_blocked(session.id);
         self.wait_to_write(stream, cx);
-        self.settle_if_needed(quic, wakes);
+        self.wait_for_limit(quic);
         Poll::Pending
+    }
+
+    /// Something waits for a limit of the peer, who is told if it does not raise it by itself before long.
+    pub(super) fn wait_for_limit(&mut self, quic: &mut Transport) {
+        if self.tell_blocked_at.is_none() {
+            let delay = (quic.rtt() * 2).clamp(TELL_BLOCKED_AFTER.0, TELL_BLOCKED_AFTER.1);
+            self.tell_blocked_at = Some(Instant::now() + delay);
+            quic.wake();
+        }
     }
 
     fn sent(&mut self, session: &SessionState, n: usize) {
