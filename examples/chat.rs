@@ -22,10 +22,16 @@ struct Login {
     name: String,
 }
 
-/// What a client says. The id is its own, and makes a repeated message known.
+/// What a client says: after an absence, much at once.
 #[derive(Deserialize)]
 struct Say {
     room: String,
+    messages: Vec<Said>,
+}
+
+/// The id is the client's own, and makes a repeated message known.
+#[derive(Deserialize)]
+struct Said {
     id: String,
     text: String,
 }
@@ -89,27 +95,33 @@ async fn login(connection: Connection, Json(login): Json<Login>) -> Result<(), R
     Ok(())
 }
 
-/// Publishes what has the same id once, as long as the topic remembers it; answers when it is kept.
+/// Publishes what has the same id once, as long as the topic remembers it; answers when all is kept.
 async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
     let session = context.connection().session();
     let who = |field| session.as_ref()?.info.get(field)?.as_str();
     let (Some(user), Some(name)) = (who("user"), who("name")) else {
         return Err(ReplyError::new("LOGIN", "log in first"));
     };
-    let text = say.text.trim();
-    if !is_room(&say.room) || text.is_empty() || text.len() > 6000 {
-        return Err(ReplyError::new("SAY", "a room, and 1 to 6000 bytes of text"));
+    if !is_room(&say.room) {
+        return Err(ReplyError::new("ROOM", "there is no such room"));
     }
-    let line = Line {
-        id: &say.id,
-        user,
-        name,
-        text,
-        at: now().as_millis(),
-    };
     let server = SERVER.get().ok_or_else(|| ReplyError::internal("not started"))?;
     let topic = format!("room/{}", say.room);
-    server.publish_once(&topic, &say.id, Data::json(&line)?).await?;
+    for Said { id, text } in &say.messages {
+        let text = text.trim();
+        if id.is_empty() || text.is_empty() || text.len() > 6000 {
+            return Err(ReplyError::new("TEXT", "an id, and 1 to 6000 bytes of text"));
+        }
+        let at = now().as_millis();
+        let line = Data::json(&Line {
+            id,
+            user,
+            name,
+            text,
+            at,
+        })?;
+        server.publish_once(&topic, id, line).await?;
+    }
     Ok(())
 }
 

@@ -182,7 +182,19 @@ export class Chat {
     this.#send(room);
   }
 
-  /** Sends what waits, one after the other, while the room is live. */
+  /** What waits, in order: as much as goes into one request. */
+  #next(room) {
+    const batch = [];
+    let size = 0;
+    for (const message of outbox.of(room.name)) {
+      size += 3 * message.text.length + 100;
+      if (batch.length > 0 && (size > 6000 || batch.length === 50)) break;
+      batch.push(message);
+    }
+    return batch;
+  }
+
+  /** Sends what waits, request by request, while the room is live. */
   async #send(room) {
     if (this.#sending.has(room)) return;
     this.#sending.add(room);
@@ -190,19 +202,21 @@ export class Chat {
     const { subscription } = this.#subscriptions.get(room.name);
     try {
       for (;;) {
-        const [message] = outbox.of(room.name);
-        if (!message || !subscription.isLive) break;
-        const { id, text } = message;
-        await client.request("say", { room: room.name, id, text }, { timeoutMs: 20_000, prompt: true });
-        outbox.remove(id);
-        if (!room.messages.has(id)) room.accepted.set(id, { ...message, offset: 0 });
+        const batch = this.#next(room);
+        if (batch.length === 0 || !subscription.isLive) break;
+        const messages = batch.map(({ id, text }) => ({ id, text }));
+        await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true });
+        for (const message of batch) {
+          outbox.remove(message.id);
+          if (!room.messages.has(message.id)) room.accepted.set(message.id, { ...message, offset: 0 });
+        }
         this.onMessages(room);
       }
     } catch (error) {
       if (error.kind === "application") {
-        // The server will never take it.
+        // The server will never take the first of them.
         const [message] = outbox.of(room.name);
-        outbox.remove(message.id);
+        if (message) outbox.remove(message.id);
         console.error(error);
         this.onMessages(room);
       }

@@ -62,12 +62,12 @@ export class ChatRoom {
   }
 
   /** Both say something every now and then, until told to stop: their texts are numbered. */
-  talk(topic: string): () => Promise<void> {
+  talk(topic: string, pauseMs = 250): () => Promise<void> {
     let isOver = false;
     const speak = async (page: Page, name: string) => {
       for (let n = 1; !isOver; n++) {
         await this.say(page, `${name} ${topic} ${n}`);
-        await sleep(200 + ((n * 37) % 100));
+        await sleep(pauseMs - 50 + ((n * 37) % 100));
       }
     };
     const speakers = Promise.all([speak(this.ann, 'Ann'), speak(this.bob, 'Bob')]);
@@ -84,7 +84,7 @@ export class ChatRoom {
 
   /** Everything was said and is shown: once, in the same order on both pages, and numbered ones in the order of their numbers. */
   async expectAllOnce(): Promise<void> {
-    const isAll = `(() => { const m = ${MESSAGES}; return (m.length === ${this.said.size} && m.every((text) => !text.startsWith('sending'))) || m; })()`;
+    const isAll = `(() => { const m = ${MESSAGES}; return (m.length === ${this.said.size} && m.every((text) => !text.startsWith('sending'))) || m.length + ': ' + m.slice(-5); })()`;
     for (const page of this.pages) await until(page, isAll, 90_000);
     const [one, other] = [await this.ann.evaluate<string[]>(MESSAGES), await this.bob.evaluate<string[]>(MESSAGES)];
     expect(one).toEqual(other);

@@ -18,7 +18,7 @@ let minute: Promise<void>;
 
 /** People talk while their network is gone for a minute. */
 async function aMinuteWithoutNetwork(room: ChatRoom): Promise<void> {
-  const stop = room.talk('in a minute without network');
+  const stop = room.talk('in a minute without network', 500);
   await room.untilSeen(/minute/, 4);
   const end = cut(room.ports);
   await sleep(30_000);
