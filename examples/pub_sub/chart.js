@@ -21,6 +21,10 @@ export class Points {
     this.count = Math.min(this.count + 1, this.#capacity);
   }
 
+  clear() {
+    this.count = 0;
+  }
+
   get newest() {
     return this.count > 0 ? this.#times[(this.#next + this.#capacity - 1) % this.#capacity] : -Infinity;
   }
@@ -29,25 +33,30 @@ export class Points {
     return this.#values[series][(this.#next + this.#capacity - 1) % this.#capacity];
   }
 
-  /** Calls `take(time, index)` for the points from `start` on, the newest last; `index` is for `value`. */
-  from(start, take) {
-    // Times grow: the first is found by halving.
-    const first = this.#next - this.count + this.#capacity;
+  /** How many points are older than `start`: the others are those from there on. */
+  before(start) {
+    // Times grow: found by halving.
     let low = 0;
     let high = this.count;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.#times[(first + middle) % this.#capacity] < start) low = middle + 1;
+      if (this.#times[this.index(middle)] < start) low = middle + 1;
       else high = middle;
     }
-    for (let n = low; n < this.count; n++) {
-      const index = (first + n) % this.#capacity;
-      take(this.#times[index], index);
-    }
+    return low;
   }
 
-  value(series, index) {
-    return this.#values[series][index];
+  /** Where the nth point is in `times` and `series`. */
+  index(nth) {
+    return (this.#next - this.count + this.#capacity + nth) % this.#capacity;
+  }
+
+  get times() {
+    return this.#times;
+  }
+
+  series(n) {
+    return this.#values[n];
   }
 }
 
@@ -57,6 +66,9 @@ export class Chart {
   #canvas;
   #context;
   #dark = matchMedia("(prefers-color-scheme: dark)");
+  /** Of each column. */
+  #low = new Float32Array();
+  #high = new Float32Array();
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -69,6 +81,8 @@ export class Chart {
     const ratio = Math.min(devicePixelRatio, 2);
     this.#canvas.width = Math.round(this.#canvas.clientWidth * ratio);
     this.#canvas.height = Math.round(this.#canvas.clientHeight * ratio);
+    this.#low = new Float32Array(this.#canvas.width + 1);
+    this.#high = new Float32Array(this.#canvas.width + 1);
   }
 
   /** Everything from `end - span` to `end`, in ms. */
@@ -89,40 +103,42 @@ export class Chart {
     }
     context.stroke();
 
-    // One pass over the points; of each column of pixels the lowest and the highest are drawn.
-    const columns = [];
-    let column = -1;
-    points.from(end - span, (time, index) => {
-      const x = Math.floor(((time - end) / span + 1) * width);
-      if (x !== column) {
-        column = x;
-        columns.push({ x, low: new Float32Array(series).fill(Infinity), high: new Float32Array(series).fill(-Infinity) });
-      }
-      const { low, high } = columns[columns.length - 1];
-      for (let n = 0; n < series; n++) {
-        const value = points.value(n, index);
-        if (value < low[n]) low[n] = value;
-        if (value > high[n]) high[n] = value;
-      }
-    });
+    // Of each column of pixels the lowest and the highest are drawn: so much is drawn, however many points there are.
+    const first = points.before(end - span);
+    const toX = width / span;
+    const { times } = points;
     const lane = height / series;
     for (let n = 0; n < series; n++) {
       const middle = lane * (n + 0.5);
       const scale = lane * 0.42;
       const y = (value) => middle - value * scale;
       const hue = hueOf(n);
+      const values = points.series(n);
+      const low = this.#low.fill(Infinity, 0, width + 1);
+      const high = this.#high.fill(-Infinity, 0, width + 1);
+      for (let nth = first; nth < points.count; nth++) {
+        const index = points.index(nth);
+        const x = Math.floor((times[index] - end) * toX) + width;
+        if (x > width) break;
+        if (values[index] < low[x]) low[x] = values[index];
+        if (values[index] > high[x]) high[x] = values[index];
+      }
       const line = new Path2D();
       const area = new Path2D();
-      for (const [at, { x, low, high }] of columns.entries()) {
-        if (at === 0) {
-          line.moveTo(x, y(high[n]));
+      let from = -1;
+      let to = 0;
+      for (let x = 0; x <= width; x++) {
+        if (low[x] === Infinity) continue;
+        if (from < 0) {
+          from = x;
           area.moveTo(x, middle + lane / 2);
         }
-        line.lineTo(x, y(high[n]));
-        line.lineTo(x, y(low[n]));
-        area.lineTo(x, y(high[n]));
+        to = x;
+        if (high[x] !== low[x]) line.lineTo(x, y(high[x]));
+        line.lineTo(x, y(low[x]));
+        area.lineTo(x, y(high[x]));
       }
-      if (columns.length > 0) area.lineTo(columns[columns.length - 1].x, middle + lane / 2);
+      area.lineTo(to, middle + lane / 2);
       const fill = context.createLinearGradient(0, middle - lane / 2, 0, middle + lane / 2);
       fill.addColorStop(0, `hsl(${hue} 80% ${isDark ? 62 : 50}% / .26)`);
       fill.addColorStop(1, `hsl(${hue} 80% ${isDark ? 62 : 50}% / 0)`);

@@ -53,7 +53,10 @@ function subscribe() {
       const view = new DataView(data.bytes.buffer, data.bytes.byteOffset, data.bytes.byteLength);
       const time = view.getFloat64(0, true);
       // A publisher that was started again begins anew.
-      if (time < points.newest - 60_000) offset = Infinity;
+      if (time < points.newest - 1000) {
+        points.clear();
+        offset = Infinity;
+      }
       offset = Math.min(offset, performance.now() - time);
       points.add(time, Array.from({ length: SENSORS }, (_, n) => view.getFloat32(8 + 4 * n, true)));
       if (last !== null && number > last + 1) missed += number - last - 1;

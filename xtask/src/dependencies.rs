@@ -7,6 +7,7 @@ use std::fs;
 use crate::shell::{Result, cargo, output, root};
 
 const ALLOWED: &[(&str, &str)] = &[
+    ("async-nats", "topics and sessions on NATS (a feature of messaging)"),
     ("axum", "the router of `wireloom serve`"),
     (
         "axum-core",

@@ -5,7 +5,7 @@ use std::fs;
 use crate::shell::{Result, command, on_path, output, root, run};
 
 /// Program, Debian package, and why.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("chromium", "chromium", "the browser tests"),
     ("firefox-esr", "firefox-esr", "the browser tests"),
     ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
@@ -14,8 +14,9 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
     (
         "setpriv",
         "util-linux",
-        "ending browsers with their test; pinning benchmarks to a core",
+        "ending browsers and servers with their test; pinning benchmarks to a core",
     ),
+    ("nats-server", "nats-server", "the tests of topics on several machines"),
     ("kill", "procps", "ending browsers with their test"),
     ("ip", "iproute2", "the network namespace of the pages' tests"),
     ("nft", "nftables", "the firewall in it"),

@@ -121,7 +121,7 @@ export class Client<P extends Protocol = any> {
         WebTransport: (WebTransport ?? undefined) as WebTransportConstructor | undefined,
         WebSocket: options.WebSocket ?? (global.WebSocket as WebSocketConstructor | undefined),
         hashes: () => (typeof hashes === 'function' ? hashes() : hashes),
-        fallbackMs: options.fallbackMs ?? 2_500,
+        fallbackMs: options.fallbackMs ?? 2_000,
       },
       this.#memory,
     );

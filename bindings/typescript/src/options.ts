@@ -16,7 +16,7 @@ export interface ClientOptions {
   WebSocket?: WebSocketConstructor;
   /** Default: the global one. `null`: never. */
   WebTransport?: WebTransportConstructor | null;
-  /** How long WebTransport may take before WebSocket is taken in its place, in ms. Default 2 500. */
+  /** How long WebTransport may take before WebSocket is taken in its place, in ms. Default 2 000. */
   fallbackMs?: number;
   /**
    * On WebSocket, how long until WebTransport is tried again beside it, in ms; the pause doubles up to ten minutes while that fails.

@@ -6,6 +6,7 @@
 //! # Features
 //! - `server`, `client`, `websocket` (default).
 //! - `webtransport`: the transport of the crate `wireloom`.
+//! - `nats`: topics, presence and sessions on NATS, for servers on several machines.
 //! - `axum`: the server as a tower service, to be mounted in a router.
 //!
 //! Without any, only [`codec`] is left: no runtime, nothing allocated to decode.
@@ -18,6 +19,8 @@ pub mod codec;
 mod data;
 #[cfg(any(feature = "server", feature = "client"))]
 pub mod engine;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(any(feature = "server", feature = "client"))]

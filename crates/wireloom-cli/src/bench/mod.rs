@@ -12,6 +12,7 @@ mod protocol;
 mod server;
 mod spawn;
 mod table;
+mod topics;
 mod workload;
 
 use std::net::SocketAddr;
@@ -76,6 +77,8 @@ enum BenchCommand {
     Client(ClientArgs),
     /// Measure requests and replies over WebSocket and WebTransport
     Messages(messages::MessagesArgs),
+    /// Measure a topic with many subscribers
+    Topics(topics::TopicsArgs),
 }
 
 #[derive(Args)]
@@ -121,6 +124,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         Some(BenchCommand::Server(args)) => crate::runtime(crate::Threads::One)?.block_on(server::run(&args)),
         Some(BenchCommand::Client(args)) => crate::runtime(crate::Threads::One)?.block_on(client::run(&args)),
         Some(BenchCommand::Messages(args)) => crate::runtime(crate::Threads::One)?.block_on(messages::run(&args)),
+        Some(BenchCommand::Topics(args)) => crate::runtime(crate::Threads::One)?.block_on(topics::run(&args)),
     }
 }
 

@@ -181,6 +181,7 @@ impl ClientBuilder {
             last_error: None,
         });
         let session = Arc::new(Mutex::new(self.session));
+        let topics = self.hooks.topics.clone();
         let driver = Driver {
             dial,
             config: self.config,
@@ -201,6 +202,7 @@ impl ClientBuilder {
             cancels,
             status,
             session,
+            topics,
             next: Default::default(),
             request_timeout: self.request_timeout,
         }))

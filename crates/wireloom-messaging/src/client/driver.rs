@@ -1,6 +1,7 @@
 //! The client's task: from connection to connection.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ impl Driver {
                 Err(end) => break end,
             };
             let (since, kind) = (Instant::now(), connection.kind());
+            self.hooks.topics.connections.fetch_add(1, Ordering::Relaxed);
             self.status.send_replace(Status::Connected(kind));
             self.hooks.connected(kind);
             match connection.serve(&mut self).await {

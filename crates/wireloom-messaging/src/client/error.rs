@@ -95,6 +95,12 @@ pub enum RequestError {
     /// It was not sent: the client is closed, by its application or by a final error.
     #[error("the client is closed: {0}")]
     Closed(ConnectError),
+    /// The server's answer is not what the protocol says.
+    #[error("the server's answer is not what it has to be")]
+    BadReply,
+    /// It was not sent: what was given cannot be written as JSON.
+    #[error("what was given cannot be written as JSON")]
+    BadJson,
     /// The server's answer is no session object.
     #[error("the server's answer is no session")]
     BadSession,
@@ -113,6 +119,8 @@ impl RequestError {
             | Self::SessionNotFound
             | Self::SessionsDisabled
             | Self::Closed(_)
+            | Self::BadReply
+            | Self::BadJson
             | Self::BadSession => false,
         }
     }

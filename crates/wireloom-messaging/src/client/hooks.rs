@@ -1,5 +1,8 @@
 //! What an application wants to be told.
 
+use std::sync::Arc;
+
+use super::topics::Registry;
 use crate::IncomingMessage;
 use crate::session::Session;
 use crate::transport::{Ended, TransportKind};
@@ -10,6 +13,8 @@ type RefHook<T> = Box<dyn Fn(&T) + Send + Sync>;
 /// Called by the client's task, one after the other, in the order in which things happened.
 #[derive(Default)]
 pub(super) struct Hooks {
+    /// Signals of topics with a subscription go there.
+    pub(super) topics: Arc<Registry>,
     pub(super) signal: Option<Hook<IncomingMessage>>,
     pub(super) session_created: Option<RefHook<Session>>,
     pub(super) session_closed: Option<Box<dyn Fn() + Send + Sync>>,
@@ -19,7 +24,9 @@ pub(super) struct Hooks {
 
 impl Hooks {
     pub(super) fn signal(&self, message: IncomingMessage) {
-        if let Some(hook) = &self.signal {
+        if let Some(message) = self.topics.take(message)
+            && let Some(hook) = &self.signal
+        {
             hook(message);
         }
     }

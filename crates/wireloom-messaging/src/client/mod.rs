@@ -33,6 +33,8 @@ mod driver;
 mod error;
 mod hooks;
 mod request;
+mod subscription;
+mod topics;
 #[cfg(feature = "websocket")]
 mod url;
 
@@ -48,6 +50,9 @@ pub use self::dial::{Dial, DialFuture};
 pub use self::error::{ConnectError, RequestError};
 use self::request::Command;
 pub use self::request::{Request, Signal};
+pub use self::subscription::{Subscription, TopicEvent};
+use self::topics::Registry;
+pub use self::topics::{Publish, Subscribe, Topic};
 use crate::Data;
 use crate::session::{Session, SessionKey};
 use crate::transport::TransportKind;
@@ -66,6 +71,7 @@ struct Handle {
     cancels: mpsc::UnboundedSender<u64>,
     status: watch::Receiver<Status>,
     session: SharedSession,
+    topics: Arc<Registry>,
     next: AtomicU64,
     request_timeout: Duration,
 }

@@ -54,6 +54,8 @@ pub(super) struct Driver {
     out: VecDeque<Outgoing>,
     /// The link has taken all of `out`, and takes these next.
     topics_out: VecDeque<TopicItem>,
+    /// The link takes no more, and wakes the task when it does.
+    full: bool,
     /// When the client stopped taking what it is sent.
     blocked: Option<Instant>,
     command: Option<Command>,
@@ -75,6 +77,7 @@ impl Driver {
             held_bytes: 0,
             out: VecDeque::new(),
             topics_out: VecDeque::new(),
+            full: false,
             blocked: None,
             command: None,
             flood: Flood::default(),
@@ -178,7 +181,8 @@ impl Driver {
                 // What was not read meanwhile.
                 continue;
             }
-            let (blocked, quiet) = (self.blocked.is_some(), !self.engine.may_notify(now));
+            let blocked = self.full || self.blocked.is_some();
+            let quiet = !self.engine.may_notify(now);
             if !self.listed.inner.outbox.park(cx, self.command.as_ref(), blocked, quiet) {
                 continue;
             }
@@ -193,6 +197,7 @@ impl Driver {
     /// Does one thing, if there is anything to do.
     fn step(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> Result<bool, End> {
         let blocked = self.write(cx, now)?;
+        self.full = blocked;
         let mut progress = false;
         if let Some(inline) = &mut self.inline
             && let Poll::Ready(done) = inline.as_mut().poll(cx)

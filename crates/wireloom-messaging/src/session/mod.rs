@@ -8,6 +8,8 @@ mod file;
 mod go_json;
 mod key;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod registry;
 mod store;
 mod timestamp;
@@ -20,6 +22,8 @@ use serde::Deserialize;
 pub use self::file::FileStore;
 pub use self::key::{InvalidKey, SessionKey};
 pub use self::memory::MemoryStore;
+#[cfg(feature = "nats")]
+pub use self::nats::NatsStore;
 pub use self::registry::{RestoreError, Sessions};
 pub use self::store::{SessionStore, StoreError};
 

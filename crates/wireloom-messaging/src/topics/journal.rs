@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::broker::BrokerError;
-use super::memory::{Journal, KEY_LIFETIME, MemoryBroker, RestoredTopic};
+use super::log::KEY_LIFETIME;
+use super::memory::{Journal, MemoryBroker, RestoredTopic};
 use super::message::TopicMessage;
 use super::name::TopicName;
 use super::position::Epoch;

@@ -1,6 +1,6 @@
 //! Topics within one process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,13 @@ use serde_json::value::RawValue;
 
 use super::broker::{Broker, BrokerError, History, HistoryQuery, Member, MemberKey, Publication};
 use super::feed::Feed;
+use super::log::{MAX_KEYS, TopicLog};
 use super::message::TopicMessage;
 use super::name::TopicName;
 use super::options::{Topic, TopicOptions};
 use super::position::{Epoch, Position};
 use super::wire::Present;
 use crate::data::Data;
-
-/// How long a key is remembered.
-pub(crate) const KEY_LIFETIME: Duration = Duration::from_secs(120);
-
-/// What a remembered key takes besides its characters, about, in bytes.
-const KEY_OVERHEAD: usize = 96;
 
 /// What a topic takes at least, about, in bytes.
 const TOPIC_OVERHEAD: usize = 512;
@@ -73,7 +68,7 @@ impl Default for Limits {
         Self {
             topics: 100_000,
             bytes: 256 << 20,
-            keys: 100_000,
+            keys: MAX_KEYS,
         }
     }
 }
@@ -87,104 +82,32 @@ struct State {
 }
 
 struct TopicState {
-    epoch: Epoch,
-    offset: u64,
-    /// Ends with the newest message, if it is not empty.
-    history: VecDeque<(Instant, Arc<TopicMessage>)>,
-    history_bytes: usize,
-    keys: HashMap<Box<str>, u64>,
-    key_ages: VecDeque<(Instant, Box<str>)>,
-    feeds: Vec<(u64, Feed)>,
+    log: TopicLog,
     present: HashMap<String, Somebody>,
     used: Instant,
 }
 
-struct Somebody {
-    info: Box<RawValue>,
-    members: Vec<MemberKey>,
-}
-
 impl TopicState {
-    fn new(epoch: Epoch, now: Instant) -> Self {
+    fn new(log: TopicLog, now: Instant) -> Self {
         Self {
-            epoch,
-            offset: 0,
-            history: VecDeque::new(),
-            history_bytes: 0,
-            keys: HashMap::new(),
-            key_ages: VecDeque::new(),
-            feeds: Vec::new(),
+            log,
             present: HashMap::new(),
             used: now,
         }
     }
 
-    fn position(&self, offset: u64) -> Position {
-        Position::new(self.epoch.clone(), offset)
-    }
-
     fn is_idle(&self) -> bool {
-        self.feeds.is_empty() && self.present.is_empty()
+        self.log.feeds.is_empty() && self.present.is_empty()
     }
 
     fn bytes(&self) -> usize {
-        let keys: usize = self.key_ages.iter().map(|(_, key)| key.len() + KEY_OVERHEAD).sum();
-        TOPIC_OVERHEAD + self.history_bytes + keys
+        TOPIC_OVERHEAD + self.log.bytes()
     }
+}
 
-    /// Forgets what is too old or too much. Answers how many bytes that were.
-    fn trim(&mut self, options: &TopicOptions, max_keys: usize, now: Instant) -> usize {
-        let mut freed = 0;
-        while let Some((published, message)) = self.history.front()
-            && (self.history.len() > options.history_count
-                || self.history_bytes > options.history_bytes
-                || now.duration_since(*published) > options.history_age)
-        {
-            freed += message.size();
-            self.history_bytes -= message.size();
-            self.history.pop_front();
-        }
-        while let Some((seen, key)) = self.key_ages.front()
-            && (self.key_ages.len() > max_keys || now.duration_since(*seen) > KEY_LIFETIME)
-        {
-            freed += key.len() + KEY_OVERHEAD;
-            self.keys.remove(key);
-            self.key_ages.pop_front();
-        }
-        freed
-    }
-
-    fn look(&self, query: &HistoryQuery, now: Instant) -> History {
-        let oldest = self.offset - self.history.len() as u64;
-        let since = query
-            .since
-            .as_ref()
-            .filter(|since| since.epoch == self.epoch && (oldest..=self.offset).contains(&since.offset));
-        let from = match (since, query.recent) {
-            (Some(since), _) => since.offset,
-            (None, None) => self.offset,
-            (None, Some(recent)) => {
-                let count = recent.count.map_or(u64::MAX, |count| count as u64);
-                let young = recent.age.map_or(self.history.len(), |age| {
-                    let is_old = |(published, _): &(Instant, _)| now.duration_since(*published) > age;
-                    self.history.len() - self.history.partition_point(is_old)
-                });
-                self.offset - count.min(young as u64)
-            }
-        };
-        let skipped = usize::try_from(from - oldest).unwrap_or(usize::MAX);
-        History {
-            position: self.position(self.offset),
-            from,
-            recovered: since.is_some(),
-            messages: self
-                .history
-                .iter()
-                .skip(skipped)
-                .map(|(_, message)| message.clone())
-                .collect(),
-        }
-    }
+struct Somebody {
+    info: Box<RawValue>,
+    members: Vec<MemberKey>,
 }
 
 impl MemoryBroker {
@@ -221,19 +144,15 @@ impl MemoryBroker {
         for topic in topics {
             // What is older than the clock goes back is as old as it goes.
             let at = |age: Duration| now.checked_sub(age).unwrap_or(now);
-            let mut this = TopicState::new(topic.epoch, now);
-            this.offset = topic.offset;
-            this.history_bytes = topic.messages.iter().map(|(_, message)| message.size()).sum();
-            this.history = topic
-                .messages
-                .into_iter()
-                .map(|(age, message)| (at(age), message))
-                .collect();
-            for (age, key, offset) in topic.keys {
-                let key: Box<str> = key.into();
-                this.key_ages.push_back((at(age), key.clone()));
-                this.keys.insert(key, offset);
+            let before = topic.offset.saturating_sub(topic.messages.len() as u64);
+            let mut log = TopicLog::new(topic.epoch, before);
+            for (age, message) in topic.messages {
+                log.add(&topic.name, "", message.data().clone(), at(age));
             }
+            for (age, key, offset) in topic.keys {
+                log.remember(&key, offset, at(age));
+            }
+            let this = TopicState::new(log, now);
             state.bytes += this.bytes();
             state.topics.insert(topic.name, this);
         }
@@ -260,15 +179,16 @@ impl State {
                 }
             }
             let epoch = Epoch::random().map_err(|error| BrokerError::Unavailable(error.to_string()))?;
-            let state = TopicState::new(epoch, now);
+            let state = TopicState::new(TopicLog::new(epoch, 0), now);
             self.bytes += TOPIC_OVERHEAD;
             self.topics.insert(topic.name.clone(), state);
         }
         // Not an entry: it may have been there, and the map cannot be borrowed twice.
         let state = self.topics.get_mut(&topic.name).ok_or(BrokerError::Limit("topics"))?;
         state.used = now;
-        let freed = state.trim(&topic.options, limits.keys, now);
-        self.bytes -= freed;
+        let before = state.log.bytes();
+        state.log.trim(&topic.options, limits.keys, now);
+        self.bytes = self.bytes + state.log.bytes() - before;
         Ok(state)
     }
 
@@ -300,31 +220,18 @@ impl Broker for MemoryBroker {
         let (now, limits) = (Instant::now(), self.0.limits);
         let mut state = self.lock();
         let Publication { data, key } = publication;
-        let this = state.topic(topic, limits, now)?;
-        if let Some(offset) = this.keys.get(key.as_str()) {
-            return Ok(this.position(*offset));
+        let log = &mut state.topic(topic, limits, now)?.log;
+        if let Some(offset) = log.known(&key) {
+            return Ok(log.position(offset));
         }
         if let Some(journal) = &self.0.journal {
-            journal.append(&topic.name, &this.epoch, this.offset + 1, &key, &data)?;
+            journal.append(&topic.name, &log.epoch, log.offset + 1, &key, &data)?;
         }
-        this.offset += 1;
-        let message = TopicMessage::kept(topic.name.clone(), this.offset, data);
-        let mut added = 0;
-        if !key.is_empty() {
-            let key: Box<str> = key.into();
-            added += key.len() + KEY_OVERHEAD;
-            this.key_ages.push_back((now, key.clone()));
-            this.keys.insert(key, this.offset);
-        }
-        added += message.size();
-        this.history_bytes += message.size();
-        this.history.push_back((now, message.clone()));
-        for (_, feed) in &this.feeds {
-            feed.message(message.clone());
-        }
-        let freed = this.trim(&topic.options, limits.keys, now);
-        let position = this.position(this.offset);
-        state.bytes = state.bytes + added - freed;
+        let before = log.bytes();
+        log.add(&topic.name, &key, data, now);
+        log.trim(&topic.options, limits.keys, now);
+        let (position, after) = (log.position(log.offset), log.bytes());
+        state.bytes = state.bytes + after - before;
         if state.bytes > limits.bytes {
             state.forget_idle(usize::MAX, limits.bytes - limits.bytes / 8);
             let over = state.bytes.saturating_sub(limits.bytes);
@@ -332,11 +239,13 @@ impl Broker for MemoryBroker {
                 && let Some(this) = state.topics.get_mut(&topic.name)
             {
                 let less = TopicOptions {
-                    history_bytes: this.history_bytes.saturating_sub(over),
+                    history_bytes: this.log.history_bytes().saturating_sub(over),
                     ..(*topic.options).clone()
                 };
-                let freed = this.trim(&less, limits.keys, now);
-                state.bytes -= freed;
+                let before = this.log.bytes();
+                this.log.trim(&less, limits.keys, now);
+                let after = this.log.bytes();
+                state.bytes = state.bytes + after - before;
             }
         }
         Ok(position)
@@ -345,10 +254,13 @@ impl Broker for MemoryBroker {
     async fn publish_ephemeral(&self, topic: &Topic, data: Data) -> Result<(), BrokerError> {
         let state = self.lock();
         if let Some(this) = state.topics.get(&topic.name)
-            && !this.feeds.is_empty()
+            && !this.log.feeds.is_empty()
         {
             let message = TopicMessage::ephemeral(topic.name.clone(), data);
-            this.feeds.iter().for_each(|(_, feed)| feed.message(message.clone()));
+            this.log
+                .feeds
+                .iter()
+                .for_each(|(_, feed)| feed.message(message.clone()));
         }
         Ok(())
     }
@@ -358,7 +270,7 @@ impl Broker for MemoryBroker {
         state.last_feed += 1;
         let number = state.last_feed;
         let this = state.topic(topic, self.0.limits, Instant::now())?;
-        this.feeds.push((number, feed));
+        this.log.feeds.push((number, feed));
         Ok(MemorySubscription {
             broker: self.clone(),
             topic: topic.name.clone(),
@@ -369,7 +281,7 @@ impl Broker for MemoryBroker {
     async fn history(&self, topic: &Topic, query: &HistoryQuery) -> Result<History, BrokerError> {
         let now = Instant::now();
         let mut state = self.lock();
-        Ok(state.topic(topic, self.0.limits, now)?.look(query, now))
+        Ok(state.topic(topic, self.0.limits, now)?.log.look(query, now))
     }
 
     async fn join(&self, topic: &Topic, member: &Member, info: &RawValue) -> Result<(), BrokerError> {
@@ -396,7 +308,7 @@ impl Broker for MemoryBroker {
             }
         };
         if is_news {
-            for (_, feed) in &this.feeds {
+            for (_, feed) in &this.log.feeds {
                 feed.joined(Present::new(member.id.clone(), info.to_owned()));
             }
         }
@@ -415,7 +327,7 @@ impl Broker for MemoryBroker {
         if somebody.members.is_empty() {
             this.present.remove(&member.id);
             this.used = Instant::now();
-            this.feeds.iter().for_each(|(_, feed)| feed.left(member.id.clone()));
+            this.log.feeds.iter().for_each(|(_, feed)| feed.left(member.id.clone()));
         }
     }
 
@@ -452,7 +364,7 @@ impl Drop for MemorySubscription {
     fn drop(&mut self) {
         let mut state = self.broker.lock();
         if let Some(this) = state.topics.get_mut(&self.topic) {
-            this.feeds.retain(|(number, _)| *number != self.number);
+            this.log.feeds.retain(|(number, _)| *number != self.number);
             this.used = Instant::now();
         }
     }

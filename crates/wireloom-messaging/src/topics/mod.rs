@@ -14,10 +14,14 @@ mod hub;
 #[cfg(feature = "server")]
 mod journal;
 #[cfg(feature = "server")]
+mod log;
+#[cfg(feature = "server")]
 mod memory;
 #[cfg(feature = "server")]
 mod message;
 mod name;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "server")]
 mod options;
 mod position;
@@ -25,7 +29,7 @@ mod position;
 mod requests;
 #[cfg(feature = "server")]
 mod subscription;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(feature = "server")]
 pub use self::broker::{Broker, BrokerError, History, HistoryQuery, Member, MemberKey, Publication, Recent};
@@ -39,7 +43,11 @@ pub(crate) use self::hub::{Hub, Involved};
 pub use self::memory::{MemoryBroker, MemorySubscription};
 #[cfg(feature = "server")]
 pub use self::message::TopicMessage;
+#[cfg(feature = "client")]
+pub(crate) use self::name::About;
 pub use self::name::{InvalidTopicName, MAX_KEY, MAX_TOPIC_NAME, TopicName};
+#[cfg(feature = "nats")]
+pub use self::nats::{NatsBroker, NatsOptions, NatsSubscription};
 #[cfg(feature = "server")]
 pub use self::options::{SlowSubscriber, Topic, TopicAccess, TopicAction, TopicOptions, Topics};
 pub use self::position::{Epoch, InvalidEpoch, MAX_OFFSET, Position};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::task::unconstrained;
 
 use super::broker::{HistoryQuery, Recent};
 use super::hub::{Hub, Subscribe, TopicError};
@@ -107,7 +108,8 @@ impl Hub {
         let name = TopicName::from_bytes(topic)?;
         let key = std::str::from_utf8(key).ok().filter(|key| is_key(key.as_bytes()));
         let key = key.ok_or(TopicError::Invalid("a key is at most 64 of A-Z a-z 0-9 _ -"))?;
-        let turn = connection.inner.publishing.acquire().await;
+        // Unconstrained: a task that has done much may not make one step back in the queue.
+        let turn = unconstrained(connection.inner.publishing.acquire()).await;
         let topic = self.authorised(connection, &name, TopicAction::Publish).await?;
         self.ready_to_publish(&topic).await;
         // The next one's turn begins when this future waits, which is when the broker has the publication.

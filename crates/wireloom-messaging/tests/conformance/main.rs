@@ -5,7 +5,9 @@
 
 mod behaviours;
 mod chaos;
+mod cluster;
 mod mounted;
+mod nats;
 mod peer;
 mod rig;
 mod websocket_only;
@@ -31,6 +33,31 @@ macro_rules! conformance {
             })*
         }
     };
+}
+
+/// Runs the behaviours of topics on NATS, each with a nats-server of its own.
+macro_rules! on_nats {
+    ($($test:ident)*) => {
+        mod on_nats {
+            $(#[tokio::test]
+            async fn $test() {
+                let nats = std::sync::Arc::new(crate::nats::NatsServer::start());
+                let test = crate::behaviours::topics::$test::<crate::nats::OnNats>();
+                crate::nats::NATS.scope(nats, test).await;
+            })*
+        }
+    };
+}
+
+on_nats! {
+    messages_reach_all_subscribers
+    history_and_recovery
+    publications_are_not_repeated
+    ephemeral_messages
+    presence
+    a_session_is_present_once
+    ordinary_signals
+    what_is_refused
 }
 
 conformance! {
@@ -98,5 +125,8 @@ conformance! {
         ordinary_signals
         what_is_refused
         without_topics
+        the_oldest_are_dropped_for_a_slow_subscriber
+        the_newest_are_dropped_for_a_slow_subscriber
+        a_slow_subscriber_is_disconnected
     }
 }

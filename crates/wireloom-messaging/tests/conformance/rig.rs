@@ -6,6 +6,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use wireloom::{Client, Identity};
 use wireloom_messaging::server::Server;
+use wireloom_messaging::topics::Topics;
 use wireloom_messaging::transport::webtransport::{self, PROTOCOL_M, PROTOCOL_S, Profile};
 use wireloom_messaging::transport::{Link, websocket};
 
@@ -18,6 +19,11 @@ pub trait Rig: Sized + Send + Sync {
 
     /// `None` if the server refuses.
     async fn connect(&self) -> Option<Box<dyn Link>>;
+
+    /// On which broker the topics are.
+    async fn topics(topics: Topics) -> Topics {
+        topics
+    }
 
     /// Whether all messages are on one stream.
     const HAS_ORDER: bool = true;

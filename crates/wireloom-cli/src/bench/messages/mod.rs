@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use self::server::Server;
+pub(super) use self::server::Server;
 use super::failed;
 use crate::failure::{Failure, chain};
 use crate::output;

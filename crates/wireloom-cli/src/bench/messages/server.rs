@@ -51,7 +51,7 @@ pub(super) fn target(url: &str, profile: Profile, trust: &TrustArgs) -> Result<T
 }
 
 /// A `wireloom serve` of our own, ended when this is dropped.
-pub(super) struct Server {
+pub(in crate::bench) struct Server {
     process: Child,
     listening: Listening,
 }
@@ -64,7 +64,7 @@ struct Listening {
 }
 
 impl Server {
-    pub(super) fn start() -> Result<Self, Failure> {
+    pub(in crate::bench) fn start() -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(failed)?;
         let (process, listening) = spawn::listening(
             Command::new(program)
@@ -74,8 +74,14 @@ impl Server {
         Ok(Self { process, listening })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::bench) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Over WebSocket without TLS.
+    pub(in crate::bench) fn websocket_url(&self) -> String {
+        let page = self.listening.page.replace("http://localhost:", "ws://127.0.0.1:");
+        format!("{page}messages")
     }
 
     /// Over each transport.
@@ -87,10 +93,9 @@ impl Server {
             insecure: false,
             timeout: Duration::from_secs(10),
         };
-        let page = self.listening.page.replace("http://localhost:", "ws://127.0.0.1:");
         let secure = self.listening.webtransport.replace("https:", "wss:");
         let urls = [
-            (format!("{page}messages"), Profile::S),
+            (self.websocket_url(), Profile::S),
             (format!("{secure}/messages"), Profile::S),
             (format!("{}/messages", self.listening.webtransport), Profile::S),
             (format!("{}/messages", self.listening.webtransport), Profile::M),

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use wireloom_messaging::codec::{Encoding, Message, Payload};
+use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::Server;
 use wireloom_messaging::session::SessionInfo;
-use wireloom_messaging::topics::{HistoryQuery, Position, TopicAction, TopicOptions, Topics};
+use wireloom_messaging::topics::{HistoryQuery, Position, SlowSubscriber, TopicAction, TopicOptions, Topics};
 use wireloom_messaging::{Data, server::Connection};
 
 use super::echo;
@@ -47,7 +48,7 @@ impl Fan {
                 let name = name.as_str().unwrap().to_owned();
                 self.signals.push((name, payload.into()));
             }
-            Message::SessionCreated { .. } => {}
+            Message::SessionCreated { .. } | Message::SessionClosed => {}
             other => panic!("{other:?}"),
         }
     }
@@ -95,6 +96,10 @@ impl Fan {
         }
     }
 
+    pub async fn json(&mut self, prefix: &str) -> Value {
+        self.signal(prefix).await.1.parse_json().unwrap()
+    }
+
     /// The next kept message, which has to be this one.
     #[track_caller]
     pub fn expect<'a>(&'a mut self, topic: &'a str, offset: u64, text: &'a str) -> impl Future<Output = ()> + 'a {
@@ -116,16 +121,17 @@ impl Fan {
     }
 }
 
-pub fn server() -> Server {
-    server_with(TopicOptions::new())
+pub async fn server<R: Rig>() -> Server {
+    server_with::<R>(TopicOptions::new()).await
 }
 
-pub fn server_with(options: TopicOptions) -> Server {
-    Server::builder().topics(Topics::open(options)).build(echo())
+pub async fn server_with<R: Rig>(options: TopicOptions) -> Server {
+    let topics = R::topics(Topics::open(options)).await;
+    Server::builder().topics(topics).build(echo())
 }
 
 pub async fn messages_reach_all_subscribers<R: Rig>() {
-    let server = server();
+    let server = server::<R>().await;
     let rig = R::start(&server).await;
     let (mut a, mut b) = (Fan::connect(&rig).await, Fan::connect(&rig).await);
     let reply = a.subscribe("rooms/one", json!({})).await;
@@ -172,7 +178,7 @@ pub async fn messages_reach_all_subscribers<R: Rig>() {
 }
 
 pub async fn history_and_recovery<R: Rig>() {
-    let server = server_with(TopicOptions::new().history(5, std::time::Duration::from_secs(3600)));
+    let server = server_with::<R>(TopicOptions::new().history(5, std::time::Duration::from_secs(3600))).await;
     let rig = R::start(&server).await;
     let mut fan = Fan::connect(&rig).await;
     let mut epoch = Value::Null;
@@ -217,7 +223,7 @@ pub async fn history_and_recovery<R: Rig>() {
 }
 
 pub async fn publications_are_not_repeated<R: Rig>() {
-    let server = server();
+    let server = server::<R>().await;
     let rig = R::start(&server).await;
     let mut fan = Fan::connect(&rig).await;
     fan.subscribe("t", json!({})).await;
@@ -236,7 +242,7 @@ pub async fn publications_are_not_repeated<R: Rig>() {
 }
 
 pub async fn ephemeral_messages<R: Rig>() {
-    let server = server_with(TopicOptions::new().unreliable_ephemerals(false));
+    let server = server_with::<R>(TopicOptions::new().unreliable_ephemerals(false)).await;
     let rig = R::start(&server).await;
     let (mut a, mut b) = (Fan::connect(&rig).await, Fan::connect(&rig).await);
     a.subscribe("t", json!({})).await;
@@ -253,7 +259,7 @@ pub async fn ephemeral_messages<R: Rig>() {
 }
 
 pub async fn presence<R: Rig>() {
-    let server = server();
+    let server = server::<R>().await;
     let rig = R::start(&server).await;
     let (mut a, mut b) = (Fan::connect(&rig).await, Fan::connect(&rig).await);
     let reply = a.subscribe("t", json!({"presence": true, "join": {"name": "a"}})).await;
@@ -315,9 +321,8 @@ pub async fn a_session_is_present_once<R: Rig>() {
             .await
             .map(|session| session.key.as_str().to_owned())
     });
-    let server = Server::builder()
-        .topics(Topics::open(TopicOptions::new()))
-        .build(handlers);
+    let topics = R::topics(Topics::open(TopicOptions::new())).await;
+    let server = Server::builder().topics(topics).build(handlers);
     let rig = R::start(&server).await;
     let (mut a, mut b) = (Fan::connect(&rig).await, Fan::connect(&rig).await);
     a.ask("login", Payload::EMPTY).await.unwrap();
@@ -358,7 +363,7 @@ pub async fn a_session_is_present_once<R: Rig>() {
 
 /// To clients that know nothing of topics: signals named after them.
 pub async fn ordinary_signals<R: Rig>() {
-    let server = server();
+    let server = server::<R>().await;
     let rig = R::start(&server).await;
     let mut peer = Peer::connect(&rig).await;
     peer.ping().await;
@@ -384,7 +389,7 @@ pub async fn what_is_refused<R: Rig>() {
         .find(|name| name.strip_prefix("rooms/").map(|_| TopicOptions::new()))
         .authorise(async |access| access.topic.as_str() != "rooms/secret" || access.action == TopicAction::Subscribe)
         .max_per_connection(2);
-    let server = Server::builder().topics(topics).build(echo());
+    let server = Server::builder().topics(R::topics(topics).await).build(echo());
     let rig = R::start(&server).await;
     let mut fan = Fan::connect(&rig).await;
     let long = "x".repeat(201);
@@ -451,4 +456,103 @@ pub async fn without_topics<R: Rig>() {
     peer.text(2, "$subscribe/t", "{}").await;
     assert_eq!(peer.expect_error(2).await.0, "UNKNOWN_REQUEST");
     assert!(server.publish("t", "x").await.is_err());
+}
+
+/// Much more than any transport buffers.
+const FLOOD: u64 = 3000;
+
+async fn flooded<R: Rig>(policy: SlowSubscriber) -> (Server, R, Fan) {
+    let options = TopicOptions::new().slow_subscriber(policy);
+    let options = options
+        .history(100_000, std::time::Duration::from_secs(3600))
+        .history_bytes(64 << 20);
+    let topics = R::topics(Topics::open(options)).await;
+    let server = Server::builder().topics(topics).pending_limit(100_000).build(echo());
+    let rig = R::start(&server).await;
+    let mut fan = Fan::connect(&rig).await;
+    fan.subscribe("t", json!({})).await;
+    for number in 1..=FLOOD {
+        let mut payload = vec![0; 8000];
+        payload[..8].copy_from_slice(&number.to_le_bytes());
+        server.publish("t", payload).await.unwrap();
+    }
+    (server, rig, fan)
+}
+
+/// The number of a message, which is its offset.
+fn number(name: &str, data: &Data) -> u64 {
+    let number = u64::from_le_bytes(data.bytes[..8].try_into().unwrap());
+    assert_eq!(name, format!("$message/{number}/t"));
+    number
+}
+
+async fn recover(fan: &mut Fan, epoch: &Value, last: u64) {
+    let reply = fan
+        .subscribe("t", json!({"since": {"epoch": epoch, "offset": last}}))
+        .await;
+    assert_eq!((&reply["recovered"], &reply["from"]), (&json!(true), &json!(last)));
+    let mut expected = last;
+    while expected < FLOOD {
+        let (name, data) = fan.signal("$message/").await;
+        // What was sent for the subscription before may come first.
+        if number(&name, &data) == expected + 1 {
+            expected += 1;
+        }
+    }
+}
+
+async fn epoch_of(server: &Server) -> Value {
+    let history = server.topic_history("t", &HistoryQuery::new()).await.unwrap();
+    json!(history.position.epoch.as_str())
+}
+
+pub async fn the_oldest_are_dropped_for_a_slow_subscriber<R: Rig>() {
+    let (server, _rig, mut fan) = flooded::<R>(SlowSubscriber::DropOldest).await;
+    let (mut last, mut first_gap) = (0, None);
+    while last < FLOOD {
+        let (name, data) = fan.signal("$message/").await;
+        let number = number(&name, &data);
+        assert!(number > last, "in order");
+        if number != last + 1 {
+            first_gap.get_or_insert(last);
+        }
+        last = number;
+    }
+    let gap = first_gap.expect("more than can wait");
+    recover(&mut fan, &epoch_of(&server).await, gap).await;
+}
+
+pub async fn the_newest_are_dropped_for_a_slow_subscriber<R: Rig>() {
+    let (server, _rig, mut fan) = flooded::<R>(SlowSubscriber::DropNewest).await;
+    let mut last = 0;
+    loop {
+        let (name, data) = fan.signal("$").await;
+        if name == "$reset/t" {
+            break;
+        }
+        last += 1;
+        assert_eq!(number(&name, &data), last);
+    }
+    assert!(last < FLOOD, "more than can wait");
+    recover(&mut fan, &epoch_of(&server).await, last).await;
+}
+
+pub async fn a_slow_subscriber_is_disconnected<R: Rig>() {
+    let (server, rig, mut fan) = flooded::<R>(SlowSubscriber::Disconnect).await;
+    let mut last = 0;
+    let code = loop {
+        match fan.peer.try_recv().await {
+            Ok(bytes) => {
+                if let Ok(Message::Signal { name, payload }) = Message::decode(&bytes) {
+                    last += 1;
+                    assert_eq!(number(name.as_str().unwrap(), &payload.into()), last);
+                }
+            }
+            Err(ended) => break ended.code,
+        }
+    };
+    // A peer that reads on may hear why.
+    assert!(matches!(code, CloseCode::SlowConsumer | CloseCode::Lost), "{code}");
+    let mut again = Fan::connect(&rig).await;
+    recover(&mut again, &epoch_of(&server).await, last).await;
 }

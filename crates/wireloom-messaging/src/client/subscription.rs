@@ -1,0 +1,407 @@
+//! A subscription that lasts over connections: it knows what it has seen, and asks for what it has missed.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::topics::Registered;
+use super::{Backoff, RequestError, Status, backoff};
+use crate::Data;
+use crate::topics::wire::{PresenceSignal, SubscribeReply, SubscribeRequest};
+use crate::topics::{Epoch, Position, Present, TOPIC_UNAVAILABLE};
+
+/// Events that wait for the application. While there are so many, messages wait with the client, and then with the server.
+const EVENTS: usize = 256;
+
+/// Messages that came before those that they follow.
+const MAX_HELD: usize = 4096;
+
+/// What a subscription tells.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum TopicEvent {
+    /// A message, in the order of the offsets, each once.
+    Message {
+        /// Grows by 1 with each, but after [`Missed`](Self::Missed).
+        offset: u64,
+        /// What was published.
+        data: Data,
+    },
+    /// A message that is not kept.
+    Ephemeral(Data),
+    /// Messages were missed that the server does not have any more: the next message is not the one after the last.
+    Missed,
+    /// Who is present, first of all and after each reconnection; with [`presence`](super::Subscribe::presence).
+    Here(Vec<Present>),
+    /// These are present now, or have other info.
+    Joined(Vec<Present>),
+    /// These are no longer present.
+    Left(Vec<String>),
+}
+
+/// What the client's task hears of a topic.
+pub(super) enum Heard {
+    Message(u64, Data),
+    Ephemeral(Data),
+    Presence(PresenceSignal),
+    Reset,
+}
+
+/// Where it puts that.
+#[derive(Clone)]
+pub(super) struct Incoming {
+    queue: mpsc::Sender<Heard>,
+    pub(super) overflown: Arc<AtomicBool>,
+}
+
+impl Incoming {
+    pub(super) fn new(queue: mpsc::Sender<Heard>) -> Self {
+        Self {
+            queue,
+            overflown: Arc::default(),
+        }
+    }
+
+    pub(super) fn push(&self, heard: Heard) {
+        let is_ephemeral = matches!(heard, Heard::Ephemeral(_));
+        if self.queue.try_send(heard).is_err() && !is_ephemeral {
+            self.overflown.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// A subscription to a topic. It lasts over connections: after each reconnection, and wherever messages were dropped on the way, it asks
+/// for what it has missed. Dropping it ends it.
+///
+/// At most 1024 messages wait for an application that does not take them; what comes then is fetched from the topic's history later.
+#[derive(Debug)]
+pub struct Subscription {
+    events: mpsc::Receiver<TopicEvent>,
+    position: watch::Receiver<Position>,
+    ended: watch::Receiver<Option<RequestError>>,
+    id: Option<String>,
+}
+
+impl Subscription {
+    /// The next event; `None` at the end: the client is closed, another subscription to the topic has taken this one's place, or the
+    /// server refuses to renew it ([`error`](Self::error)). Cancel safe.
+    pub async fn next(&mut self) -> Option<TopicEvent> {
+        self.events.recv().await
+    }
+
+    /// The next message, kept or ephemeral; other events are passed over. Cancel safe.
+    pub async fn next_message(&mut self) -> Option<Data> {
+        loop {
+            match self.next().await? {
+                TopicEvent::Message { data, .. } | TopicEvent::Ephemeral(data) => return Some(data),
+                _ => {}
+            }
+        }
+    }
+
+    /// Up to where messages have been handed out or wait to be, for [`since`](super::Subscribe::since).
+    pub fn position(&self) -> Position {
+        self.position.borrow().clone()
+    }
+
+    /// Why it has ended, if the server or the client's end is to blame.
+    pub fn error(&self) -> Option<RequestError> {
+        self.ended.borrow().clone()
+    }
+
+    /// The identifier under which others see this client, if it [joined](super::Subscribe::join).
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}
+
+impl futures_util::Stream for Subscription {
+    type Item = TopicEvent;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<TopicEvent>> {
+        self.events.poll_recv(cx)
+    }
+}
+
+/// Keeps one subscription alive.
+pub(super) struct SubscriptionTask {
+    place: Registered,
+    request: SubscribeRequest,
+    heard: mpsc::Receiver<Heard>,
+    /// Some of what was heard was dropped. (Not the whole `Incoming`: the queue ends when another takes this one's place.)
+    overflown: Arc<AtomicBool>,
+    status: watch::Receiver<Status>,
+    events: mpsc::Sender<TopicEvent>,
+    position: watch::Sender<Position>,
+    epoch: Epoch,
+    /// The last that was handed out.
+    last: u64,
+    /// Up to here everything is on its way.
+    promised: u64,
+    held: BTreeMap<u64, Data>,
+}
+
+/// Why the task does not go on as it was.
+enum Change {
+    /// Something was missed.
+    Again,
+    End(Option<RequestError>),
+}
+
+impl SubscriptionTask {
+    pub(super) async fn start(
+        place: Registered,
+        request: SubscribeRequest,
+        overflown: Arc<AtomicBool>,
+        mut heard: mpsc::Receiver<Heard>,
+    ) -> Result<Subscription, RequestError> {
+        let mut status = place.client.0.status.clone();
+        let begun = ask(&place, &mut status, &request, &mut heard).await?;
+        let reply = &begun.reply;
+        let (events, events_out) = mpsc::channel(EVENTS);
+        let position = Position::new(reply.epoch.clone(), reply.from);
+        let (position_in, position) = watch::channel(position);
+        let (ended_in, ended) = watch::channel(None);
+        let id = reply.id.clone();
+        let task = Self {
+            place,
+            heard,
+            overflown,
+            status,
+            events,
+            position: position_in,
+            epoch: reply.epoch.clone(),
+            last: reply.from,
+            promised: reply.offset,
+            held: BTreeMap::new(),
+            request,
+        };
+        tokio::spawn(task.run(begun, ended_in));
+        Ok(Subscription {
+            events: events_out,
+            position,
+            ended,
+            id,
+        })
+    }
+
+    async fn run(mut self, first: Begun, ended: watch::Sender<Option<RequestError>>) {
+        let mut wanted = self.request.since.is_some();
+        let mut begun = Some(first);
+        let error = loop {
+            let begun = match begun.take() {
+                Some(begun) => begun,
+                None => match self.renew().await {
+                    Ok(begun) => begun,
+                    Err(error) => break Some(error),
+                },
+            };
+            let is_current = begun.is_current;
+            let change = match self.begin(begun, wanted).await {
+                Ok(()) if is_current => self.listen().await,
+                Ok(()) => Change::Again,
+                Err(change) => change,
+            };
+            wanted = true;
+            if let Change::End(error) = change {
+                break error;
+            }
+        };
+        let is_unsubscribed = error.is_none() && !self.heard.is_closed();
+        // Before the events end, so that whoever hears of the end finds the reason.
+        ended.send_replace(error);
+        if is_unsubscribed && self.events.is_closed() {
+            let name = format!("$unsubscribe/{}", self.place.name);
+            // Without a connection the server has forgotten it.
+            let _ = self
+                .place
+                .client
+                .request(name, ())
+                .timeout(Duration::from_secs(5))
+                .await;
+        }
+    }
+
+    /// Asks for what came after the last message, until there is an answer that will not change.
+    async fn renew(&mut self) -> Result<Begun, RequestError> {
+        let mut failures = 0;
+        loop {
+            self.overflown.store(false, Ordering::Release);
+            let mut request = SubscribeRequest {
+                since: Some(Position::new(self.epoch.clone(), self.last)),
+                presence: self.request.presence,
+                history: self.request.history,
+                join: self.request.join.clone(),
+            };
+            // What does not follow the last message is of no use.
+            request.history.get_or_insert_default();
+            match ask(&self.place, &mut self.status, &request, &mut self.heard).await {
+                Ok(begun) => return Ok(begun),
+                Err(error) if !may_pass(&error) => return Err(error),
+                Err(_) => {}
+            }
+            let pause = Backoff::default().pause(failures, backoff::random());
+            failures = failures.saturating_add(1);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.events.closed() => return Err(RequestError::Closed(super::ConnectError::Closed)),
+            }
+        }
+    }
+
+    /// Takes up the answer, and what came before it.
+    async fn begin(&mut self, begun: Begun, wanted: bool) -> Result<(), Change> {
+        let Begun { reply, early, .. } = begun;
+        if !reply.recovered {
+            self.held.clear();
+            self.last = reply.from;
+            if wanted {
+                self.tell(TopicEvent::Missed).await?;
+            }
+        }
+        // What was missed begins there; it may have been handed out meanwhile.
+        self.epoch = reply.epoch;
+        self.last = self.last.max(reply.from);
+        self.promised = reply.offset;
+        self.told();
+        if let Some(here) = reply.here {
+            self.tell(TopicEvent::Here(here)).await?;
+        }
+        for heard in early {
+            self.hear(heard).await?;
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> Change {
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = self.heard.recv() => next,
+                changed = self.status.changed() => {
+                    if changed.is_err() {
+                        return Change::End(None);
+                    }
+                    match self.status.borrow_and_update().clone() {
+                        Status::Connecting { .. } => continue,
+                        Status::Connected(_) => return Change::Again,
+                        Status::Closed(error) => return Change::End(Some(RequestError::Closed(error))),
+                    }
+                }
+                () = self.events.closed() => return Change::End(None),
+            };
+            let Some(heard) = next else {
+                return Change::End(None);
+            };
+            if let Err(change) = self.hear(heard).await {
+                return change;
+            }
+            if self.heard.is_empty() && self.overflown.load(Ordering::Acquire) {
+                return Change::Again;
+            }
+        }
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<(), Change> {
+        match heard {
+            Heard::Message(offset, data) => self.message(offset, data).await,
+            Heard::Ephemeral(data) => self.tell(TopicEvent::Ephemeral(data)).await,
+            Heard::Presence(PresenceSignal { join, leave }) => {
+                if !join.is_empty() {
+                    self.tell(TopicEvent::Joined(join)).await?;
+                }
+                if !leave.is_empty() {
+                    self.tell(TopicEvent::Left(leave)).await?;
+                }
+                Ok(())
+            }
+            Heard::Reset => Err(Change::Again),
+        }
+    }
+
+    async fn message(&mut self, offset: u64, data: Data) -> Result<(), Change> {
+        if offset <= self.last {
+            return Ok(());
+        }
+        self.held.insert(offset, data);
+        while let Some(entry) = self.held.first_entry()
+            && *entry.key() == self.last + 1
+        {
+            let (offset, data) = entry.remove_entry();
+            self.tell(TopicEvent::Message { offset, data }).await?;
+            self.last = offset;
+            self.told();
+        }
+        // What is promised may still be behind what came with the subscription before.
+        let is_gap = !self.held.is_empty() && self.last >= self.promised;
+        if is_gap || self.held.len() > MAX_HELD {
+            self.held.clear();
+            return Err(Change::Again);
+        }
+        Ok(())
+    }
+
+    fn told(&self) {
+        self.position.send_replace(Position::new(self.epoch.clone(), self.last));
+    }
+
+    async fn tell(&mut self, event: TopicEvent) -> Result<(), Change> {
+        self.events.send(event).await.map_err(|_| Change::End(None))
+    }
+}
+
+/// The server's answer.
+struct Begun {
+    reply: SubscribeReply,
+    /// What came before it.
+    early: Vec<Heard>,
+    /// Whether it came over the connection that there is now, or none has come since.
+    is_current: bool,
+}
+
+/// Subscribes; what is heard meanwhile waits, up to a limit beyond which it will be asked for again.
+async fn ask(
+    place: &Registered,
+    status: &mut watch::Receiver<Status>,
+    request: &SubscribeRequest,
+    heard: &mut mpsc::Receiver<Heard>,
+) -> Result<Begun, RequestError> {
+    let connections = &place.client.0.topics.connections;
+    let was_connected = matches!(*status.borrow_and_update(), Status::Connected(_));
+    let before = connections.load(Ordering::Relaxed);
+    let payload = Data::json(request).map_err(|_| RequestError::BadJson)?;
+    let name = format!("$subscribe/{}", place.name);
+    let mut early = Vec::new();
+    let mut asked = std::pin::pin!(place.client.request(name, payload).into_future());
+    let reply = loop {
+        tokio::select! {
+            reply = &mut asked => break reply?,
+            Some(next) = heard.recv(), if early.len() < MAX_HELD => early.push(next),
+        }
+    };
+    let reply = reply.parse_json().map_err(|_| RequestError::BadReply)?;
+    // Later connections are noticed from here on; earlier ones are counted already.
+    status.borrow_and_update();
+    let since = connections.load(Ordering::Relaxed) - before;
+    Ok(Begun {
+        reply,
+        early,
+        is_current: since == u64::from(!was_connected),
+    })
+}
+
+/// Whether the answer may be another one later.
+fn may_pass(error: &RequestError) -> bool {
+    match error {
+        RequestError::Application { code, .. } => code == TOPIC_UNAVAILABLE,
+        RequestError::Internal => true,
+        error => error.is_retryable(),
+    }
+}
