@@ -2,6 +2,7 @@
 //! rustup, as root or with sudo: each command installs what it misses, and says so.
 
 mod bench;
+mod bench_topics;
 mod dependencies;
 mod fuzz;
 mod lint;
@@ -23,6 +24,8 @@ cargo xtask COMMAND
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
   bench flow-control
                   the same beside Wireloom without flow control of sessions: what that costs
+  bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS [--rounds N]
+                  [--seconds N]
   soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
   soak idle|flood one of them
   fuzz [MINUTES]  every fuzz target for its share of the time (10 unless told)";
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::micro(),
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
         ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
+        ["bench", "topics", rest @ ..] => setup::install().and_then(|()| bench_topics::compare(rest)),
         ["soak", rest @ ..] => bench::soak(rest),
         ["fuzz", rest @ ..] => fuzz::run_all(rest),
         _ => {

@@ -75,8 +75,8 @@ fn row(name: &str, latency: &Histogram<u64>, quiet: f64, seconds: f64, stats: &S
 /// Runs an attacker to its end, at the lowest priority: on a small machine it shall not take the processor from who is measured.
 async fn attacked(attack: Attack, server: &mut Process, percent: usize) -> Result<Stats> {
     let name = clap::ValueEnum::to_possible_value(&attack).ok_or("an attack without a name")?;
-    let status = Command::new("nice")
-        .args(["-n", "19"])
+    let status = Command::new("chrt")
+        .args(["--other", "0", "nice", "-n", "19"])
         .arg(std::env::current_exe()?)
         .args([
             "attack",

@@ -81,3 +81,17 @@ fn a_client_without_a_server_prints_nothing() {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
     assert!(outcome.stderr.starts_with("error: "), "{outcome:?}");
 }
+
+#[test]
+fn a_topic_is_measured() {
+    let outcome = run(&["bench", "topics", "--subscribers", "20", "--seconds", "0.2", "--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("a line of JSON");
+    assert_eq!(report["subscribers"], 20);
+    for figure in ["deliveries_per_second", "p99_us", "server_kib_per_subscriber"] {
+        assert!(
+            report[figure].as_f64().is_some_and(|figure| figure > 0.0),
+            "{figure}: {report}"
+        );
+    }
+}

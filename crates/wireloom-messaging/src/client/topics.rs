@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::subscription::{Heard, Incoming, Subscription, SubscriptionTask};
 use super::{Client, RequestError};
 use crate::topics::wire::{HistoryRequest, PresenceReply, PresenceRequest, SubscribeRequest};
-use crate::topics::{About, InvalidTopicName, MAX_KEY, Position, Present, TopicName};
+use crate::topics::{About, InvalidTopicName, Position, Present, TopicName, is_key};
 use crate::{Data, IncomingMessage};
 
 /// Messages that wait for a subscription's task. Those beyond are fetched from the history.
@@ -212,8 +212,8 @@ impl Publish<'_> {
             Some(key) => key,
             None => random_key(),
         };
-        if key.len() > MAX_KEY || key.contains('/') {
-            // It would be read as something else; the server refuses all others that are none.
+        if !is_key(key.as_bytes()) {
+            // With a slash it would be read as something else.
             return Err(RequestError::Invalid(crate::codec::EncodeError::NameCharacters.into()));
         }
         let name = format!("$publish/{key}/{}", self.topic.name);

@@ -27,12 +27,13 @@ pub struct NatsServer {
 impl NatsServer {
     pub fn start() -> Self {
         let store = tempfile::tempdir().unwrap();
-        let (child, address) = run(store.path());
-        Self {
+        let mut this = Self {
             store,
-            child: Some(child),
-            address,
-        }
+            child: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        this.start_again();
+        this
     }
 
     /// As a crash does.
@@ -45,8 +46,8 @@ impl NatsServer {
 
     /// With what it had, at another address.
     pub fn start_again(&mut self) {
-        let (child, address) = run(self.store.path());
-        (self.child, self.address) = (Some(child), address);
+        let child = self.child.insert(spawn(self.store.path()));
+        self.address = address(self.store.path(), child.id());
     }
 
     /// With nothing.
@@ -62,8 +63,8 @@ impl Drop for NatsServer {
     }
 }
 
-fn run(store: &Path) -> (Child, SocketAddr) {
-    let child = Command::new("setpriv")
+fn spawn(store: &Path) -> Child {
+    Command::new("setpriv")
         .args([
             "--pdeathsig",
             "KILL",
@@ -81,8 +82,12 @@ fn run(store: &Path) -> (Child, SocketAddr) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("nats-server (cargo xtask setup installs it)");
-    let file = store.join(format!("nats-server_{}.ports", child.id()));
+        .expect("nats-server (cargo xtask setup installs it)")
+}
+
+/// Where it says that it listens.
+fn address(store: &Path, pid: u32) -> SocketAddr {
+    let file = store.join(format!("nats-server_{pid}.ports"));
     let since = Instant::now();
     loop {
         let ports = std::fs::read(&file)
@@ -91,7 +96,7 @@ fn run(store: &Path) -> (Child, SocketAddr) {
         if let Some(ports) = ports {
             let ports: serde_json::Value = ports;
             let url = ports["nats"][0].as_str().unwrap();
-            return (child, url.strip_prefix("nats://").unwrap().parse().unwrap());
+            return url.strip_prefix("nats://").unwrap().parse().unwrap();
         }
         assert!(since.elapsed() < DEADLINE, "nats-server does not say where it listens");
         std::thread::sleep(Duration::from_millis(10));

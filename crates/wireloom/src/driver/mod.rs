@@ -42,7 +42,7 @@ use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::body::EarlyData;
 use crate::error::ConnectionError;
-use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Slot, Transport, WriteEnd};
+use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Rest, Slot, Transport, WriteEnd};
 use crate::session::Answer;
 use crate::wake::{Signals, Topic, WakeList};
 
@@ -701,7 +701,11 @@ impl Application for Driver {
             self.pump(quic, wakes);
             return true;
         }
-        self.pump_held(quic, wakes) || more
+        more
+    }
+
+    fn sent_all(&mut self, quic: &mut Transport, wakes: &mut WakeList) -> Rest {
+        self.pump_held(quic, wakes)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -15,7 +15,7 @@ use wireloom_proto::h3::priority::Priority;
 use wireloom_proto::{Code, SessionId, StreamId};
 
 use super::schedule::{Owner, Place, QUANTUM, Schedule};
-use super::{Driver, Transport, WakeList, WriteEnd};
+use super::{Driver, Rest, Transport, WakeList, WriteEnd};
 
 /// What may wait of one stream, in bytes, so that a stream whose turn it is has something to send until its task has run.
 const ROOM: usize = 256 * 1024;
@@ -49,7 +49,9 @@ pub(super) struct Sending {
     /// Bytes that wait on all streams.
     buffered: usize,
     /// A stream whose turn it is has nothing, but its writer is on its way.
-    is_held: bool,
+    held: Option<StreamId>,
+    /// It has been waited for that writer for a turn of the endpoint.
+    had_time: bool,
     /// Whether QUIC knows the send orders as priorities: only where that harms no other session, and no group.
     is_told: bool,
 }
@@ -325,7 +327,8 @@ impl Driver {
         sending.added(data.len());
         let outgoing = self.outgoing.entry(stream).or_default();
         outgoing.scheduled = true;
-        outgoing.is_called = false;
+        // Who writes much is about to write more: its turn is kept until its task has had the time to.
+        outgoing.is_called = data.len() >= QUANTUM;
         outgoing.push(data);
         sending.schedule.insert(stream, place);
         if is_blocked {
@@ -380,17 +383,27 @@ impl Driver {
         self.pump_until(quic, wakes, true);
     }
 
-    /// Where QUIC has nothing left to send, nobody is waited for: a writer may have gone, or be slow. Whether there was
-    /// anything.
-    pub(super) fn pump_held(&mut self, quic: &mut Transport, wakes: &mut WakeList) -> bool {
-        self.sending.as_ref().is_some_and(|sending| sending.is_held) && self.pump_until(quic, wakes, false)
+    /// Where QUIC has nothing left to send, a writer is waited for until its task has had the time to run, and no longer: it
+    /// may have gone, or be slow.
+    pub(super) fn pump_held(&mut self, quic: &mut Transport, wakes: &mut WakeList) -> Rest {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.held.is_some()) else {
+            return Rest::Nothing;
+        };
+        if !std::mem::replace(&mut sending.had_time, true) {
+            return Rest::Later;
+        }
+        if self.pump_until(quic, wakes, false) {
+            Rest::More
+        } else {
+            Rest::Nothing
+        }
     }
 
     fn pump_until(&mut self, quic: &mut Transport, wakes: &mut WakeList, hold: bool) -> bool {
         let mut any = false;
         let mut is_owed = false;
         while let Some(sending) = &mut self.sending {
-            sending.is_held = false;
+            let held = sending.held.take();
             let Some((next, owner)) = sending.schedule.next() else {
                 break;
             };
@@ -403,7 +416,8 @@ impl Driver {
                 .is_some_and(|outgoing| outgoing.is_called && outgoing.is_empty())
                 && hold
             {
-                sending.is_held = true;
+                sending.held = Some(next);
+                sending.had_time &= held == Some(next);
                 // The endpoint comes back for it.
                 quic.wake();
                 break;

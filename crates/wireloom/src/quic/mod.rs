@@ -6,6 +6,7 @@
 
 mod config;
 mod endpoint;
+mod inbox;
 #[cfg(feature = "qlog")]
 mod qlog;
 mod ready;
@@ -29,10 +30,23 @@ use std::time::Instant;
 use crate::wake::WakeList;
 
 /// What runs on top of one QUIC connection, under that connection's lock.
+/// What follows when QUIC has sent everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It was given more.
+    More,
+    /// Perhaps more when the tasks that were woken have run: ask again then.
+    Later,
+    /// Nothing.
+    Nothing,
+}
+
 pub(crate) trait Application: Send + 'static {
     /// Drains [`Transport::poll_event`] and reacts. Called after every QUIC input and every expired timer. Whether there
     /// was an event.
     fn process(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) -> bool;
+    /// QUIC has sent all that it may, and has no event left.
+    fn sent_all(&mut self, quic: &mut Transport, wakes: &mut WakeList) -> Rest;
     /// When `handle_timeout` wants to be called.
     fn poll_timeout(&self) -> Option<Instant>;
     /// The deadline passed.

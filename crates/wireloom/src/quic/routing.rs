@@ -1,6 +1,6 @@
 //! Which connection a datagram belongs to, and what becomes of those that belong to none.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +28,29 @@ pub(super) struct Routing<A, C> {
     answers: Vec<(qp::Transmit, Vec<u8>)>,
 }
 
+/// A message from the socket: one datagram, or several of `stride` bytes, the last one perhaps of less.
+pub(super) struct Received {
+    at: Instant,
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    ecn: Option<qp::EcnCodepoint>,
+    stride: usize,
+    bytes: BytesMut,
+}
+
+impl Received {
+    pub(super) fn new(at: Instant, meta: &RecvMeta, message: &[u8]) -> Self {
+        Self {
+            at,
+            from: meta.addr,
+            to: meta.dst_ip,
+            ecn: meta.ecn.and_then(|ecn| qp::EcnCodepoint::from_bits(ecn as u8)),
+            stride: meta.stride,
+            bytes: message.into(),
+        }
+    }
+}
+
 impl<A: Application, C: Acceptor<A>> Routing<A, C> {
     pub(super) fn new(
         endpoint: qp::Endpoint,
@@ -51,31 +74,31 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
         self.accepting = false;
     }
 
-    /// Gives a received message, possibly several datagrams of the same size, to the connections; how many there were.
-    pub(super) fn route(&mut self, now: Instant, meta: &RecvMeta, message: &[u8]) -> usize {
-        let mut message = BytesMut::from(message);
-        let mut datagrams = 0;
-        while !message.is_empty() {
-            datagrams += 1;
-            let datagram = message.split_to(meta.stride.clamp(1, message.len()));
-            let ecn = meta.ecn.and_then(|ecn| qp::EcnCodepoint::from_bits(ecn as u8));
+    /// Gives a received message to the connections.
+    pub(super) fn route(&mut self, message: Received) {
+        let Received {
+            at,
+            from,
+            to,
+            ecn,
+            stride,
+            mut bytes,
+        } = message;
+        while !bytes.is_empty() {
+            let datagram = bytes.split_to(stride.clamp(1, bytes.len()));
             let mut answer = Vec::new();
-            match self
-                .endpoint
-                .handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut answer)
-            {
+            match self.endpoint.handle(at, from, to, ecn, datagram, &mut answer) {
                 Some(qp::DatagramEvent::ConnectionEvent(handle, event)) => {
                     if let Some(Some(slot)) = self.slots.get(handle.0) {
                         slot.lock().quic.inner.handle_event(event);
                         self.touch(handle.0);
                     }
                 }
-                Some(qp::DatagramEvent::NewConnection(incoming)) => self.admit(now, incoming),
+                Some(qp::DatagramEvent::NewConnection(incoming)) => self.admit(at, incoming),
                 Some(qp::DatagramEvent::Response(transmit)) => self.answers.push((transmit, answer)),
                 None => {}
             }
         }
-        datagrams
     }
 
     fn touch(&mut self, key: usize) {

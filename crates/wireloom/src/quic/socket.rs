@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -14,7 +15,7 @@ const MAX_SEND: usize = 65_000;
 
 /// Messages that a receive call asks for at least.
 const MIN_BATCH: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
-/// The most that one call of [`Socket::poll_recv`] can yield.
+/// The most that one batch of [`Socket::poll_recv`] can hold.
 pub(super) const MAX_BATCH: usize = RECV_BUFFER * BATCH_SIZE;
 
 pub(super) struct Socket {
@@ -24,6 +25,8 @@ pub(super) struct Socket {
     metas: Box<[RecvMeta; BATCH_SIZE]>,
     /// Messages that the next call asks for.
     batch: usize,
+    /// Those of the last call that have not been taken.
+    untaken: Range<usize>,
 }
 
 impl Socket {
@@ -41,6 +44,7 @@ impl Socket {
             buffers: vec![0; per_message * BATCH_SIZE].into(),
             metas: Box::new([RecvMeta::default(); BATCH_SIZE]),
             batch: MIN_BATCH,
+            untaken: 0..0,
         })
     }
 
@@ -57,13 +61,18 @@ impl Socket {
         self.state.max_gso_segments().min(MAX_SEND / mtu.max(1)).max(1)
     }
 
-    /// Receives one batch and hands each message (possibly several datagrams of `meta.stride`) to `sink`.
-    pub(super) fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut sink: impl FnMut(&RecvMeta, &[u8]),
-    ) -> Poll<io::Result<usize>> {
-        loop {
+    /// The next message of the last batch: possibly several datagrams of `meta.stride`.
+    pub(super) fn next_message(&mut self) -> Option<(&RecvMeta, &[u8])> {
+        let index = self.untaken.next()?;
+        let per_message = self.buffers.len() / BATCH_SIZE;
+        let meta = &self.metas[index];
+        let message = &self.buffers[index * per_message..][..meta.len.min(per_message)];
+        Some((meta, message))
+    }
+
+    /// Receives one batch, unless there is something left of the last one.
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.untaken.is_empty() {
             ready!(self.io.poll_recv_ready(cx))?;
             let per_message = self.buffers.len() / BATCH_SIZE;
             let mut chunks = self.buffers.chunks_mut(per_message);
@@ -89,17 +98,15 @@ impl Socket {
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
                 _ => {}
             }
-            for (meta, iov) in metas.iter().zip(&*iovs).take(messages) {
-                sink(meta, &iov[..meta.len.min(iov.len())]);
-            }
+            self.untaken = 0..messages;
             // Preparing a large batch costs a quiet socket more than it saves.
             self.batch = if messages == self.batch {
                 (self.batch * 4).min(BATCH_SIZE)
             } else {
                 (messages + 1).max(MIN_BATCH)
             };
-            return Poll::Ready(Ok(messages));
         }
+        Poll::Ready(Ok(()))
     }
 
     /// `false` if the socket is full: call [`Self::poll_writable`] and try again.

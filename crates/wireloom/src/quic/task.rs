@@ -4,30 +4,36 @@
 //! transmit. Transmission waits that one turn because the tasks that were just woken run first, so their answers leave
 //! together with the acknowledgements, in as few packets and system calls as possible.
 //!
-//! Work per turn is bounded, so neither a flood of packets nor one bulk sender keeps the others (or other tasks of the
-//! runtime) waiting.
+//! Work per turn is bounded by number and by time, and what is received waits for its sender's turn ([`Inbox`]), so neither a
+//! flood of packets nor one bulk sender keeps the others (or other tasks of the runtime) waiting.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_proto as qp;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-use super::Application;
 use super::endpoint::{Acceptor, Command};
+use super::inbox::Inbox;
 use super::ready::{ReadyQueue, Slot, SlotState};
-use super::routing::Routing;
+use super::routing::{Received, Routing};
 use super::socket::Socket;
 use super::timers::Timers;
+use super::{Application, Rest};
 use crate::wake::WakeList;
 
 /// Datagrams received in one turn before tasks get to run.
 const RECV_PER_TURN: usize = 512;
+/// The time for what is received in a turn, and for sending. A packet costs from less than a microsecond to hundreds of them
+/// (handshakes): without this bound the peers of a busy socket would have nothing to do until all of it was through, and both
+/// sides would work by turns.
+const TURN_TIME: Duration = Duration::from_micros(250);
 /// Send calls in one turn before other tasks get to run.
 const SENDS_PER_TURN: usize = 64;
 /// Send calls of one connection before the next connection's turn.
@@ -35,6 +41,9 @@ const SENDS_PER_CONNECTION: usize = 4;
 
 pub(super) struct EndpointTask<A: Application, C> {
     socket: Socket,
+    inbox: Inbox<Received>,
+    /// Keyed at random: nobody can choose whose place he shares.
+    hasher: RandomState,
     routing: Routing<A, C>,
     queue: Arc<ReadyQueue<A>>,
     timers: Timers,
@@ -44,8 +53,12 @@ pub(super) struct EndpointTask<A: Application, C> {
     /// By key: whether it is in `active`.
     is_active: Vec<bool>,
     ready: Vec<Arc<Slot<A>>>,
+    /// Connections that are to be active again in the next turn.
+    later: Vec<usize>,
     /// Transmission was put off to this turn.
     deferred: bool,
+    /// The last turn left something unreceived.
+    is_busy: bool,
     /// What the full socket did not take; `buffer` holds its bytes.
     blocked: Option<qp::Transmit>,
     buffer: Vec<u8>,
@@ -64,7 +77,9 @@ impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
         let this = &mut *self;
         let now = Instant::now();
 
-        let more_to_receive = this.receive(cx, now);
+        // On the second of two turns there is nothing new to hear for a task that had too much to do already.
+        let more_to_receive = (this.deferred && this.is_busy) || this.receive(cx, now);
+        this.is_busy = more_to_receive;
         this.take_commands(cx, now);
         this.fire_timers(now);
 
@@ -102,6 +117,8 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
     ) -> Self {
         Self {
             socket,
+            inbox: Inbox::new(),
+            hasher: RandomState::new(),
             routing,
             queue,
             timers: Timers::default(),
@@ -109,7 +126,9 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
             active: VecDeque::new(),
             is_active: Vec::new(),
             ready: Vec::new(),
+            later: Vec::new(),
             deferred: false,
+            is_busy: false,
             blocked: None,
             buffer: Vec::new(),
             wakes: WakeList::new(),
@@ -118,25 +137,29 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         }
     }
 
-    /// Receives until the socket is empty or the limit is reached; whether it was the limit.
+    /// Receives until the socket is empty and everything delivered, or a limit is reached; whether it was a limit.
     fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut received = 0;
         loop {
-            let Self { socket, routing, .. } = self;
-            let polled = socket.poll_recv(cx, |meta, message| received += routing.route(now, meta, message));
-            // Dropped if the socket is full: the peer's retransmission asks again.
-            for (transmit, contents) in self.routing.take_answers() {
-                if self.blocked.is_none() {
-                    let _ = self.socket.try_send(&transmit, &contents);
+            let polled = self.socket.poll_recv(cx);
+            while let Some((meta, message)) = self.socket.next_message() {
+                received += message.len().div_ceil(meta.stride.max(1));
+                let hash = self.hasher.hash_one(meta.addr);
+                if self.inbox.has_room(hash, message.len()) {
+                    self.inbox.push(hash, Received::new(now, meta, message), message.len());
                 }
             }
-            // After each batch: QUIC's buffer for received datagrams is made for one, small datagrams included.
-            while let Some(key) = self.routing.pop_touched() {
-                self.process(key, now);
+            // Each sender once, and one alone for as long as there is time.
+            let mut turns = self.inbox.waiting();
+            let mut is_late = false;
+            while !is_late && turns > 0 {
+                self.deliver(now);
+                is_late = now.elapsed() >= TURN_TIME;
+                turns = (turns - 1).max(usize::from(self.inbox.waiting() == 1));
             }
             match polled {
-                Poll::Ready(Ok(_)) if received >= RECV_PER_TURN => return true,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(())) if is_late || received >= RECV_PER_TURN => return true,
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     tracing::warn!(%error, "receiving failed");
                     // Not for ever, but again: nothing else would wake the task for what comes next.
@@ -145,8 +168,25 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                         return true;
                     }
                 }
-                Poll::Pending => return false,
+                Poll::Pending if self.inbox.waiting() == 0 => return false,
+                Poll::Pending if is_late => return true,
+                Poll::Pending => {}
             }
+        }
+    }
+
+    /// Gives what one sender's turn allows to its connections, and lets them react while it is in the processor's cache.
+    fn deliver(&mut self, now: Instant) {
+        let Self { inbox, routing, .. } = self;
+        inbox.take_turn(|message| routing.route(message));
+        // Dropped if the socket is full: the peer's retransmission asks again.
+        for (transmit, contents) in self.routing.take_answers() {
+            if self.blocked.is_none() {
+                let _ = self.socket.try_send(&transmit, &contents);
+            }
+        }
+        while let Some(key) = self.routing.pop_touched() {
+            self.process(key, now);
         }
     }
 
@@ -262,8 +302,19 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         }
     }
 
-    /// Sends for the active connections, in turn. Whether there is more to do than one turn allows.
+    /// Sends for the active connections, in turn. Whether there is more to do in another turn.
     fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let is_too_much = self.transmit_active(cx, now);
+        let is_later = !self.later.is_empty();
+        while let Some(key) = self.later.pop() {
+            self.activate(key);
+        }
+        is_too_much || is_later
+    }
+
+    /// Whether there is more to do than one turn allows.
+    fn transmit_active(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let start = Instant::now();
         let mut sends = 0;
         loop {
             if let Some(transmit) = self.blocked.take()
@@ -289,7 +340,7 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                     break;
                 }
             }
-            if sends >= SENDS_PER_TURN && !self.active.is_empty() {
+            if !self.active.is_empty() && (sends >= SENDS_PER_TURN || start.elapsed() >= TURN_TIME) {
                 return true;
             }
         }
@@ -307,8 +358,16 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 return Some(transmit);
             }
             // Sending may have produced events, such as room for datagrams, and reacting to them something to send.
-            if !state.app.process(now, &mut state.quic, &mut self.wakes) {
-                break;
+            if state.app.process(now, &mut state.quic, &mut self.wakes) {
+                continue;
+            }
+            match state.app.sent_all(&mut state.quic, &mut self.wakes) {
+                Rest::More => {}
+                Rest::Later => {
+                    self.later.push(key);
+                    break;
+                }
+                Rest::Nothing => break,
             }
         }
         if self.routing.settle(key, &mut state.quic) {

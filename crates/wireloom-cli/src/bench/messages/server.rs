@@ -69,6 +69,8 @@ impl Server {
         let (process, listening) = spawn::listening(
             Command::new(program)
                 .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
+                // Everybody comes from here.
+                .args(["--max-per-address", "1000000"])
                 .stdin(Stdio::null()),
         )?;
         Ok(Self { process, listening })

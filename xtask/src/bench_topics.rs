@@ -1,0 +1,198 @@
+//! One publisher and a thousand subscribers: Wireloom beside Socket.IO (npm, over WebSocket) and core NATS (over TCP).
+//!
+//! All three are measured by the same generator, `wireloom bench topics`, which writes and reads the bytes of each protocol itself and
+//! counts deliveries without decoding them. The servers run one beside the other and are measured in turns.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::shell::{Result, cargo, command, output, run, target};
+
+const SOCKET_IO: &str = "socket.io@4.8.1";
+
+const SOCKET_IO_SERVER: &str = "
+const http = require('http').createServer();
+const { Server } = require('socket.io');
+const io = new Server(http, { transports: ['websocket'], serveClient: false, perMessageDeflate: false });
+io.on('connection', (socket) => socket.on('publish', (data) => io.emit('bench', data)));
+http.listen(0, '127.0.0.1', () => console.log(http.address().port));
+";
+
+/// What a server has to be faster by, at least: (against whom, how many times).
+const GOALS: [(&str, f64); 2] = [("nats", 1.0), ("socket-io", 8.0)];
+
+/// Ended when it is dropped.
+struct Server {
+    process: Child,
+    url: String,
+    protocol: &'static str,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn compare(arguments: &[&str]) -> Result {
+    let (rounds, seconds) = parse(arguments)?;
+    build()?;
+    let folder = target().join("bench-topics");
+    let text = |error: std::io::Error| error.to_string();
+    fs::create_dir_all(&folder).map_err(text)?;
+    let servers = [wireloom()?, nats(&folder)?, socket_io(&folder)?];
+    let mut rates = [const { Vec::new() }; 3];
+    for round in 1..=rounds {
+        for (server, rates) in servers.iter().zip(&mut rates) {
+            let measured = measure(server, &seconds)?;
+            println!("round {round}, {:<9} {measured}", server.protocol);
+            let rate = number(&measured, "deliveries_per_second").ok_or("the generator printed no rate")?;
+            rates.push(rate);
+        }
+    }
+    let medians = rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    println!();
+    for (server, median) in servers.iter().zip(medians) {
+        println!(
+            "{:<9} {median:>12.0} deliveries/s (median of {rounds})",
+            server.protocol
+        );
+    }
+    let mut missed = Vec::new();
+    for (against, goal) in GOALS {
+        let other = servers.iter().position(|server| server.protocol == against);
+        let ratio = medians[0] / other.map_or(f64::NAN, |other| medians[other]);
+        println!("wireloom is {ratio:.1} times {against} (goal: {goal})");
+        if ratio < goal {
+            missed.push(against);
+        }
+    }
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("slower than it has to be, against {}", missed.join(" and ")))
+    }
+}
+
+fn parse(arguments: &[&str]) -> std::result::Result<(u32, String), String> {
+    let (mut rounds, mut seconds) = (3, "3".to_owned());
+    for pair in arguments.chunks(2) {
+        match pair {
+            ["--rounds", count] => rounds = count.parse().map_err(|_| "--rounds needs a number".to_owned())?,
+            ["--seconds", length] => (*length).clone_into(&mut seconds),
+            _ => return Err("bench topics takes --rounds N and --seconds N".to_owned()),
+        }
+    }
+    if rounds == 0 {
+        return Err("--rounds needs a number above 0".to_owned());
+    }
+    Ok((rounds, seconds))
+}
+
+fn build() -> Result {
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "wireloom-cli",
+    ]))
+}
+
+fn measure(server: &Server, seconds: &str) -> std::result::Result<String, String> {
+    let mut bench = command(target().join("release/wireloom"));
+    bench
+        .args(["bench", "topics", &server.url, "--json", "--seconds", seconds])
+        .args(["--protocol", server.protocol, "--server-pid"])
+        .arg(server.process.id().to_string());
+    let printed = output(&mut bench).ok_or_else(|| format!("{} could not be measured", server.protocol))?;
+    Ok(printed.trim().to_owned())
+}
+
+/// A number in a line of JSON that has no other member with such a name.
+fn number(json: &str, member: &str) -> Option<f64> {
+    let (_, after) = json.split_once(&format!("\"{member}\":"))?;
+    after.split([',', '}']).next()?.parse().ok()
+}
+
+fn first_line(process: &mut Child) -> std::result::Result<String, String> {
+    let stdout = process.stdout.take().ok_or("no standard output")?;
+    let mut line = String::new();
+    let read = BufReader::new(stdout).read_line(&mut line);
+    read.map_err(|error| error.to_string())?;
+    Ok(line)
+}
+
+fn wireloom() -> std::result::Result<Server, String> {
+    let mut serve = Command::new(target().join("release/wireloom"));
+    serve
+        .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
+        .args(["--max-per-address", "1000000"])
+        .stdout(Stdio::piped());
+    let mut process = serve.spawn().map_err(|error| error.to_string())?;
+    let line = first_line(&mut process)?;
+    let page = line.split_once("\"page\":\"http://localhost:").map(|(_, after)| after);
+    let port: String = page
+        .unwrap_or_default()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    Ok(Server {
+        process,
+        url: format!("ws://127.0.0.1:{port}/messages"),
+        protocol: "wireloom",
+    })
+}
+
+fn nats(folder: &Path) -> std::result::Result<Server, String> {
+    let mut serve = Command::new("nats-server");
+    serve
+        .args(["--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir"])
+        .arg(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let process = serve.spawn().map_err(|error| format!("nats-server: {error}"))?;
+    let file = folder.join(format!("nats-server_{}.ports", process.id()));
+    let mut server = Server {
+        process,
+        url: String::new(),
+        protocol: "nats",
+    };
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(30) {
+        let ports = fs::read_to_string(&file).unwrap_or_default();
+        if let Some((_, after)) = ports.split_once("nats://")
+            && let Some((address, _)) = after.split_once('"')
+        {
+            server.url = format!("http://{address}");
+            return Ok(server);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err("nats-server does not say where it listens".to_owned())
+}
+
+fn socket_io(folder: &Path) -> std::result::Result<Server, String> {
+    let text = |error: std::io::Error| error.to_string();
+    fs::write(folder.join("package.json"), "{\"private\":true}").map_err(text)?;
+    fs::write(folder.join("server.js"), SOCKET_IO_SERVER).map_err(text)?;
+    run(command("npm")
+        .args(["install", "--no-audit", "--no-fund", "--no-save", SOCKET_IO])
+        .current_dir(folder))?;
+    let mut serve = Command::new("node");
+    serve.arg("server.js").current_dir(folder).stdout(Stdio::piped());
+    let mut process = serve.spawn().map_err(|error| format!("node: {error}"))?;
+    let port = first_line(&mut process)?;
+    Ok(Server {
+        process,
+        url: format!("http://127.0.0.1:{}", port.trim()),
+        protocol: "socket-io",
+    })
+}
