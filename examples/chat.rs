@@ -1,96 +1,130 @@
-//! A chat room with logins that survive a lost connection: `cargo run --release --example chat` serves it, and
-//! `cargo run --release --example chat -- ann` joins as Ann; every line is a message.
+//! A chat with rooms: `cargo run --release --example chat`, then open the page in some browsers. Nothing that was said is lost or
+//! said twice, whatever happens to the network, the page or this server; the page's half of that is in chat/room.js.
+//!
+//! Sessions and rooms are kept in the folder that `--data` names, `target/chat` without it.
 
-use std::io::BufRead;
+mod web;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use wireloom_messaging::Data;
-use wireloom_messaging::client::Client;
-use wireloom_messaging::server::{Connection, Context, Handlers, ReplyError, Server};
+use wireloom_messaging::server::{Connection, Context, Handlers, Json, ReplyError, Server};
+use wireloom_messaging::session::FileStore;
+use wireloom_messaging::topics::{MemoryBroker, TopicAction, TopicOptions, Topics};
 
-const ADDRESS: &str = "127.0.0.1:4434";
+const DAY: Duration = Duration::from_secs(86_400);
 
-#[derive(Serialize, Deserialize)]
-struct Line {
-    from: String,
+#[derive(Deserialize)]
+struct Login {
+    name: String,
+}
+
+/// What a client says: after an absence, much at once.
+#[derive(Deserialize)]
+struct Say {
+    room: String,
+    messages: Vec<Said>,
+}
+
+/// The id is the client's own, and makes a repeated message known.
+#[derive(Deserialize)]
+struct Said {
+    id: String,
     text: String,
 }
 
+/// What is published: who said it and when is the server's word.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    user: &'a str,
+    name: &'a str,
+    text: &'a str,
+    at: u128,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    match std::env::args().nth(1) {
-        Some(name) => join(&name).await,
-        None => serve().await,
-    }
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/chat");
+    let data = PathBuf::from(web::argument("--data").unwrap_or_else(|| default.to_owned()));
+    std::fs::create_dir_all(&data)?;
+
+    let rooms = Topics::new()
+        .find(|name| is_room(name.strip_prefix("room/")?).then(|| TopicOptions::new().history(500, 30 * DAY)))
+        // Messages go through `say`; whoever has a session may listen, be there and type (which is ephemeral).
+        .authorise(async |access| access.connection.session().is_some() || access.action == TopicAction::Presence)
+        .broker(MemoryBroker::with_journal(data.join("rooms.jsonl"), 64 << 20)?);
+    let handlers = Handlers::new().on_request("login", login).on_request("say", say);
+    let server = Server::builder()
+        .concurrency(16)
+        .topics(rooms)
+        .sessions(FileStore::open(data.join("sessions"))?.expire_after(30 * DAY), 0)
+        .build(handlers);
+    let server = SERVER.get_or_init(|| server).clone();
+    web::serve("chat", FILES, server).await
 }
 
-async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    // What the handlers say to everybody goes through a channel: they are made before the server is.
-    let (say, mut said) = mpsc::channel::<Line>(64);
-    let handlers = Handlers::new()
-        .on_request("login", async |connection: Connection, name: String| {
-            if name.trim().is_empty() {
-                return Err(ReplyError::new("NO_NAME", "who are you?"));
-            }
-            // The client learns of its session before the reply, and restores it by itself after a lost connection.
-            connection
-                .create_session([("name".to_owned(), name.into())].into())
-                .await?;
-            Ok(())
-        })
-        .on_request("say", move |context: Context, text: String| {
-            let say = say.clone();
-            async move {
-                let session = context.connection().session();
-                let name = session.as_ref().and_then(|session| session.info.get("name")?.as_str());
-                let Some(from) = name.map(str::to_owned) else {
-                    return Err(ReplyError::new("NOT_LOGGED_IN", "log in first"));
-                };
-                say.send(Line { from, text }).await?;
-                Ok(())
-            }
-        });
-    let server = Server::builder().build(handlers);
-    let room = server.clone();
-    tokio::spawn(async move {
-        while let Some(line) = said.recv().await {
-            if let Ok(line) = Data::json(&line) {
-                // Fails for a line that is larger than a message may be: nobody reads it.
-                let _ = room.broadcast("line", line);
-            }
-        }
-    });
-    println!("the room is at ws://{ADDRESS}/");
-    server.listen(TcpListener::bind(ADDRESS).await?).await?;
+const FILES: &[web::File] = &[
+    ("/", web::HTML, include_str!("chat/index.html")),
+    ("/style.css", web::CSS, include_str!("chat/style.css")),
+    ("/chat.js", web::JAVASCRIPT, include_str!("chat/chat.js")),
+    ("/room.js", web::JAVASCRIPT, include_str!("chat/room.js")),
+    ("/icon.svg", web::SVG, include_str!("chat/icon.svg")),
+];
+
+fn is_room(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=24).contains(&name.len()) && name.bytes().all(is_allowed)
+}
+
+/// The client learns of its session before the reply, keeps it, and restores it by itself.
+async fn login(connection: Connection, Json(login): Json<Login>) -> Result<(), ReplyError> {
+    let name = login.name.trim();
+    if name.is_empty() || name.chars().count() > 24 {
+        return Err(ReplyError::new("NAME", "a name has 1 to 24 letters"));
+    }
+    // Names may be the same; users are not.
+    let user = now().as_nanos().to_string();
+    let info = [("name".to_owned(), name.into()), ("user".to_owned(), user.into())];
+    connection.create_session(info.into()).await?;
     Ok(())
 }
 
-async fn join(name: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let client = Client::builder(format!("ws://{ADDRESS}/"))
-        .on_signal(|signal| {
-            if let Ok(Line { from, text }) = signal.data().parse_json() {
-                println!("{from}: {text}");
-            }
-        })
-        .on_disconnected(|why| eprintln!("({why}; trying again)"))
-        .connect()
-        .await?;
-    client.request("login", name).await?;
-    let (lines, mut typed) = mpsc::channel(1);
-    // Reading a terminal cannot be cancelled: it gets a thread.
-    std::thread::spawn(move || {
-        std::io::stdin()
-            .lock()
-            .lines()
-            .try_for_each(|line| lines.blocking_send(line).ok())
-    });
-    while let Some(line) = typed.recv().await {
-        if let Err(error) = client.request("say", line?).await {
-            eprintln!("({error})");
-        }
+/// Publishes what has the same id once, as long as the topic remembers it; answers when all is kept.
+async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
+    let session = context.connection().session();
+    let who = |field| session.as_ref()?.info.get(field)?.as_str();
+    let (Some(user), Some(name)) = (who("user"), who("name")) else {
+        return Err(ReplyError::new("LOGIN", "log in first"));
+    };
+    if !is_room(&say.room) {
+        return Err(ReplyError::new("ROOM", "there is no such room"));
     }
-    client.close().await;
+    let server = SERVER.get().ok_or_else(|| ReplyError::internal("not started"))?;
+    let topic = format!("room/{}", say.room);
+    for Said { id, text } in &say.messages {
+        let text = text.trim();
+        if id.is_empty() || text.is_empty() || text.len() > 6000 {
+            return Err(ReplyError::new("TEXT", "an id, and 1 to 6000 bytes of text"));
+        }
+        let at = now().as_millis();
+        let line = Data::json(&Line {
+            id,
+            user,
+            name,
+            text,
+            at,
+        })?;
+        server.publish_once(&topic, id, line).await?;
+    }
     Ok(())
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::shell::{Result, command, on_path, output, root, run};
 
 /// Program, Debian package, and why.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("chromium", "chromium", "the browser tests"),
     ("firefox-esr", "firefox-esr", "the browser tests"),
     ("curl", "curl", "the tests of HTTP/1.1 and HTTP/2"),
@@ -22,6 +22,8 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ),
     ("nats-server", "nats-server", "the tests of topics on several machines"),
     ("kill", "procps", "ending browsers with their test"),
+    ("ip", "iproute2", "the network namespace of the pages' tests"),
+    ("nft", "nftables", "the firewall in it"),
 ];
 
 /// Pinned Python packages, installed into `.venv`.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::setup;
-use crate::shell::{Result, cargo, describe, root, run, target};
+use crate::shell::{Result, cargo, command, describe, root, run, target};
 
 /// The environment variable that names the software that WebWire comes from: it cannot be fetched like everything else.
 const WEBWIRE_GO_PEER: &str = "WEBWIRE_GO_PEER";
@@ -21,15 +21,8 @@ pub(crate) struct Outcome {
 /// Everything.
 pub(crate) fn test() -> Result {
     setup::install()?;
-    // The end-to-end tests drive the program that users run.
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "wireloom-cli",
-    ]))?;
-    let mut outcomes = vec![
+    programs()?;
+    let outcomes = [
         count(
             "Rust",
             &mut cargo(&[
@@ -43,26 +36,34 @@ pub(crate) fn test() -> Result {
         )?,
         interop_suite(&[])?,
         crate::python::suite(&[], true)?,
+        count("TypeScript", &mut npm(&["test"]))?,
+        count("pages in browsers", &mut npm(&["run", "test:browsers"]))?,
     ];
-    if root().join("bindings/typescript/package-lock.json").exists() {
-        let mut npm = crate::shell::command("npm");
-        npm.args(["test", "--silent"])
-            .current_dir(root().join("bindings/typescript"));
-        outcomes.push(exit_only("TypeScript", &mut npm)?);
-    }
     summarise(&outcomes)
+}
+
+/// The end-to-end tests drive the programs that users run.
+fn programs() -> Result {
+    let packages = ["--package", "wireloom-cli", "--package", "wireloom-examples"];
+    let targets = ["--bins", "--examples"];
+    run(cargo(&["build", "--release", "--locked"]).args(packages).args(targets))
+}
+
+/// `npm` in the TypeScript package, with those programs.
+fn npm(arguments: &[&str]) -> Command {
+    let mut npm = command("npm");
+    npm.args(["--silent"])
+        .args(arguments)
+        .current_dir(root().join("bindings/typescript"))
+        .env("WIRELOOM", target().join("release/wireloom"))
+        .env("WIRELOOM_EXAMPLES", target().join("release/examples"));
+    npm
 }
 
 /// The browsers and the other implementations.
 pub(crate) fn interop(names: &[&str]) -> Result {
     setup::install()?;
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "wireloom-cli",
-    ]))?;
+    programs()?;
     summarise(&[interop_suite(names)?])
 }
 
@@ -117,19 +118,6 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
     }
     outcome.seconds = start.elapsed().as_secs();
     Ok(outcome)
-}
-
-/// A program that counts for itself: one test that passes or fails.
-fn exit_only(name: &str, command: &mut Command) -> Result<Outcome> {
-    let start = Instant::now();
-    let failed = run(command).inspect_err(|error| eprintln!("{error}")).is_err();
-    let (passed, failed) = (u64::from(!failed), u64::from(failed));
-    Ok(Outcome {
-        name: name.to_owned(),
-        passed,
-        failed,
-        seconds: start.elapsed().as_secs(),
-    })
 }
 
 pub(crate) fn number_before(text: &str, word: &str) -> u64 {

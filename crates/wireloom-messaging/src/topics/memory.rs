@@ -22,7 +22,7 @@ const TOPIC_OVERHEAD: usize = 512;
 /// Carries and keeps topics in the memory of one process. Clones are the same broker: servers that share one share their topics.
 ///
 /// An acknowledged publication is in memory, and was handed to the feeds; nothing survives the process, so each has epochs of its
-/// own. Memory is bounded: by each topic's options, by [`max_bytes`](Self::max_bytes) for the histories and keys of all topics, and by
+/// own, unless there is a [journal](Self::with_journal). Memory is bounded: by each topic's options, by [`max_bytes`](Self::max_bytes) for the histories and keys of all topics, and by
 /// [`max_topics`](Self::max_topics). A topic that nobody uses is kept until either is reached; then those that have not been used
 /// for longest are forgotten, and with them their epochs. Presence is bounded by
 /// [`TopicOptions::max_present`](super::TopicOptions::max_present), 1 KiB of info for each.
@@ -45,7 +45,6 @@ pub(super) trait Journal: Send + Sync {
 }
 
 /// A topic as it was written down earlier.
-#[allow(dead_code, reason = "for the journal, which comes next")]
 pub(super) struct RestoredTopic {
     pub(super) name: TopicName,
     pub(super) epoch: Epoch,
@@ -117,34 +116,28 @@ impl MemoryBroker {
         Self::default()
     }
 
-    /// How many topics are kept. Default: 100 000. While all are in use, no other can be.
+    /// How many topics are kept. Default: 100 000. While all are in use, no other can be. Of no effect once there are clones.
     #[must_use]
     pub fn max_topics(self, topics: usize) -> Self {
-        let limits = Limits {
-            topics,
-            ..self.0.limits
-        };
-        Self::with(limits)
+        self.with(|limits| limits.topics = topics)
     }
 
     /// How many bytes of messages and keys are kept, of all topics. Default: 256 MiB. Beyond, topics that nobody uses are forgotten,
     /// those first that have not been used for longest; if that is not enough, the oldest messages of the topic that is being
-    /// published to.
+    /// published to. Of no effect once there are clones.
     #[must_use]
     pub fn max_bytes(self, bytes: usize) -> Self {
-        let limits = Limits { bytes, ..self.0.limits };
-        Self::with(limits)
+        self.with(|limits| limits.bytes = bytes)
     }
 
-    fn with(limits: Limits) -> Self {
-        Self(Arc::new(Shared {
-            limits,
-            ..Shared::default()
-        }))
+    fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            change(&mut shared.limits);
+        }
+        self
     }
 
     /// A broker that goes on where another ended.
-    #[allow(dead_code, reason = "for the journal, which comes next")]
     pub(super) fn restored(journal: impl Journal + 'static, topics: Vec<RestoredTopic>) -> Self {
         let now = Instant::now();
         let mut state = State::default();

@@ -12,6 +12,8 @@ mod feed;
 #[cfg(feature = "server")]
 mod hub;
 #[cfg(feature = "server")]
+mod journal;
+#[cfg(feature = "server")]
 mod log;
 #[cfg(feature = "server")]
 mod memory;

@@ -1,0 +1,659 @@
+import { BACKOFF, pause } from './backoff.js';
+import type { Backoff } from './backoff.js';
+import { checkName } from './codec.js';
+import { Connection, disconnected } from './connection.js';
+import type { Call, ConnectionSettings } from './connection.js';
+import { Data } from './data.js';
+import type { Payload } from './data.js';
+import { Dialer, linked } from './dial.js';
+import { describe, WireloomError } from './errors.js';
+import { concat } from './framing.js';
+import type { Body, Delivery, Ended, Link, TransportKind } from './link.js';
+import { TOO_SLOW } from './link.js';
+import type { ClientOptions, RequestOptions } from './options.js';
+import type {
+  EventName,
+  EventPayload,
+  Protocol,
+  RequestName,
+  RequestPayload,
+  RequestReply,
+  SignalName,
+  SignalPayload,
+  TopicName,
+  TopicPayload,
+} from './protocol.js';
+import { Memory, parseSession } from './session.js';
+import type { Session } from './session.js';
+import { guard } from './subscription.js';
+import { Topic, Topics } from './topics.js';
+import { onWake } from './wake.js';
+import type { WebSocketConstructor } from './websocket.js';
+import type { WebTransportConstructor } from './webtransport.js';
+
+/** Where a client is. */
+export type ClientState =
+  | { status: 'connecting'; failures: number; error: WireloomError | null }
+  | { status: 'connected'; transport: TransportKind }
+  | { status: 'closed'; error: WireloomError | null };
+
+/** A publication whose key the server has forgotten may be published twice: it is repeated for less than its two minutes. */
+const REPEAT_MS = 110_000;
+/** How long WebTransport may take where WebSocket works; and how long what is under way on WebSocket then holds up the change. */
+const RETURN_TIMEOUT_MS = 5_000;
+const QUIESCE_MS = 2_000;
+const LONGEST_RETURN_MS = 600_000;
+
+interface Waiting {
+  token: number;
+  send: (connection: Connection) => void;
+  fail: (error: WireloomError) => void;
+  call?: Call;
+}
+
+/**
+ * A client of one server, over as many connections as it takes. It connects at once and goes on trying until it is closed, or the
+ * server says that it speaks something else. Requests and signals may be made at once: they wait.
+ *
+ * `P` says what the application's names carry: see {@link Protocol}.
+ */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- every name, any payload
+export class Client<P extends Protocol = any> {
+  #options: ClientOptions;
+  #settings: ConnectionSettings;
+  #backoff: Backoff;
+  #memory: Memory;
+  #dialer: Dialer;
+  #topics: Topics;
+  #connection: Connection | null = null;
+  #state: ClientState = { status: 'connecting', failures: 0, error: null };
+  #session: Session | null = null;
+  #handlers = new Map<string | null, Set<(message: Data, name: string) => void>>();
+  #stateListeners = new Set<(state: ClientState) => void>();
+  #sessionListeners = new Set<(session: Session | null) => void>();
+  /** In the order of their tokens. */
+  #waiting: Waiting[] = [];
+  /** Calls and signals that have not ended. */
+  #pending = 0;
+  #lastToken = 0;
+  /** Nothing new is sent: what was sent before must arrive first. */
+  #isHeld = false;
+  #draining = false;
+  /** How many attempts the connection took, and since when it is. */
+  #failures = 0;
+  #since = 0;
+  #close = new AbortController();
+  /** Ends the pause before the next attempt. */
+  #wakeUp: (() => void) | null = null;
+  #returnMs: number;
+  #returnTimer: ReturnType<typeof setTimeout> | undefined;
+  #returning = false;
+  #stopWake: () => void;
+
+  /**
+   * `url`: `https:` for WebTransport and WebSocket at the same address, `wss:` or `ws:` for WebSocket alone. In a page it may be
+   * relative to the page's.
+   *
+   * @throws TypeError for a URL that is none, WireloomError of kind `invalid` where there is no transport for it.
+   */
+  constructor(url: string | URL, options: ClientOptions = {}) {
+    const global = globalThis as { location?: Location; WebTransport?: unknown; WebSocket?: unknown };
+    const address = new URL(url, global.location?.href);
+    const isSecure = address.protocol === 'https:';
+    const hashes = options.certificateHashes ?? [];
+    this.#options = options;
+    this.#settings = {
+      subProtocol: options.subProtocol ?? '',
+      silenceMs: options.silenceMs ?? 20_000,
+      patienceMs: options.patienceMs ?? 8_000,
+    };
+    this.#backoff = { ...BACKOFF, ...options.backoff };
+    this.#returnMs = options.returnMs ?? 15_000;
+    this.#memory = new Memory(options.storage, address.href);
+    const WebTransport = options.WebTransport === undefined ? global.WebTransport : options.WebTransport;
+    this.#dialer = new Dialer(
+      {
+        webTransportUrl: isSecure ? address.href : undefined,
+        webSocketUrl:
+          options.webSocketUrl === null
+            ? undefined
+            : new URL(options.webSocketUrl ?? address, address).href.replace(/^http/, 'ws'),
+        WebTransport: (WebTransport ?? undefined) as WebTransportConstructor | undefined,
+        WebSocket: options.WebSocket ?? (global.WebSocket as WebSocketConstructor | undefined),
+        hashes: () => (typeof hashes === 'function' ? hashes() : hashes),
+        fallbackMs: options.fallbackMs ?? 2_000,
+      },
+      this.#memory,
+    );
+    if (!this.#dialer.has('webtransport') && !this.#dialer.has('websocket')) {
+      throw new WireloomError('invalid', `nothing here can connect to ${address.href}: pass a WebSocket`);
+    }
+    this.#topics = new Topics({
+      request: (name, payload, repeats, options) =>
+        this.#call('request', name, payload, { ...options, idempotent: repeats, prompt: true, isTopic: true }),
+      signal: (name, payload, delivery) => this.#signal(name, payload, delivery),
+    });
+    this.#stopWake = onWake(() => {
+      this.wake();
+    });
+    void this.#start();
+  }
+
+  // --- What the application sees
+
+  /** Where it is now. */
+  get state(): ClientState {
+    return this.#state;
+  }
+
+  /** Which transport it is on; `null` while it is on none. */
+  get transport(): TransportKind | null {
+    return this.#connection?.link.kind ?? null;
+  }
+
+  /** The WebTransport session beneath, where it is one: for its datagram statistics and congestion. Streams on it are the client's. */
+  get webTransport(): WebTransport | null {
+    return this.#connection?.link.webTransport ?? null;
+  }
+
+  /** The session that the server has made for this client. It may not be restored yet. */
+  get session(): Session | null {
+    return this.#session;
+  }
+
+  /** Calls `listener` with every change of state. Answers how to stop. */
+  onState(listener: (state: ClientState) => void): () => void {
+    return listen(this.#stateListeners, listener);
+  }
+
+  /** Calls `listener` when the server made or restored a session, and with `null` when there is none any more. */
+  onSession(listener: (session: Session | null) => void): () => void {
+    return listen(this.#sessionListeners, listener);
+  }
+
+  /** Calls `handler` for each signal of this name, in order. Answers how to stop. One that throws is reported, and no more. */
+  on<N extends EventName<P>>(name: N, handler: (message: Data<EventPayload<P, N>>, name: string) => void): () => void {
+    return this.#on(name, handler as (message: Data, name: string) => void);
+  }
+
+  /** Calls `handler` for each signal whose name has no handler of its own. */
+  onAny(handler: (message: Data, name: string) => void): () => void {
+    return this.#on(null, handler);
+  }
+
+  /** Waits until it is connected. Rejects with the error that closed it. */
+  async connected(): Promise<void> {
+    while (this.#state.status !== 'connected') {
+      if (this.#state.status === 'closed') throw this.#closedError();
+      await new Promise<void>((resolve) => {
+        const stop = this.onState(() => {
+          stop();
+          resolve();
+        });
+      });
+    }
+  }
+
+  /**
+   * Sends a request and waits for the reply. A `Blob`, or a `ReadableStream` of known `size`, travels as binary on a stream of its own
+   * over WebTransport, without being whole in memory. Nothing may be larger than the server's message buffer.
+   *
+   * @throws WireloomError; the signal's reason if it was aborted.
+   */
+  async request<N extends RequestName<P>>(
+    name: N,
+    payload?: Payload<RequestPayload<P, N>> | Blob | ReadableStream<Uint8Array>,
+    options: RequestOptions = {},
+  ): Promise<Data<RequestReply<P, N>>> {
+    checkName(name);
+    const body = bodyOf(payload, options.size);
+    const reply = await this.#call('request', name, body ? NOTHING : Data.of(payload), { ...options, ...(body && { body }) });
+    return reply as Data<RequestReply<P, N>>;
+  }
+
+  /** Sends a signal. Resolves when it is on its way, which is not to say that it arrives. While there is no connection it waits. */
+  async signal<N extends SignalName<P>>(name: N, payload?: Payload<SignalPayload<P, N>>, delivery: Delivery = {}): Promise<void> {
+    checkName(name);
+    await this.#signal(name, Data.of(payload), delivery);
+  }
+
+  /** A topic. Nothing is sent before it is used. */
+  topic<N extends TopicName<P>>(name: N): Topic<TopicPayload<P, N>> {
+    return new Topic(this.#topics, name);
+  }
+
+  /** Takes up the session of this key, in the place of the one that there is. */
+  async restoreSession(key: string, options?: RequestOptions): Promise<Session> {
+    const session = parseSession((await this.#call('restoreSession', key, NOTHING, { ...options })).text());
+    this.#setSession(session);
+    return session;
+  }
+
+  /** Closes the session; the server destroys it if no other connection has it. */
+  async closeSession(options?: RequestOptions): Promise<void> {
+    if (!this.#session) return;
+    await this.#call('closeSession', '', NOTHING, { ...options });
+    this.#setSession(null);
+  }
+
+  /** Looks at once whether there is a connection, instead of waiting. Called by itself when the page is seen or online again. */
+  wake(): void {
+    this.#wakeUp?.();
+    const connection = this.#connection;
+    if (!connection) return;
+    void connection.probe();
+    if (connection.link.kind === 'websocket') {
+      this.#returnMs = this.#options.returnMs ?? 15_000;
+      this.#planReturn(Math.min(this.#returnMs, 1_000));
+    }
+  }
+
+  /** Ends the connection and the client. What waits is rejected. The session stays, and may be restored by another client. */
+  close(): void {
+    this.#finish(null);
+  }
+
+  // --- Requests and signals
+
+  #call(
+    kind: Call['kind'],
+    name: string,
+    payload: Data,
+    options: RequestOptions & { isTopic?: boolean; body?: Body },
+  ): Promise<Data> {
+    const { signal, timeoutMs = this.#options.requestTimeoutMs ?? 60_000, body } = options;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) throw signal.reason as Error;
+      this.#admit();
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const end = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', abort);
+        this.#pending--;
+        call.isOver = true;
+        call.resolve = call.reject = () => {};
+      };
+      const call: Call = {
+        token: ++this.#lastToken,
+        kind,
+        name,
+        payload,
+        ...(body && { body }),
+        idempotent: options.idempotent ?? false,
+        isPrompt: options.prompt ?? false,
+        isTopic: options.isTopic ?? false,
+        resolve: (reply) => {
+          end();
+          resolve(reply);
+        },
+        reject: (error) => {
+          if (this.#mayRepeat(call, error)) return;
+          end();
+          reject(error);
+        },
+      };
+      const giveUp = (error: unknown) => {
+        this.#waiting = this.#waiting.filter((waiting) => waiting.call !== call);
+        call.cancel?.();
+        end();
+        reject(error);
+      };
+      const abort = () => {
+        giveUp(signal?.reason);
+      };
+      signal?.addEventListener('abort', abort);
+      if (timeoutMs < 2 ** 31) {
+        timer = setTimeout(() => {
+          giveUp(new WireloomError('timeout', `no reply to ${name} within ${timeoutMs} ms`));
+        }, timeoutMs);
+      }
+      this.#enqueue(call);
+    });
+  }
+
+  /** Over this connection, or the next. */
+  #enqueue(call: Call): void {
+    // While its body was being read.
+    if (call.isOver) return;
+    this.#push({
+      token: call.token,
+      call,
+      send: (connection) => {
+        // Of topics' calls only publications are sent again.
+        if (call.isTopic && call.sentAt !== undefined && Date.now() - call.sentAt > REPEAT_MS) {
+          call.idempotent = false;
+          call.reject(new WireloomError('unknownOutcome', 'it was repeated for as long as the server remembers it'));
+        } else if (call.body && !(connection.link.canStream && call.body.size < Infinity)) {
+          void this.#readBody(call, call.body, connection.link.limit);
+        } else {
+          connection.call(call);
+        }
+      },
+      fail: (error) => {
+        call.idempotent = false;
+        call.reject(error);
+      },
+    });
+  }
+
+  /** Where a body cannot be streamed it is read first, up to what the server takes. */
+  async #readBody(call: Call, body: Body, limit: number): Promise<void> {
+    delete call.body;
+    const parts: Uint8Array[] = [];
+    let size = 0;
+    try {
+      const reader = body.stream().getReader();
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        parts.push(value);
+        size += value.length;
+        if (size <= limit) continue;
+        reader.cancel().catch(() => {});
+        throw new WireloomError('tooLarge', `the payload is larger than the server's message buffer of ${limit} bytes`);
+      }
+      call.payload = new Data('binary', concat(parts));
+      this.#enqueue(call);
+    } catch (error) {
+      call.reject(error);
+    }
+  }
+
+  /** Whether a call that the server did not take, or whose connection is lost, is to be sent again. */
+  #mayRepeat(call: Call, error: unknown): boolean {
+    if (!call.idempotent || !(error instanceof WireloomError)) return false;
+    if (error.kind !== 'disconnected' && error.kind !== 'shutdown') return false;
+    // Again, from a server that has time: this connection is about to end.
+    if (error.kind === 'shutdown') this.#draining = true;
+    this.#enqueue(call);
+    return true;
+  }
+
+  #signal(name: string, payload: Data, delivery: Delivery): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (delivery.unreliable && !this.#connection) {
+        // Stale by then.
+        resolve();
+        return;
+      }
+      this.#admit();
+      this.#push({
+        token: ++this.#lastToken,
+        send: (connection) => {
+          this.#pending--;
+          try {
+            connection.signal(name, payload, delivery);
+            resolve();
+          } catch (error) {
+            reject(error);
+          }
+        },
+        fail: (error) => {
+          this.#pending--;
+          reject(error);
+        },
+      });
+    });
+  }
+
+  #admit(): void {
+    if (this.#state.status === 'closed') throw this.#closedError();
+    if (this.#pending >= (this.#options.maxPending ?? 10_000)) {
+      throw new WireloomError('queueFull', `${this.#pending} requests and signals wait already`);
+    }
+    this.#pending++;
+  }
+
+  #push(waiting: Waiting): void {
+    let at = this.#waiting.length;
+    while (at > 0 && this.#waiting[at - 1]!.token > waiting.token) at--;
+    this.#waiting.splice(at, 0, waiting);
+    this.#flush();
+  }
+
+  #flush(): void {
+    const connection = this.#connection;
+    if (!connection || this.#isHeld || this.#draining) return;
+    while (this.#waiting.length > 0 && this.#connection === connection && !this.#draining) {
+      const room = connection.link.ready();
+      if (room) {
+        void room.then(() => {
+          this.#flush();
+        });
+        break;
+      }
+      this.#waiting.shift()!.send(connection);
+    }
+  }
+
+  // --- Connections
+
+  async #start(): Promise<void> {
+    const stored = await this.#memory.get('session');
+    try {
+      if (stored) this.#session = parseSession(stored);
+    } catch {
+      // Of another version.
+    }
+    await this.#dialer.remember();
+    await this.#connect(0);
+  }
+
+  /** Tries until there is a connection, or an error that trying again does not mend. */
+  async #connect(failed: number): Promise<void> {
+    let failures = failed;
+    for (;;) {
+      if (failures > 0 && (await this.#rest(pause(this.#backoff, failures - 1, Math.random())))) failures = 1;
+      if (this.#close.signal.aborted) return;
+      try {
+        const { connectTimeoutMs = 10_000 } = this.#options;
+        this.#adopt(await this.#attempt((abort) => this.#dialer.dial(failures, abort), connectTimeoutMs), failures);
+        return;
+      } catch (caught) {
+        // A constructor throws TypeErrors and the like for URLs and hashes that are none.
+        const error = caught instanceof WireloomError ? caught : new WireloomError('invalid', describe(caught), undefined, caught);
+        if (this.#close.signal.aborted) return;
+        if (error.kind === 'rejected' || error.kind === 'invalid') {
+          this.#finish(error);
+          return;
+        }
+        failures++;
+        this.#setState({ status: 'connecting', failures, error });
+      }
+    }
+  }
+
+  /** Waits; answers whether it was woken before the time was up. */
+  #rest(ms: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const end = (woken: boolean) => {
+        clearTimeout(timer);
+        this.#wakeUp = null;
+        resolve(woken);
+      };
+      const timer = setTimeout(end, ms, false);
+      this.#wakeUp = () => {
+        end(true);
+      };
+    });
+  }
+
+  /** One attempt, to the restored session. */
+  async #attempt(dial: (abort: AbortSignal) => Promise<Link>, timeoutMs: number): Promise<Connection> {
+    const abort = linked(this.#close.signal);
+    const timer = setTimeout(() => {
+      abort.abort(new WireloomError('unreachable', `no connection within ${timeoutMs} ms`));
+    }, timeoutMs);
+    try {
+      const link = await dial(abort.signal);
+      const connection: Connection = new Connection(link, this.#settings, {
+        signal: (name, payload) => {
+          this.#dispatch(connection, name, payload);
+        },
+        session: (session) => {
+          this.#setSession(session);
+        },
+        end: (ended, calls) => {
+          this.#lost(connection, ended, calls);
+        },
+      });
+      const lose = () => {
+        connection.lose(describe(abort.signal.reason));
+      };
+      abort.signal.addEventListener('abort', lose);
+      const key = this.#session?.key;
+      const session = await connection.open(key);
+      abort.signal.removeEventListener('abort', lose);
+      if (key !== undefined && this.#session?.key === key) this.#setSession(session);
+      return connection;
+    } finally {
+      clearTimeout(timer);
+      abort.abort();
+    }
+  }
+
+  #adopt(connection: Connection, failures: number): void {
+    if (this.#close.signal.aborted) {
+      connection.close();
+      return;
+    }
+    this.#connection = connection;
+    this.#failures = failures;
+    this.#since = Date.now();
+    this.#draining = false;
+    this.#topics.connected();
+    this.#setState({ status: 'connected', transport: connection.link.kind });
+    this.#flush();
+    this.#planReturn(this.#returnMs);
+  }
+
+  #lost(connection: Connection, ended: Ended, calls: Call[]): void {
+    const isCurrent = connection === this.#connection;
+    const error = disconnected(ended);
+    if (isCurrent) {
+      this.#connection = null;
+      clearTimeout(this.#returnTimer);
+      this.#topics.disconnected();
+    }
+    for (const call of calls) call.reject(error);
+    if (!isCurrent) return;
+    const wasStable = Date.now() - this.#since >= this.#backoff.stableMs;
+    // A client that did not keep up comes back at once, and recovers.
+    const failures = ended.code === TOO_SLOW ? 0 : wasStable ? 1 : this.#failures + 1;
+    this.#setState({ status: 'connecting', failures, error });
+    void this.#connect(failures);
+  }
+
+  #dispatch(connection: Connection, name: string, payload: Data): void {
+    // What the subscriptions of a connection that was left say comes again over the next.
+    if (name.startsWith('$') && (connection.isLeft || this.#topics.handle(name, payload))) return;
+    for (const handler of this.#handlers.get(name) ?? this.#handlers.get(null) ?? []) guard(handler, payload, name);
+  }
+
+  #on(name: string | null, handler: (message: Data, name: string) => void): () => void {
+    const handlers = this.#handlers.get(name) ?? new Set();
+    this.#handlers.set(name, handlers);
+    const stop = listen(handlers, handler);
+    return () => {
+      stop();
+      if (handlers.size === 0) this.#handlers.delete(name);
+    };
+  }
+
+  // --- Back to WebTransport
+
+  #planReturn(ms: number): void {
+    clearTimeout(this.#returnTimer);
+    const mayReturn = this.#options.returnMs !== 0 && this.transport === 'websocket' && this.#dialer.has('webtransport');
+    if (mayReturn) this.#returnTimer = setTimeout(() => void this.#return(), ms);
+  }
+
+  /** Tries WebTransport beside the WebSocket, and changes over without a gap. */
+  async #return(): Promise<void> {
+    const old = this.#connection;
+    if (this.#returning || old?.link.kind !== 'websocket') return;
+    this.#returning = true;
+    try {
+      const connection = await this.#attempt((abort) => this.#dialer.webTransport(abort), RETURN_TIMEOUT_MS);
+      // What was sent before the change is handled before what is sent after it.
+      this.#isHeld = true;
+      await quiesce(old, QUIESCE_MS);
+      this.#isHeld = false;
+      if (this.#connection !== old) {
+        connection.close();
+        return;
+      }
+      this.#returnMs = this.#options.returnMs ?? 15_000;
+      old.isLeft = true;
+      this.#adopt(connection, 0);
+      await quiesce(old, 60_000);
+      for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));
+    } catch {
+      this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
+    } finally {
+      this.#returning = false;
+      this.#isHeld = false;
+      this.#flush();
+      if (this.#connection === old) this.#planReturn(this.#returnMs);
+    }
+  }
+
+  // --- State
+
+  #setState(state: ClientState): void {
+    this.#state = state;
+    for (const listener of this.#stateListeners) guard(listener, state);
+  }
+
+  #setSession(session: Session | null): void {
+    const had = this.#session;
+    this.#session = session;
+    if (!session && !had) return;
+    const stored = session && JSON.stringify({ k: session.key, c: session.created, l: session.lastUsed, i: session.info });
+    void this.#memory.set('session', stored);
+    for (const listener of this.#sessionListeners) guard(listener, session);
+  }
+
+  #closedError(): WireloomError {
+    const { error } = this.#state as { error: WireloomError | null };
+    return new WireloomError('closed', error ? error.message : 'the client was closed', undefined, error ?? undefined);
+  }
+
+  #finish(error: WireloomError | null): void {
+    if (this.#state.status === 'closed') return;
+    this.#setState({ status: 'closed', error });
+    this.#close.abort(new WireloomError('closed', 'the client was closed'));
+    this.#stopWake();
+    this.#wakeUp?.();
+    clearTimeout(this.#returnTimer);
+    const connection = this.#connection;
+    this.#connection = null;
+    const closed = this.#closedError();
+    for (const call of connection?.close() ?? []) call.reject(closed);
+    for (const waiting of this.#waiting.splice(0)) waiting.fail(closed);
+    this.#topics.closed(closed);
+  }
+}
+
+const NOTHING = Data.of(undefined);
+
+function listen<T>(listeners: Set<T>, listener: T): () => void {
+  listeners.add(listener);
+  return () => {
+    listeners.delete(listener);
+  };
+}
+
+/** Waits until all calls are answered and what was sent has been read, or the time is up. */
+async function quiesce(connection: Connection, ms: number): Promise<void> {
+  const end = Date.now() + ms;
+  while (connection.pending > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
+  await Promise.race([connection.probe(), new Promise((resolve) => setTimeout(resolve, Math.min(ms, QUIESCE_MS)))]);
+}
+
+/** A payload that may be streamed. */
+function bodyOf(payload: unknown, size: number | undefined): Body | undefined {
+  if (typeof Blob !== 'undefined' && payload instanceof Blob) return { size: payload.size, stream: () => payload.stream() };
+  if (typeof ReadableStream === 'undefined' || !(payload instanceof ReadableStream)) return undefined;
+  return { size: size ?? Infinity, stream: () => payload as ReadableStream<Uint8Array> };
+}

@@ -1,0 +1,67 @@
+import { WireloomError } from './errors.js';
+
+/** How a payload's bytes are to be read. */
+export type Encoding = 'binary' | 'utf8' | 'utf16';
+
+/**
+ * What `request`, `signal` and `publish` take: a string travels as text, bytes as bytes, `undefined` as an empty payload, and
+ * everything else as JSON. A string that is to travel as JSON goes through {@link Data.json}.
+ */
+export type Payload<T = unknown> = Data<T> | T;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** UTF-8, without a check: what is not UTF-8 becomes U+FFFD. */
+export const decodeText = (bytes: Uint8Array): string => decoder.decode(bytes);
+export const encodeText = (text: string): Uint8Array => encoder.encode(text);
+
+/** A payload as it was received or is to be sent: bytes and how to read them. `T` is what {@link Data.json} is said to give. */
+export class Data<T = unknown> {
+  readonly encoding: Encoding;
+  /** As they travel. */
+  readonly bytes: Uint8Array;
+
+  constructor(encoding: Encoding, bytes: Uint8Array) {
+    this.encoding = encoding;
+    this.bytes = bytes;
+  }
+
+  /** Any value of JSON, as UTF-8. */
+  static json<T>(value: T): Data<T> {
+    const text = JSON.stringify(value) as string | undefined;
+    if (text === undefined) throw new WireloomError('invalid', 'the payload is no JSON');
+    return new Data('utf8', encoder.encode(text));
+  }
+
+  /** Text, as UTF-8. */
+  static text(text: string): Data<never> {
+    return new Data('utf8', encoder.encode(text));
+  }
+
+  /** What a {@link Payload} stands for. */
+  static of(payload: unknown): Data<never> {
+    if (payload instanceof Data) return payload as Data<never>;
+    if (typeof payload === 'string') return Data.text(payload);
+    if (payload === undefined) return new Data('utf8', new Uint8Array());
+    if (payload instanceof ArrayBuffer) return new Data('binary', new Uint8Array(payload));
+    if (ArrayBuffer.isView(payload)) {
+      return new Data('binary', new Uint8Array(payload.buffer as ArrayBuffer, payload.byteOffset, payload.byteLength));
+    }
+    return Data.json(payload) as Data<never>;
+  }
+
+  /** As text. Bytes that are not text of the encoding become U+FFFD; binary is read as UTF-8. */
+  text(): string {
+    return this.encoding === 'utf16' ? new TextDecoder('utf-16le').decode(this.bytes) : decodeText(this.bytes);
+  }
+
+  /**
+   * As JSON; `undefined` for an empty payload. Nothing checks that the value is a `T`.
+   *
+   * @throws SyntaxError for what is no JSON.
+   */
+  json(): T {
+    return (this.bytes.length > 0 ? JSON.parse(this.text()) : undefined) as T;
+  }
+}

@@ -1,0 +1,174 @@
+// Which transport: WebTransport first, WebSocket where it cannot connect, and what worked last before the other.
+
+import { describe, WireloomError } from './errors.js';
+import type { Link, TransportKind } from './link.js';
+import type { Memory } from './session.js';
+import { openWebSocket } from './websocket.js';
+import type { WebSocketConstructor } from './websocket.js';
+import { openWebTransport } from './webtransport.js';
+import type { WebTransportConstructor } from './webtransport.js';
+
+/** SHA-256 of a certificate: bytes, or hexadecimal digits with or without colons. */
+export type CertificateHash = BufferSource | string;
+
+export interface Endpoints {
+  webTransportUrl: string | undefined;
+  webSocketUrl: string | undefined;
+  WebTransport: WebTransportConstructor | undefined;
+  WebSocket: WebSocketConstructor | undefined;
+  hashes: () => Promise<readonly CertificateHash[]> | readonly CertificateHash[];
+  /** How long WebTransport may take before WebSocket is taken in its place. */
+  fallbackMs: number;
+}
+
+/** WebSocket is tried beside WebTransport after this part of the patience, so that the choice is made in time. */
+const HEAD_START = 0.4;
+/** How long WebSocket is tried first after it was all that worked. */
+const REMEMBERED_MS = 600_000;
+/**
+ * After so many failures WebSocket is the scout that tells whether the server is back: Chromium delays a page's WebTransport
+ * after ten failed handshakes, by up to minutes.
+ */
+const SCOUT_AFTER = 3;
+
+export class Dialer {
+  #endpoints: Endpoints;
+  #memory: Memory;
+  #webSocketSince = 0;
+  #webSocketWorks = false;
+
+  constructor(endpoints: Endpoints, memory: Memory) {
+    this.#endpoints = endpoints;
+    this.#memory = memory;
+  }
+
+  /** Reads what an earlier page has learnt. */
+  async remember(): Promise<void> {
+    this.#webSocketSince = Number(await this.#memory.get('websocket'));
+    this.#webSocketWorks = this.#webSocketSince > 0;
+  }
+
+  has(kind: TransportKind): boolean {
+    const { WebTransport, webTransportUrl, WebSocket, webSocketUrl } = this.#endpoints;
+    return kind === 'webtransport' ? !!WebTransport && !!webTransportUrl : !!WebSocket && !!webSocketUrl;
+  }
+
+  /** One attempt with everything that there is. `failures`: how many have failed before it. */
+  async dial(failures: number, abort: AbortSignal): Promise<Link> {
+    const hasBoth = this.has('webtransport') && this.has('websocket');
+    if (!hasBoth) return await (this.has('webtransport') ? this.webTransport(abort) : this.#webSocket(abort));
+    const isFresh = Math.abs(Date.now() - this.#webSocketSince) < REMEMBERED_MS;
+    const scouts = failures >= SCOUT_AFTER && this.#webSocketWorks;
+    if (!isFresh && !scouts) return await this.#race(abort);
+    let scout: Link;
+    try {
+      scout = await this.#webSocket(abort);
+    } catch (error) {
+      // Where only UDP gets through.
+      if (isFresh || failures % 4 === 3) return await this.webTransport(abort);
+      throw error;
+    }
+    return isFresh ? scout : await this.#race(abort, scout);
+  }
+
+  /** WebTransport alone. */
+  async webTransport(abort: AbortSignal): Promise<Link> {
+    const { webTransportUrl, WebTransport, hashes } = this.#endpoints;
+    let list;
+    try {
+      list = await untilAborted(Promise.resolve(hashes()), abort);
+    } catch (error) {
+      throw new WireloomError('unreachable', `no certificate hashes: ${describe(error)}`, undefined, error);
+    }
+    const link = await openWebTransport(webTransportUrl!, list.map(parseHash), WebTransport!, abort);
+    this.#prefer(0);
+    return link;
+  }
+
+  async #webSocket(abort: AbortSignal): Promise<Link> {
+    const { webSocketUrl, WebSocket } = this.#endpoints;
+    abort.throwIfAborted();
+    const link = await openWebSocket(webSocketUrl!, WebSocket!, abort);
+    this.#webSocketWorks = true;
+    return link;
+  }
+
+  #prefer(webSocketSince: number): void {
+    if (webSocketSince === this.#webSocketSince) return;
+    this.#webSocketSince = webSocketSince;
+    void this.#memory.set('websocket', webSocketSince ? String(webSocketSince) : null);
+  }
+
+  /** WebTransport, and WebSocket if it fails or takes too long. `ready` is a WebSocket that is open already. */
+  async #race(abort: AbortSignal, ready?: Link): Promise<Link> {
+    const [first, second] = [linked(abort), linked(abort)];
+    const { fallbackMs } = this.#endpoints;
+    const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+    const webTransport = this.webTransport(first.signal);
+    const failed = webTransport.then(
+      () => new Promise<never>(() => {}),
+      () => {},
+    );
+    const patience = Promise.race([failed, sleep(fallbackMs)]);
+    const webSocket = ready
+      ? Promise.resolve(ready)
+      : Promise.race([failed, sleep(fallbackMs * HEAD_START)]).then(() => this.#webSocket(second.signal));
+    // Not before WebTransport has had its time.
+    const fallback = webSocket.then(async (link) => {
+      await patience;
+      return link;
+    });
+    let winner: Link | undefined;
+    try {
+      winner = await Promise.any([webTransport, fallback]);
+      if (winner.kind === 'websocket') this.#prefer(Date.now());
+      return winner;
+    } catch (error) {
+      const why = (error as AggregateError).errors.map(describe).join('; ');
+      throw new WireloomError('unreachable', why, undefined, error);
+    } finally {
+      // Those that lost are closed whenever they open.
+      first.abort('another transport was faster');
+      second.abort('another transport was faster');
+      for (const loser of [webTransport, webSocket]) {
+        loser.then(
+          (link) => {
+            if (link !== winner) link.close(0, '');
+          },
+          () => {},
+        );
+      }
+    }
+  }
+}
+
+/** Aborts with its parent. */
+export function linked(parent: AbortSignal): AbortController {
+  const controller = new AbortController();
+  const abort = () => {
+    controller.abort(parent.reason);
+  };
+  if (parent.aborted) abort();
+  else parent.addEventListener('abort', abort, { signal: controller.signal });
+  return controller;
+}
+
+function untilAborted<T>(promise: Promise<T>, abort: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const giveUp = () => {
+      reject(new WireloomError('unreachable', describe(abort.reason)));
+    };
+    if (abort.aborted) giveUp();
+    abort.addEventListener('abort', giveUp);
+    promise.then(resolve, reject).finally(() => {
+      abort.removeEventListener('abort', giveUp);
+    });
+  });
+}
+
+function parseHash(hash: CertificateHash): BufferSource {
+  if (typeof hash !== 'string') return hash;
+  const digits = hash.replace(/[:\s]/g, '');
+  if (!/^[0-9a-f]{64}$/i.test(digits)) throw new WireloomError('invalid', `${hash} is no SHA-256`);
+  return Uint8Array.from(digits.match(/../g)!, (pair) => parseInt(pair, 16));
+}

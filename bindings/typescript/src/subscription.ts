@@ -1,0 +1,331 @@
+// One subscription, over as many connections as it takes.
+
+import { BACKOFF, pause } from './backoff.js';
+import { Data } from './data.js';
+import { WireloomError } from './errors.js';
+import type { Topics } from './topics.js';
+
+/** Everything up to and including this offset has been seen. Offsets begin anew in each epoch. */
+export interface Position {
+  epoch: string;
+  offset: number;
+}
+
+/** Somebody who is present in a topic. */
+export interface Present<I = unknown> {
+  /** Public; the same for all connections of a session. */
+  id: string;
+  /** What it joined with. */
+  info: I;
+}
+
+export interface TopicMessage<T = unknown> {
+  data: Data<T>;
+  /** `null` for an ephemeral one. */
+  offset: number | null;
+}
+
+export interface PresenceChange {
+  /** Everybody who is present now, by id. */
+  here: ReadonlyMap<string, unknown>;
+  /** New, or with new info. */
+  joined: Present[];
+  left: string[];
+}
+
+export interface SubscribeOptions<T = unknown> {
+  /** How much of what was published before to begin with: a number of messages, and how old. Default: nothing. */
+  history?: { count?: number; ageMs?: number } | number;
+  /** Begin after this position instead, if what follows it is still there. */
+  since?: Position | null;
+  /** Tell of who comes and goes. */
+  presence?: boolean;
+  /** Be present oneself, with this info: any JSON of at most 1 KiB. */
+  join?: unknown;
+  /** Called for each message, in order, none twice. */
+  onMessage?: (message: TopicMessage<T>) => void;
+  onPresence?: (change: PresenceChange) => void;
+  /** Called when messages were missed that the server does not have any more. Those of `history` follow. */
+  onGap?: () => void;
+  /** Called when the subscription is up to date with the server, after each connection: what was missed has been handed on. */
+  onLive?: () => void;
+  /** Called once if the server refuses the subscription. */
+  onError?: (error: WireloomError) => void;
+  /** Messages that may wait for a loop (`for await`). When it is full the subscription stands still, and recovers later. Default 10 000. */
+  buffer?: number;
+}
+
+interface Subscribed {
+  epoch: string;
+  offset: number;
+  from: number;
+  recovered: boolean;
+  here?: Present[];
+  id?: string;
+}
+
+/** Answers that trying again does not change. */
+const isFinal = (error: WireloomError): boolean => error.kind === 'application' && error.code !== 'TOPIC_UNAVAILABLE';
+/** Messages that may arrive before the reply that they belong to. */
+const MAX_HELD = 10_000;
+const SUBSCRIBE_TIMEOUT_MS = 20_000;
+
+interface Reader<T> {
+  queue: TopicMessage<T>[];
+  wake: () => void;
+}
+
+/** A subscription to a topic: see {@link Topic.subscribe}. Messages come to `onMessage`, and to each `for await` loop over it. */
+export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>> {
+  readonly topic: string;
+  /** What has been handed on. Give it to `since` to go on from here in another page. */
+  position: Position | null;
+  /** Everybody who is present, by id, where `presence` was asked for. */
+  readonly here = new Map<string, unknown>();
+  /** One's own id among those, where `join` was given. */
+  id: string | null = null;
+  /** Resolves when the server has accepted the subscription; rejects if it refuses. */
+  readonly ready: Promise<void>;
+  #topics: Topics;
+  #options: SubscribeOptions<T>;
+  #settle: { resolve: () => void; reject: (error: WireloomError) => void };
+  /** Which request for the subscription counts: the newest. 0: over. */
+  #round = 1;
+  #isLive = false;
+  /** The topic's newest offset when the subscription was taken, until that has come. */
+  #newest = Infinity;
+  #failures = 0;
+  /** What came before the reply that it belongs to; presence has offset 0. */
+  #held: [payload: Data, offset: number][] = [];
+  #readers = new Set<Reader<T>>();
+  /** A reader is full: nothing is taken until it has room. */
+  #isBehind = false;
+  #error: WireloomError | null = null;
+
+  /** @internal */
+  constructor(topics: Topics, topic: string, options: SubscribeOptions<T>) {
+    this.#topics = topics;
+    this.topic = topic;
+    this.#options = options;
+    this.position = options.since ?? null;
+    this.#settle = null as never;
+    this.ready = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.ready.catch(() => {});
+  }
+
+  /** Whether it is up to date: everything that there was when the server took the subscription has been handed on. */
+  get isLive(): boolean {
+    return this.#isLive && this.#newest === Infinity;
+  }
+
+  /** Ends it, and the loops over it. */
+  unsubscribe(): void {
+    if (!this.#end()) return;
+    if (this.#topics.isConnected) {
+      this.#topics.wire.request(`$unsubscribe/${this.topic}`, Data.of(undefined), false).catch(() => {});
+    }
+  }
+
+  /** Changes the info that one is present with; `null`: is not present any more. */
+  async join(info: unknown): Promise<void> {
+    this.#options = { ...this.#options, join: info ?? undefined };
+    if (!this.#isLive) return;
+    const reply = await this.#topics.wire.request(`$presence/${this.topic}`, Data.json({ join: info ?? null }), false);
+    this.id = (reply.json() as { id?: string }).id ?? null;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<TopicMessage<T>, undefined> {
+    const reader: Reader<T> = { queue: [], wake: () => {} };
+    this.#readers.add(reader);
+    const end = () => {
+      this.#readers.delete(reader);
+      // Of a loop that nobody else needs.
+      if (this.#readers.size === 0 && !this.#options.onMessage) this.unsubscribe();
+    };
+    return {
+      next: async () => {
+        while (reader.queue.length === 0) {
+          if (this.#error) throw this.#error;
+          if (this.#round === 0) return { done: true, value: undefined };
+          await new Promise<void>((resolve) => (reader.wake = resolve));
+        }
+        const value = reader.queue.shift()!;
+        if (this.#isBehind && [...this.#readers].every(({ queue }) => queue.length <= this.#buffer / 2)) this.begin();
+        return { done: false, value };
+      },
+      return: () => {
+        end();
+        return Promise.resolve({ done: true, value: undefined });
+      },
+    };
+  }
+
+  get #buffer(): number {
+    return this.#options.buffer ?? 10_000;
+  }
+
+  // --- What the connection says. Not for applications.
+
+  /** @internal Subscribes, or again: after a new connection, a gap, or what the server calls a reset. */
+  begin(): void {
+    if (this.#round === 0) return;
+    this.#isLive = false;
+    this.#isBehind = false;
+    this.#held = [];
+    void this.#subscribe(++this.#round);
+  }
+
+  async #subscribe(round: number): Promise<void> {
+    const { history, presence, join } = this.#options;
+    const wanted = {
+      since: this.position ?? undefined,
+      history: typeof history === 'number' ? { count: history } : history,
+      presence,
+      join,
+    };
+    const isCurrent = () => round === this.#round;
+    try {
+      const options = { timeoutMs: SUBSCRIBE_TIMEOUT_MS };
+      const reply = await this.#topics.wire.request(`$subscribe/${this.topic}`, Data.json(wanted), false, options);
+      if (!isCurrent()) return;
+      this.#take(reply.json() as Subscribed);
+      // It was changed meanwhile.
+      if (this.#options.join !== join) await this.join(this.#options.join);
+    } catch (caught) {
+      if (!isCurrent()) return;
+      const error = caught instanceof WireloomError ? caught : new WireloomError('internal', String(caught));
+      if (isFinal(error)) {
+        this.fail(error);
+      } else if (this.#topics.isConnected && error.kind !== 'disconnected') {
+        setTimeout(() => isCurrent() && this.begin(), pause(BACKOFF, this.#failures++, Math.random()));
+      }
+    }
+  }
+
+  #take({ epoch, offset: newest, from, recovered, here, id }: Subscribed): void {
+    const before = this.position;
+    this.#failures = 0;
+    // What was seen already is not handed on again.
+    const offset = before?.epoch === epoch ? Math.max(before.offset, from) : from;
+    this.position = { epoch, offset };
+    this.#isLive = true;
+    this.id = id ?? this.id;
+    this.#settle.resolve();
+    if (before && !recovered) this.#tell(this.#options.onGap);
+    if (here) {
+      const ids = new Set(here.map((present) => present.id));
+      this.#change(
+        here,
+        [...this.here.keys()].filter((id) => !ids.has(id)),
+      );
+    }
+    // In the order of their offsets: some may be of the subscription before, and come again. A gap begins anew.
+    this.#newest = newest;
+    for (const [payload, offset] of this.#held.splice(0).sort(([, one], [, other]) => one - other)) {
+      if (offset === 0) this.presence(payload);
+      else this.message(payload, offset);
+    }
+    this.#checkLive();
+  }
+
+  /** Whether everything has come that there was when the server took the subscription. */
+  #checkLive(): void {
+    if (!this.#isLive || this.position!.offset < this.#newest) return;
+    this.#newest = Infinity;
+    this.#tell(this.#options.onLive);
+  }
+
+  /** @internal The connection is lost. */
+  pause(): void {
+    if (this.#round === 0) return;
+    this.#round++;
+    this.#isLive = false;
+  }
+
+  /** @internal */
+  message(payload: Data, offset: number | null): void {
+    const data = payload as Data<T>;
+    if (offset === null) {
+      this.#hand({ data, offset }, false);
+    } else if (!this.#isLive || !this.position) {
+      // Of a reader that is full it comes again. More than may be held will be found missing.
+      if (!this.#isBehind && this.#held.length < MAX_HELD) this.#held.push([payload, offset]);
+    } else if (offset === this.position.offset + 1) {
+      if (!this.#hand({ data, offset }, true)) return;
+      this.position = { epoch: this.position.epoch, offset };
+      this.#checkLive();
+    } else if (offset > this.position.offset) {
+      // The server has dropped some for a client that did not keep up.
+      this.begin();
+    }
+  }
+
+  /** Answers whether it was taken. */
+  #hand(message: TopicMessage<T>, isKept: boolean): boolean {
+    const isFull = [...this.#readers].some(({ queue }) => queue.length >= this.#buffer);
+    if (isFull) {
+      if (isKept) {
+        this.#isLive = false;
+        this.#isBehind = true;
+      }
+      return false;
+    }
+    for (const reader of this.#readers) {
+      reader.queue.push(message);
+      reader.wake();
+    }
+    this.#tell(this.#options.onMessage, message);
+    return true;
+  }
+
+  /** @internal */
+  presence(payload: Data): void {
+    if (!this.#isLive) {
+      if (this.#held.length < MAX_HELD) this.#held.push([payload, 0]);
+      return;
+    }
+    const { join = [], leave = [] } = payload.json() as { join?: Present[]; leave?: string[] };
+    this.#change(join, leave);
+  }
+
+  #change(present: Present[], left: string[]): void {
+    const joined = present.filter(({ id, info }) => JSON.stringify(this.here.get(id)) !== JSON.stringify(info));
+    for (const { id, info } of joined) this.here.set(id, info);
+    const gone = left.filter((id) => this.here.delete(id));
+    if (joined.length + gone.length > 0) this.#tell(this.#options.onPresence, { here: this.here, joined, left: gone });
+  }
+
+  /** @internal It will not be. */
+  fail(error: WireloomError): void {
+    this.#error = error;
+    if (!this.#end()) return;
+    this.#settle.reject(error);
+    this.#tell(this.#options.onError, error);
+  }
+
+  #end(): boolean {
+    if (this.#round === 0) return false;
+    this.#round = 0;
+    this.#isLive = false;
+    this.#topics.subscriptions.delete(this.topic);
+    for (const reader of this.#readers) reader.wake();
+    return true;
+  }
+
+  #tell<A extends unknown[]>(listener: ((...values: A) => void) | undefined, ...values: A): void {
+    if (listener) guard(listener, ...values);
+  }
+}
+
+/** Calls an application's listener. What it throws is reported, and no more. */
+export function guard<A extends unknown[]>(listener: (...values: A) => void, ...values: A): void {
+  try {
+    listener(...values);
+  } catch (error) {
+    const { reportError } = globalThis as { reportError?: (error: unknown) => void };
+    if (reportError) reportError(error);
+    else console.error(error);
+  }
+}

@@ -1,0 +1,275 @@
+// A message is framed on a stream: on the control stream, or on one of its own (appendix A).
+
+import { isReply, mayBeDatagram, encodeHeartbeat } from './codec.js';
+import { describe, WireloomError } from './errors.js';
+import { concat, encodeVarint, frame, Unframer } from './framing.js';
+import { Link, MALFORMED, NORMAL } from './link.js';
+import type { Body, Delivery } from './link.js';
+
+export type WebTransportConstructor = new (url: string, options?: WebTransportOptions) => WebTransport;
+
+/** The subprotocols of profile M (a stream for each request) and profile S (one for everything). */
+const PROTOCOLS = ['webwire.v2m', 'webwire.v2'];
+/** Asks for profile M where there are no subprotocols: Firefox, and Chromium of old. */
+const QUERY = 'wwr=2m';
+/** The code of a stream whose request was given up. */
+const CANCELLED = 0x10;
+/** Bytes that may wait before senders do. */
+const HIGH_WATER = 1 << 18;
+/** Requests with a stream of their own; those beyond take the control stream. Servers allow 100 streams and more. */
+const MAX_STREAMS = 64;
+/** How long the end of the control stream waits for the session's, which says why; and a good-bye for its answer. */
+const END_MS = 1000;
+
+/** TypeScript's types are of an older draft. */
+type Options = WebTransportOptions & { protocols?: string[] };
+type Datagrams = WebTransportDatagramDuplexStream & { createWritable?: () => WritableStream<Uint8Array> };
+
+/**
+ * Opens one. `abort` gives it up.
+ *
+ * @throws WireloomError of kind `unreachable`; the constructor's own for a URL or a hash that is none.
+ */
+export async function openWebTransport(
+  url: string,
+  hashes: BufferSource[],
+  Constructor: WebTransportConstructor,
+  abort: AbortSignal,
+): Promise<Link> {
+  const options: Options = {};
+  if (hashes.length > 0) options.serverCertificateHashes = hashes.map((value) => ({ algorithm: 'sha-256', value }));
+  const negotiates = 'protocol' in (Constructor.prototype as object);
+  if (negotiates) options.protocols = PROTOCOLS;
+  const address = new URL(url);
+  if (!negotiates) address.search += `${address.search ? '&' : '?'}${QUERY}`;
+  const transport = new Constructor(address.href, options);
+  // Whoever cares asks again.
+  transport.closed.catch(() => {});
+  const giveUp = () => {
+    transport.close();
+  };
+  abort.addEventListener('abort', giveUp);
+  try {
+    await transport.ready;
+    const protocol = (transport as { protocol?: string }).protocol;
+    const control = await transport.createBidirectionalStream({ sendOrder: 2 });
+    abort.throwIfAborted();
+    return new WebTransportLink(transport, control, !negotiates || protocol === PROTOCOLS[0]);
+  } catch (error) {
+    giveUp();
+    throw new WireloomError('unreachable', `no WebTransport: ${describe(error)}`, undefined, error);
+  } finally {
+    abort.removeEventListener('abort', giveUp);
+  }
+}
+
+const ignore = () => {};
+
+/** Calls `handle` with everything that comes. */
+async function forEach<T>(readable: ReadableStream<T>, handle: (value: T) => void): Promise<void> {
+  const reader = readable.getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    handle(value);
+  }
+}
+
+class WebTransportLink extends Link {
+  readonly kind = 'webtransport';
+  override readonly webTransport: WebTransport;
+  #control: WritableStreamDefaultWriter<Uint8Array>;
+  #datagrams: WritableStreamDefaultWriter<Uint8Array> | undefined;
+  override readonly canStream: boolean;
+  #streams = 0;
+  #out: Uint8Array[] = [];
+  #size = 0;
+  /** While something is being written. */
+  #writing: Promise<void> | null = null;
+  /** Resolves with the control stream's end. */
+  #heardAll: Promise<unknown>;
+
+  constructor(transport: WebTransport, control: WebTransportBidirectionalStream, isMulti: boolean) {
+    super();
+    this.webTransport = transport;
+    this.canStream = isMulti;
+    this.#control = (control.writable as WritableStream<Uint8Array>).getWriter();
+    // The preface: the server sees the stream with its first byte.
+    this.send(encodeHeartbeat());
+    transport.closed.then(
+      ({ closeCode, reason }) => {
+        this.end({ code: closeCode ?? NORMAL, reason: reason ?? '' });
+      },
+      (error: unknown) => {
+        this.end({ code: undefined, reason: describe(error) });
+      },
+    );
+    this.#heardAll = this.#read(control.readable).catch((error: unknown) => {
+      if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
+    });
+    // The session's end says why.
+    void this.#heardAll.then(() => setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS));
+    if (isMulti) {
+      const streams = transport.incomingUnidirectionalStreams as ReadableStream<ReadableStream>;
+      forEach(streams, (stream) => {
+        // One that fails takes nothing with it.
+        this.#read(stream).catch(ignore);
+      }).catch(ignore);
+      const datagrams = transport.datagrams as Datagrams;
+      this.#datagrams = (datagrams.createWritable?.() ?? (datagrams.writable as WritableStream<Uint8Array>)).getWriter();
+      forEach(datagrams.readable as ReadableStream<Uint8Array>, (message) => {
+        if (mayBeDatagram(message)) this.deliver(message);
+      }).catch(ignore);
+    }
+  }
+
+  #cut(closeCode: number, reason: string): void {
+    if (this.end({ code: closeCode === NORMAL ? undefined : closeCode, reason })) this.webTransport.close({ closeCode, reason });
+  }
+
+  /** Hands on the messages of a stream. */
+  async #read(stream: ReadableStream, seen: (message: Uint8Array) => void = ignore): Promise<void> {
+    const unframer = new Unframer();
+    await forEach(stream as ReadableStream<Uint8Array>, (piece) => {
+      for (const message of unframer.push(piece, this.limit)) {
+        seen(message);
+        this.deliver(message);
+      }
+    });
+  }
+
+  send(message: Uint8Array): void {
+    this.#out.push(encodeVarint(message.length), message);
+    this.#size += message.length;
+    this.#writing ??= this.#write().catch(ignore);
+  }
+
+  /** All that waits in one go, and again while more has come. If the stream has failed, `closed` says why. */
+  async #write(): Promise<void> {
+    // What is sent in one turn of the event loop leaves together.
+    await Promise.resolve();
+    try {
+      while (this.#out.length > 0) {
+        const bytes = concat(this.#out);
+        this.#out = [];
+        this.#size = 0;
+        await this.#control.write(bytes);
+      }
+    } finally {
+      this.#writing = null;
+    }
+  }
+
+  ready(): Promise<void> | null {
+    return this.#size < HIGH_WATER ? null : this.#writing;
+  }
+
+  override request(message: Uint8Array, failed: (why: unknown) => void, body?: Body): (() => void) | undefined {
+    if (!this.canStream || (this.#streams >= MAX_STREAMS && !body)) return undefined;
+    this.#streams++;
+    let cancelled = false;
+    let stream: WebTransportBidirectionalStream | undefined;
+    let writer: WritableStreamDefaultWriter<Uint8Array> | undefined;
+    const reset = () => {
+      const why = streamError(CANCELLED);
+      writer?.abort(why).catch(ignore);
+      stream?.readable.cancel(why).catch(ignore);
+    };
+    const exchange = async () => {
+      stream = await this.webTransport.createBidirectionalStream({ sendOrder: 1 });
+      writer = (stream.writable as WritableStream<Uint8Array>).getWriter();
+      if (cancelled) {
+        reset();
+        return;
+      }
+      let replied = false;
+      const answered = this.#read(stream.readable, (reply) => {
+        replied ||= isReply(reply);
+      });
+      // Heard below, or of no use any more.
+      answered.catch(ignore);
+      if (body) await writeBody(writer, message, body);
+      else await writer.write(frame(message));
+      writer.close().catch(ignore);
+      await answered;
+      if (!replied) throw new Error('the server gave the request up');
+    };
+    exchange()
+      .catch((error: unknown) => {
+        if (cancelled) return;
+        if (!stream && !body) {
+          // Chromium has reached the server's limit of streams.
+          this.send(message);
+          return;
+        }
+        reset();
+        // The session's end is everybody's, and says more.
+        setTimeout(() => {
+          if (!this.isOver) failed(error);
+        }, END_MS);
+      })
+      .finally(() => this.#streams--);
+    return () => {
+      cancelled = true;
+      reset();
+    };
+  }
+
+  override signal(message: Uint8Array, { unreliable }: Delivery): boolean {
+    if (!this.canStream) return false;
+    if (unreliable && this.#datagrams && message.length <= this.webTransport.datagrams.maxDatagramSize) {
+      this.#datagrams.write(message).catch(ignore);
+      return true;
+    }
+    const send = async () => {
+      const stream = await this.webTransport.createUnidirectionalStream({ sendOrder: 0 });
+      const writer = (stream as WritableStream<Uint8Array>).getWriter();
+      await writer.write(frame(message));
+      await writer.close();
+    };
+    send().catch(ignore);
+    return true;
+  }
+
+  close(code: number, reason: string): void {
+    if (!this.end({ code, reason }, true)) return;
+    const close = () => {
+      this.webTransport.close({ closeCode: code, reason: reason.slice(0, 300) });
+    };
+    if (code !== NORMAL) {
+      // A peer that broke a rule is not listened to any more.
+      close();
+      return;
+    }
+    // Closing takes with it what the streams still carry, so the control stream ends first, and the server's half of it.
+    const said = Promise.resolve(this.#writing).then(() => this.#control.close());
+    const late = new Promise((resolve) => setTimeout(resolve, END_MS));
+    Promise.race([said.then(() => this.#heardAll), late]).then(close, close);
+  }
+}
+
+/** Both browsers take one argument, TypeScript knows the two of an older draft. */
+function streamError(streamErrorCode: number): unknown {
+  const { WebTransportError: Constructor } = globalThis as { WebTransportError?: unknown } as { WebTransportError?: new (init: object) => unknown };
+  return Constructor && new Constructor({ message: 'the request was given up', streamErrorCode });
+}
+
+/** Sends what the stream gives, no faster than it is taken. */
+async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header: Uint8Array, body: Body): Promise<void> {
+  await writer.write(concat([encodeVarint(header.length + body.size), header]));
+  let left = body.size;
+  const reader = body.stream().getReader();
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      left -= value.length;
+      if (left < 0) break;
+      await writer.write(value);
+    }
+  } finally {
+    // Of one that was not read to its end.
+    reader.cancel().catch(ignore);
+  }
+  if (left !== 0) throw new WireloomError('invalid', `the body does not have ${body.size} bytes`);
+}

@@ -1,0 +1,187 @@
+// Which transport is taken. WebTransport is made up here, because Node has none: how it fails is what matters. `e2e` has the real one.
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Client } from '../src/index.js';
+import type { ClientOptions, WebTransportConstructor } from '../src/index.js';
+import { Script } from './script.js';
+import { NodeWebSocket } from './serve.js';
+
+let script: Script;
+const clients: Client[] = [];
+beforeEach(async () => {
+  script = await Script.start();
+});
+afterEach(() => {
+  for (const client of clients.splice(0)) client.close();
+  script.close();
+});
+
+const never = new Promise<never>(() => {});
+/** What became of each session: its URL, its options, and whether it was closed. */
+const sessions: { url: string; options: object; isClosed: boolean }[] = [];
+
+/** Sessions that get ready, or not, as `ready` says; a ready one says what a server says first. */
+function fake(ready: () => Promise<void>): WebTransportConstructor {
+  sessions.length = 0;
+  class Fake {
+    readonly ready: Promise<void>;
+    readonly closed = new Promise<never>(() => {});
+    #session: (typeof sessions)[number];
+    constructor(url: string, options: object) {
+      this.#session = { url, options, isClosed: false };
+      sessions.push(this.#session);
+      this.ready = ready();
+    }
+    createBidirectionalStream() {
+      const accept = Uint8Array.from(Buffer.from('0b17020060ea000000200000', 'hex'));
+      const readable = new ReadableStream({
+        start(controller) {
+          controller.enqueue(accept);
+        },
+      });
+      return Promise.resolve({ readable, writable: new WritableStream() });
+    }
+    incomingUnidirectionalStreams = new ReadableStream();
+    datagrams = { readable: new ReadableStream(), writable: new WritableStream(), maxDatagramSize: 1000 };
+    close() {
+      this.#session.isClosed = true;
+    }
+  }
+  return Fake as unknown as WebTransportConstructor;
+}
+
+const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+function open(ready: () => Promise<void>, options: ClientOptions = {}): Client {
+  const client = new Client('https://127.0.0.1:1/messages', {
+    WebTransport: fake(ready),
+    WebSocket: NodeWebSocket,
+    webSocketUrl: script.url,
+    backoff: { firstMs: 1, maxMs: 1 },
+    fallbackMs: 500,
+    returnMs: 0,
+    ...options,
+  });
+  clients.push(client);
+  return client;
+}
+
+/** Accepts whatever WebSocket comes. */
+function accepts(): { count: number } {
+  const accepted = { count: 0 };
+  void (async () => {
+    for (;;) {
+      await script.accept();
+      accepted.count++;
+    }
+  })();
+  return accepted;
+}
+
+async function connected(client: Client): Promise<number> {
+  const started = performance.now();
+  await client.connected();
+  return performance.now() - started;
+}
+
+class MemoryStorage extends Map<string, string> {
+  getItem = (key: string) => this.get(key) ?? null;
+  setItem = (key: string, value: string) => this.set(key, value);
+  removeItem = (key: string) => this.delete(key);
+}
+
+test('WebTransport that works is taken, and no WebSocket is made', async () => {
+  const accepted = accepts();
+  const client = open(() => after(50), { certificateHashes: [':a0'.repeat(32).slice(1), new Uint8Array(32)] });
+  await connected(client);
+  expect(client.transport).toBe('webtransport');
+  await after(300);
+  expect(accepted.count).toBe(0);
+  // Without subprotocols the profile is in the query.
+  expect(sessions).toMatchObject([
+    {
+      url: 'https://127.0.0.1:1/messages?wwr=2m',
+      options: { serverCertificateHashes: [{ algorithm: 'sha-256', value: new Uint8Array(32).fill(0xa0) }, { algorithm: 'sha-256' }] },
+      isClosed: false,
+    },
+  ]);
+});
+
+test('slow WebTransport is preferred while its time is not up, and the WebSocket is closed', async () => {
+  const client = open(() => after(350));
+  const peer = await script.accept();
+  await connected(client);
+  expect(client.transport).toBe('webtransport');
+  expect(await peer.closed).toBe(1000);
+});
+
+test('WebTransport that fails: WebSocket at once', async () => {
+  accepts();
+  const client = open(() => Promise.reject(new Error('no')), { fallbackMs: 30_000 });
+  expect(await connected(client)).toBeLessThan(10_000);
+  expect(client.transport).toBe('websocket');
+});
+
+test('WebTransport that hangs: WebSocket when its time is up, and the session is given up', async () => {
+  accepts();
+  const client = open(() => never);
+  expect(await connected(client)).toBeGreaterThan(480);
+  expect(client.transport).toBe('websocket');
+  expect(sessions).toMatchObject([{ isClosed: true }]);
+});
+
+test('the choice is remembered, and forgotten when WebTransport works', async () => {
+  accepts();
+  const storage = new MemoryStorage();
+  const first = open(() => Promise.reject(new Error('no')), { storage });
+  await connected(first);
+  first.close();
+  expect(Number([...storage.values()][0])).toBeGreaterThan(Date.now() - 60_000);
+
+  let works = false;
+  const second = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { storage, returnMs: 50 });
+  await connected(second);
+  expect(second.transport).toBe('websocket');
+  works = true;
+  // The server above answers nothing: the change waits a while for what was sent before it.
+  await expect.poll(() => second.transport, { timeout: 20_000 }).toBe('webtransport');
+  expect(storage.size).toBe(0);
+});
+
+test('an old memory does not count', async () => {
+  accepts();
+  const storage = new MemoryStorage([['wireloom:websocket:https://127.0.0.1:1/messages', String(Date.now() - 700_000)]]);
+  const client = open(() => Promise.resolve(), { storage });
+  await connected(client);
+  expect(client.transport).toBe('webtransport');
+});
+
+test('neither works: both reasons, and both again', async () => {
+  const client = open(() => Promise.reject(new Error('no UDP')), { webSocketUrl: 'ws://127.0.0.1:1/' });
+  await expect.poll(() => (client.state.status === 'connecting' ? client.state.failures : 0)).toBeGreaterThan(2);
+  const { error } = client.state as { error: Error };
+  expect(error).toMatchObject({ kind: 'unreachable' });
+  expect(error.message).toMatch(/no UDP.*ECONNREFUSED/);
+});
+
+test('after some failures WebSocket is the scout', async () => {
+  // It has been seen to work, long ago.
+  const storage = new MemoryStorage([['wireloom:websocket:https://127.0.0.1:1/messages', String(Date.now() - 700_000)]]);
+  const down = open(() => Promise.reject(new Error('no')), { storage, webSocketUrl: 'ws://127.0.0.1:1/' });
+  await expect.poll(() => (down.state.status === 'connecting' ? down.state.failures : 0)).toBeGreaterThan(40);
+  const { failures } = down.state as { failures: number };
+  // The first three, then every fourth.
+  expect(sessions.length).toBeLessThan(3 + failures / 3);
+  expect(sessions.length).toBeGreaterThan(failures / 5);
+});
+
+test('hashes that cannot be had are asked for again; a wrong one is final', async () => {
+  let asked = 0;
+  const client = open(() => Promise.resolve(), {
+    webSocketUrl: null,
+    certificateHashes: () => (++asked < 3 ? Promise.reject(new TypeError('fetch failed')) : ['00'.repeat(32)]),
+  });
+  await connected(client);
+  expect(asked).toBe(3);
+  const wrong = open(() => Promise.resolve(), { webSocketUrl: null, certificateHashes: ['00'] });
+  await expect(wrong.connected()).rejects.toMatchObject({ kind: 'closed', cause: { kind: 'invalid' } });
+});

@@ -1,0 +1,213 @@
+import { readFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { decode } from '../src/codec.js';
+import { Client } from '../src/index.js';
+import type { ClientOptions } from '../src/index.js';
+import { Script } from './script.js';
+
+import { NodeWebSocket } from './serve.js';
+
+let script: Script;
+const clients: Client[] = [];
+beforeEach(async () => {
+  script = await Script.start();
+});
+afterEach(() => {
+  for (const client of clients.splice(0)) client.close();
+  script.close();
+});
+
+function open(options: ClientOptions = {}): Client {
+  const client = new Client(script.url, { WebSocket: NodeWebSocket, backoff: { firstMs: 1, maxMs: 1 }, ...options });
+  clients.push(client);
+  return client;
+}
+
+describe('what the server says first', () => {
+  test.each([
+    ['another version', '17010060ea000000200000', 'version 1'],
+    ['another sub-protocol', '17020060ea000000200000636861742f31', 'sub-protocol is "chat/1"'],
+    ['a signal', '40016161', 'out of order'],
+  ])('%s is final', async (_, first, reason) => {
+    const client = open();
+    const peer = await script.peers.next();
+    peer.send(first);
+    await expect(client.connected()).rejects.toMatchObject({ kind: 'closed', message: expect.stringContaining(reason) as string });
+    expect(await peer.closed).toBeGreaterThan(4000);
+  });
+
+  test('a later minor version is taken', async () => {
+    const client = open();
+    (await script.peers.next()).send('17020960ea000000200000');
+    await client.connected();
+  });
+
+  test('nothing: another attempt', async () => {
+    const client = open({ connectTimeoutMs: 100 });
+    await script.peers.next();
+    await script.accept();
+    await client.connected();
+  });
+});
+
+test.each([
+  ['garbage', 'ff'],
+  ['a malformed message', '3f00'],
+  ['nothing', ''],
+  ['a second AcceptConf', '17020060ea000000200000'],
+  ['more than the message buffer', `3f0161${'00'.repeat(8192)}`],
+])('%s ends the connection, and the next is used', async (_, bytes) => {
+  const client = open();
+  const peer = await script.accept();
+  const request = client.request('a', 'x', { idempotent: true });
+  await peer.request('a');
+  peer.send(bytes);
+  expect(await peer.closed).toBe(4002);
+  const next = await script.accept();
+  next.reply(await next.request('a'), 1);
+  expect((await request).json()).toBe(1);
+});
+
+test('messages that only clients send, and replies that nobody waits for, are ignored', async () => {
+  const client = open();
+  const peer = await script.accept();
+  for (const bytes of ['21', '1f0100000000000000', '7f01000000000000000172', 'bf6300000000000000', '0163000000000000ff00', '16', '157b7d']) {
+    peer.send(bytes);
+  }
+  const request = client.request('a');
+  peer.reply(await peer.request('a'), 1);
+  expect((await request).json()).toBe(1);
+  expect(client.session).toBeNull();
+});
+
+test('heartbeats come at three quarters of the read timeout, and whatever is sent puts them off', async () => {
+  const client = open({ silenceMs: 0 });
+  const peer = await script.peers.next();
+  // 800 ms.
+  peer.send('17020020030000002000', '00');
+  const at: number[] = [];
+  for (let n = 0; n < 4; n++) {
+    expect(decode(await peer.heard.next())).toEqual({ type: 'heartbeat' });
+    at.push(performance.now());
+  }
+  // The first says that the client is there.
+  for (let n = 1; n < 4; n++) expect(at[n]! - at[n - 1]!).toBeGreaterThan(590);
+  for (let n = 0; n < 8; n++) {
+    await client.signal('s', 'x');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(decode(await peer.heard.next())).toMatchObject({ type: 'signal' });
+  }
+  expect(peer.heard.isEmpty).toBe(true);
+});
+
+test('a dead connection is noticed by the requests on it', async () => {
+  const client = open({ patienceMs: 300, silenceMs: 0 });
+  const peer = await script.accept();
+  const topic = client.topic('news');
+  const published = topic.publish('x', { key: 'k' });
+  await peer.request('$publish/k/news');
+  // A restoration of nothing asks for a sign of life.
+  expect(await peer.next()).toMatchObject({ type: 'restoreSession', key: '?' });
+  const next = await script.accept();
+  next.reply(await next.request('$publish/k/news'), { epoch: 'e', offset: 1 });
+  expect(await published).toEqual({ epoch: 'e', offset: 1 });
+});
+
+test('a server that shuts down: what may be repeated goes to the next, in order', async () => {
+  const client = open();
+  const peer = await script.accept();
+  const requests = [1, 2, 3].map((n) => client.request(`r${n}`, String(n), { idempotent: true }));
+  const once = client.request('once');
+  for (const name of ['r1', 'r2', 'r3', 'once']) {
+    const request = await peer.request(name);
+    const bytes = Buffer.alloc(9, 0);
+    bytes[0] = 1;
+    bytes[1] = request.id;
+    peer.send(bytes);
+  }
+  await expect(once).rejects.toMatchObject({ kind: 'shutdown' });
+  const later = client.request('later');
+  peer.socket.close(1001);
+  const next = await script.accept();
+  for (const name of ['r1', 'r2', 'r3', 'later']) next.reply(await next.request(name), name);
+  expect((await Promise.all([...requests, later])).map((reply) => reply.json() as string)).toEqual(['r1', 'r2', 'r3', 'later']);
+});
+
+test('a client that was too slow comes back at once', async () => {
+  const client = open({ backoff: { firstMs: 3_600_000, maxMs: 3_600_000 } });
+  const peer = await script.accept();
+  await client.connected();
+  peer.socket.close(1013, 'too slow');
+  await script.accept();
+});
+
+test('a handler that throws takes nothing with it', async () => {
+  const client = open();
+  const peer = await script.accept();
+  const seen: unknown[] = [];
+  const { error } = console;
+  console.error = (thrown: unknown) => seen.push(thrown);
+  client.on('a', () => {
+    throw new Error('mine');
+  });
+  const second = new Promise((resolve) => client.on('b', (message) => resolve(message.text())));
+  peer.signal('a', 'x');
+  peer.signal('b', 'y');
+  expect(await second).toBe('y');
+  console.error = error;
+  expect(seen).toEqual([new Error('mine')]);
+});
+
+/** Conversations of the original's client and server, recorded between them. */
+describe('webwire-recorded.json', () => {
+  interface Conversation {
+    name: string;
+    connections: { from: 'client' | 'server'; hex: string }[][];
+  }
+  const recorded = JSON.parse(
+    readFileSync(new URL('../../../vectors/webwire-recorded.json', import.meta.url), 'utf8'),
+  ) as Conversation[];
+
+  function provoke(client: Client, bytes: Buffer): void {
+    const message = decode(bytes)!;
+    const ignore = () => {};
+    if (message.type === 'request') void client.request(message.name, message.payload).catch(ignore);
+    else if (message.type === 'signal') void client.signal(message.name, message.payload);
+    else if (message.type === 'restoreSession') void client.restoreSession(message.key).catch(ignore);
+    else if (message.type === 'closeSession') void client.closeSession().catch(ignore);
+  }
+
+  /** Identifiers are each client's own: ours begin anew with each connection. */
+  const sameId = (bytes: Buffer, own: Buffer): Buffer =>
+    'id' in decode(bytes)! ? Buffer.concat([bytes.subarray(0, 1), own, bytes.subarray(9)]) : bytes;
+
+  test.each(recorded)('our client says what theirs did: $name', async ({ connections }) => {
+    const client = open();
+    for (const [nth, lines] of connections.entries()) {
+      const peer = await script.peers.next();
+      // The first message of a later connection comes by itself.
+      let restores = nth > 0;
+      let own: Buffer = Buffer.alloc(8);
+      for (const { from, hex } of lines) {
+        const bytes = Buffer.from(hex, 'hex');
+        if (from === 'server') {
+          peer.send(sameId(bytes, own));
+          continue;
+        }
+        if (!restores) {
+          // What the server said before has been heard.
+          if (bytes[0] === 0x1f) await expect.poll(() => client.session).not.toBeNull();
+          await client.connected();
+          provoke(client, bytes);
+        }
+        restores = false;
+        let heard = await peer.heard.next();
+        // Theirs begins without.
+        if (heard[0] === 0x21) heard = await peer.heard.next();
+        if ('id' in decode(heard)!) own = heard.subarray(1, 9);
+        expect(heard.toString('hex')).toBe(sameId(bytes, own).toString('hex'));
+      }
+      peer.socket.close(1000);
+    }
+  });
+});

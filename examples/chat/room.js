@@ -1,0 +1,233 @@
+// What is said in the rooms, and how none of it is lost or said twice.
+//
+// A message waits in the outbox, in localStorage, until it is seen in its room: over reloads, sleep and restarts. It is sent when
+// everything that the room has is here, so that one whose answer was lost is known to have arrived; and it has a key, so that the
+// server publishes once what is sent twice because it was still under way.
+import { Client } from "/wireloom.min.js";
+
+const HISTORY = 200;
+const DEFAULT_ROOMS = ["lobby", "weaving", "random"];
+
+class Room {
+  isLive = false;
+  unread = 0;
+  people = new Map();
+  /** By id, in the order of the offsets. */
+  messages = new Map();
+  /** The server has them, and they have not come yet. */
+  accepted = new Map();
+
+  constructor(name) {
+    this.name = name;
+  }
+
+  /** What was said, and what waits to be. */
+  *all() {
+    yield* this.messages.values();
+    for (const message of [...this.accepted.values(), ...outbox.of(this.name)]) {
+      if (!this.messages.has(message.id)) yield message;
+    }
+  }
+}
+
+/** What waits, over reloads. All tabs have the same: an entry is added and removed by itself. */
+const outbox = {
+  prefix: "chat:out:",
+  *of(room) {
+    const found = [];
+    for (let n = 0; n < localStorage.length; n++) {
+      const key = localStorage.key(n);
+      if (key.startsWith(this.prefix)) found.push(JSON.parse(localStorage.getItem(key)));
+    }
+    // Ids grow with time.
+    yield* found.filter((message) => message.room === room).sort((one, other) => (one.id < other.id ? -1 : 1));
+  },
+  add: (message) => localStorage.setItem(outbox.prefix + message.id, JSON.stringify(message)),
+  has: (id) => localStorage.getItem(outbox.prefix + id) !== null,
+  remove: (id) => localStorage.removeItem(outbox.prefix + id),
+};
+
+export class Chat {
+  onMessages = () => {};
+  onRooms = () => {};
+  onPeople = () => {};
+  onTyping = () => {};
+  onState = () => {};
+  rooms = new Map();
+  /** Of the session: names may be the same. */
+  user = null;
+  #name = null;
+  #client;
+  #subscriptions = new Map();
+  #current = null;
+  #sending = new Set();
+  #lastId = 0;
+
+  constructor() {
+    // Where the server listens for WebTransport, and its certificate of the day.
+    const connect = () => fetch("/connect", { cache: "no-store" }).then((response) => response.json());
+    this.#client = connect().then(({ port }) => {
+      const host = location.hostname === "localhost" ? "127.0.0.1" : location.hostname;
+      const client = new Client(`https://${host}:${port}/messages`, {
+        certificateHashes: async () => (await connect()).certificates,
+        webSocketUrl: new URL("/messages", location.href).href,
+        storage: localStorage,
+        // People wait: it is noticed soon that nobody answers, and that a better transport is there again.
+        silenceMs: 8000,
+        patienceMs: 5000,
+        returnMs: 5000,
+        backoff: { maxMs: 5000 },
+      });
+      client.onState((state) => this.onState(state));
+      globalThis.chatClient = client; // for the curious, and for tests
+      return client;
+    });
+  }
+
+  /** The name of a session that there is, or `null`. */
+  async begin() {
+    const client = await this.#client;
+    await client.connected();
+    if (!client.session) return null;
+    ({ user: this.user, name: this.#name } = client.session.info);
+    for (const name of new Set([...DEFAULT_ROOMS, ...this.#known()])) this.open(name);
+    client.onSession((session) => {
+      // Expired, or closed in another tab.
+      if (!session) location.reload();
+    });
+    return this.#name;
+  }
+
+  async login(name) {
+    const client = await this.#client;
+    await client.request("login", { name }, { timeoutMs: 10_000 });
+  }
+
+  async leave() {
+    const client = await this.#client;
+    await client.closeSession({ timeoutMs: 5_000 }).catch(() => {});
+  }
+
+  // Rooms that were opened once are open in all tabs to come.
+  #known = () => JSON.parse(localStorage.getItem("chat:rooms") ?? "[]");
+
+  async open(name) {
+    if (this.rooms.has(name)) return;
+    const room = new Room(name);
+    this.rooms.set(name, room);
+    localStorage.setItem("chat:rooms", JSON.stringify([...new Set([...this.#known(), name])]));
+    const topic = (await this.#client).topic(`room/${name}`);
+    const subscription = topic.subscribe({
+      history: HISTORY,
+      presence: true,
+      ...(this.#current === name && { join: this.#info() }),
+      onMessage: (message) => this.#heard(room, message),
+      onPresence: ({ here }) => {
+        room.people = new Map(here);
+        this.onPeople(room);
+      },
+      onGap: () => {
+        room.messages.clear();
+        room.accepted.clear();
+        room.messages.set("gap", { gap: true });
+      },
+      onLive: () => {
+        room.isLive = true;
+        this.onMessages(room);
+        this.#send(room);
+      },
+      onError: (error) => console.error(error),
+    });
+    this.#subscriptions.set(name, { topic, subscription });
+    this.onRooms();
+  }
+
+  /** Is present in this room, and in no other. */
+  show(name) {
+    this.open(name);
+    const before = this.#current;
+    this.#current = name;
+    this.rooms.get(name).unread = 0;
+    if (before === name) return this.onRooms();
+    const join = (room, info) => this.#subscriptions.get(room)?.subscription.join(info).catch(() => {});
+    if (before) join(before, null);
+    join(name, this.#info());
+  }
+
+  #info = () => ({ name: this.#name, user: this.user });
+
+  #heard(room, { data, offset }) {
+    const message = data.json();
+    if (offset === null) {
+      if (message.user !== this.user) this.onTyping(room, message.name, true);
+      return;
+    }
+    outbox.remove(message.id);
+    room.accepted.delete(message.id);
+    room.messages.set(message.id, { ...message, offset });
+    if (message.user !== this.user) {
+      this.onTyping(room, message.name, false);
+      if (room.isLive && (room.name !== this.#current || document.hidden)) room.unread++;
+    }
+    if (room.isLive) this.onMessages(room);
+  }
+
+  say(name, text) {
+    const room = this.rooms.get(name);
+    // Growing, also when the clock does not, and unlike those of others.
+    this.#lastId = Math.max(Date.now(), this.#lastId + 1);
+    const id = `${this.#lastId.toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
+    outbox.add({ id, room: name, user: this.user, name: this.#name, text, at: Date.now(), offset: null });
+    this.onMessages(room);
+    this.#send(room);
+  }
+
+  /** What waits, in order: as much as goes into one request. */
+  #next(room) {
+    const batch = [];
+    let size = 0;
+    for (const message of outbox.of(room.name)) {
+      size += 3 * message.text.length + 100;
+      if (batch.length > 0 && (size > 6000 || batch.length === 50)) break;
+      batch.push(message);
+    }
+    return batch;
+  }
+
+  /** Sends what waits, request by request, while the room is live. */
+  async #send(room) {
+    if (this.#sending.has(room)) return;
+    this.#sending.add(room);
+    const client = await this.#client;
+    const { subscription } = this.#subscriptions.get(room.name);
+    try {
+      for (;;) {
+        const batch = this.#next(room);
+        if (batch.length === 0 || !subscription.isLive) break;
+        const messages = batch.map(({ id, text }) => ({ id, text }));
+        await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true });
+        for (const message of batch) {
+          outbox.remove(message.id);
+          if (!room.messages.has(message.id)) room.accepted.set(message.id, { ...message, offset: 0 });
+        }
+        this.onMessages(room);
+      }
+    } catch (error) {
+      if (error.kind === "application") {
+        // The server will never take the first of them.
+        const [message] = outbox.of(room.name);
+        if (message) outbox.remove(message.id);
+        console.error(error);
+        this.onMessages(room);
+      }
+      // Otherwise it is sent when the room is live again, unless it has been seen by then. A live room tries soon.
+      if (subscription.isLive) setTimeout(() => this.#send(room), 2000);
+    } finally {
+      this.#sending.delete(room);
+    }
+  }
+
+  async typing(name) {
+    await this.#subscriptions.get(name)?.topic.publishEphemeral({ user: this.user, name: this.#name });
+  }
+}

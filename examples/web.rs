@@ -1,0 +1,90 @@
+//! What the examples with a page share: the page over plain HTTP on localhost, where browsers ask for no certificate; WebTransport
+//! with a certificate of its own making; and `/messages` on both.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use wireloom::{Identity, Server};
+use wireloom_messaging::server::Server as Messages;
+
+/// A file of the page: where it is, what it is, and its content.
+pub(crate) type File = (&'static str, &'static str, &'static str);
+
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const CSS: &str = "text/css";
+pub(crate) const JAVASCRIPT: &str = "text/javascript";
+pub(crate) const SVG: &str = "image/svg+xml";
+
+/// The client for browsers, bindings/typescript: committed as it is built, so that no Node is needed here.
+const CLIENT: File = (
+    "/wireloom.min.js",
+    JAVASCRIPT,
+    include_str!("../bindings/typescript/wireloom.min.js"),
+);
+
+/// Serves until ctrl-c, then lets what has begun be answered. Where it listens: `--page ADDRESS` for the page, `--webtransport
+/// ADDRESS` (UDP).
+pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
+    let page = TcpListener::bind(argument("--page").as_deref().unwrap_or("localhost:8080")).await?;
+    let page_address = page.local_addr()?;
+    let bind: SocketAddr = argument("--webtransport")
+        .as_deref()
+        .unwrap_or("0.0.0.0:4433")
+        .parse()?;
+    let identity = Identity::rotating(["localhost", "127.0.0.1"])?;
+    let mut server = Server::builder().bind(bind).identity(identity.clone());
+    for host in ["localhost", "127.0.0.1"] {
+        server = server.allow_origin(format!("http://{host}:{}", page_address.port()));
+    }
+    let server = server.listen().await?;
+    let port = server.local_addrs()[0].port();
+
+    // What the page has to know to dial: asked for before each attempt, because the certificate changes with each start.
+    let connect = move || {
+        let hashes = identity.certificate_hashes();
+        let next = hashes.next.map(|hash| format!(",\"{hash}\"")).unwrap_or_default();
+        let body = format!("{{\"port\":{port},\"certificates\":[\"{}\"{next}]}}", hashes.current);
+        async move { ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body) }
+    };
+    let mut router = Router::new()
+        .route("/connect", get(connect))
+        .route_service("/messages", messages.service());
+    for &(path, kind, content) in files.iter().chain([&CLIENT]) {
+        let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")];
+        router = router.route(path, get(move || async move { (headers, content) }));
+    }
+
+    println!(
+        "{name}: http://localhost:{}/ (WebTransport on port {port})",
+        page_address.port()
+    );
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let stopped = || {
+        let mut stopped = stopped.clone();
+        async move {
+            // An error means that nobody is left to say stop.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    let pages = wireloom::tcp::serve(page, None, router.clone(), wireloom::tcp::Options::new(), stopped());
+    let sessions = server.serve(router).with_graceful_shutdown(stopped());
+    let ctrl_c = async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            messages.shut_down().await;
+            // Nobody may listen any more.
+            let _ = stop.send(true);
+        }
+        Ok::<_, Box<dyn Error>>(())
+    };
+    tokio::try_join!(async { Ok(pages.await?) }, async { Ok(sessions.await?) }, ctrl_c)?;
+    Ok(())
+}
+
+/// The value of an argument.
+pub(crate) fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
