@@ -72,7 +72,8 @@ fn row(name: &str, latency: &Histogram<u64>, quiet: f64, seconds: f64, stats: &S
     ratio
 }
 
-/// Runs an attacker to its end, at the lowest priority: on a small machine it shall not take the processor from who is measured.
+/// Runs an attacker to its end, at the lowest priority and with ordinary scheduling even where this process has real-time
+/// priority (`chrt -f 10`): on a small machine it shall not take the processor from who is measured.
 async fn attacked(attack: Attack, server: &mut Process, percent: usize) -> Result<Stats> {
     let name = clap::ValueEnum::to_possible_value(&attack).ok_or("an attack without a name")?;
     let status = Command::new("chrt")

@@ -1,17 +1,15 @@
 // Which transport is taken. WebTransport is made up here, because Node has none: how it fails is what matters. `e2e` has the real one.
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Client } from '../src/index.js';
-import type { ClientOptions, WebTransportConstructor } from '../src/index.js';
+import type { Client, ClientOptions, WebTransportConstructor } from '../src/index.js';
+import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
-import { NodeWebSocket } from './serve.js';
 
 let script: Script;
-const clients: Client[] = [];
 beforeEach(async () => {
   script = await Script.start();
 });
 afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
+  closeClients();
   script.close();
 });
 
@@ -52,17 +50,14 @@ function fake(ready: () => Promise<void>): WebTransportConstructor {
 const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 function open(ready: () => Promise<void>, options: ClientOptions = {}): Client {
-  const client = new Client('https://127.0.0.1:1/messages', {
+  return openAt('https://127.0.0.1:1/messages', {
     WebTransport: fake(ready),
-    WebSocket: NodeWebSocket,
     webSocketUrl: script.url,
     backoff: { firstMs: 1, maxMs: 1 },
     fallbackMs: 500,
     returnMs: 0,
     ...options,
   });
-  clients.push(client);
-  return client;
 }
 
 /** Accepts whatever WebSocket comes. */

@@ -1,27 +1,20 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { decode } from '../src/codec.js';
-import { Client } from '../src/index.js';
-import type { ClientOptions } from '../src/index.js';
+import type { Client, ClientOptions } from '../src/index.js';
+import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
 
-import { NodeWebSocket } from './serve.js';
-
 let script: Script;
-const clients: Client[] = [];
 beforeEach(async () => {
   script = await Script.start();
 });
 afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
+  closeClients();
   script.close();
 });
 
-function open(options: ClientOptions = {}): Client {
-  const client = new Client(script.url, { WebSocket: NodeWebSocket, backoff: { firstMs: 1, maxMs: 1 }, ...options });
-  clients.push(client);
-  return client;
-}
+const open = (options: ClientOptions = {}): Client => openAt(script.url, { backoff: { firstMs: 1, maxMs: 1 }, ...options });
 
 describe('what the server says first', () => {
   test.each([

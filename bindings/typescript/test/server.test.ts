@@ -2,25 +2,19 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Client, Data } from '../src/index.js';
 import type { ClientOptions, ClientState, Session, WebSocketConstructor } from '../src/index.js';
+import { closeClients, open as openAt } from './clients.js';
 import { Proxy } from './proxy.js';
 import { NodeWebSocket, Serve, Unchecked } from './serve.js';
 
 let serve: Serve;
-const clients: Client[] = [];
 
 beforeAll(async () => {
   serve = await Serve.start();
 });
 afterAll(() => serve.stop());
-afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
-});
+afterEach(closeClients);
 
-function open(url = serve.ws, options: ClientOptions = {}): Client {
-  const client = new Client(url, { WebSocket: NodeWebSocket, backoff: { firstMs: 10, maxMs: 200 }, ...options });
-  clients.push(client);
-  return client;
-}
+const open = (url = serve.ws, options: ClientOptions = {}): Client => openAt(url, { backoff: { firstMs: 10, maxMs: 200 }, ...options });
 
 const kind = (kind: string): unknown => expect.objectContaining({ name: 'WireloomError', kind });
 

@@ -1,13 +1,12 @@
 // Topics of `wireloom serve`, over WebSocket. It has every topic, for everybody, with the last hundred messages of each.
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { Client } from '../src/index.js';
-import type { ClientOptions, TopicMessage } from '../src/index.js';
+import type { Client, ClientOptions, TopicMessage } from '../src/index.js';
+import { closeClients, open as openAt } from './clients.js';
 import { Proxy } from './proxy.js';
-import { NodeWebSocket, Serve } from './serve.js';
+import { Serve } from './serve.js';
 
 let serve: Serve;
 let proxy: Proxy;
-const clients: Client[] = [];
 beforeAll(async () => {
   serve = await Serve.start();
   proxy = await Proxy.to(serve.ws);
@@ -16,15 +15,9 @@ afterAll(async () => {
   proxy.close();
   await serve.stop();
 });
-afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
-});
+afterEach(closeClients);
 
-function open(url = serve.ws, options: ClientOptions = {}): Client {
-  const client = new Client(url, { WebSocket: NodeWebSocket, backoff: { firstMs: 10, maxMs: 200 }, ...options });
-  clients.push(client);
-  return client;
-}
+const open = (url = serve.ws, options: ClientOptions = {}): Client => openAt(url, { backoff: { firstMs: 10, maxMs: 200 }, ...options });
 
 const text = ({ data, offset }: TopicMessage): string => `${offset ?? '-'}:${data.text()}`;
 

@@ -1,26 +1,20 @@
 // Topics against a scripted server: what a real one says only when much goes wrong. `topics-server.test.ts` has the real one.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Client } from '../src/index.js';
-import type { ClientOptions, SubscribeOptions, TopicMessage } from '../src/index.js';
+import type { Client, ClientOptions, SubscribeOptions, TopicMessage } from '../src/index.js';
+import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
 import type { Peer } from './script.js';
-import { NodeWebSocket } from './serve.js';
 
 let script: Script;
-const clients: Client[] = [];
 beforeEach(async () => {
   script = await Script.start();
 });
 afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
+  closeClients();
   script.close();
 });
 
-function open(options: ClientOptions = {}): Client {
-  const client = new Client(script.url, { WebSocket: NodeWebSocket, backoff: { firstMs: 1, maxMs: 1 }, ...options });
-  clients.push(client);
-  return client;
-}
+const open = (options: ClientOptions = {}): Client => openAt(script.url, { backoff: { firstMs: 1, maxMs: 1 }, ...options });
 
 /** A subscription whose messages are noted as text. */
 function noted(client: Client, options: SubscribeOptions = {}) {
