@@ -20,8 +20,9 @@ use crate::signals::StopSignals;
 use crate::transport::TransportArgs;
 use crate::trust::{TrustArgs, parse_url};
 
-/// How long datagrams are waited for that may have been lost, after the last one was sent.
-const DATAGRAM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long what the server still has to send is waited for at the end: datagrams, which may have been lost, and the rest of
+/// the streams that it opened, which may never end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest reply that `--message` holds in memory, in bytes.
 const MAX_REPLY: usize = 64 << 20;
@@ -187,7 +188,7 @@ async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> R
             sent += 1;
         }
         // As many as went out may come back; some may be lost.
-        let patience = tokio::time::sleep(DATAGRAM_PATIENCE);
+        let patience = tokio::time::sleep(PATIENCE);
         tokio::pin!(patience);
         while received < sent {
             match incoming
@@ -198,6 +199,7 @@ async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> R
                 ControlFlow::Break(()) => break,
             }
         }
+        incoming.finish().await;
         return Ok(());
     }
     let (mut send, recv) = session.open_bi().await.map_err(|e| failed(&e))?;
@@ -211,10 +213,9 @@ async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> R
     };
     incoming.serve_until(session, printer, &mut received, writing).await??;
     let reading = async { (&mut echo).await };
-    match incoming.serve_until(session, printer, &mut received, reading).await? {
-        Ok(result) => result,
-        Err(_) => Err(Failure::new("session", "reading ended")),
-    }
+    let result = incoming.serve_until(session, printer, &mut received, reading).await?;
+    incoming.finish().await;
+    result.unwrap_or_else(|_| Err(Failure::new("session", "reading ended")))
 }
 
 /// What the server sends of its own accord.
@@ -276,6 +277,12 @@ impl Incoming {
             () = until => return Ok(ControlFlow::Break(())),
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Prints the rest of the streams, as far as it comes in time.
+    async fn finish(mut self) {
+        let rest = async { while self.streams.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(PATIENCE, rest).await;
     }
 }
 

@@ -5,17 +5,30 @@
 //! that nothing has to be kept for each; two may share a place. What one has waiting is bounded by what is free: it may
 //! fill half of [`CAPACITY`] alone, two a third each, and there is always some room for the next one. What finds no room is
 //! lost, as it would be in the kernel.
+//!
+//! A byte may be cheap (of a long stream) or dear (of a handshake, of a hundred tiny streams in one packet). A sender whose turn
+//! took long gets fewer bytes for the next one, down to a single datagram, and more again when they are cheap.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Places, a power of two.
 const PLACES: usize = 64;
 /// Bytes of one turn, or one message if that is larger.
 const QUANTUM: usize = 16 * 1024;
+/// A turn is meant to be over after this.
+const LONG_TURN: Duration = Duration::from_micros(100);
 /// Of all senders, in bytes; each message counts [`OVERHEAD`] more than its length.
 const CAPACITY: usize = 8 << 20;
 /// About what a message that waits costs beside its bytes.
 const OVERHEAD: usize = 128;
+
+/// A message as the socket gives it: one datagram, or several.
+pub(super) trait Message {
+    fn len(&self) -> usize;
+    /// Takes the first datagrams off, as many as `len` bytes hold, but one at least.
+    fn take(&mut self, len: usize) -> Self;
+}
 
 pub(super) struct Inbox<T> {
     places: Box<[Place<T>]>,
@@ -25,15 +38,18 @@ pub(super) struct Inbox<T> {
 }
 
 struct Place<T> {
-    messages: VecDeque<(T, usize)>,
+    messages: VecDeque<T>,
     bytes: usize,
+    /// Bytes of its next turn. Below [`QUANTUM`], messages are split.
+    allowance: usize,
 }
 
-impl<T> Inbox<T> {
+impl<T: Message> Inbox<T> {
     pub(super) fn new() -> Self {
         let place = || Place {
             messages: VecDeque::new(),
             bytes: 0,
+            allowance: QUANTUM,
         };
         Self {
             places: std::iter::repeat_with(place).take(PLACES).collect(),
@@ -48,15 +64,15 @@ impl<T> Inbox<T> {
         place.bytes + len + OVERHEAD <= CAPACITY.saturating_sub(self.bytes)
     }
 
-    /// A message of `len` bytes, for which there is room.
-    pub(super) fn push(&mut self, hash: u64, message: T, len: usize) {
+    /// A message for which there is room.
+    pub(super) fn push(&mut self, hash: u64, message: T) {
         let key = place(hash);
         let place = &mut self.places[key];
         if place.messages.is_empty() {
             self.turns.push_back(key);
         }
-        let size = len + OVERHEAD;
-        place.messages.push_back((message, size));
+        let size = message.len() + OVERHEAD;
+        place.messages.push_back(message);
         place.bytes += size;
         self.bytes += size;
     }
@@ -66,16 +82,22 @@ impl<T> Inbox<T> {
         self.turns.len()
     }
 
-    /// The messages of the next turn.
-    pub(super) fn take_turn(&mut self, mut sink: impl FnMut(T)) {
-        let Some(key) = self.turns.pop_front() else { return };
+    /// The messages of the next turn; `None` if there are none. [`Self::took`] is to be told how long they kept the endpoint.
+    pub(super) fn take_turn(&mut self, mut sink: impl FnMut(T)) -> Option<Turn> {
+        let key = self.turns.pop_front()?;
         let place = &mut self.places[key];
         let mut taken = 0;
-        while taken < QUANTUM
-            && let Some((message, size)) = place.messages.pop_front()
+        while taken < place.allowance
+            && let Some(message) = place.messages.front_mut()
         {
-            taken += size;
-            sink(message);
+            let whole = place.allowance >= QUANTUM;
+            let part = message.take(if whole { usize::MAX } else { place.allowance - taken });
+            taken += part.len();
+            if message.len() == 0 {
+                place.messages.pop_front();
+                taken += OVERHEAD;
+            }
+            sink(part);
         }
         place.bytes -= taken;
         self.bytes -= taken;
@@ -85,7 +107,24 @@ impl<T> Inbox<T> {
         } else {
             self.turns.push_back(key);
         }
+        Some(Turn { key, taken })
     }
+
+    /// How long a turn took.
+    pub(super) fn took(&mut self, turn: &Turn, time: Duration) {
+        let allowance = &mut self.places[turn.key].allowance;
+        if time > LONG_TURN {
+            *allowance = (turn.taken.min(*allowance) / 2).max(1);
+        } else if time < LONG_TURN / 3 {
+            *allowance = (*allowance * 2).min(QUANTUM);
+        }
+    }
+}
+
+/// A turn that was taken.
+pub(super) struct Turn {
+    key: usize,
+    taken: usize,
 }
 
 fn place(hash: u64) -> usize {
@@ -101,24 +140,72 @@ mod tests {
         place << (64 - PLACES.trailing_zeros())
     }
 
-    fn turn(inbox: &mut Inbox<u32>) -> Vec<u32> {
+    /// A message of some datagrams of [`DATAGRAM`] bytes, numbered from `first`.
+    struct Datagrams {
+        first: usize,
+        count: usize,
+    }
+
+    const DATAGRAM: usize = 1000;
+
+    impl Message for Datagrams {
+        fn len(&self) -> usize {
+            self.count * DATAGRAM
+        }
+
+        fn take(&mut self, len: usize) -> Self {
+            let count = (len / DATAGRAM).clamp(1, self.count);
+            let part = Self { count, ..*self };
+            self.first += count;
+            self.count -= count;
+            part
+        }
+    }
+
+    /// The numbers of a turn's datagrams.
+    fn turn(inbox: &mut Inbox<Datagrams>, time: Duration) -> Vec<usize> {
         let mut taken = Vec::new();
-        inbox.take_turn(|message| taken.push(message));
+        if let Some(turn) = inbox.take_turn(|m| taken.extend(m.first..m.first + m.count)) {
+            inbox.took(&turn, time);
+        }
         taken
     }
 
     #[test]
     fn a_flood_does_not_delay_another_sender() {
         let mut inbox = Inbox::new();
-        for message in 0..1000 {
-            inbox.push(hash(3), message, 8000);
+        for first in (0..8000).step_by(8) {
+            inbox.push(hash(3), Datagrams { first, count: 8 });
         }
-        inbox.push(hash(7), 5000, 60);
+        let other = Datagrams { first: 9999, count: 1 };
+        inbox.push(hash(7), other);
         assert_eq!(inbox.waiting(), 2);
-        assert_eq!(turn(&mut inbox), [0, 1, 2]);
-        assert_eq!(turn(&mut inbox), [5000]);
-        assert_eq!(turn(&mut inbox), [3, 4, 5]);
+        assert_eq!(turn(&mut inbox, LONG_TURN), Vec::from_iter(0..24));
+        assert_eq!(turn(&mut inbox, LONG_TURN), [9999]);
+        assert_eq!(turn(&mut inbox, LONG_TURN), Vec::from_iter(24..48));
         assert_eq!(inbox.waiting(), 1);
+    }
+
+    #[test]
+    fn who_takes_long_gets_less() {
+        let mut inbox = Inbox::new();
+        for first in (0..500).step_by(50) {
+            inbox.push(hash(3), Datagrams { first, count: 50 });
+        }
+        let mut lengths = Vec::new();
+        let mut all = Vec::new();
+        for time in [[LONG_TURN * 2; 10], [Duration::ZERO; 10]].as_flattened() {
+            let taken = turn(&mut inbox, *time);
+            lengths.push(taken.len());
+            all.extend(taken);
+        }
+        assert_eq!(lengths[..10], [50, 8, 4, 2, 1, 1, 1, 1, 1, 1], "split");
+        assert!(lengths[10..].is_sorted() && lengths[19] == 50, "{lengths:?}");
+        while inbox.waiting() > 0 {
+            all.extend(turn(&mut inbox, LONG_TURN));
+        }
+        assert!(all.iter().copied().eq(0..500), "in order, and nothing lost");
+        assert_eq!(inbox.bytes, 0);
     }
 
     #[test]
@@ -126,14 +213,14 @@ mod tests {
         let mut inbox = Inbox::new();
         let mut fill = |place| {
             let mut n = 0;
-            while inbox.has_room(hash(place), 1200) {
-                inbox.push(hash(place), 0, 1200);
+            while inbox.has_room(hash(place), DATAGRAM) {
+                inbox.push(hash(place), Datagrams { first: 0, count: 1 });
                 n += 1;
             }
             n
         };
         let first = fill(0);
-        assert_eq!(first, CAPACITY / 2 / (1200 + OVERHEAD));
+        assert_eq!(first, CAPACITY / 2 / (DATAGRAM + OVERHEAD));
         let second = fill(1);
         assert!(second >= first / 2 - 1, "{second} of {first}");
         assert!(fill(2) > 0);
@@ -142,17 +229,17 @@ mod tests {
     #[test]
     fn everything_comes_once_and_nothing_is_left() {
         let mut inbox = Inbox::new();
-        for message in 0..500 {
-            inbox.push(hash(u64::from(message % 5)), message, 100_000);
+        for i in 0..500 {
+            let message = Datagrams { first: i, count: 1 };
+            inbox.push(hash(i as u64 % 5), message);
         }
         let mut all = Vec::new();
         while inbox.waiting() > 0 {
-            let taken = turn(&mut inbox);
-            assert_eq!(taken.len(), 1, "a message larger than a turn is a turn");
-            all.extend(taken);
+            all.extend(turn(&mut inbox, LONG_TURN));
         }
-        assert!(all.iter().copied().eq(0..500), "by turns, as they came");
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..500));
         assert_eq!(inbox.bytes, 0);
-        assert!(turn(&mut inbox).is_empty());
+        assert!(turn(&mut inbox, LONG_TURN).is_empty());
     }
 }

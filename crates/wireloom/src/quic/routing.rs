@@ -11,6 +11,7 @@ use quinn_udp::RecvMeta;
 use super::Application;
 use super::config::ServerConfig;
 use super::endpoint::{Acceptor, Admission};
+use super::inbox::Message;
 use super::ready::{ReadyQueue, Slot};
 use super::transport::Transport;
 
@@ -49,6 +50,27 @@ impl Received {
             bytes: message.into(),
         }
     }
+
+    /// Not a `split_to` for all that is left: that would allocate to share the memory.
+    fn take_bytes(&mut self, len: usize) -> BytesMut {
+        if len >= self.bytes.len() {
+            std::mem::take(&mut self.bytes)
+        } else {
+            self.bytes.split_to(len)
+        }
+    }
+}
+
+impl Message for Received {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn take(&mut self, len: usize) -> Self {
+        let stride = self.stride.max(1);
+        let bytes = self.take_bytes((len / stride).max(1).saturating_mul(stride));
+        Self { bytes, ..*self }
+    }
 }
 
 impl<A: Application, C: Acceptor<A>> Routing<A, C> {
@@ -75,17 +97,10 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
     }
 
     /// Gives a received message to the connections.
-    pub(super) fn route(&mut self, message: Received) {
-        let Received {
-            at,
-            from,
-            to,
-            ecn,
-            stride,
-            mut bytes,
-        } = message;
-        while !bytes.is_empty() {
-            let datagram = bytes.split_to(stride.clamp(1, bytes.len()));
+    pub(super) fn route(&mut self, mut message: Received) {
+        let Received { at, from, to, ecn, .. } = message;
+        while message.len() > 0 {
+            let datagram = message.take_bytes(message.stride.max(1));
             let mut answer = Vec::new();
             match self.endpoint.handle(at, from, to, ecn, datagram, &mut answer) {
                 Some(qp::DatagramEvent::ConnectionEvent(handle, event)) => {

@@ -146,15 +146,16 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 received += message.len().div_ceil(meta.stride.max(1));
                 let hash = self.hasher.hash_one(meta.addr);
                 if self.inbox.has_room(hash, message.len()) {
-                    self.inbox.push(hash, Received::new(now, meta, message), message.len());
+                    self.inbox.push(hash, Received::new(now, meta, message));
                 }
             }
             // Each sender once, and one alone for as long as there is time.
             let mut turns = self.inbox.waiting();
+            let mut clock = Instant::now();
             let mut is_late = false;
             while !is_late && turns > 0 {
-                self.deliver(now);
-                is_late = now.elapsed() >= TURN_TIME;
+                clock = self.deliver(now, clock);
+                is_late = clock - now >= TURN_TIME;
                 turns = (turns - 1).max(usize::from(self.inbox.waiting() == 1));
             }
             match polled {
@@ -175,10 +176,11 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         }
     }
 
-    /// Gives what one sender's turn allows to its connections, and lets them react while it is in the processor's cache.
-    fn deliver(&mut self, now: Instant) {
+    /// Gives what one sender's turn allows to its connections, and lets them react while it is in the processor's cache. It
+    /// begins at `start`; when it ends is returned.
+    fn deliver(&mut self, now: Instant, start: Instant) -> Instant {
         let Self { inbox, routing, .. } = self;
-        inbox.take_turn(|message| routing.route(message));
+        let turn = inbox.take_turn(|message| routing.route(message));
         // Dropped if the socket is full: the peer's retransmission asks again.
         for (transmit, contents) in self.routing.take_answers() {
             if self.blocked.is_none() {
@@ -188,6 +190,11 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         while let Some(key) = self.routing.pop_touched() {
             self.process(key, now);
         }
+        let end = Instant::now();
+        if let Some(turn) = turn {
+            self.inbox.took(&turn, end - start);
+        }
+        end
     }
 
     fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version};
@@ -89,11 +90,10 @@ impl Handmade {
     pub async fn with_parameters(source: &str, server: SocketAddr, parameters: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
         let socket = UdpSocket::bind((source, 0)).await.unwrap();
         socket.connect(server).await.unwrap();
-        // Unique among the tests' connections: a source address has a port only once.
-        let port = socket.local_addr().unwrap();
-        let seed = (std::ptr::from_ref(&socket) as u64) ^ u64::from(port.port()) << 48;
-        let local = seed.to_be_bytes().to_vec();
-        let remote = [&local[..], &u64::from(port.port()).to_le_bytes()].concat();
+        // No two of a process' connections have the same: the kernel gives a port to each source address anew.
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        let local = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec();
+        let remote = [&local[..], &local[..]].concat();
         let config: Arc<ClientConfig> = tls_config();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = ClientConnection::new(config, Version::V1, name, parameters(&local)).unwrap();
