@@ -6,6 +6,7 @@
 //! fill half of [`CAPACITY`] alone, two a third each, and there is always some room for the next one. What finds no room is
 //! lost, as it would be in the kernel.
 //!
+//! Who has just become busy goes first, once (as in RFC 8290's FQ-CoDel): a sender of little hardly waits for the others.
 //! A byte may be cheap (of a long stream) or dear (of a handshake, of a hundred tiny streams in one packet). A sender whose turn
 //! took long gets fewer bytes for the next one, down to a single datagram, and more again when they are cheap.
 
@@ -32,14 +33,21 @@ pub(super) trait Message {
 
 pub(super) struct Inbox<T> {
     places: Box<[Place<T>]>,
-    /// Those that are not empty, in the order of their turn.
-    turns: VecDeque<usize>,
+    /// Those that have become busy, before all others.
+    new: VecDeque<usize>,
+    /// Those that have had a turn, in the order of their next one. One that then had nothing left is here too until that turn,
+    /// or it would be new again with every message.
+    old: VecDeque<usize>,
+    /// How many places are not empty.
+    waiting: usize,
     bytes: usize,
 }
 
 struct Place<T> {
     messages: VecDeque<T>,
     bytes: usize,
+    /// In `new` or `old`.
+    is_queued: bool,
     /// Bytes of its next turn. Below [`QUANTUM`], messages are split.
     allowance: usize,
 }
@@ -49,11 +57,14 @@ impl<T: Message> Inbox<T> {
         let place = || Place {
             messages: VecDeque::new(),
             bytes: 0,
+            is_queued: false,
             allowance: QUANTUM,
         };
         Self {
             places: std::iter::repeat_with(place).take(PLACES).collect(),
-            turns: VecDeque::new(),
+            new: VecDeque::new(),
+            old: VecDeque::new(),
+            waiting: 0,
             bytes: 0,
         }
     }
@@ -68,8 +79,9 @@ impl<T: Message> Inbox<T> {
     pub(super) fn push(&mut self, hash: u64, message: T) {
         let key = place(hash);
         let place = &mut self.places[key];
-        if place.messages.is_empty() {
-            self.turns.push_back(key);
+        self.waiting += usize::from(place.messages.is_empty());
+        if !std::mem::replace(&mut place.is_queued, true) {
+            self.new.push_back(key);
         }
         let size = message.len() + OVERHEAD;
         place.messages.push_back(message);
@@ -79,12 +91,19 @@ impl<T: Message> Inbox<T> {
 
     /// How many places have something.
     pub(super) fn waiting(&self) -> usize {
-        self.turns.len()
+        self.waiting
     }
 
     /// The messages of the next turn; `None` if there are none. [`Self::took`] is to be told how long they kept the endpoint.
     pub(super) fn take_turn(&mut self, mut sink: impl FnMut(T)) -> Option<Turn> {
-        let key = self.turns.pop_front()?;
+        let key = loop {
+            let key = self.new.pop_front().or_else(|| self.old.pop_front())?;
+            let place = &mut self.places[key];
+            if !place.messages.is_empty() {
+                break key;
+            }
+            place.is_queued = false;
+        };
         let place = &mut self.places[key];
         let mut taken = 0;
         while taken < place.allowance
@@ -101,11 +120,11 @@ impl<T: Message> Inbox<T> {
         }
         place.bytes -= taken;
         self.bytes -= taken;
+        self.old.push_back(key);
         if place.messages.is_empty() {
+            self.waiting -= 1;
             // A burst must not be paid for ever.
             place.messages.shrink_to(16);
-        } else {
-            self.turns.push_back(key);
         }
         Some(Turn { key, taken })
     }
@@ -115,8 +134,9 @@ impl<T: Message> Inbox<T> {
         let allowance = &mut self.places[turn.key].allowance;
         if time > LONG_TURN {
             *allowance = (turn.taken.min(*allowance) / 2).max(1);
-        } else if time < LONG_TURN / 3 {
-            *allowance = (*allowance * 2).min(QUANTUM);
+        } else if turn.taken >= *allowance {
+            // Slowly: between dear packets there are always cheap ones.
+            *allowance = (*allowance + *allowance / 8 + OVERHEAD).min(QUANTUM);
         }
     }
 }
@@ -187,24 +207,48 @@ mod tests {
     }
 
     #[test]
+    fn who_has_become_busy_goes_first_but_once() {
+        let mut inbox = Inbox::new();
+        let one = |first| Datagrams { first, count: 1 };
+        for flood in [1, 2] {
+            for first in (0..8000).step_by(8) {
+                inbox.push(hash(flood), Datagrams { first, count: 8 });
+            }
+            turn(&mut inbox, LONG_TURN);
+        }
+        inbox.push(hash(7), one(9999));
+        assert_eq!(turn(&mut inbox, LONG_TURN), [9999], "before the two");
+        inbox.push(hash(7), one(9999));
+        assert_eq!(turn(&mut inbox, LONG_TURN)[0], 24);
+        assert_eq!(turn(&mut inbox, LONG_TURN)[0], 24);
+        assert_eq!(turn(&mut inbox, LONG_TURN), [9999], "and now in turn");
+        for _ in 0..3 {
+            assert_eq!(turn(&mut inbox, LONG_TURN).len(), 24, "its turn had nothing");
+        }
+        inbox.push(hash(7), one(9999));
+        assert_eq!(turn(&mut inbox, LONG_TURN), [9999], "new again");
+    }
+
+    #[test]
     fn who_takes_long_gets_less() {
         let mut inbox = Inbox::new();
-        for first in (0..500).step_by(50) {
+        for first in (0..2000).step_by(50) {
             inbox.push(hash(3), Datagrams { first, count: 50 });
         }
         let mut lengths = Vec::new();
         let mut all = Vec::new();
-        for time in [[LONG_TURN * 2; 10], [Duration::ZERO; 10]].as_flattened() {
-            let taken = turn(&mut inbox, *time);
+        for i in 0..60 {
+            let taken = turn(&mut inbox, if i < 20 { LONG_TURN * 2 } else { Duration::ZERO });
             lengths.push(taken.len());
             all.extend(taken);
         }
-        assert_eq!(lengths[..10], [50, 8, 4, 2, 1, 1, 1, 1, 1, 1], "split");
-        assert!(lengths[10..].is_sorted() && lengths[19] == 50, "{lengths:?}");
+        assert_eq!(lengths[..6], [50, 9, 5, 3, 2, 1], "split");
+        assert!(lengths[6..20].iter().all(|n| *n == 1), "{lengths:?}");
+        assert!(*lengths.last().unwrap() >= 16, "as much as at first: {lengths:?}");
         while inbox.waiting() > 0 {
             all.extend(turn(&mut inbox, LONG_TURN));
         }
-        assert!(all.iter().copied().eq(0..500), "in order, and nothing lost");
+        assert!(all.iter().copied().eq(0..2000), "in order, and nothing lost");
         assert_eq!(inbox.bytes, 0);
     }
 
