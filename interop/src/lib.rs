@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod certificate;
+pub mod endpoint;
 pub mod journal;
 pub mod page;
 pub mod peers;
