@@ -4,6 +4,7 @@
 //! `DOWNLOADS`, `CERTS` and `PORT` move the folders and the server's port for runs without containers. A server prints
 //! `listening PORT` when it does, and runs until it is ended; a client exits when it is done.
 
+pub mod pair;
 pub mod peers;
 pub mod settings;
 pub mod transfer;
@@ -50,7 +51,10 @@ impl Implementation {
 pub async fn run(implementation: Implementation, settings: Settings) -> Result {
     let target = || -> Result<Target> {
         let hash = wireloom::CertificateHash::of_pem(std::fs::read(settings.certs.join("cert.pem"))?)?;
-        Ok(Target { url: String::new(), hash: hash.to_string() })
+        Ok(Target {
+            url: String::new(),
+            hash: hash.to_string(),
+        })
     };
     match (settings.role, implementation) {
         (Role::Server, Implementation::Wireloom) => peers::serve_wireloom(settings).await,

@@ -71,7 +71,13 @@ pub async fn serve_wireloom(settings: Settings) -> Result {
         builder = builder.qlog_dir(folder);
     }
     let server = builder.listen().await?;
-    listening(server.local_addrs().first().copied().ok_or("the server has no address")?);
+    listening(
+        server
+            .local_addrs()
+            .first()
+            .copied()
+            .ok_or("the server has no address")?,
+    );
     while let Some(request) = server.accept().await {
         let endpoint = endpoint(request.path());
         if !settings.www.join(&endpoint).is_dir() {
@@ -80,11 +86,13 @@ pub async fn serve_wireloom(settings: Settings) -> Result {
         }
         let settings = settings.clone();
         tokio::spawn(async move {
-            tell(async {
-                let session = request.protocols(&settings.protocols).accept().await?;
-                transfer::run(session, &endpoint, &settings).await
-            }
-            .await);
+            tell(
+                async {
+                    let session = request.protocols(&settings.protocols).accept().await?;
+                    transfer::run(session, &endpoint, &settings).await
+                }
+                .await,
+            );
         });
     }
     Ok(())
@@ -104,13 +112,15 @@ pub async fn serve_wtransport(settings: Settings) -> Result {
         let incoming = server.accept().await;
         let settings = settings.clone();
         tokio::spawn(async move {
-            tell(async {
-                let request = incoming.await?;
-                let endpoint = endpoint(request.path());
-                let session = std::sync::Arc::new(request.accept().await?);
-                transfer::run(session, &endpoint, &settings).await
-            }
-            .await);
+            tell(
+                async {
+                    let request = incoming.await?;
+                    let endpoint = endpoint(request.path());
+                    let session = std::sync::Arc::new(request.accept().await?);
+                    transfer::run(session, &endpoint, &settings).await
+                }
+                .await,
+            );
         });
     }
 }
@@ -130,17 +140,22 @@ pub async fn serve_web_transport_quinn(settings: Settings) -> Result {
     while let Some(request) = server.accept().await {
         let settings = settings.clone();
         tokio::spawn(async move {
-            tell(async {
-                let endpoint = endpoint(request.url.path());
-                let mut response = ConnectResponse::OK;
-                let chosen = request.protocols.iter().find(|offered| settings.protocols.contains(offered));
-                if let Some(protocol) = chosen {
-                    response = response.with_protocol(protocol.as_str());
+            tell(
+                async {
+                    let endpoint = endpoint(request.url.path());
+                    let mut response = ConnectResponse::OK;
+                    let chosen = request
+                        .protocols
+                        .iter()
+                        .find(|offered| settings.protocols.contains(offered));
+                    if let Some(protocol) = chosen {
+                        response = response.with_protocol(protocol.as_str());
+                    }
+                    let session = request.respond(response).await?;
+                    transfer::run(session, &endpoint, &settings).await
                 }
-                let session = request.respond(response).await?;
-                transfer::run(session, &endpoint, &settings).await
-            }
-            .await);
+                .await,
+            );
         });
     }
     Ok(())

@@ -153,7 +153,9 @@ fn add(all: &mut Vec<Requests>, role: Role, request: &str) -> Result {
         }
     };
     let (endpoint, file) = path.split_once('/').unwrap_or((&path, ""));
-    let position = all.iter().position(|known| known.origin == origin && known.endpoint == endpoint);
+    let position = all
+        .iter()
+        .position(|known| known.origin == origin && known.endpoint == endpoint);
     let index = position.unwrap_or_else(|| {
         all.push(Requests {
             origin,

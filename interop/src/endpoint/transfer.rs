@@ -37,10 +37,7 @@ pub async fn run<S: Session>(session: S, endpoint: &str, settings: &Settings) ->
         std::fs::create_dir_all(&settings.downloads)?;
         std::fs::write(settings.downloads.join("negotiated_protocol.txt"), protocol)?;
     }
-    let (Some(www), Some(downloads)) = (
-        within(&settings.www, endpoint),
-        within(&settings.downloads, endpoint),
-    ) else {
+    let (Some(www), Some(downloads)) = (within(&settings.www, endpoint), within(&settings.downloads, endpoint)) else {
         return Err(format!("{endpoint:?} is no name of an endpoint").into());
     };
     let files = settings.files(endpoint);
@@ -171,7 +168,10 @@ impl<S> Exchange<S> {
     }
 
     fn pushed(&self, message: &[u8]) -> Result {
-        let end = message.iter().position(|byte| *byte == b'\n').ok_or("a PUSH without a line's end")?;
+        let end = message
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or("a PUSH without a line's end")?;
         let name = std::str::from_utf8(&message[b"PUSH ".len()..end])?;
         self.keep(name, &message[end + 1..])
     }
@@ -193,7 +193,10 @@ impl<S> Exchange<S> {
     }
 
     async fn arrival(&self, name: &str) -> Result {
-        self.arrived.subscribe().wait_for(|arrived| arrived.contains(name)).await?;
+        self.arrived
+            .subscribe()
+            .wait_for(|arrived| arrived.contains(name))
+            .await?;
         Ok(())
     }
 }
