@@ -6,6 +6,7 @@
 
 pub mod pair;
 pub mod peers;
+pub mod reasons;
 pub mod settings;
 pub mod transfer;
 

@@ -294,18 +294,20 @@ func run(session *webtransport.Session, endpoint string, files []string) error {
 	return nil
 }
 
+type dialler func(ctx context.Context, to string) (*webtransport.Session, error)
+
 func client() error {
 	origin, requests, err := split()
 	if err != nil {
 		return err
 	}
 	failures := make(chan error, len(requests))
-	dialler := dialler(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}})
+	dial := newDialler(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}})
 	for endpoint, files := range requests {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			_, session, err := dialler.Dial(ctx, origin+"/"+endpoint, nil)
+			session, err := dial(ctx, origin+"/"+endpoint)
 			if err == nil {
 				negotiated(protocolOf(session))
 				err = run(session, endpoint, files)

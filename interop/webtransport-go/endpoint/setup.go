@@ -3,8 +3,11 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"net/http"
+	"net/url"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -13,14 +16,44 @@ import (
 
 var transport = &quic.Config{EnableDatagrams: true, EnableStreamResetPartialDelivery: true}
 
-func dialler(config *tls.Config) *webtransport.Dialer {
-	return &webtransport.Dialer{TLSClientConfig: config, QUICConfig: transport, ApplicationProtocols: protocols}
+var limits = webtransport.Config{MaxIncomingStreams: 64, MaxIncomingUniStreams: 64, MaxIncomingData: 1 << 20}
+
+// newDialler opens every session on one connection.
+func newDialler(config *tls.Config) dialler {
+	transport := &webtransport.Transport{
+		TLSClientConfig: config, QUICConfig: transport, Config: &limits, ApplicationProtocols: protocols,
+	}
+	var connect sync.Once
+	var connection *webtransport.ClientConn
+	var failure error
+	return func(ctx context.Context, to string) (*webtransport.Session, error) {
+		connect.Do(func() {
+			parsed, err := url.Parse(to)
+			if err != nil {
+				failure = err
+				return
+			}
+			config := config.Clone()
+			config.ServerName = parsed.Hostname()
+			raw, err := quic.DialAddr(ctx, parsed.Host, config, transport.QUICConfig)
+			if err != nil {
+				failure = err
+				return
+			}
+			connection, failure = transport.NewClientConn(raw)
+		})
+		if failure != nil {
+			return nil, failure
+		}
+		_, session, err := connection.Dial(ctx, to, nil)
+		return session, err
+	}
 }
 
 func newServer(config *tls.Config, handler http.Handler) *webtransport.Server {
 	server := &webtransport.Server{
 		H3:                   &http3.Server{TLSConfig: config, QUICConfig: transport, Handler: handler},
-		Config:               &webtransport.Config{MaxIncomingStreams: 64, MaxIncomingUniStreams: 64, MaxIncomingData: 1 << 20},
+		Config:               &limits,
 		ApplicationProtocols: protocols,
 	}
 	webtransport.ConfigureHTTP3Server(server.H3)

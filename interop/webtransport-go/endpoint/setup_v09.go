@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"net/http"
 
@@ -13,8 +14,13 @@ import (
 
 var transport = &quic.Config{EnableDatagrams: true}
 
-func dialler(config *tls.Config) *webtransport.Dialer {
-	return &webtransport.Dialer{TLSClientConfig: config, QUICConfig: transport}
+// This version opens a connection for every session.
+func newDialler(config *tls.Config) dialler {
+	inner := &webtransport.Dialer{TLSClientConfig: config, QUICConfig: transport}
+	return func(ctx context.Context, to string) (*webtransport.Session, error) {
+		_, session, err := inner.Dial(ctx, to, nil)
+		return session, err
+	}
 }
 
 func newServer(config *tls.Config, handler http.Handler) *webtransport.Server {
