@@ -1,6 +1,7 @@
 //! The laboratory: real browsers and other implementations of WebTransport, and what tests need to drive them.
 //!
-//! The tests are in `tests/`; `cargo xtask interop` sets up what they need and runs them.
+//! The tests are in `tests/`; `cargo xtask interop tests` sets up what they need and runs them.
+//! `cargo xtask interop` pairs the endpoints of the QUIC Interop Runner's cases.
 
 pub mod browser;
 pub mod certificate;

@@ -205,7 +205,11 @@ pub async fn run(case: Case, client: &Program, server: &Program) -> Result {
     if !matches!(&status, Ok(Ok(status)) if status.success()) {
         let client = said(&mut dialling).await;
         let server = said(&mut serving).await;
-        let status = status.map_or_else(|_| "no end".to_owned(), |status| format!("{status:?}"));
+        let status = match status {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "still running".to_owned(),
+        };
         return Err(format!("client ({status}): {client}; server: {server}").into());
     }
     let missing = files.iter().find(|(name, content)| {
