@@ -1,9 +1,11 @@
 //! The laboratory: real browsers and other implementations of WebTransport, and what tests need to drive them.
 //!
-//! The tests are in `tests/`; `cargo xtask interop` sets up what they need and runs them.
+//! The tests are in `tests/`; `cargo xtask interop tests` sets up what they need and runs them.
+//! `cargo xtask interop` pairs the endpoints of the QUIC Interop Runner's cases.
 
 pub mod browser;
 pub mod certificate;
+pub mod endpoint;
 pub mod journal;
 pub mod page;
 pub mod peers;

@@ -5,6 +5,7 @@ mod bench;
 mod bench_topics;
 mod dependencies;
 mod fuzz;
+mod interop;
 mod lint;
 mod python;
 mod setup;
@@ -19,7 +20,9 @@ cargo xtask COMMAND
 
   setup           installs what the other commands need and is missing, and nothing else
   test            setup, then every test: Rust, browsers, other implementations
-  interop [NAME]  setup, then the browsers and the other implementations only
+  interop         our endpoint of the QUIC Interop Runner beside every peer's, every case, into docs/interop.md
+  interop tests [NAME]
+                  setup, then the tests with browsers and other implementations only
   python [PATH]   setup, then the tests of the Python package only, or those in a file of bindings/python/tests
   wheels          the Python wheels, each imported by the interpreter that it is for, in target/wheels
   lint            formatting, clippy, documentation, licences, dependencies, the specifications' coverage
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["setup"] => setup::install(),
         ["test"] => suite::test(),
-        ["interop", names @ ..] => suite::interop(names),
+        ["interop"] => interop::matrix(),
+        ["interop", "tests", names @ ..] => suite::interop(names),
         ["python", names @ ..] => python::test(names),
         ["wheels"] => python::wheels(),
         ["lint"] => lint::run_all(),
