@@ -8,6 +8,7 @@ use wireloom_proto::connection::{SessionEnd, SessionRequest};
 use wireloom_proto::testing::peer::{
     ALL_SETTINGS, DRAFT02_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
 };
+use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Action, Code, Config, Event, Recv, SessionId, Side, StreamId, capsule};
 
 fn id(stream: u64) -> StreamId {
@@ -79,6 +80,46 @@ fn connects_are_held_until_settings_and_bounded() {
     let _ = lone.recv(4, &webtransport_connect(), false);
     assert_eq!(lone.actions(), refused(4, Code::H3_MESSAGE_ERROR));
     assert!(matches!(lone.events()[..], [Event::Ready { dialect: None, .. }]));
+}
+
+/// As webtransport-go up to 0.9 does: the header field of draft 02, and no setting.
+#[test]
+fn a_client_that_announces_draft_02_by_its_connect_only() {
+    let field = ("sec-webtransport-http3-draft02", "1");
+    let connect = extended_connect("webtransport", &[field]);
+    let serve = |settings: &[(u64, u64)], connect: &[u8]| {
+        let mut lone = Lone::without_settings(Side::Server, Config::default());
+        let _ = lone.recv(0, connect, false);
+        lone.settings(settings);
+        lone
+    };
+    let mut lone = serve(&[(0x33, 1)], &connect);
+    let _ = lone.recv(4, &connect, false);
+    let events = lone.events();
+    let requested = |event: &Event| {
+        matches!(
+            event,
+            Event::SessionRequested {
+                dialect: Dialect::Draft02,
+                ..
+            }
+        )
+    };
+    assert!(events.len() == 3 && events[1..].iter().all(requested), "{events:?}");
+    assert_eq!(lone.core.dialect(), Some(Dialect::Draft02));
+
+    // Without datagrams, with the setting off, with another's setting that is not met, without the field.
+    let plain = webtransport_connect();
+    for (settings, connect) in [
+        (&[][..], &connect),
+        (&[(0x33, 1), (0x2b60_3742, 0)], &connect),
+        (&[(0x2c7c_f000, 1)], &connect),
+        (&[(0x33, 1)], &plain),
+    ] {
+        let mut lone = serve(settings, connect);
+        assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR), "{settings:?}");
+        assert_eq!(lone.core.dialect(), None);
+    }
 }
 
 #[test]

@@ -41,7 +41,13 @@ const REASONS: [Reason; 10] = [
         "CONNECTION_REFUSED",
         CONNECTION_EACH,
     ),
-    reason("webtransport-go v0.9", "wireloom", "*", "error code 270", NO_SETTING),
+    reason(
+        "webtransport-go v0.9",
+        "*",
+        "handshake",
+        "negotiated None",
+        NO_SUBPROTOCOLS,
+    ),
     reason("*", "wtransport", "handshake", "negotiated None", NO_SUBPROTOCOLS),
     reason("wtransport", "*", "handshake", "negotiated None", NO_SUBPROTOCOLS),
     reason(
@@ -83,8 +89,6 @@ const REASONS: [Reason; 10] = [
 
 const RESET_STREAM_AT: &str = "This client demands the transport parameter reset_stream_at of a server, which quinn-proto, the QUIC library \
     beneath Wireloom, does not have.";
-const NO_SETTING: &str = "This client announces WebTransport in no SETTINGS, of any draft, which draft 02 demands of clients too (section 3.1): \
-    Wireloom treats its CONNECT as malformed (270 is H3_MESSAGE_ERROR).";
 const NO_SUBPROTOCOLS: &str =
     "The peer has no subprotocols, which the runner wants negotiated: its session is opened, without one.";
 const CONNECTION_EACH: &str =

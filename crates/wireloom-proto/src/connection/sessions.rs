@@ -12,7 +12,7 @@ use crate::h3::frame;
 use crate::h3::headers::{self, RequestHead};
 use crate::h3::reader::FrameReader;
 use crate::stream_id::{SessionId, Side, StreamId};
-use crate::webtransport::negotiate::Dialect;
+use crate::webtransport::negotiate::{self, Dialect};
 use crate::webtransport::protocols;
 use crate::webtransport::session::{Session, State};
 
@@ -95,7 +95,7 @@ impl Connection {
 
     /// Server: shows a held CONNECT to the application.
     fn admit(&mut self, id: SessionId) {
-        let (dialect, flow) = (self.dialect(), self.new_flow());
+        let (dialect, flow) = (self.dialect_for(id), self.new_flow());
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -127,6 +127,18 @@ impl Connection {
             dialect,
         });
         self.tell_priority(stream, priority);
+    }
+
+    /// Server: the connection's dialect, which a held CONNECT tells where the client's SETTINGS do not.
+    fn dialect_for(&mut self, id: SessionId) -> Option<Dialect> {
+        if self.dialect().is_none()
+            && let Some(State::Held(head)) = self.sessions.get(&id).map(|session| &session.state)
+            && let Some(settings) = &self.control.settings
+        {
+            let dialect = negotiate::choose_by_request(self.dialects, settings, head.headers());
+            self.negotiated = Some(dialect);
+        }
+        self.dialect()
     }
 
     /// Client: requests a session on `stream`, a new bidirectional stream. The answer is one of

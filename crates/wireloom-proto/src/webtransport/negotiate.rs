@@ -10,6 +10,9 @@ use crate::stream_id::Side;
 use crate::connection::PeerTransport;
 use crate::varint;
 
+/// "The header corresponding to the version described in this draft" (draft 02 section 7).
+const DRAFT02_FIELD: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft02");
+
 /// A family of drafts that share a setting, in the order of their age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
@@ -105,10 +108,7 @@ impl Dialect {
         // "The header corresponding to the version described in this draft is Sec-Webtransport-Http3-Draft02; its value
         // SHALL be 1" (draft 02 section 7).
         if self == Self::Draft02 {
-            headers.insert(
-                HeaderName::from_static("sec-webtransport-http3-draft02"),
-                HeaderValue::from_static("1"),
-            );
+            headers.insert(DRAFT02_FIELD, HeaderValue::from_static("1"));
         }
     }
 
@@ -133,7 +133,7 @@ impl Dialect {
             // section 3.2). Browsers need no more than one of the datagram settings, and none the transport parameter.
             // So no session sends any before: "QUIC DATAGRAM frames MUST NOT be sent until the SETTINGS_H3_DATAGRAM
             // setting has been both sent and received with a value of 1" (RFC 9297 section 2.1.1).
-            Self::Draft02 => on(settings::H3_DATAGRAM) || on(settings::H3_DATAGRAM_DRAFT04),
+            Self::Draft02 => has_datagrams(peer),
             // Draft 08 sections 3.1 and 3.2; draft 16 section 3.1. Drafts 14 and later want the reset_stream_at transport
             // parameter too. It is not asked for: hardly any QUIC library has it, and what it protects, the stream header
             // of a stream that is reset early, is then lost on that one stream only.
@@ -255,6 +255,22 @@ pub(crate) fn choose(
         .iter()
         .rev()
         .find(|dialect| dialect.is_met(peer_side, peer, transport))
+}
+
+/// Either of the settings that stood for datagrams, once.
+fn has_datagrams(peer: &Settings) -> bool {
+    [settings::H3_DATAGRAM, settings::H3_DATAGRAM_DRAFT04]
+        .into_iter()
+        .any(|id| peer.get(id) == Some(1))
+}
+
+/// The dialect of a client whose settings have announced none, as its CONNECT tells: webtransport-go up to 0.9 sends the header
+/// field of draft 02 without the setting that section 3.1 of that draft demands. All the rest must be there.
+pub(crate) fn choose_by_request(dialects: Dialects, peer: &Settings, headers: &HeaderMap) -> Option<Dialect> {
+    let draft = Dialect::Draft02;
+    let is_silent = dialects.contains(draft) && dialects.iter().all(|dialect| peer.get(dialect.setting()).is_none());
+    let asks = headers.get(DRAFT02_FIELD).is_some_and(|value| value == "1");
+    (is_silent && asks && has_datagrams(peer)).then_some(draft)
 }
 
 #[cfg(test)]
