@@ -5,14 +5,25 @@ mod common;
 
 use std::time::Duration;
 
-use common::{fixture, fixture_with, within};
+use common::{Fixture, fixture, fixture_with, within};
 use wireloom::{Client, ConnectionError, SessionError};
 
 const MIB: usize = 1 << 20;
 
 #[tokio::test]
 async fn sessions_and_transfers_go_on_from_another_address() {
-    let f = fixture().await;
+    move_about(fixture().await).await;
+}
+
+/// The kernel may give a new address to another of the server's sockets than the one whose task has the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_several_sockets_share_the_port() {
+    for _ in 0..4 {
+        move_about(fixture_with(|builder| builder.shards(4)).await).await;
+    }
+}
+
+async fn move_about(f: Fixture) {
     let connection = within(f.client.dial(&f.url)).await.unwrap();
     let request = || {
         let authority = f.server.local_addrs()[0].to_string();

@@ -23,7 +23,7 @@ pub use request::SessionBuilder;
 use self::known::KnownServers;
 use crate::driver::{Driver, DriverConfig};
 use crate::identity::CertificateHash;
-use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig, endpoint_config};
+use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::session::Session;
 use crate::tls::{ClientTls, RootCertificates, ServerTrust};
@@ -108,7 +108,7 @@ impl Client {
         self.0.endpoints[family]
             .get_or_try_init(|| async {
                 let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
-                Endpoint::spawn(socket, endpoint_config(&self.0.quic), None, NoAcceptor)
+                Endpoint::spawn(vec![socket], &self.0.quic, None, &NoAcceptor)
             })
             .await
     }

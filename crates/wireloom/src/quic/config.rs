@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use quinn_proto as qp;
 
-use super::routed_ids::RoutedIds;
 use super::socket::MAX_BATCH;
 
 /// How fast is sent when the network is the limit (RFC 9002 section 7).
@@ -52,7 +51,7 @@ pub(crate) struct QuicConfig {
     pub(crate) congestion: CongestionControl,
     /// Server: whether clients may move to other addresses.
     pub(crate) migration: bool,
-    /// Server: which of how many servers on the port this is, to be read from its connection ids.
+    /// Server: which of how many processes on the port this is, to be read from its connection ids.
     pub(crate) route: Option<(u8, u8)>,
     /// Where a trace of each connection is written.
     #[cfg(feature = "qlog")]
@@ -88,6 +87,12 @@ impl QuicConfig {
         u64::from(self.connection_window - reserve)
     }
 
+    /// As many tasks on one port as connection ids can tell apart beside other processes', `wanted` at most.
+    pub(crate) fn possible_shards(&self, wanted: usize) -> usize {
+        let (_, processes) = self.route.unwrap_or((0, 1));
+        wanted.clamp(1, usize::from(u8::MAX / processes))
+    }
+
     pub(super) fn transport(&self) -> qp::TransportConfig {
         let mut transport = qp::TransportConfig::default();
         let mut discovery = qp::MtuDiscoveryConfig::default();
@@ -109,14 +114,11 @@ impl QuicConfig {
 }
 
 /// What all connections of an endpoint share.
-pub(crate) fn endpoint_config(quic: &QuicConfig) -> Arc<qp::EndpointConfig> {
+pub(crate) fn endpoint_config(quic: &QuicConfig) -> qp::EndpointConfig {
     let mut config = qp::EndpointConfig::default();
-    if let Some((index, servers)) = quic.route {
-        config.cid_generator(move || Box::new(RoutedIds::new(index, servers)));
-    }
     // What we are ready to receive; the range of the setting makes failure impossible.
     let _ = config.max_udp_payload_size(quic.max_mtu.max(1472));
-    Arc::new(config)
+    config
 }
 
 /// What the connections of a server begin with.
@@ -182,6 +184,19 @@ mod tests {
 
     fn controller(congestion: CongestionControl) -> Box<dyn Controller> {
         congestion.factory().build(std::time::Instant::now(), 1200)
+    }
+
+    #[test]
+    fn no_more_shards_than_a_byte_can_tell() {
+        let possible = |wanted, route| {
+            QuicConfig {
+                route,
+                ..QuicConfig::default()
+            }
+            .possible_shards(wanted)
+        };
+        assert_eq!((possible(4, None), possible(0, None)), (4, 1));
+        assert_eq!((possible(1000, None), possible(1000, Some((3, 100)))), (255, 2));
     }
 
     #[test]

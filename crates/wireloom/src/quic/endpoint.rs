@@ -8,9 +8,10 @@ use quinn_proto as qp;
 use tokio::sync::{oneshot, watch};
 
 use super::Application;
-use super::config::ServerConfig;
+use super::config::{QuicConfig, ServerConfig, endpoint_config};
 use super::ready::{ReadyQueue, Slot};
 use super::routing::Routing;
+use super::shards::Shards;
 use super::socket::Socket;
 use super::task::EndpointTask;
 
@@ -35,6 +36,7 @@ pub(crate) trait Acceptor<A>: Send + 'static {
 }
 
 /// An endpoint that only dials.
+#[derive(Clone)]
 pub(crate) struct NoAcceptor;
 
 impl<A> Acceptor<A> for NoAcceptor {
@@ -60,36 +62,42 @@ pub(super) enum Command<A> {
     Shutdown,
 }
 
-/// Handle to an endpoint task. The task ends when this is dropped and its last connection is closed.
+/// Handle to the tasks of one address, of which each has a socket. They end when this is dropped and their last connections are
+/// closed.
 pub(crate) struct Endpoint<A: Application> {
-    queue: Arc<ReadyQueue<A>>,
+    queues: Arc<[Arc<ReadyQueue<A>>]>,
     local_addr: SocketAddr,
-    done: watch::Receiver<bool>,
+    done: Vec<watch::Receiver<bool>>,
 }
 
 impl<A: Application> Endpoint<A> {
-    /// Spawns the task on the current tokio runtime.
+    /// Spawns a task for each of `sockets`, at least one, on the current tokio runtime. They are bound to the same address.
     pub(crate) fn spawn(
-        socket: std::net::UdpSocket,
-        config: Arc<qp::EndpointConfig>,
-        server: Option<ServerConfig>,
-        acceptor: impl Acceptor<A>,
+        sockets: Vec<std::net::UdpSocket>,
+        quic: &QuicConfig,
+        server: Option<&ServerConfig>,
+        acceptor: &(impl Acceptor<A> + Clone),
     ) -> io::Result<Self> {
-        let socket = Socket::new(socket)?;
-        let local_addr = socket.local_addr()?;
-        let queue = Arc::new(ReadyQueue::new());
-        let (ended, done) = watch::channel(false);
-        let server_config = server.as_ref().map(|server| server.config.clone());
-        let endpoint = qp::Endpoint::new(config, server_config, !socket.may_fragment(), None);
-        let task = EndpointTask::new(
-            socket,
-            Routing::new(endpoint, server, acceptor, queue.clone()),
-            queue.clone(),
-            ended,
-        );
-        tokio::spawn(task);
+        let sockets: Vec<Socket> = sockets.into_iter().map(Socket::new).collect::<io::Result<_>>()?;
+        let local_addr = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.local_addr()?;
+        let queues: Arc<[_]> = sockets.iter().map(|_| Arc::new(ReadyQueue::new())).collect();
+        let config = endpoint_config(quic);
+        let mut done = Vec::new();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let shards = Shards::new(queues.clone(), index, quic.route);
+            let mut config = config.clone();
+            if let Some(ids) = shards.ids() {
+                config.cid_generator(move || Box::new(ids()));
+            }
+            let server_config = server.map(|server| server.config.clone());
+            let endpoint = qp::Endpoint::new(Arc::new(config), server_config, !socket.may_fragment(), None);
+            let routing = Routing::new(endpoint, server.cloned(), acceptor.clone(), shards);
+            let (ended, end) = watch::channel(false);
+            tokio::spawn(EndpointTask::new(socket, routing, ended));
+            done.push(end);
+        }
         Ok(Self {
-            queue,
+            queues,
             local_addr,
             done,
         })
@@ -116,32 +124,42 @@ impl<A: Application> Endpoint<A> {
             app,
             reply,
         };
-        self.queue.command(command).ok()?;
+        // Who dials has one task.
+        self.queues[0].command(command).ok()?;
         answer.await.ok()
     }
 
     /// Refuses newcomers from now on.
     pub(crate) fn stop_accepting(&self) {
-        let _ = self.queue.command(Command::StopAccepting);
+        for queue in &*self.queues {
+            let _ = queue.command(Command::StopAccepting);
+        }
     }
 
-    /// Moves every connection to another socket (RFC 9000 section 9).
+    /// Moves every connection of an endpoint that only dials to another socket (RFC 9000 section 9).
     pub(crate) fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<()> {
-        let _ = self.queue.command(Command::Rebind(Box::new(Socket::new(socket)?)));
+        let _ = self.queues[0].command(Command::Rebind(Box::new(Socket::new(socket)?)));
         Ok(())
     }
 
-    /// Closes unused connections, waits until the others are closed too, and ends the task.
+    /// Closes unused connections, waits until the others are closed too, and ends the tasks.
     pub(crate) async fn shut_down(&self) {
-        let _ = self.queue.command(Command::Shutdown);
-        let mut done = self.done.clone();
-        // An error means that the task, which owns the sender, is gone.
-        let _ = done.wait_for(|done| *done).await;
+        self.end();
+        for mut done in self.done.iter().cloned() {
+            // An error means that the task, which owns the sender, is gone.
+            let _ = done.wait_for(|done| *done).await;
+        }
+    }
+
+    fn end(&self) {
+        for queue in &*self.queues {
+            let _ = queue.command(Command::Shutdown);
+        }
     }
 }
 
 impl<A: Application> Drop for Endpoint<A> {
     fn drop(&mut self) {
-        let _ = self.queue.command(Command::Shutdown);
+        self.end();
     }
 }

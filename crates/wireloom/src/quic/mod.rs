@@ -12,6 +12,7 @@ mod qlog;
 mod ready;
 mod routed_ids;
 mod routing;
+mod shards;
 mod socket;
 mod task;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod timers;
 mod transport;
 
 pub use config::CongestionControl;
-pub(crate) use config::{QuicConfig, client_config, endpoint_config, server_config};
+pub(crate) use config::{QuicConfig, client_config, server_config};
 pub(crate) use endpoint::{Acceptor, Admission, Endpoint, NoAcceptor};
 pub(crate) use ready::Slot;
 pub use transport::TransportStats;

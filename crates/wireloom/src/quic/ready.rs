@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::endpoint::Command;
+use super::inbox::Message;
+use super::routing::Received;
 use super::{Application, Transport};
 use crate::wake::WakeList;
 
@@ -64,7 +66,10 @@ impl<A: Application> Slot<A> {
     }
 }
 
-/// What application tasks have for the endpoint task.
+/// Bytes of datagrams that may wait in being handed over.
+const HANDED_OVER: usize = 1 << 20;
+
+/// What others have for the endpoint task: application tasks, and the tasks of the port's other sockets.
 pub(crate) struct ReadyQueue<A> {
     inner: Mutex<ReadyInner<A>>,
 }
@@ -72,6 +77,9 @@ pub(crate) struct ReadyQueue<A> {
 struct ReadyInner<A> {
     ready: Vec<Arc<Slot<A>>>,
     commands: VecDeque<Command<A>>,
+    /// Datagrams of this endpoint's connections that reached another socket of the port, and their bytes.
+    handed_over: Vec<Received>,
+    handed_bytes: usize,
     waker: Option<Waker>,
     /// The endpoint task is gone.
     closed: bool,
@@ -83,6 +91,8 @@ impl<A> ReadyQueue<A> {
             inner: Mutex::new(ReadyInner {
                 ready: Vec::new(),
                 commands: VecDeque::new(),
+                handed_over: Vec::new(),
+                handed_bytes: 0,
                 waker: None,
                 closed: false,
             }),
@@ -123,10 +133,34 @@ impl<A> ReadyQueue<A> {
         Ok(())
     }
 
-    /// Takes all that is ready into `ready` (which is empty) and one command, and registers for the next.
-    pub(super) fn take(&self, waker: &Waker, ready: &mut Vec<Arc<Slot<A>>>) -> VecDeque<Command<A>> {
+    /// Gives a datagram to the endpoint that has its connection; it is lost if too many wait.
+    pub(super) fn hand_over(&self, datagram: Received) {
+        let waker = {
+            let mut inner = self.lock();
+            let bytes = inner.handed_bytes + datagram.len() + size_of::<Received>();
+            if inner.closed || bytes > HANDED_OVER {
+                return;
+            }
+            inner.handed_bytes = bytes;
+            inner.handed_over.push(datagram);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes all that there is into `ready` and `handed_over` (which are empty), and the commands; registers for the next.
+    pub(super) fn take(
+        &self,
+        waker: &Waker,
+        ready: &mut Vec<Arc<Slot<A>>>,
+        handed_over: &mut Vec<Received>,
+    ) -> VecDeque<Command<A>> {
         let mut inner = self.lock();
         std::mem::swap(&mut inner.ready, ready);
+        std::mem::swap(&mut inner.handed_over, handed_over);
+        inner.handed_bytes = 0;
         match &inner.waker {
             Some(old) if old.will_wake(waker) => {}
             _ => inner.waker = Some(waker.clone()),
@@ -138,6 +172,7 @@ impl<A> ReadyQueue<A> {
         let mut inner = self.lock();
         inner.closed = true;
         inner.ready.clear();
+        inner.handed_over.clear();
         inner.waker = None;
         let commands = std::mem::take(&mut inner.commands);
         drop(inner);

@@ -13,6 +13,7 @@ use super::config::ServerConfig;
 use super::endpoint::{Acceptor, Admission};
 use super::inbox::Message;
 use super::ready::{ReadyQueue, Slot};
+use super::shards::Shards;
 use super::transport::Transport;
 
 /// The connections of one endpoint, by connection id and by key (quinn-proto's `ConnectionHandle`).
@@ -20,7 +21,7 @@ pub(super) struct Routing<A, C> {
     endpoint: qp::Endpoint,
     server: Option<ServerConfig>,
     acceptor: C,
-    queue: Arc<ReadyQueue<A>>,
+    shards: Shards<A>,
     slots: Vec<Option<Arc<Slot<A>>>>,
     accepting: bool,
     /// Connections that datagrams have been given to.
@@ -51,6 +52,10 @@ impl Received {
         }
     }
 
+    pub(super) fn sender(&self) -> SocketAddr {
+        self.from
+    }
+
     /// Not a `split_to` for all that is left: that would allocate to share the memory.
     fn take_bytes(&mut self, len: usize) -> BytesMut {
         if len >= self.bytes.len() {
@@ -74,17 +79,12 @@ impl Message for Received {
 }
 
 impl<A: Application, C: Acceptor<A>> Routing<A, C> {
-    pub(super) fn new(
-        endpoint: qp::Endpoint,
-        server: Option<ServerConfig>,
-        acceptor: C,
-        queue: Arc<ReadyQueue<A>>,
-    ) -> Self {
+    pub(super) fn new(endpoint: qp::Endpoint, server: Option<ServerConfig>, acceptor: C, shards: Shards<A>) -> Self {
         Self {
             endpoint,
             server,
             acceptor,
-            queue,
+            shards,
             slots: Vec::new(),
             accepting: true,
             touched: Vec::new(),
@@ -101,6 +101,13 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
         let Received { at, from, to, ecn, .. } = message;
         while message.len() > 0 {
             let datagram = message.take_bytes(message.stride.max(1));
+            if let Some(home) = self.shards.home_of(&datagram) {
+                home.hand_over(Received {
+                    bytes: datagram,
+                    ..message
+                });
+                continue;
+            }
             let mut answer = Vec::new();
             match self.endpoint.handle(at, from, to, ecn, datagram, &mut answer) {
                 Some(qp::DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -173,7 +180,11 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
     }
 
     fn insert(&mut self, handle: qp::ConnectionHandle, connection: qp::Connection, app: A) -> Arc<Slot<A>> {
-        let slot = Arc::new(Slot::new(Transport::new(connection, handle), app, self.queue.clone()));
+        let slot = Arc::new(Slot::new(
+            Transport::new(connection, handle),
+            app,
+            self.shards.own_queue().clone(),
+        ));
         if self.slots.len() <= handle.0 {
             self.slots.resize_with(handle.0 + 1, || None);
         }
@@ -218,6 +229,10 @@ impl<A: Application, C: Acceptor<A>> Routing<A, C> {
 }
 
 impl<A, C> Routing<A, C> {
+    pub(super) fn queue(&self) -> &ReadyQueue<A> {
+        self.shards.own_queue()
+    }
+
     /// Every connection, which is forgotten.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<Slot<A>>> {
         self.slots.drain(..).flatten()

@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use super::endpoint::{Acceptor, Command};
-use super::inbox::Inbox;
-use super::ready::{ReadyQueue, Slot, SlotState};
+use super::inbox::{Inbox, Message};
+use super::ready::{Slot, SlotState};
 use super::routing::{Received, Routing};
 use super::socket::Socket;
 use super::timers::Timers;
@@ -45,7 +45,6 @@ pub(super) struct EndpointTask<A: Application, C> {
     /// Keyed at random: nobody can choose whose place he shares.
     hasher: RandomState,
     routing: Routing<A, C>,
-    queue: Arc<ReadyQueue<A>>,
     timers: Timers,
     sleep: Option<Pin<Box<Sleep>>>,
     /// Connections that may have something to transmit, in the order of their turn.
@@ -53,6 +52,8 @@ pub(super) struct EndpointTask<A: Application, C> {
     /// By key: whether it is in `active`.
     is_active: Vec<bool>,
     ready: Vec<Arc<Slot<A>>>,
+    /// From the tasks of the port's other sockets.
+    handed_over: Vec<Received>,
     /// Connections that are to be active again in the next turn.
     later: Vec<usize>,
     /// Transmission was put off to this turn.
@@ -109,23 +110,18 @@ impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
 }
 
 impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
-    pub(super) fn new(
-        socket: Socket,
-        routing: Routing<A, C>,
-        queue: Arc<ReadyQueue<A>>,
-        ended: watch::Sender<bool>,
-    ) -> Self {
+    pub(super) fn new(socket: Socket, routing: Routing<A, C>, ended: watch::Sender<bool>) -> Self {
         Self {
             socket,
             inbox: Inbox::new(),
             hasher: RandomState::new(),
             routing,
-            queue,
             timers: Timers::default(),
             sleep: None,
             active: VecDeque::new(),
             is_active: Vec::new(),
             ready: Vec::new(),
+            handed_over: Vec::new(),
             later: Vec::new(),
             deferred: false,
             is_busy: false,
@@ -199,7 +195,17 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
 
     fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) {
         let mut ready = std::mem::take(&mut self.ready);
-        let commands = self.queue.take(cx.waker(), &mut ready);
+        let mut handed_over = std::mem::take(&mut self.handed_over);
+        let commands = self.routing.queue().take(cx.waker(), &mut ready, &mut handed_over);
+        for message in handed_over.drain(..) {
+            let hash = self.hasher.hash_one(message.sender());
+            if self.inbox.has_room(hash, message.len()) {
+                self.inbox.push(hash, message);
+                // It is delivered in the next turn.
+                cx.waker().wake_by_ref();
+            }
+        }
+        self.handed_over = handed_over;
         for slot in ready.drain(..) {
             slot.unqueue();
             let key = slot.lock().quic.handle.0;
@@ -422,7 +428,7 @@ fn deadline<A: Application>(state: &mut SlotState<A>) -> Option<Instant> {
 
 impl<A: Application, C> Drop for EndpointTask<A, C> {
     fn drop(&mut self) {
-        self.queue.close();
+        self.routing.queue().close();
         for slot in self.routing.drain() {
             slot.lock().app.endpoint_lost(&mut self.wakes);
         }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto as qp;
 
-use super::{QuicConfig, client_config, endpoint_config, server_config};
+use super::config::endpoint_config;
+use super::{QuicConfig, client_config, server_config};
 use crate::identity::Identity;
 use crate::tls::{ClientTls, ServerTrust, quic_server_config};
 
@@ -85,9 +86,12 @@ fn be_quiet(
     let identity = Identity::self_signed(["localhost"]).expect("a valid name");
     let tls = quic_server_config(&identity, false).expect("a configuration");
     let tls = server_config(server, Arc::new(tls)).expect("a suite for QUIC");
-    let endpoint = qp::Endpoint::new(endpoint_config(server), Some(tls.config), true, None);
+    let endpoint = qp::Endpoint::new(Arc::new(endpoint_config(server)), Some(tls.config), true, None);
     let mut server = End::new(endpoint, 2);
-    let mut client_end = End::new(qp::Endpoint::new(endpoint_config(client), None, true, None), 1);
+    let mut client_end = End::new(
+        qp::Endpoint::new(Arc::new(endpoint_config(client)), None, true, None),
+        1,
+    );
     let start = Instant::now();
     let (tls, _) = ClientTls::new(&ServerTrust::Insecure)
         .expect("a configuration")

@@ -21,12 +21,15 @@ use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
-use crate::quic::{CongestionControl, Endpoint, QuicConfig, endpoint_config, server_config};
+use crate::quic::{CongestionControl, Endpoint, QuicConfig, server_config};
 use crate::{tcp, tls};
 
 /// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
 /// allow the peer to create at least three unidirectional streams" (RFC 9114 section 6.2). Clients allow a hundred.
 const MIN_STREAMS: u32 = 4;
+
+/// Unless the builder is told otherwise.
+const MAX_SHARDS: usize = 16;
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,7 @@ pub enum ServeError {
 pub struct ServerBuilder {
     addresses: Vec<Result<Vec<SocketAddr>, String>>,
     sockets: Vec<Sockets>,
+    shards: Option<usize>,
     identity: Option<Identity>,
     origins: OriginPolicy,
     quic: QuicConfig,
@@ -91,6 +95,7 @@ impl Default for ServerBuilder {
         Self {
             addresses: Vec::new(),
             sockets: Vec::new(),
+            shards: None,
             identity: None,
             origins: OriginPolicy::default(),
             quic: QuicConfig::default(),
@@ -134,7 +139,10 @@ impl ServerBuilder {
     /// Where several processes or servers share one UDP port (`SO_REUSEPORT`), each of them says which of how many it is with
     /// [`connection_id_route`](Self::connection_id_route).
     pub fn sockets(mut self, udp: Option<UdpSocket>, tcp: Option<TcpListener>) -> Self {
-        self.sockets.push(Sockets { udp, tcp });
+        self.sockets.push(Sockets {
+            udp: udp.into_iter().collect(),
+            tcp,
+        });
         self
     }
 
@@ -144,6 +152,15 @@ impl ServerBuilder {
     /// chooses for its first packets is distributed the same way, and stays where it came. Default: ids are random.
     pub fn connection_id_route(mut self, index: u8, servers: u8) -> Self {
         self.quic.route = (servers > 1).then_some((index, servers));
+        self
+    }
+
+    /// How many UDP sockets share each address that is bound here, each with a task that drives the connections of its clients, so
+    /// that several cores do. The kernel distributes clients by their address (`SO_REUSEPORT`); a client whose address changes
+    /// stays with its connection's task. Default: as many as the tokio runtime has worker threads, 16 at most. Linux only:
+    /// elsewhere there is always one.
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
         self
     }
 
@@ -344,7 +361,13 @@ impl ServerBuilder {
         let connections = Arc::new(Connections::default());
         let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
         let driver = Arc::new(self.driver);
-        let endpoint_config = endpoint_config(&self.quic);
+        let shards = self.shards.unwrap_or_else(|| {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_workers()
+                .min(MAX_SHARDS)
+        });
+        let shards = self.quic.possible_shards(shards);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         let mut free_port = None;
         for mut address in addresses {
@@ -352,7 +375,7 @@ impl ServerBuilder {
             if let (0, Some(port)) = (address.port(), free_port) {
                 address.set_port(port);
             }
-            let sockets = bind(address).map_err(|source| ServeError::Bind { address, source })?;
+            let sockets = bind(address, shards).map_err(|source| ServeError::Bind { address, source })?;
             if address.port() == 0 {
                 free_port = sockets.port();
             }
@@ -363,7 +386,9 @@ impl ServerBuilder {
                 listener.set_nonblocking(true)?;
                 tcp.push(tokio::net::TcpListener::from_std(listener)?);
             }
-            let Some(udp) = udp else { continue };
+            if udp.is_empty() {
+                continue;
+            }
             let acceptor = ServerAcceptor {
                 driver: driver.clone(),
                 queue: queue.clone(),
@@ -372,12 +397,7 @@ impl ServerBuilder {
                 retry_above: self.retry_above,
                 admitted: 0,
             };
-            endpoints.push(Endpoint::spawn(
-                udp,
-                endpoint_config.clone(),
-                Some(tls.clone()),
-                acceptor,
-            )?);
+            endpoints.push(Endpoint::spawn(udp, &self.quic, Some(&tls), &acceptor)?);
         }
         Ok(Server {
             endpoints,
