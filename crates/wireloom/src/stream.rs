@@ -31,6 +31,10 @@ pub struct SendStream {
     session: Arc<Handle>,
     id: StreamId,
     over: bool,
+    /// Well over: not reset.
+    finished: bool,
+    /// Somebody asked whether everything was delivered.
+    waited: bool,
     written: u64,
 }
 
@@ -40,6 +44,8 @@ impl SendStream {
             session,
             id,
             over: false,
+            finished: false,
+            waited: false,
             written: 0,
         }
     }
@@ -118,6 +124,7 @@ impl SendStream {
             if finished.is_err() {
                 driver.send_over(quic, wakes, state, self.id);
             }
+            self.finished = finished.is_ok();
             finished
         })
     }
@@ -186,6 +193,40 @@ impl SendStream {
         poll_fn(|cx| conn.with(|_, driver, _| driver.poll_stopped(state, self.id, cx))).await
     }
 
+    /// Waits until the peer's QUIC has acknowledged everything, the end included: call it after [`finish`](Self::finish); before,
+    /// and after [`reset`](Self::reset), it only waits for the end of the session. That the application has read it is something
+    /// that only the application can say.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The session ended first.
+    ///
+    /// ```no_run
+    /// # async fn example(session: wireloom::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = session.open_uni().await?;
+    /// stream.write_all(b"the last words").await?;
+    /// stream.finish()?;
+    /// stream.delivered().await?;
+    /// session.close(0, "");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn delivered(&mut self) -> Result<(), SessionError> {
+        if !self.finished {
+            return Err(self.session.state.closed().await);
+        }
+        self.waited = true;
+        let Handle { conn, state, .. } = &*self.session;
+        let delivered = poll_fn(|cx| conn.with(|quic, driver, _| driver.poll_delivered(quic, state, self.id, cx)));
+        tokio::select! {
+            // What was delivered before the end is told.
+            biased;
+            result = delivered => result,
+            end = state.closed() => Err(end),
+        }
+    }
+
     /// What was written so far.
     pub fn stats(&self) -> SendStreamStats {
         SendStreamStats {
@@ -202,6 +243,9 @@ impl SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         self.reset(0);
+        if self.waited {
+            self.session.conn.with(|_, driver, _| driver.forget_writer(self.id));
+        }
     }
 }
 

@@ -168,6 +168,44 @@ async fn a_dropped_reader_stops_the_writer() {
 }
 
 #[tokio::test]
+async fn a_finished_stream_is_delivered_when_the_peer_has_it() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let finished = async || {
+        let mut send = within(server.open_uni()).await.unwrap();
+        send.write_all(&[7; 64 * 1024]).await.unwrap();
+        send.finish().unwrap();
+        // Nobody else has run on this thread.
+        assert_eq!(send.delivered().now_or_never(), None);
+        send
+    };
+    let mut send = finished().await;
+    assert_eq!(within(send.delivered()).await, Ok(()));
+    assert_eq!(within(send.delivered()).await, Ok(()), "and again");
+    let mut given_up = finished().await;
+    drop(finished().await);
+    for _ in 0..3 {
+        let mut recv = within(client.accept_uni()).await.unwrap();
+        assert_eq!(within(recv.read_to_end(1 << 20)).await.unwrap().len(), 64 * 1024);
+    }
+    assert_eq!(within(given_up.delivered()).await, Ok(()));
+
+    let mut late = finished().await;
+    let mut open = within(server.open_uni()).await.unwrap();
+    let mut reset = within(server.open_uni()).await.unwrap();
+    reset.reset(1);
+    server.close(3, "enough");
+    let end = SessionError::LocallyClosed {
+        code: 3,
+        reason: "enough".into(),
+    };
+    for stream in [&mut late, &mut open, &mut reset] {
+        assert_eq!(within(stream.delivered()).await, Err(end.clone()));
+    }
+    assert_eq!(within(send.delivered()).await, Ok(()), "what is delivered stays so");
+}
+
+#[tokio::test]
 async fn close_code_and_reason_arrive_both_ways() {
     let f = fixture().await;
     let (server, client) = f.session().await;

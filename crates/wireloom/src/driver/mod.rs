@@ -350,6 +350,7 @@ impl Driver {
             }
             QuicEvent::Writable(stream) if self.is_next(stream) => {}
             QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
+            QuicEvent::Delivered(stream) => self.on_delivered(wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
             // With flow control whoever is woken may have to wait for its own session, so all are.
             QuicEvent::Available(_) if self.h3.has_flow_control() => wakes.all(&self.signals),

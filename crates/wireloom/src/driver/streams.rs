@@ -18,11 +18,13 @@ pub(super) struct StreamEntry {
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     pub(super) stopped: Option<Code>,
+    /// The peer has everything, and somebody waited for that.
+    delivered: bool,
 }
 
 impl StreamEntry {
     fn is_unused(&self) -> bool {
-        self.reader.is_none() && self.writer.is_none() && self.stopped.is_none()
+        self.reader.is_none() && self.writer.is_none() && self.stopped.is_none() && !self.delivered
     }
 }
 
@@ -464,6 +466,38 @@ impl Driver {
         Poll::Pending
     }
 
+    /// Resolves when the peer has acknowledged all of a finished stream. [`Self::forget_writer`] has to follow.
+    pub(crate) fn poll_delivered(
+        &mut self,
+        quic: &mut Transport,
+        session: &SessionState,
+        stream: StreamId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SessionError>> {
+        let is_sent = !self.outgoing.contains_key(&stream);
+        let entry = self.streams.entry(stream).or_default();
+        if entry.delivered {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = session.ended() {
+            return Poll::Ready(Err(end.clone()));
+        }
+        if is_sent && quic.is_delivered(stream) {
+            return Poll::Ready(Ok(()));
+        }
+        entry.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn on_delivered(&mut self, wakes: &mut WakeList, stream: StreamId) {
+        if let Some(entry) = self.streams.get_mut(&stream)
+            && entry.writer.is_some()
+        {
+            entry.delivered = true;
+            wakes.waker(entry.writer.take());
+        }
+    }
+
     /// The send half is over, or its handle is gone.
     pub(crate) fn send_over(
         &mut self,
@@ -483,9 +517,14 @@ impl Driver {
             }
             self.settle_if_needed(quic, wakes);
         }
+        self.forget_writer(stream);
+    }
+
+    pub(crate) fn forget_writer(&mut self, stream: StreamId) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.writer = None;
             entry.stopped = None;
+            entry.delivered = false;
             if entry.is_unused() {
                 self.streams.remove(&stream);
             }

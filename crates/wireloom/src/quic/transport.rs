@@ -27,6 +27,8 @@ pub(crate) enum QuicEvent {
     Connected,
     /// Nothing more will happen on this connection.
     Lost(LostReason),
+    /// The peer has acknowledged everything of a finished stream.
+    Delivered(StreamId),
     /// New streams of the peer may be accepted.
     Opened(Dir),
     /// A stream has data, its end or a reset to read.
@@ -191,7 +193,7 @@ impl Transport {
                     StreamEvent::Opened { dir } => QuicEvent::Opened(dir_from_qp(dir)),
                     StreamEvent::Readable { id } => QuicEvent::Readable(from_qp(id)),
                     StreamEvent::Writable { id } => QuicEvent::Writable(from_qp(id)),
-                    StreamEvent::Finished { .. } => continue,
+                    StreamEvent::Finished { id } => QuicEvent::Delivered(from_qp(id)),
                     StreamEvent::Stopped { id, error_code } => {
                         QuicEvent::Stopped(from_qp(id), code_from_qp(error_code))
                     }
@@ -277,6 +279,11 @@ impl Transport {
             qp::FinishError::Stopped(code) => WriteEnd::Stopped(code_from_qp(code)),
             qp::FinishError::ClosedStream => WriteEnd::Closed,
         })
+    }
+
+    /// Whether the peer has acknowledged everything of a stream that was finished.
+    pub(crate) fn is_delivered(&mut self, id: StreamId) -> bool {
+        self.inner.send_stream(to_qp(id)).stopped().is_err()
     }
 
     /// A no-op where the send side is over.
