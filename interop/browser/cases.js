@@ -1,71 +1,19 @@
 // What a page does in each case. A case returns plain JSON; the Rust side judges it.
 
-/** Runs one case to `{ok: value}` or `{error: text}`. */
-export async function run(name, options) {
-  try {
-    return { ok: (await cases[name](options)) ?? null };
-  } catch (error) {
-    return { error: describe(error) };
-  }
-}
+import {
+  connect,
+  decoder,
+  encoder,
+  expectEcho,
+  failure,
+  nextStream,
+  readAll,
+  sha256,
+  sleep,
+  writeAll,
+} from '/lab.js';
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-const describe = (error) => `${error?.name}: ${error?.message}`;
-const bytes = (hex) => Uint8Array.from(hex.match(/../g), (pair) => parseInt(pair, 16));
-const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function connect({ url, hash, protocols }) {
-  const settings = { serverCertificateHashes: [{ algorithm: 'sha-256', value: bytes(hash) }] };
-  if (protocols) settings.protocols = protocols;
-  const transport = new WebTransport(url, settings);
-  transport.closed.catch(() => {}); // each case that cares looks at it
-  await transport.ready;
-  return transport;
-}
-
-async function readAll(readable) {
-  const parts = [];
-  const reader = readable.getReader();
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    parts.push(value);
-  }
-  return new Uint8Array(await new Blob(parts).arrayBuffer());
-}
-
-async function writeAll(writable, data) {
-  const writer = writable.getWriter();
-  await writer.write(data);
-  await writer.close();
-}
-
-async function echo(transport, data) {
-  const stream = await transport.createBidirectionalStream();
-  const [, received] = await Promise.all([writeAll(stream.writable, data), readAll(stream.readable)]);
-  return received;
-}
-
-async function expectEcho(transport, text) {
-  const received = decoder.decode(await echo(transport, encoder.encode(text)));
-  if (received !== text) throw new Error(`echo of ${text} was ${received}`);
-}
-
-async function nextStream(streams) {
-  const reader = streams.getReader();
-  const { value, done } = await reader.read();
-  reader.releaseLock();
-  if (done) throw new Error('no stream came');
-  return value;
-}
-
-const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, '0')).join('');
-const sha256 = async (data) => hex(await crypto.subtle.digest('SHA-256', data));
-const streamError = (error) => ({ name: error?.name, code: error?.streamErrorCode ?? null });
-const failure = (promise) => promise.then(() => ({ name: null, code: null }), streamError);
-
-const cases = {
+export const cases = {
   async bidiEcho(options) {
     const transport = await connect(options);
     await expectEcho(transport, 'bidi');

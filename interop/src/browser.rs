@@ -38,25 +38,30 @@ user_pref("network.connectivity-service.enabled", false);
 pub enum Kind {
     /// Debian's `chromium`.
     Chromium,
+    /// The same with what is still experimental of the web platform.
+    Experimental,
     /// Debian's `firefox-esr`.
     Firefox,
 }
 
 impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Chromium, Self::Firefox];
+    /// As users have them.
+    pub const USUAL: [Self; 2] = [Self::Chromium, Self::Firefox];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Chromium, Self::Experimental, Self::Firefox];
 
     /// The name in test names and page addresses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
+            Self::Experimental => "experimental",
             Self::Firefox => "firefox",
         }
     }
 
     fn program(self) -> &'static str {
         match self {
-            Self::Chromium => "chromium",
+            Self::Chromium | Self::Experimental => "chromium",
             Self::Firefox => "firefox-esr",
         }
     }
@@ -66,7 +71,7 @@ impl Kind {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         match self {
-            Self::Chromium => command
+            Self::Chromium | Self::Experimental => command
                 .args([
                     "chromium",
                     "--headless",
@@ -85,6 +90,7 @@ impl Kind {
                     "--disable-backgrounding-occluded-windows",
                 ])
                 .args(["--disable-dev-shm-usage", "--remote-debugging-port=0"])
+                .args((self == Self::Experimental).then_some("--enable-experimental-web-platform-features"))
                 .arg(format!("--user-data-dir={}", directory.display()))
                 .arg(url),
             Self::Firefox => {
@@ -143,7 +149,7 @@ impl Browser {
         self.kind
     }
 
-    /// Opens a window that runs a case of `cases.js`.
+    /// Opens a window that runs a case of `cases.js` or `web_api.js`.
     pub fn open(&self, case: &str, options: &Value) -> Window<'_> {
         let (job, results) = self.pages.open(self.kind.name(), case, options);
         Window {

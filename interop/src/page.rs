@@ -1,7 +1,7 @@
 //! The pages that browsers are driven through, over plain HTTP on localhost (a secure context for browsers).
 //!
 //! A browser shows `controller.html`, which long-polls for orders and opens one window (`case.html`) for each job. A window
-//! fetches its job, runs the case of `cases.js` that it names, and posts the result.
+//! fetches its job, runs the case of `cases.js` or `web_api.js` that it names, and posts the result.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,7 +50,9 @@ impl Pages {
                 get(|| async { Html(include_str!("../browser/controller.html")) }),
             )
             .route("/case", get(|| async { Html(include_str!("../browser/case.html")) }))
-            .route("/cases.js", get(cases))
+            .route("/cases.js", get(|| script(include_str!("../browser/cases.js"))))
+            .route("/web_api.js", get(|| script(include_str!("../browser/web_api.js"))))
+            .route("/lab.js", get(|| script(include_str!("../browser/lab.js"))))
             .route("/orders/{browser}", get(order))
             .route("/jobs/{job}", get(job).post(result))
             .route("/demo/{*file}", get(demo))
@@ -116,11 +118,8 @@ impl Pages {
     }
 }
 
-async fn cases() -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/javascript")],
-        include_str!("../browser/cases.js"),
-    )
+async fn script(text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript")], text)
 }
 
 async fn demo(State(pages): State<Pages>, uri: Uri) -> Result<impl IntoResponse, StatusCode> {

@@ -16,6 +16,7 @@ pub mod behaviour;
 pub mod exercise;
 pub mod process;
 pub mod session;
+pub mod web_api;
 pub mod web_transport_quinn;
 pub mod webtransport_go;
 pub mod wireloom;

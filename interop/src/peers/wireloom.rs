@@ -39,6 +39,7 @@ pub async fn serve(journal: Arc<Journal>, origins: &[String]) -> Result<(Target,
     let app = Router::new()
         .route("/", get(|| async { HELLO }))
         .route("/{behaviour}", any(answer))
+        .merge(super::web_api::router())
         .with_state(journal);
     tokio::spawn(async move { server.serve(app).await });
     Ok((
