@@ -39,6 +39,7 @@ mod stream;
 pub mod tcp;
 mod tls;
 mod wake;
+mod websocket;
 
 pub use body::{Body, BodyError, EarlyData, RemoteAddr};
 pub use client::{

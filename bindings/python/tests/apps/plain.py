@@ -179,6 +179,8 @@ async def websocket(scope, receive, send):
         raise RuntimeError("on purpose")
     if path == "/leave":
         return
+    if path == "/scope":
+        await send({"type": "websocket.send", "text": json.dumps(plain(scope))})
     if path == "/deaf":
         # Never receives: pings are answered all the same.
         await asyncio.sleep(3600)

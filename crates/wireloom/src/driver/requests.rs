@@ -378,11 +378,18 @@ impl ResponseSender {
         if data.is_empty() {
             return Ok(());
         }
-        std::future::poll_fn(|cx| {
-            self.conn
-                .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
-        })
-        .await?;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.send_now(data)
+    }
+
+    /// Whether the piece before is on its way.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.conn
+            .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
+    }
+
+    /// Takes a piece, after [`poll_ready`](Self::poll_ready).
+    pub(crate) fn send_now(&self, data: Bytes) -> Result<(), RequestError> {
         self.conn.with(|quic, driver, wakes| {
             let sent = driver.h3.data_header(self.stream, data.len() as u64).map(|header| {
                 let place = driver.note_body(quic, self.stream);

@@ -88,6 +88,8 @@ pub struct ServerBuilder {
 
 impl Default for ServerBuilder {
     fn default() -> Self {
+        let mut h3 = wireloom_proto::Config::default();
+        h3.websocket = true;
         Self {
             addresses: Vec::new(),
             sockets: Vec::new(),
@@ -95,7 +97,7 @@ impl Default for ServerBuilder {
             origins: OriginPolicy::default(),
             quic: QuicConfig::default(),
             driver: DriverConfig {
-                h3: Arc::default(),
+                h3: Arc::new(h3),
                 handshake_timeout: Duration::from_secs(10),
                 unused_timeout: Some(Duration::from_secs(30)),
                 max_streams: 1024,

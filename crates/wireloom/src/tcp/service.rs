@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::websocket;
 use crate::body::{Body, RemoteAddr};
 use crate::server::OriginPolicy;
+use crate::websocket;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
