@@ -10,6 +10,7 @@ from typing import Any
 
 from aioquic.asyncio import connect
 from aioquic.h3.connection import H3_ALPN
+from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from session import Peer, Session
 
@@ -20,6 +21,7 @@ class Client(Peer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bodies: dict[int, asyncio.Queue[bytes]] = {}
+        self.interim: list[list[tuple[bytes, bytes]]] = []
 
     def request(self, headers: list[tuple[bytes, bytes]], end: bool) -> int:
         stream_id = self._quic.get_next_available_stream_id()
@@ -69,6 +71,12 @@ class Client(Peer):
         while data := await asyncio.wait_for(queue.get(), PATIENCE):
             content += data
         return headers, content
+
+    def http_event(self, event: Any) -> None:
+        if isinstance(event, HeadersReceived) and dict(event.headers).get(b":status", b"").startswith(b"1"):
+            self.interim.append(event.headers)
+        else:
+            super().http_event(event)
 
     def headers_received(self, stream_id: int, headers: dict[bytes, bytes], ended: bool) -> None:
         if stream_id in self.responses and not self.responses[stream_id].done():

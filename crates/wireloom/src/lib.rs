@@ -26,6 +26,7 @@ mod body;
 mod client;
 mod datagrams;
 mod driver;
+mod early_hints;
 mod error;
 mod identity;
 mod limits;
@@ -48,6 +49,7 @@ pub use client::{
 };
 pub use datagrams::{DatagramCounts, DatagramPolicy};
 pub use driver::RequestError;
+pub use early_hints::{EarlyHints, EarlyHintsError};
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};

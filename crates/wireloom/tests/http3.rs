@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 use wireloom::proto::h3::{frame, stream_type};
 use wireloom::proto::varint;
 use wireloom::{
-    Client, ConnectError, Connection, Identity, RemoteAddr, RequestError, Server, ServerMonitor, WebTransportUpgrade,
+    Client, ConnectError, Connection, EarlyHints, EarlyHintsError, Identity, RemoteAddr, RequestError, Server,
+    ServerMonitor, WebTransportUpgrade,
 };
 
 struct Running {
@@ -120,7 +121,7 @@ async fn bodies_stream_both_ways_and_end_with_trailers() {
         "/double",
         post(|request: Request| async move {
             let mut body = request.into_body().into_data_stream();
-            let (tx, rx) = tokio::sync::mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
+            let (tx, rx) = mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
             tokio::spawn(async move {
                 let mut n = 0;
                 while let Some(chunk) = body.next().await {
@@ -363,6 +364,41 @@ async fn a_request_that_is_cut_off_is_not_sent_again() {
     assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
     within(client.shut_down()).await;
     assert!(server.accept().now_or_never().is_none(), "it came again");
+}
+
+#[tokio::test]
+async fn early_hints_come_before_the_response() {
+    let hint = |request: Request| async move {
+        let hints = request.extensions().get::<EarlyHints>().unwrap().clone();
+        let mut fields = HeaderMap::new();
+        for link in ["</a.css>; rel=preload", "</b.js>; rel=preload"] {
+            fields.insert("link", HeaderValue::from_static(link));
+            hints.send(&fields).unwrap();
+        }
+        let body = futures_util::stream::once(async move {
+            assert_eq!(hints.send(&fields), Err(EarlyHintsError::Late));
+            Ok::<_, std::io::Error>("done")
+        });
+        Body::from_stream(body)
+    };
+    let run = run(Router::new().route("/hints", get(hint))).await;
+    let client = within(Raw::connect(run.url[8..].parse().unwrap())).await;
+    let (_send, mut recv) = client.bi(&raw::get("/hints"), true).await;
+    for link in ["</a.css>; rel=preload", "</b.js>; rel=preload"] {
+        let hints = within(raw::read_response(&mut recv)).await;
+        assert_eq!(
+            (hints.status().as_u16(), &hints.headers()["link"]),
+            (103, &HeaderValue::from_static(link))
+        );
+    }
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+    assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"\0\x04done");
+    // Our own client goes by the last response.
+    let connection = run.dial().await;
+    let response = within(connection.request_whole(run.request("GET", "/hints", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"done"[..]));
 }
 
 /// The handshake of a WebSocket (RFC 9220) with more fields.

@@ -13,7 +13,10 @@ use super::settings::Settings;
 /// What the scope is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    Http,
+    Http {
+        /// Whether early hints can be sent.
+        has_hints: bool,
+    },
     WebSocket,
     WebTransport,
 }
@@ -21,6 +24,8 @@ pub(crate) enum Kind {
 /// One template for each kind of scope.
 pub(crate) struct Templates {
     http: Py<PyDict>,
+    /// The same with early hints.
+    http_hints: Py<PyDict>,
     websocket: Py<PyDict>,
     webtransport: Py<PyDict>,
     state: Option<Py<PyDict>>,
@@ -45,6 +50,14 @@ impl Templates {
         };
         Ok(Self {
             http: template("http", &["http.response.trailers", "http.response.pathsend"])?,
+            http_hints: template(
+                "http",
+                &[
+                    "http.response.trailers",
+                    "http.response.pathsend",
+                    "http.response.early_hint",
+                ],
+            )?,
             websocket: template("websocket", &["websocket.http.response"])?,
             webtransport: template("webtransport", &[])?,
             state,
@@ -61,7 +74,8 @@ impl Templates {
         ends: &Ends,
     ) -> PyResult<Bound<'py, PyDict>> {
         let template = match kind {
-            Kind::Http => &self.http,
+            Kind::Http { has_hints: true } => &self.http_hints,
+            Kind::Http { has_hints: false } => &self.http,
             Kind::WebSocket => &self.websocket,
             Kind::WebTransport => &self.webtransport,
         };

@@ -131,6 +131,20 @@ impl Driver {
         Ok(Some(stream))
     }
 
+    /// Server: an interim response, as long as the final one is not sent.
+    pub(crate) fn send_interim(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        stream: StreamId,
+        head: &http::Response<()>,
+    ) -> Result<(), CommandError> {
+        let sent = self.h3.send_response(stream, head, false);
+        self.settle(now, quic, wakes);
+        sent
+    }
+
     /// The next piece of the peer's message; reads QUIC only when there is none yet.
     fn poll_message(
         &mut self,
@@ -335,8 +349,7 @@ impl RequestBody {
                 let mut head = http::Response::new(());
                 *head.status_mut() = http::StatusCode::CONTINUE;
                 // Where the final response is sent already it says enough.
-                let _ = driver.h3.send_response(stream, &head, false);
-                driver.settle(now, quic, wakes);
+                let _ = driver.send_interim(now, quic, wakes, stream, &head);
             }
             next
         })

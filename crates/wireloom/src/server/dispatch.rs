@@ -18,6 +18,7 @@ use super::tunnel::Offer;
 use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
+use crate::early_hints::EarlyHints;
 use crate::session::{Answer, Session, max_datagram_size};
 use crate::websocket;
 
@@ -53,6 +54,8 @@ where
         IncomingKind::Request(stream) => {
             let is_head = head.method() == Method::HEAD;
             let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
+            let hints = EarlyHints::http3(&conn, stream);
+            head.extensions_mut().insert(hints);
             let sender = ResponseSender::new(conn, stream);
             let request = head.map(|()| body);
             let answer = async {

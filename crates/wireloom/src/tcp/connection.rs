@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use super::Options;
+use super::interim::Interim;
 use super::service::{Activity, Added, Idle, answer};
 use super::stream::Owned;
 use super::tasks::Spawner;
@@ -100,18 +101,18 @@ async fn serve<S, B, T>(
 {
     let options = &shared.options;
     let (io, owner) = Owned::new(io);
-    let io = TokioIo::new(io);
     let activity = Arc::<Activity>::default();
-    let added = Added {
+    let mut added = Added {
         peer,
         alt_svc: options.alt_svc.clone(),
         origins: options.origins.clone(),
         activity: Arc::clone(&activity),
+        interim: None,
     };
-    let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
+        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(options.max_header_size)
@@ -119,7 +120,7 @@ async fn serve<S, B, T>(
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(io), service);
         Box::pin(drive(
             connection,
             shared,
@@ -127,11 +128,14 @@ async fn serve<S, B, T>(
             http2::Connection::graceful_shutdown,
         ))
     } else {
+        let (io, interim) = Interim::new(io);
+        added.interim = Some(interim);
+        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(options.header_timeout)
             .max_header_size(options.max_header_size as usize)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
         Box::pin(drive(connection, shared, &activity, end))

@@ -9,6 +9,7 @@
 
 mod accept;
 mod connection;
+mod interim;
 mod options;
 mod service;
 mod stream;
@@ -29,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::Instrument as _;
 
+pub(crate) use interim::InterimLine;
 pub use options::Options;
 
 use crate::body::Body;

@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::ALT_SVC;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::interim::{self, InterimLine};
 use crate::body::{Body, RemoteAddr};
+use crate::early_hints::EarlyHints;
 use crate::server::OriginPolicy;
 use crate::websocket;
 
@@ -81,6 +83,8 @@ pub(super) struct Added {
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) origins: Option<Arc<OriginPolicy>>,
     pub(super) activity: Arc<Activity>,
+    /// HTTP/1 only.
+    pub(super) interim: Option<Arc<InterimLine>>,
 }
 
 /// Passes one request to the service and adds what every answer has.
@@ -100,6 +104,7 @@ where
         alt_svc,
         origins,
         activity,
+        interim,
     } = added;
     let running = activity.begin();
     if let Some(refusal) = websocket::refuse(&request, origins.as_deref()) {
@@ -110,7 +115,17 @@ where
         request.extensions_mut().insert(RemoteAddr(peer));
     }
     poll_fn(|cx| service.poll_ready(cx)).await?;
-    let mut response = service.call(request.map(Body::from)).await?;
+    let mut response = match interim.filter(|_| request.version() == Version::HTTP_11) {
+        Some(line) => {
+            let number = line.begin();
+            let hints = EarlyHints::http1(line.clone(), number);
+            request.extensions_mut().insert(hints);
+            let response = interim::answered(&line, service.call(request.map(Body::from))).await?;
+            line.end().await;
+            response
+        }
+        None => service.call(request.map(Body::from)).await?,
+    };
     if let Some(alt_svc) = alt_svc
         && !response.status().is_informational()
     {
