@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -93,11 +93,14 @@ class Client(Peer):
 
 
 @asynccontextmanager
-async def dial(server: Any, **settings: Any) -> AsyncIterator[Client]:
+async def dial(
+    server: Any, configure: Callable[[QuicConfiguration], None] = lambda configuration: None, **settings: Any
+) -> AsyncIterator[Client]:
     """A connection."""
     configuration = QuicConfiguration(
         alpn_protocols=H3_ALPN, is_client=True, max_datagram_frame_size=65536, verify_mode=ssl.CERT_NONE, **settings
     )
+    configure(configuration)
     async with connect("127.0.0.1", server.port, configuration=configuration, create_protocol=Client) as client:
         client.authority = f"127.0.0.1:{server.port}".encode()
         yield client

@@ -64,7 +64,7 @@ pub use server::{
 pub use session::Session;
 pub use statistics::{DatagramStats, RecvStreamStats, SendStreamStats, SessionStats};
 pub use stream::{RecvStream, SendStream};
-pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
+pub use tls::{CertificateRejection, ClientAuth, RootCertificates, ServerTrust, TlsInfo, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
 pub use wireloom_proto::h3::priority::Priority;

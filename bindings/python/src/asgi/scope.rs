@@ -1,17 +1,20 @@
 //! The `scope` of a connection, made from a template with what is the same for all.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use http::request::Parts;
 use http::{HeaderMap, Version, header};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use rustc_hash::FxHashMap;
+use wireloom::TlsInfo;
 
 use super::settings::Settings;
 
 /// What the scope is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
     Http {
         /// Whether early hints can be sent.
@@ -29,6 +32,8 @@ pub(crate) struct Templates {
     websocket: Py<PyDict>,
     webtransport: Py<PyDict>,
     state: Option<Py<PyDict>>,
+    /// Extensions with `tls` for clients without a certificate, by what they have in common: there are few.
+    anonymous: Mutex<FxHashMap<(Kind, u16, Option<u16>), Py<PyDict>>>,
 }
 
 impl Templates {
@@ -61,7 +66,48 @@ impl Templates {
             websocket: template("websocket", &["websocket.http.response"])?,
             webtransport: template("webtransport", &[])?,
             state,
+            anonymous: Mutex::default(),
         })
+    }
+
+    /// The extensions of `kind` with `tls`.
+    fn with_tls<'py>(
+        &self,
+        py: Python<'py>,
+        kind: Kind,
+        template: &Bound<'py, PyDict>,
+        tls: &TlsInfo,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let key = (kind, tls.version(), tls.cipher_suite());
+        let is_anonymous = tls.client_certificates().is_empty();
+        if is_anonymous {
+            let known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = known.get(&key) {
+                return Ok(known.bind(py).clone());
+            }
+        }
+        let extensions = template.as_any().get_item(intern!(py, "extensions"))?;
+        let extensions = extensions.cast::<PyDict>()?.copy()?;
+        let chain = PyList::empty(py);
+        for certificate in tls.client_certificates() {
+            let der = PyBytes::new(py, certificate);
+            chain.append(py.import("ssl")?.call_method1("DER_cert_to_PEM_cert", (der,))?)?;
+        }
+        let told = PyDict::new(py);
+        // Which of the server's certificates was chosen is between rustls and the client.
+        told.set_item("server_cert", py.None())?;
+        told.set_item("client_cert_chain", chain)?;
+        told.set_item("client_cert_name", tls.client_subject())?;
+        // With an error there would be no connection.
+        told.set_item("client_cert_error", py.None())?;
+        told.set_item("tls_version", tls.version())?;
+        told.set_item("cipher_suite", tls.cipher_suite())?;
+        extensions.set_item("tls", told)?;
+        if is_anonymous {
+            let mut known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(key, extensions.clone().unbind());
+        }
+        Ok(extensions)
     }
 
     /// The scope of one request.
@@ -79,7 +125,11 @@ impl Templates {
             Kind::WebSocket => &self.websocket,
             Kind::WebTransport => &self.webtransport,
         };
-        let scope = template.bind(py).copy()?;
+        let template = template.bind(py);
+        let scope = template.copy()?;
+        if let Some(tls) = request.extensions.get::<TlsInfo>() {
+            scope.set_item(intern!(py, "extensions"), self.with_tls(py, kind, template, tls)?)?;
+        }
         let raw = request.uri.path();
         // The asterisk of OPTIONS, and the empty path of CONNECT, are kept as they came.
         scope.set_item(intern!(py, "path"), decoded(&settings.root_path, raw))?;

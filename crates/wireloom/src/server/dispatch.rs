@@ -20,6 +20,7 @@ use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
 use crate::early_hints::EarlyHints;
 use crate::session::{Answer, Session, max_datagram_size};
+use crate::tls::TlsInfo;
 use crate::websocket;
 
 /// The largest body that goes with a rejection; what is longer is cut.
@@ -36,8 +37,12 @@ where
     B::Error: Into<BoxError>,
 {
     let Incoming { conn, mut head, kind } = incoming;
-    let remote = conn.lock().quic.remote_address();
+    let (remote, certificates) = {
+        let state = conn.lock();
+        (state.quic.remote_address(), state.quic.peer_certificates())
+    };
     head.extensions_mut().insert(RemoteAddr(remote));
+    head.extensions_mut().insert(TlsInfo::of_quic(certificates.as_deref()));
     match kind {
         IncomingKind::Request(stream) if websocket::is_extended_connect(&head) => {
             let recv = RequestBody::new(conn.clone(), stream);

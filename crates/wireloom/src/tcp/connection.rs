@@ -19,14 +19,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::Options;
 use super::interim::Interim;
 use super::service::{Activity, Added, Idle, answer};
 use super::stream::Owned;
 use super::tasks::Spawner;
+use super::{HttpVersions, Options};
 use crate::body::Body;
 use crate::limits::ConnectionPermit;
-use crate::tls::ALPN_H2;
+use crate::tls::{ALPN_H2, TlsInfo};
 
 /// How often a silent peer is asked whether it is still there, and how long its answer may take.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ pub(super) async fn run<S, B, T>(
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let Some(tls) = &shared.tls else {
-        return serve(&shared, service, tcp, false, peer, permit).await;
+        return serve(&shared, service, tcp, false, (peer, None), permit).await;
     };
     let mut drain = shared.drain.clone();
     // On the heap, like what follows: the task stays as long as an upgraded connection, and as large as its largest moment.
@@ -71,8 +71,14 @@ pub(super) async fn run<S, B, T>(
     };
     match handshake {
         Ok(Ok(stream)) => {
-            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-            serve(&shared, service, stream, is_h2, peer, permit).await;
+            let session = stream.get_ref().1;
+            let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
+            if !is_h2 && shared.options.versions == HttpVersions::Http2 {
+                tracing::debug!("a client without ALPN is refused: HTTP/1.1 is off");
+                return;
+            }
+            let tls = TlsInfo::of_tcp(session);
+            serve(&shared, service, stream, is_h2, (peer, Some(tls)), permit).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake timed out"),
@@ -89,7 +95,7 @@ async fn serve<S, B, T>(
     service: S,
     io: T,
     is_h2: bool,
-    peer: Option<SocketAddr>,
+    (peer, tls): (Option<SocketAddr>, Option<TlsInfo>),
     permit: ConnectionPermit,
 ) where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -104,6 +110,7 @@ async fn serve<S, B, T>(
     let activity = Arc::<Activity>::default();
     let mut added = Added {
         peer,
+        tls,
         alt_svc: options.alt_svc.clone(),
         origins: options.origins.clone(),
         activity: Arc::clone(&activity),

@@ -31,7 +31,7 @@ use tower_service::Service;
 use tracing::Instrument as _;
 
 pub(crate) use interim::InterimLine;
-pub use options::Options;
+pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
@@ -68,7 +68,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let tls = identity.map(tcp_server_config).transpose().map_err(io::Error::other)?;
+    let tls = identity
+        .map(|identity| tcp_server_config(identity, &options.clients, options.versions))
+        .transpose()
+        .map_err(io::Error::other)?;
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
     run(listener, tls, service, options, shutdown).await;
     Ok(())

@@ -17,6 +17,7 @@ use super::interim::{self, InterimLine};
 use crate::body::{Body, RemoteAddr};
 use crate::early_hints::EarlyHints;
 use crate::server::OriginPolicy;
+use crate::tls::TlsInfo;
 use crate::websocket;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -80,6 +81,7 @@ impl Drop for Running {
 pub(super) struct Added {
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
+    pub(super) tls: Option<TlsInfo>,
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) origins: Option<Arc<OriginPolicy>>,
     pub(super) activity: Arc<Activity>,
@@ -101,6 +103,7 @@ where
 {
     let Added {
         peer,
+        tls,
         alt_svc,
         origins,
         activity,
@@ -113,6 +116,9 @@ where
     }
     if let Some(peer) = peer {
         request.extensions_mut().insert(RemoteAddr(peer));
+    }
+    if let Some(tls) = tls {
+        request.extensions_mut().insert(tls);
     }
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let mut response = match interim.filter(|_| request.version() == Version::HTTP_11) {
