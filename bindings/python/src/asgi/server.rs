@@ -17,7 +17,7 @@ use wireloom::{ClientAuth, ConnectionLimits, RootCertificates, Server, tcp};
 
 use super::access::AccessLog;
 use super::scope::Templates;
-use super::service::{AsgiService, Listener};
+use super::service::{AsgiService, Listener, Service};
 use super::settings::{Settings, TrustedProxies};
 use super::site::Site;
 use super::static_files::StaticFiles;
@@ -287,12 +287,12 @@ type Started = (JoinSet<Result<(), String>>, Vec<String>);
 
 impl Prepared {
     fn service(&self, listener: Listener) -> AsgiService {
-        AsgiService {
+        AsgiService(Arc::new(Service {
             site: self.site.clone(),
             listener,
             static_files: self.static_files.clone(),
             metrics: self.metrics.clone(),
-        }
+        }))
     }
 
     fn options(&self) -> tcp::Options {

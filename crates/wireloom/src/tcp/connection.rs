@@ -1,13 +1,16 @@
 //! One TCP connection from accept to close.
 
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use super::header_timer::HeaderTimer;
 use super::interim::Interim;
 use super::service::{Activity, Added, Idle, answer};
 use super::stream::Owned;
@@ -116,9 +120,16 @@ async fn serve<S, B, T>(
         activity: Arc::clone(&activity),
         interim: None,
     };
+    let mut drain = shared.drain.clone();
+    let besides = Besides::new();
+    besides.push(Box::pin(async move {
+        draining(&mut drain).await;
+        Beside::End
+    }));
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
+        let added = Arc::new(added);
         let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
@@ -128,24 +139,33 @@ async fn serve<S, B, T>(
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(io), service);
-        Box::pin(drive(
-            connection,
-            shared,
-            &activity,
-            http2::Connection::graceful_shutdown,
-        ))
+        let idle = idle(Arc::clone(&activity), options.header_timeout);
+        besides.push(Box::pin(async move {
+            idle.await;
+            Beside::End
+        }));
+        let end = http2::Connection::graceful_shutdown;
+        Box::pin(drive(connection, &activity, besides, end))
     } else {
         let (io, interim) = Interim::new(io);
+        // It is the longest idle time, too.
+        let timer = HeaderTimer::default();
         added.interim = Some(interim);
+        let added = Arc::new(added);
         let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(timer.clone())
             .header_read_timeout(options.header_timeout)
             .max_header_size(options.max_header_size as usize)
             .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
-        Box::pin(drive(connection, shared, &activity, end))
+        let due = timer.due(options.header_timeout);
+        besides.push(Box::pin(async move {
+            due.await;
+            Beside::Due
+        }));
+        Box::pin(drive(connection, &activity, besides, end))
     };
     // Gone before the wait below, with all of hyper's buffers.
     if let Err(error) = driving.await {
@@ -156,22 +176,42 @@ async fn serve<S, B, T>(
     drop(permit);
 }
 
-/// Polls the connection until it ends, winding it down when the server drains or it has been idle for too long.
+/// What happens beside a connection.
+enum Beside {
+    /// It is to end: the server drains, or it has been idle for too long.
+    End,
+    /// A deadline of its own has passed.
+    Due,
+}
+
+/// Those that can. Each is polled only when it was woken, so that they cost a connection that is busy nothing.
+type Besides = FuturesUnordered<Pin<Box<dyn Future<Output = Beside> + Send>>>;
+
+/// Polls the connection until it ends, winding it down when it is to.
 async fn drive<C>(
     connection: C,
-    shared: &Shared,
     activity: &Activity,
+    mut besides: Besides,
     graceful_shutdown: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut drain = shared.drain.clone();
     let mut connection = pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        () = draining(&mut drain) => {}
-        () = idle(activity, shared.options.header_timeout) => {}
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            match Pin::new(&mut besides).poll_next(cx) {
+                Poll::Ready(Some(Beside::End)) => return Poll::Ready(None),
+                Poll::Ready(Some(Beside::Due)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    if let Some(result) = ended.await {
+        return result;
     }
     graceful_shutdown(connection.as_mut());
     // A connection without any request may not even have sent the preface of HTTP/2, and then there is nobody yet who
@@ -184,7 +224,7 @@ where
 }
 
 /// Completes when no request has been there for `limit`, up to as long again later.
-async fn idle(activity: &Activity, limit: Duration) {
+async fn idle(activity: Arc<Activity>, limit: Duration) {
     let mut wait = limit;
     loop {
         tokio::time::sleep(wait).await;

@@ -121,7 +121,8 @@ pub(super) struct Interim<T> {
 impl<T> Interim<T> {
     pub(super) fn new(io: T) -> (Self, Arc<InterimLine>) {
         let line = Arc::<InterimLine>::default();
-        (Self { io, line: line.clone() }, line)
+        let this = Self { io, line: line.clone() };
+        (this, line)
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod accept;
 mod connection;
+mod header_timer;
 mod interim;
 mod options;
 mod service;

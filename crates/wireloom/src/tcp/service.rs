@@ -77,7 +77,6 @@ impl Drop for Running {
 }
 
 /// What the requests and answers of one connection have in common.
-#[derive(Clone)]
 pub(super) struct Added {
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
@@ -93,7 +92,7 @@ pub(super) struct Added {
 pub(super) async fn answer<S, B>(
     mut service: S,
     mut request: Request<Incoming>,
-    added: Added,
+    added: Arc<Added>,
 ) -> Result<Response<impl http_body::Body<Data = B::Data, Error = BoxError> + Send + use<S, B>>, S::Error>
 where
     S: Service<Request<Body>, Response = Response<B>>,
@@ -101,41 +100,33 @@ where
     B: http_body::Body + Send,
     B::Error: Into<BoxError>,
 {
-    let Added {
-        peer,
-        tls,
-        alt_svc,
-        origins,
-        activity,
-        interim,
-    } = added;
-    let running = activity.begin();
-    if let Some(refusal) = websocket::refuse(&request, origins.as_deref()) {
-        tracing::debug!(?peer, status = %refusal.status(), "WebSocket handshake refused");
+    let running = added.activity.begin();
+    if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref()) {
+        tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
     }
-    if let Some(peer) = peer {
+    if let Some(peer) = added.peer {
         request.extensions_mut().insert(RemoteAddr(peer));
     }
-    if let Some(tls) = tls {
-        request.extensions_mut().insert(tls);
+    if let Some(tls) = &added.tls {
+        request.extensions_mut().insert(tls.clone());
     }
     poll_fn(|cx| service.poll_ready(cx)).await?;
-    let mut response = match interim.filter(|_| request.version() == Version::HTTP_11) {
+    let mut response = match added.interim.as_ref().filter(|_| request.version() == Version::HTTP_11) {
         Some(line) => {
             let number = line.begin();
             let hints = EarlyHints::http1(line.clone(), number);
             request.extensions_mut().insert(hints);
-            let response = interim::answered(&line, service.call(request.map(Body::from))).await?;
+            let response = interim::answered(line, service.call(request.map(Body::from))).await?;
             line.end().await;
             response
         }
         None => service.call(request.map(Body::from)).await?,
     };
-    if let Some(alt_svc) = alt_svc
+    if let Some(alt_svc) = &added.alt_svc
         && !response.status().is_informational()
     {
-        response.headers_mut().entry(ALT_SVC).or_insert(alt_svc);
+        response.headers_mut().entry(ALT_SVC).or_insert_with(|| alt_svc.clone());
     }
     // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
     Ok(response.map(|body| {
