@@ -46,6 +46,12 @@ struct Arguments {
     /// The folder that holds the package `wireloom`
     #[arg(long)]
     package: PathBuf,
+    /// Another folder with the package: a build from before, in the same rounds
+    #[arg(long)]
+    before: Option<PathBuf>,
+    /// Only these servers
+    #[arg(long, value_enum, value_delimiter = ',')]
+    servers: Vec<Kind>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     #[arg(long, default_value_t = 3.0)]
@@ -72,12 +78,13 @@ impl Workload {
         match self {
             Self::Get | Self::Post | Self::Fastapi => &[
                 Kind::Wireloom,
+                Kind::Before,
                 Kind::WireloomUvloop,
                 Kind::Uvicorn,
                 Kind::Granian,
                 Kind::Peregrine,
             ],
-            _ => &[Kind::Wireloom, Kind::WireloomUvloop, Kind::Peregrine],
+            _ => &[Kind::Wireloom, Kind::Before, Kind::WireloomUvloop, Kind::Peregrine],
         }
     }
 
@@ -104,6 +111,9 @@ async fn main() -> Result {
     // The servers run in another folder.
     arguments.python = arguments.python.canonicalize()?;
     arguments.package = arguments.package.canonicalize()?;
+    if let Some(before) = &mut arguments.before {
+        *before = before.canonicalize()?;
+    }
     let duration = Duration::from_secs_f64(arguments.seconds);
     let workloads = if arguments.workloads.is_empty() {
         Workload::ALL.to_vec()
@@ -115,7 +125,8 @@ async fn main() -> Result {
         "workload", "server", "median", "lowest .. highest"
     );
     for workload in workloads {
-        let mut figures: Vec<(Kind, Vec<f64>)> = workload.kinds().iter().map(|kind| (*kind, Vec::new())).collect();
+        let kinds = workload.kinds().iter().filter(|kind| arguments.wants(**kind));
+        let mut figures: Vec<(Kind, Vec<f64>)> = kinds.map(|kind| (*kind, Vec::new())).collect();
         for _ in 0..arguments.rounds {
             for (kind, figures) in &mut figures {
                 match measure(&arguments, workload, *kind, duration).await {
@@ -143,9 +154,19 @@ async fn main() -> Result {
     Ok(())
 }
 
+impl Arguments {
+    fn wants(&self, kind: Kind) -> bool {
+        (self.servers.is_empty() || self.servers.contains(&kind)) && (kind != Kind::Before || self.before.is_some())
+    }
+}
+
 async fn measure(arguments: &Arguments, workload: Workload, kind: Kind, duration: Duration) -> Result<f64> {
     let is_http = matches!(workload, Workload::Get | Workload::Post | Workload::Fastapi);
-    let server = Server::start(kind, workload.app(), &arguments.python, &arguments.package, !is_http).await?;
+    let package = match &arguments.before {
+        Some(before) if kind == Kind::Before => before,
+        _ => &arguments.package,
+    };
+    let server = Server::start(kind, workload.app(), &arguments.python, package, !is_http).await?;
     let warm = Duration::from_millis(500);
     if is_http {
         let request = http::request(workload == Workload::Post);

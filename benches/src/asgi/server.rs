@@ -10,9 +10,11 @@ use wireloom::{CertificateHash, PemPair};
 use crate::Result;
 
 /// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Wireloom,
+    /// Another build of it
+    Before,
     WireloomUvloop,
     Uvicorn,
     Granian,
@@ -23,6 +25,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wireloom => "wireloom",
+            Self::Before => "wireloom, before",
             Self::WireloomUvloop => "wireloom, uvloop",
             Self::Uvicorn => "uvicorn",
             Self::Granian => "granian",
@@ -32,8 +35,12 @@ impl Kind {
 
     fn arguments(self, app: &str, port: &str, tls: Option<(&str, &str)>) -> Vec<String> {
         let words = match (self, tls) {
-            (Self::Wireloom | Self::WireloomUvloop, tls) => {
-                let event_loop = if self == Self::Wireloom { "wireloom" } else { "uvloop" };
+            (Self::Wireloom | Self::Before | Self::WireloomUvloop, tls) => {
+                let event_loop = if self == Self::WireloomUvloop {
+                    "uvloop"
+                } else {
+                    "wireloom"
+                };
                 let mut words = vec![
                     "python",
                     "-m",

@@ -146,17 +146,9 @@ impl Hub {
         !self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// From a task of Tokio: begins something at once where that is possible, and otherwise with the next delivery. What an
-    /// application answers without waiting is there when this returns.
+    /// From a task of Tokio: begins something with the next delivery, together with all that the network has brought in this turn.
     pub(crate) fn start(&self, start: Arc<dyn Start>) {
-        match &self.host {
-            // Tokio's tasks run in the event loop's thread, which waits for them, detached from the interpreter.
-            Host::Inline { turn, .. } if !self.is_closed.load(Ordering::Acquire) => Python::attach(|py| {
-                start.start(py);
-                turn.after(self.event_loop(py));
-            }),
-            _ => self.push(Delivery::Start(start)),
-        }
+        self.push(Delivery::Start(start));
     }
 
     /// Delivers what was pushed before now.

@@ -1,7 +1,7 @@
 //! Tokio inside an asyncio event loop: where asyncio would wait for its file descriptors, Tokio runs, and watches them among
 //! its own.
 //!
-//! Requests are begun from within Tokio's turn, by a task that delivers them: as long as coroutines finish without waiting for
+//! Requests are begun within Tokio's turn, by a task that delivers all that have come: as long as coroutines finish without waiting for
 //! anything, the two loops are one and asyncio's does not turn at all. As soon as a callback or a timer waits in asyncio, the
 //! turn ends and asyncio has its own.
 

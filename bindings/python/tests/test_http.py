@@ -72,6 +72,37 @@ def test_paths_are_decoded(server):
     assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/scope", "/sc%6Fpe", "%20")
 
 
+def test_early_hints(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(
+            b"GET /hints HTTP/1.1\r\nHost: x\r\n\r\nGET /hints HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        responses = [_response(piece) for piece in _all(tls).replace(b"hinted", b"").split(b"\r\n\r\n")[:-1]]
+    first, second = "</a.css>; rel=preload </b.js>; rel=preload", "</c.png>; rel=preload"
+    assert responses == [("103", first), ("103", second), ("200", "")] * 2
+
+    async def over_http3():
+        async with dial(server) as client:
+            headers, body = await client.fetch("/hints")
+            links = [[value for name, value in head if name == b"link"] for head in client.interim]
+            assert (headers[b":status"], body) == (b"200", b"hinted")
+            assert links == [[b"</a.css>; rel=preload", b"</b.js>; rel=preload"], [b"</c.png>; rel=preload"]]
+
+    asyncio.run(asyncio.wait_for(over_http3(), 120))
+    with httpx.Client(verify=False, timeout=60, http1=False, http2=True) as client:
+        assert "early hints cannot be sent here" in client.get(f"{server.url}/hints").text
+    # And 1.0 has no interim responses.
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(b"GET /hints HTTP/1.0\r\nHost: x\r\n\r\n")
+        assert b" 200 " in _all(tls).split(b"\r\n")[0]
+
+
+def _response(head):
+    """The status and the links."""
+    lines = head.decode().split("\r\n")
+    return lines[0].split()[1], " ".join(line[6:] for line in lines[1:] if line.startswith("link: "))
+
+
 def test_streams_arrive_piece_by_piece(client):
     with client.stream("GET", "/stream") as response:
         assert b"".join(response.iter_bytes()) == b"0\n1\n2\n3\n4\n"

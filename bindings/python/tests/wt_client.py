@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aioquic.asyncio import connect
 from aioquic.h3.connection import H3_ALPN
+from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from session import Peer, Session
 
@@ -20,6 +21,7 @@ class Client(Peer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bodies: dict[int, asyncio.Queue[bytes]] = {}
+        self.interim: list[list[tuple[bytes, bytes]]] = []
 
     def request(self, headers: list[tuple[bytes, bytes]], end: bool) -> int:
         stream_id = self._quic.get_next_available_stream_id()
@@ -70,6 +72,12 @@ class Client(Peer):
             content += data
         return headers, content
 
+    def http_event(self, event: Any) -> None:
+        if isinstance(event, HeadersReceived) and dict(event.headers).get(b":status", b"").startswith(b"1"):
+            self.interim.append(event.headers)
+        else:
+            super().http_event(event)
+
     def headers_received(self, stream_id: int, headers: dict[bytes, bytes], ended: bool) -> None:
         if stream_id in self.responses and not self.responses[stream_id].done():
             self.responses[stream_id].set_result(headers)
@@ -85,11 +93,14 @@ class Client(Peer):
 
 
 @asynccontextmanager
-async def dial(server: Any, **settings: Any) -> AsyncIterator[Client]:
+async def dial(
+    server: Any, configure: Callable[[QuicConfiguration], None] = lambda configuration: None, **settings: Any
+) -> AsyncIterator[Client]:
     """A connection."""
     configuration = QuicConfiguration(
         alpn_protocols=H3_ALPN, is_client=True, max_datagram_frame_size=65536, verify_mode=ssl.CERT_NONE, **settings
     )
+    configure(configuration)
     async with connect("127.0.0.1", server.port, configuration=configuration, create_protocol=Client) as client:
         client.authority = f"127.0.0.1:{server.port}".encode()
         yield client

@@ -584,6 +584,7 @@ fn some_requests_are_answered_without_the_application() {
     };
     // RFC 9220 section 3.
     answered(&mut Lone::server(), &extended_connect("connect-udp", &[]), "501");
+    answered(&mut Lone::server(), &extended_connect("websocket", &[]), "501");
     let mut config = Config::default();
     config.webtransport = false;
     answered(

@@ -1,7 +1,9 @@
 //! Ordinary requests between two connections on one thread.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use wireloom_proto::connection::{CommandError, PeerTransport, SessionRequest};
+use wireloom_proto::connection::{CommandError, PeerTransport, Recv, SessionRequest};
+use wireloom_proto::h3::settings::ENABLE_CONNECT_PROTOCOL;
+use wireloom_proto::testing::peer::{Lone, data, extended_connect};
 use wireloom_proto::testing::pipe::{End, Pair};
 use wireloom_proto::{Action, Code, Config, Dir, Event, Side, StreamId};
 
@@ -79,7 +81,10 @@ fn a_request_with_bodies_and_trailers_in_pieces_of_any_size() {
             &[("content-length", "12"), ("cookie", "a=1"), ("cookie", "b=2")],
         );
         let stream = start(&mut pair, &head, false);
-        let Event::Request { head, stream: asked } = pair.server.event() else {
+        let Event::Request {
+            head, stream: asked, ..
+        } = pair.server.event()
+        else {
             panic!("no request")
         };
         assert_eq!(
@@ -455,5 +460,41 @@ fn early_data_keeps_to_what_is_remembered() {
             .insert("x-long", "x".repeat(200).parse().expect("valid"));
         let sent = client.send_request(std::time::Instant::now(), StreamId::from_u64(0), &head, true);
         assert_eq!(sent.is_ok(), fits, "{remembered:?}: {sent:?}");
+    }
+}
+
+/// RFC 9220: a request with a protocol, whose bodies are the tunnel.
+#[test]
+fn websockets_are_requests_where_they_are_wanted() {
+    let mut config = Config::default();
+    config.websocket = true;
+    config.webtransport = false;
+    let mut lone = Lone::new(Side::Server, config.clone(), &[]);
+    let stream = StreamId::from_u64(0);
+    assert_eq!(lone.recv(0, &extended_connect("websocket", &[]), false), Recv::Pause);
+    let events = lone.events();
+    let [Event::Request { head, protocol, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        (head.method(), protocol.as_deref()),
+        (&Method::CONNECT, Some("websocket"))
+    );
+    lone.core
+        .send_response(stream, &response(200, &[]), false)
+        .expect("accepted");
+    assert_eq!(lone.recv(0, &data(b"frames"), false), Recv::Pause);
+    assert!(matches!(&lone.events()[..], [Event::Data { data, .. }] if data == "frames"));
+    // It is announced by the server, and by nobody else.
+    let mut pair = Pair::new(config.clone(), config);
+    pair.handshake(PeerTransport {
+        datagrams: true,
+        reset_stream_at: false,
+    });
+    for (end, announced) in [(&mut pair.client, Some(1)), (&mut pair.server, None)] {
+        let Event::Ready { settings, .. } = end.event() else {
+            panic!("no SETTINGS")
+        };
+        assert_eq!(settings.get(ENABLE_CONNECT_PROTOCOL), announced);
     }
 }

@@ -26,6 +26,7 @@ mod body;
 mod client;
 mod datagrams;
 mod driver;
+mod early_hints;
 mod error;
 mod identity;
 mod limits;
@@ -39,6 +40,7 @@ mod stream;
 pub mod tcp;
 mod tls;
 mod wake;
+mod websocket;
 
 pub use body::{Body, BodyError, EarlyData, RemoteAddr};
 pub use client::{
@@ -47,6 +49,7 @@ pub use client::{
 };
 pub use datagrams::{DatagramCounts, DatagramPolicy};
 pub use driver::RequestError;
+pub use early_hints::{EarlyHints, EarlyHintsError};
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
 pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
@@ -61,7 +64,7 @@ pub use server::{
 pub use session::Session;
 pub use statistics::{DatagramStats, RecvStreamStats, SendStreamStats, SessionStats};
 pub use stream::{RecvStream, SendStream};
-pub use tls::{CertificateRejection, RootCertificates, ServerTrust, TrustError};
+pub use tls::{CertificateRejection, ClientAuth, RootCertificates, ServerTrust, TlsInfo, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;
 pub use wireloom_proto::h3::priority::Priority;

@@ -6,20 +6,22 @@ mod common;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use common::raw::Raw;
+use common::raw::{self, Answer, Raw, answer, frame_of, read_status};
 use common::raw_server::RawServer;
 use common::{fixture_with, within};
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use wireloom::proto::h3::{frame, stream_type};
 use wireloom::proto::varint;
 use wireloom::{
-    Client, ConnectError, Connection, Identity, RemoteAddr, RequestError, Server, ServerMonitor, WebTransportUpgrade,
+    Client, ConnectError, Connection, EarlyHints, EarlyHintsError, Identity, RemoteAddr, RequestError, Server,
+    ServerMonitor, WebTransportUpgrade,
 };
 
 struct Running {
@@ -119,7 +121,7 @@ async fn bodies_stream_both_ways_and_end_with_trailers() {
         "/double",
         post(|request: Request| async move {
             let mut body = request.into_body().into_data_stream();
-            let (tx, rx) = tokio::sync::mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
+            let (tx, rx) = mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
             tokio::spawn(async move {
                 let mut n = 0;
                 while let Some(chunk) = body.next().await {
@@ -362,4 +364,163 @@ async fn a_request_that_is_cut_off_is_not_sent_again() {
     assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
     within(client.shut_down()).await;
     assert!(server.accept().now_or_never().is_none(), "it came again");
+}
+
+#[tokio::test]
+async fn early_hints_come_before_the_response() {
+    let hint = |request: Request| async move {
+        let hints = request.extensions().get::<EarlyHints>().unwrap().clone();
+        let mut fields = HeaderMap::new();
+        for link in ["</a.css>; rel=preload", "</b.js>; rel=preload"] {
+            fields.insert("link", HeaderValue::from_static(link));
+            hints.send(&fields).unwrap();
+        }
+        let body = futures_util::stream::once(async move {
+            assert_eq!(hints.send(&fields), Err(EarlyHintsError::Late));
+            Ok::<_, std::io::Error>("done")
+        });
+        Body::from_stream(body)
+    };
+    let run = run(Router::new().route("/hints", get(hint))).await;
+    let client = within(Raw::connect(run.url[8..].parse().unwrap())).await;
+    let (_send, mut recv) = client.bi(&raw::get("/hints"), true).await;
+    for link in ["</a.css>; rel=preload", "</b.js>; rel=preload"] {
+        let hints = within(raw::read_response(&mut recv)).await;
+        assert_eq!(
+            (hints.status().as_u16(), &hints.headers()["link"]),
+            (103, &HeaderValue::from_static(link))
+        );
+    }
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+    assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"\0\x04done");
+    // Our own client goes by the last response.
+    let connection = run.dial().await;
+    let response = within(connection.request_whole(run.request("GET", "/hints", b""), 1000))
+        .await
+        .unwrap();
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"done"[..]));
+}
+
+/// The handshake of a WebSocket (RFC 9220) with more fields.
+fn websocket(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut all = vec![
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", path),
+    ];
+    all.extend_from_slice(fields);
+    raw::head(&all)
+}
+
+const VERSION: (&str, &str) = ("sec-websocket-version", "13");
+
+/// A client's frame with a mask of zeros, in a DATA frame.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let head = [first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    frame_of(frame::DATA, &[&head[..], payload].concat())
+}
+
+/// Echoes, and says at the end how it came about.
+fn websocket_router() -> (Router, mpsc::UnboundedReceiver<&'static str>) {
+    let (ends, ended) = mpsc::unbounded_channel();
+    let echo = |upgrade: WebSocketUpgrade| async move {
+        upgrade.on_upgrade(async move |mut socket: WebSocket| {
+            let end = loop {
+                match socket.recv().await {
+                    Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                        socket.send(message).await.unwrap();
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => break "cut off",
+                    None => break "closed",
+                }
+            };
+            let _ = ends.send(end);
+        })
+    };
+    let app = Router::new()
+        .route("/", get(async || "here"))
+        .route("/ws", any(echo))
+        .route("/denied", any(async || (StatusCode::UNAUTHORIZED, "who are you?")))
+        .route("/ignored", any(async || "nobody upgrades this"));
+    (app, ended)
+}
+
+#[tokio::test]
+async fn websockets_reach_the_router_as_over_http2() {
+    let (app, mut ended) = websocket_router();
+    let mut run = run(app).await;
+    let client = within(Raw::connect(run.url[8..].parse().unwrap())).await;
+    let (mut send, mut recv) = client.bi(&websocket("/ws", &[VERSION]), false).await;
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+    send.write_all(&masked(0x81, b"hi")).await.unwrap();
+    let mut echoed = [0; 6];
+    within(recv.read_exact(&mut echoed)).await.unwrap();
+    assert_eq!(echoed, [0, 4, 0x81, 2, b'h', b'i']);
+    // The server's end waits for it, and the close is confirmed, with FIN.
+    run.stop.take().unwrap().send(()).unwrap();
+    send.write_all(&masked(0x88, &[3, 232])).await.unwrap();
+    let rest = within(recv.read_to_end(100)).await.unwrap();
+    assert_eq!(rest, [0, 4, 0x88, 2, 3, 232]);
+    assert_eq!(within(ended.recv()).await, Some("closed"));
+    within(run.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn websockets_that_are_not_opened() {
+    let (app, _ended) = websocket_router();
+    let run = run(app).await;
+    let client = within(Raw::connect(run.url[8..].parse().unwrap())).await;
+    let evil = ("origin", "https://evil.test");
+    for (path, fields, status) in [
+        ("/denied", &[VERSION][..], 401),
+        ("/nowhere", &[VERSION], 404),
+        ("/ws", &[VERSION, evil], 403),
+        ("/ws", &[("sec-websocket-version", "12")], 426),
+        ("/ws", &[], 426),
+        // A 2xx opens a tunnel, which has no end but that of whoever took it: here nobody.
+        ("/ignored", &[VERSION], 200),
+    ] {
+        let (_send, recv) = client.bi(&websocket(path, fields), false).await;
+        assert_eq!(within(answer(recv)).await, Answer::Status(status), "{path}");
+    }
+    within(client.assert_alive()).await;
+    // A server without a router has nobody to take them.
+    let f = fixture_with(|builder| builder).await;
+    let client = within(Raw::connect(f.server.local_addrs()[0])).await;
+    let (_send, recv) = client.bi(&websocket("/ws", &[VERSION]), false).await;
+    let (answer, _) = within(async {
+        tokio::select! {
+            answer = answer(recv) => (answer, None::<wireloom::SessionRequest>),
+            session = f.server.accept() => panic!("{:?}", session.map(|_| ())),
+        }
+    })
+    .await;
+    assert_eq!(answer, Answer::Status(501));
+}
+
+#[tokio::test]
+async fn a_websocket_whose_client_gives_up() {
+    let (app, mut ended) = websocket_router();
+    let run = run(app).await;
+    let client = within(Raw::connect(run.url[8..].parse().unwrap())).await;
+    for reset in [true, false] {
+        let (mut send, mut recv) = client.bi(&websocket("/ws", &[VERSION]), false).await;
+        assert_eq!(within(read_status(&mut recv)).await, 200);
+        if reset {
+            send.reset(0x10c_u32.into()).unwrap();
+        } else {
+            send.finish().unwrap();
+        }
+        assert_eq!(within(ended.recv()).await, Some("cut off"));
+        assert_eq!(within(recv.read_to_end(100)).await.unwrap(), b"");
+    }
+    // And the whole connection, in the middle of a frame.
+    let (mut send, mut recv) = client.bi(&websocket("/ws", &[VERSION]), false).await;
+    assert_eq!(within(read_status(&mut recv)).await, 200);
+    send.write_all(&frame_of(frame::DATA, &[0x82, 0x84, 0])).await.unwrap();
+    client.conn.close(0x100_u32.into(), b"");
+    assert_eq!(within(ended.recv()).await, Some("cut off"));
 }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import logs, sockets
+from ._wireloom import IdentityError
 from .asgi import Server, identity_of, run_worker
 from .config import Config, load
 from .importer import Application, ImportFailed, load_application
@@ -38,7 +39,7 @@ def serve(config: Config) -> int:
             logger.info(start_message(config, server.addresses))
 
         return run_worker(app, config, addresses, identity=identity, on_started=started)
-    except ImportFailed as error:
+    except (ImportFailed, IdentityError) as error:
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:

@@ -40,7 +40,17 @@ class Config:
     self_signed_names: list[str] = _option(
         None, "a name in that certificate [localhost 127.0.0.1 ::1 and the hosts]", many=True
     )
-    tcp: bool = _option(True, "HTTP/1.1, and with a certificate HTTP/2")
+    client_ca: str | None = _option(
+        None, "certificates, PEM, at which those of clients must end (mutual TLS)", "--ssl-ca-certs"
+    )
+    client_certs: str = _option(
+        "required",
+        "whether clients need one, with --client-ca; 0, 1 and 2 mean the same [required]",
+        "--ssl-cert-reqs",
+        choices=("none", "optional", "required"),
+    )
+    http1: bool = _option(True, "HTTP/1.1")
+    http2: bool = _option(True, "HTTP/2, with a certificate")
     http3: bool = _option(True, "HTTP/3 and WebTransport, with a certificate")
     alt_svc: bool = _option(True, "tells clients over TCP of HTTP/3")
 
@@ -105,8 +115,12 @@ class Config:
             return "--reload has one worker"
         if not 0 <= self.port < 65536:
             return "--port is a number below 65536"
-        if not self.tcp and not (self.http3 and self.is_secure):
-            return "without TCP there has to be HTTP/3, which needs a certificate"
+        if self.client_ca and not self.is_secure:
+            return "--client-ca needs a certificate of the server: --certfile or --self-signed"
+        if not self.is_secure and not self.http1:
+            return "without a certificate there is HTTP/1.1 only"
+        if not (self.http1 or self.http2 or self.http3):
+            return "one version of HTTP has to be on"
         for entry in self.static:
             if "=" not in entry:
                 return f"--static is path=folder, not {entry!r}"
@@ -118,6 +132,10 @@ class Config:
     @property
     def is_secure(self) -> bool:
         return self.certfile is not None or self.self_signed
+
+    @property
+    def tcp(self) -> bool:
+        return self.http1 or (self.http2 and self.is_secure)
 
     def hosts(self) -> list[str]:
         return self.host or ["127.0.0.1"]
@@ -156,6 +174,10 @@ class Config:
             "worker": worker,
             "workers": self.workers,
             "alt_svc": self.alt_svc,
+            "http1": self.http1,
+            "http2": self.http2,
+            "client_ca": self.client_ca,
+            "client_certs": self.client_certs,
         }
 
 
@@ -163,7 +185,17 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _type_of(annotation: str) -> Any:
+#: As Python's `ssl` module numbers them, which is how uvicorn's users write them.
+_CERTIFICATES = {"0": "none", "1": "optional", "2": "required"}
+
+
+def _certificates(value: Any) -> str:
+    return _CERTIFICATES.get(str(value), str(value))
+
+
+def _type_of(annotation: str, name: str = "") -> Any:
+    if name == "client_certs":
+        return _certificates
     if "int" in annotation:
         return int
     return float if "float" in annotation else str
@@ -198,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
             extra = {key: meta[key] for key in ("choices", "nargs", "const") if key in meta}
             if "choices" not in extra:
                 extra["metavar"] = "VALUE"
-            made.add_argument(*flags, type=_type_of(annotation), **extra, **common)
+            made.add_argument(*flags, type=_type_of(annotation, entry.name), **extra, **common)
     return made
 
 
@@ -226,7 +258,7 @@ def _convert(name: str, value: Any, source: str) -> Any:
                     "off": False,
                 }[value.lower()]
             return bool(value)
-        value = _type_of(annotation)(value)
+        value = _type_of(annotation, name)(value)
     except (KeyError, TypeError, ValueError):
         raise SystemExit(f"{source}: {value!r} is no value for {name}") from None
     choices = entry.metadata.get("choices")

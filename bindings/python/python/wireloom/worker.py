@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from . import logs
+from ._wireloom import IdentityError
 from .asgi import Server, identity_of, run_worker
 from .config import Config
 from .importer import Application, ImportFailed, load_application
@@ -56,7 +57,7 @@ def main() -> int:
             on_started=started,
             watch=parent_is_alive,
         )
-    except ImportFailed as error:
+    except (ImportFailed, IdentityError) as error:
         logger.error("%s", error)
     except Exception:
         logger.exception("the worker failed")

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use http::Version;
 use http::request::Parts;
 
-use super::scope::Ends;
+use super::scope::{Client, Ends};
 
 /// Bytes that wait to be written before they are.
 const BUFFER: usize = 16 * 1024;
@@ -113,9 +114,10 @@ impl AccessLog {
         Entry {
             begun: Instant::now(),
             address: match &ends.client {
-                Some((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
-                Some((host, port)) => format!("{host}:{port}"),
-                None => "-".to_owned(),
+                Client::Peer(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).to_string(),
+                Client::Forwarded(host) if host.contains(':') => format!("[{host}]:0"),
+                Client::Forwarded(host) => format!("{host}:0"),
+                Client::Unknown => "-".to_owned(),
             },
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path().to_owned(),

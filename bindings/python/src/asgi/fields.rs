@@ -31,8 +31,10 @@ const OF_THE_CONNECTION: [HeaderName; 4] = [
 
 /// Takes out what may not be sent and adds what is always sent.
 pub(crate) fn prepare(fields: &mut HeaderMap, version: Version, always: &[(HeaderName, HeaderValue)]) {
-    for name in &OF_THE_CONNECTION {
-        fields.remove(name);
+    if fields.keys().any(|name| OF_THE_CONNECTION.contains(name)) {
+        for name in &OF_THE_CONNECTION {
+            fields.remove(name);
+        }
     }
     if version >= Version::HTTP_2 {
         fields.remove(header::CONNECTION);

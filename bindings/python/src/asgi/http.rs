@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
@@ -16,7 +16,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use wireloom::Body;
+use wireloom::{Body, EarlyHints, EarlyHintsError};
 
 use super::access::Entry;
 use super::body::{FileBody, ResponseBody};
@@ -66,6 +66,7 @@ struct State {
     is_gone: bool,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    hints: Option<EarlyHints>,
 }
 
 /// How far the application's response is.
@@ -114,6 +115,7 @@ impl HttpExchange {
                 is_gone: false,
                 receiver: None,
                 sender: None,
+                hints: None,
             }),
         })
     }
@@ -181,7 +183,7 @@ impl HttpExchange {
     fn simple(&self, state: &mut State, status: StatusCode, text: &'static str) {
         let mut head = Response::new(());
         *head.status_mut() = status;
-        let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         head.headers_mut().insert(header::CONTENT_TYPE, plain);
         state.phase = Phase::Complete;
         state.sent = text.len() as u64;
@@ -270,6 +272,7 @@ impl HttpExchange {
             }
             "http.response.trailers" => self.send_trailers(&message)?,
             "http.response.pathsend" => self.send_file(&message)?,
+            "http.response.early_hint" => self.send_hints(&message)?,
             _ => return Err(message.unexpected("'http.response.start' or 'http.response.body'")),
         };
         if must_wait {
@@ -438,6 +441,38 @@ impl HttpExchange {
         }
     }
 
+    fn send_hints(&self, message: &Message<'_, '_>) -> PyResult<bool> {
+        let mut fields = HeaderMap::new();
+        if let Some(links) = message.get(intern!(message.py(), "links"))? {
+            for link in links.try_iter()? {
+                let link = HeaderValue::from_maybe_shared(super::message::bytes(&link?)?)
+                    .map_err(|_| PyValueError::new_err("one of 'links' cannot be sent"))?;
+                fields
+                    .try_append(header::LINK, link)
+                    .map_err(|_| PyValueError::new_err("too many links"))?;
+            }
+        }
+        let state = self.state();
+        if state.is_gone {
+            return Err(ClientDisconnected::new_err("the client is gone"));
+        }
+        if !matches!(state.phase, Phase::Waiting) {
+            return Err(message.unexpected("'http.response.body'"));
+        }
+        let hints = state.hints.clone();
+        drop(state);
+        let Some(hints) = hints else {
+            return Err(PyRuntimeError::new_err(
+                "early hints cannot be sent here: the scope's extensions have no 'http.response.early_hint'",
+            ));
+        };
+        match hints.send(&fields) {
+            // Late: the client has just given up, as `receive` will say.
+            Ok(()) | Err(EarlyHintsError::Late) => Ok(false),
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+        }
+    }
+
     fn send_file(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
         let path = message
             .text(intern!(message.py(), "path"))?
@@ -523,14 +558,20 @@ fn event_of(py: Python<'_>, event: Option<(Bytes, bool)>) -> PyResult<Py<PyAny>>
 impl Start for HttpExchange {
     fn start(self: Arc<Self>, py: Python<'_>) {
         let request = self.state().request.take();
-        let Some((parts, ends)) = request else { return };
-        if self.state().is_gone {
+        let Some((mut parts, ends)) = request else { return };
+        let mut state = self.state();
+        if state.is_gone {
             return;
         }
+        state.hints = parts.extensions.remove::<EarlyHints>();
+        let kind = Kind::Http {
+            has_hints: state.hints.is_some(),
+        };
+        drop(state);
         let site = self.site.clone();
         let begun = site
             .templates
-            .scope(py, Kind::Http, &parts, &site.settings, &ends)
+            .scope(py, kind, &parts, &site.settings, &ends)
             .and_then(|scope| {
                 let receive = Bound::new(py, HttpReceive(self.clone()))?.into_any();
                 let send = Bound::new(py, HttpSend(self.clone()))?.into_any();

@@ -1,29 +1,99 @@
 //! The `scope` of a connection, made from a template with what is the same for all.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use http::request::Parts;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use rustc_hash::FxHashMap;
+use wireloom::TlsInfo;
 
 use super::settings::Settings;
 
 /// What the scope is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
-    Http,
+    Http {
+        /// Whether early hints can be sent.
+        has_hints: bool,
+    },
     WebSocket,
     WebTransport,
 }
 
+/// The version and the cipher suite.
+type Anonymous = (Kind, u16, Option<u16>);
+
 /// One template for each kind of scope.
 pub(crate) struct Templates {
     http: Py<PyDict>,
+    /// The same with early hints.
+    http_hints: Py<PyDict>,
     websocket: Py<PyDict>,
     webtransport: Py<PyDict>,
     state: Option<Py<PyDict>>,
+    /// Extensions with `tls` for clients without a certificate, by what they have in common: there are few.
+    anonymous: Mutex<FxHashMap<Anonymous, Py<PyDict>>>,
+    addresses: Addresses,
+    /// Names of fields that most requests have.
+    names: FxHashMap<HeaderName, Py<PyBytes>>,
+}
+
+/// Names that are made once.
+const NAMES: [HeaderName; 26] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::ORIGIN,
+    header::RANGE,
+    header::REFERER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE_INSECURE_REQUESTS,
+    header::USER_AGENT,
+    HeaderName::from_static("priority"),
+    HeaderName::from_static("sec-fetch-dest"),
+    HeaderName::from_static("sec-fetch-mode"),
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-requested-with"),
+];
+
+/// Addresses as tuples of a host and a port: a client asks more than once.
+#[derive(Default)]
+struct Addresses(Mutex<FxHashMap<SocketAddr, Py<PyTuple>>>);
+
+impl Addresses {
+    /// More are not kept.
+    const MOST: usize = 1024;
+
+    fn tuple<'py>(&self, py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address) {
+            return Ok(known.bind(py).clone());
+        }
+        let host = address.ip().to_canonical().to_string();
+        let made = (host, address.port()).into_pyobject(py)?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped after the lock is released.
+        let forgotten = (known.len() >= Self::MOST).then(|| std::mem::take(&mut *known));
+        known.insert(address, made.clone().unbind());
+        drop(known);
+        drop(forgotten);
+        Ok(made)
+    }
 }
 
 impl Templates {
@@ -36,6 +106,25 @@ impl Templates {
             scope.set_item(intern!(py, "type"), PyString::intern(py, kind))?;
             scope.set_item(intern!(py, "asgi"), &asgi)?;
             scope.set_item(intern!(py, "root_path"), &settings.root_path)?;
+            // There already, so that a copy has room for them.
+            for name in [
+                intern!(py, "path"),
+                intern!(py, "raw_path"),
+                intern!(py, "query_string"),
+                intern!(py, "headers"),
+                intern!(py, "http_version"),
+                intern!(py, "scheme"),
+                intern!(py, "client"),
+                intern!(py, "server"),
+            ] {
+                scope.set_item(name, py.None())?;
+            }
+            if kind != "websocket" {
+                scope.set_item(intern!(py, "method"), py.None())?;
+            }
+            if state.is_some() {
+                scope.set_item(intern!(py, "state"), py.None())?;
+            }
             let offered = PyDict::new(py);
             for name in extensions {
                 offered.set_item(*name, PyDict::new(py))?;
@@ -45,10 +134,67 @@ impl Templates {
         };
         Ok(Self {
             http: template("http", &["http.response.trailers", "http.response.pathsend"])?,
+            http_hints: template(
+                "http",
+                &[
+                    "http.response.trailers",
+                    "http.response.pathsend",
+                    "http.response.early_hint",
+                ],
+            )?,
             websocket: template("websocket", &["websocket.http.response"])?,
             webtransport: template("webtransport", &[])?,
             state,
+            anonymous: Mutex::default(),
+            addresses: Addresses::default(),
+            names: NAMES
+                .into_iter()
+                .map(|name| {
+                    let bytes = PyBytes::new(py, name.as_str().as_bytes()).unbind();
+                    (name, bytes)
+                })
+                .collect(),
         })
+    }
+
+    /// The extensions of `kind` with `tls`.
+    fn with_tls<'py>(
+        &self,
+        py: Python<'py>,
+        kind: Kind,
+        template: &Bound<'py, PyDict>,
+        tls: &TlsInfo,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let key = (kind, tls.version(), tls.cipher_suite());
+        let is_anonymous = tls.client_certificates().is_empty();
+        if is_anonymous {
+            let known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = known.get(&key) {
+                return Ok(known.bind(py).clone());
+            }
+        }
+        let extensions = template.as_any().get_item(intern!(py, "extensions"))?;
+        let extensions = extensions.cast::<PyDict>()?.copy()?;
+        let chain = PyList::empty(py);
+        for certificate in tls.client_certificates() {
+            let der = PyBytes::new(py, certificate);
+            chain.append(py.import("ssl")?.call_method1("DER_cert_to_PEM_cert", (der,))?)?;
+        }
+        let told = PyDict::new(py);
+        // Which of the server's certificates was chosen is between rustls and the client.
+        told.set_item("server_cert", py.None())?;
+        told.set_item("client_cert_chain", chain)?;
+        told.set_item("client_cert_name", tls.client_subject())?;
+        // With an error there would be no connection.
+        told.set_item("client_cert_error", py.None())?;
+        told.set_item("tls_version", tls.version())?;
+        told.set_item("cipher_suite", tls.cipher_suite())?;
+        extensions.set_item("tls", told)?;
+        if is_anonymous {
+            let mut known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(key, extensions.clone().unbind());
+        }
+        Ok(extensions)
     }
 
     /// The scope of one request.
@@ -61,18 +207,27 @@ impl Templates {
         ends: &Ends,
     ) -> PyResult<Bound<'py, PyDict>> {
         let template = match kind {
-            Kind::Http => &self.http,
+            Kind::Http { has_hints: true } => &self.http_hints,
+            Kind::Http { has_hints: false } => &self.http,
             Kind::WebSocket => &self.websocket,
             Kind::WebTransport => &self.webtransport,
         };
-        let scope = template.bind(py).copy()?;
+        let template = template.bind(py);
+        let scope = template.copy()?;
+        if let Some(tls) = request.extensions.get::<TlsInfo>() {
+            scope.set_item(intern!(py, "extensions"), self.with_tls(py, kind, template, tls)?)?;
+        }
         let raw = request.uri.path();
         // The asterisk of OPTIONS, and the empty path of CONNECT, are kept as they came.
-        scope.set_item(intern!(py, "path"), decoded(&settings.root_path, raw))?;
+        if settings.root_path.is_empty() && !raw.contains('%') {
+            scope.set_item(intern!(py, "path"), raw)?;
+        } else {
+            scope.set_item(intern!(py, "path"), decoded(&settings.root_path, raw))?;
+        }
         scope.set_item(intern!(py, "raw_path"), raw_path(py, &settings.root_path, raw))?;
         let query = request.uri.query().unwrap_or_default();
         scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query.as_bytes()))?;
-        scope.set_item(intern!(py, "headers"), headers(py, request)?)?;
+        scope.set_item(intern!(py, "headers"), self.headers(py, request)?)?;
         let version = match request.version {
             Version::HTTP_09 | Version::HTTP_10 => intern!(py, "1.0"),
             Version::HTTP_2 => intern!(py, "2"),
@@ -88,16 +243,20 @@ impl Templates {
         };
         scope.set_item(intern!(py, "scheme"), scheme)?;
         if kind != Kind::WebSocket {
-            scope.set_item(intern!(py, "method"), request.method.as_str())?;
+            match request.method.as_str() {
+                "GET" => scope.set_item(intern!(py, "method"), intern!(py, "GET"))?,
+                "POST" => scope.set_item(intern!(py, "method"), intern!(py, "POST"))?,
+                other => scope.set_item(intern!(py, "method"), other)?,
+            }
         }
-        scope.set_item(
-            intern!(py, "client"),
-            ends.client.as_ref().map(|(host, port)| (host.as_str(), *port)),
-        )?;
-        scope.set_item(
-            intern!(py, "server"),
-            ends.server.map(|server| (server.ip().to_string(), server.port())),
-        )?;
+        match &ends.client {
+            Client::Unknown => {}
+            Client::Peer(address) => scope.set_item(intern!(py, "client"), self.addresses.tuple(py, *address)?)?,
+            Client::Forwarded(host) => scope.set_item(intern!(py, "client"), (host, 0))?,
+        }
+        if let Some(address) = ends.server {
+            scope.set_item(intern!(py, "server"), self.addresses.tuple(py, address)?)?;
+        }
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
@@ -105,10 +264,46 @@ impl Templates {
     }
 }
 
+impl Templates {
+    fn headers<'py>(&self, py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        let fields = &request.headers;
+        // "clients that generate HTTP/2 requests directly SHOULD use the ':authority' pseudo-header field instead of the Host
+        // header field" (RFC 9113 section 8.3.1); applications look for Host.
+        if request.version >= Version::HTTP_2
+            && let Some(authority) = request.uri.authority()
+            && !fields.contains_key(header::HOST)
+        {
+            let host = PyBytes::new(py, authority.as_str().as_bytes());
+            list.append((self.name(py, &header::HOST), host))?;
+        }
+        for (name, value) in fields {
+            list.append((self.name(py, name), PyBytes::new(py, value.as_bytes())))?;
+        }
+        Ok(list)
+    }
+
+    fn name<'py>(&self, py: Python<'py>, name: &HeaderName) -> Bound<'py, PyBytes> {
+        match self.names.get(name) {
+            Some(known) => known.bind(py).clone(),
+            None => PyBytes::new(py, name.as_str().as_bytes()),
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    Unknown,
+    Peer(SocketAddr),
+    /// As a proxy says, which knows no port.
+    Forwarded(String),
+}
+
 /// Who talks to whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Ends {
-    pub(crate) client: Option<(String, u16)>,
+    pub(crate) client: Client,
     pub(crate) server: Option<SocketAddr>,
     pub(crate) is_secure: bool,
 }
@@ -123,7 +318,7 @@ impl Ends {
         fields: &HeaderMap,
     ) -> Self {
         let mut ends = Self {
-            client: peer.map(|peer| (peer.ip().to_canonical().to_string(), peer.port())),
+            client: peer.map_or(Client::Unknown, Client::Peer),
             server,
             is_secure,
         };
@@ -156,41 +351,10 @@ impl Ends {
             .find(|host| !trusted.trusts_text(host))
             .or_else(|| forwarded.first());
         if let Some(client) = client {
-            ends.client = Some(((*client).to_owned(), 0));
+            ends.client = Client::Forwarded((*client).to_owned());
         }
         ends
     }
-}
-
-fn headers<'py>(py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    let fields = &request.headers;
-    // "clients that generate HTTP/2 requests directly SHOULD use the ':authority' pseudo-header field instead of the Host
-    // header field" (RFC 9113 section 8.3.1); applications look for Host.
-    if !fields.contains_key(header::HOST)
-        && request.version >= Version::HTTP_2
-        && let Some(authority) = request.uri.authority()
-    {
-        let pair = PyTuple::new(
-            py,
-            [
-                PyBytes::new(py, b"host"),
-                PyBytes::new(py, authority.as_str().as_bytes()),
-            ],
-        )?;
-        list.append(pair)?;
-    }
-    for (name, value) in fields {
-        let pair = PyTuple::new(
-            py,
-            [
-                PyBytes::new(py, name.as_str().as_bytes()),
-                PyBytes::new(py, value.as_bytes()),
-            ],
-        )?;
-        list.append(pair)?;
-    }
-    Ok(list)
 }
 
 fn raw_path<'py>(py: Python<'py>, root: &str, raw: &str) -> Bound<'py, PyBytes> {

@@ -12,17 +12,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use wireloom::{ConnectionLimits, Server, tcp};
+use wireloom::tcp::HttpVersions;
+use wireloom::{ClientAuth, ConnectionLimits, RootCertificates, Server, tcp};
 
 use super::access::AccessLog;
 use super::scope::Templates;
-use super::service::{AsgiService, Listener};
+use super::service::{AsgiService, Listener, Service};
 use super::settings::{Settings, TrustedProxies};
 use super::site::Site;
 use super::static_files::StaticFiles;
 use crate::awaitable::Await;
 use crate::descriptor::adopt;
-use crate::errors::ServeError;
+use crate::errors::{IdentityError, ServeError};
 use crate::event_loop::hub_of;
 use crate::hub::Hub;
 use crate::identity::Identity;
@@ -51,6 +52,34 @@ struct Options {
     worker: u8,
     workers: u8,
     alt_svc: bool,
+    http1: bool,
+    http2: bool,
+    client_ca: Option<PathBuf>,
+    client_certs: String,
+}
+
+impl Options {
+    fn client_auth(&self) -> PyResult<ClientAuth> {
+        let Some(path) = &self.client_ca else {
+            return Ok(ClientAuth::None);
+        };
+        let failed = |error: &dyn std::error::Error| IdentityError::new_err(format!("{}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| failed(&error))?;
+        let roots = RootCertificates::from_pem(pem).map_err(|error| failed(&error))?;
+        Ok(match self.client_certs.as_str() {
+            "none" => ClientAuth::None,
+            "optional" => ClientAuth::Optional(roots),
+            _ => ClientAuth::Required(roots),
+        })
+    }
+
+    fn versions(&self) -> HttpVersions {
+        match (self.http1, self.http2) {
+            (true, false) => HttpVersions::Http1,
+            (false, true) => HttpVersions::Http2,
+            _ => HttpVersions::Both,
+        }
+    }
 }
 
 /// Sockets of one address, as descriptors that are given away.
@@ -68,6 +97,7 @@ pub(crate) struct AsgiServer {
     site: Arc<Site>,
     options: Options,
     identity: Option<wireloom::Identity>,
+    clients: ClientAuth,
     stop: watch::Sender<bool>,
     running: Arc<Mutex<JoinSet<Result<(), String>>>>,
 }
@@ -117,6 +147,7 @@ impl AsgiServer {
         let site = Arc::new(Site::new(py, hub, app, report, settings, templates, access)?);
         Ok(Self {
             site,
+            clients: options.client_auth()?,
             options,
             identity: identity.map(|identity| identity.0.clone()),
             stop: watch::channel(false).0,
@@ -166,6 +197,8 @@ impl AsgiServer {
             shutdown_deadline: Duration::from_secs_f64(self.options.shutdown_deadline),
             route: (self.options.worker, self.options.workers),
             alt_svc: self.options.alt_svc,
+            versions: self.options.versions(),
+            clients: self.clients.clone(),
         };
         let running = self.running.clone();
         Ok(Await::future(&self.site.hub, async move {
@@ -246,23 +279,26 @@ struct Prepared {
     shutdown_deadline: Duration,
     route: (u8, u8),
     alt_svc: bool,
+    versions: HttpVersions,
+    clients: ClientAuth,
 }
 
 type Started = (JoinSet<Result<(), String>>, Vec<String>);
 
 impl Prepared {
     fn service(&self, listener: Listener) -> AsgiService {
-        AsgiService {
+        AsgiService(Arc::new(Service {
             site: self.site.clone(),
             listener,
             static_files: self.static_files.clone(),
             metrics: self.metrics.clone(),
-        }
+        }))
     }
 
     fn options(&self) -> tcp::Options {
         tcp::Options::new()
             .limits(self.limits.clone())
+            .versions(self.versions)
             .max_header_size(self.header_size)
             .header_timeout(self.keep_alive)
             .shutdown_deadline(self.shutdown_deadline)
@@ -307,6 +343,7 @@ impl Prepared {
                 .alt_svc(self.alt_svc && udp.is_some())
                 .sockets(udp, tcp)
                 .identity(identity)
+                .client_auth(self.clients.clone())
                 .connection_id_route(self.route.0, self.route.1)
                 .tcp_options(self.options())
                 .shutdown_deadline(self.shutdown_deadline);

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use tower_service::Service;
 use wireloom::{Body, RemoteAddr, WebTransportUpgrade};
 
 use super::body::ResponseBody;
@@ -30,7 +29,10 @@ pub(crate) struct Listener {
 
 /// The application as a tower service.
 #[derive(Clone)]
-pub(crate) struct AsgiService {
+pub(crate) struct AsgiService(pub(crate) Arc<Service>);
+
+/// What every clone of the service shares.
+pub(crate) struct Service {
     pub(crate) site: Arc<Site>,
     pub(crate) listener: Listener,
     pub(crate) static_files: Arc<[StaticFiles]>,
@@ -38,7 +40,7 @@ pub(crate) struct AsgiService {
     pub(crate) metrics: Option<Arc<str>>,
 }
 
-impl AsgiService {
+impl Service {
     fn answer(&self, request: Request<Body>) -> Answering {
         let (mut parts, body) = request.into_parts();
         if let Some(files) = self.static_files.iter().find(|files| files.serves(&parts)) {
@@ -92,7 +94,7 @@ pub(crate) fn refusal(status: StatusCode, text: &'static str) -> Response<Respon
     response
 }
 
-impl Service<Request<Body>> for AsgiService {
+impl tower_service::Service<Request<Body>> for AsgiService {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = Answering;
@@ -102,7 +104,7 @@ impl Service<Request<Body>> for AsgiService {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {
-        self.answer(request)
+        self.0.answer(request)
     }
 }
 

@@ -34,6 +34,8 @@ impl Spawner {
         let task = asyncio.getattr("Task")?.unbind();
         let arguments = PyDict::new(py);
         arguments.set_item("loop", event_loop)?;
+        // asyncio would number them, which costs as much as a header.
+        arguments.set_item("name", "wireloom request")?;
         let has_factory = !event_loop.call_method0("get_task_factory")?.is_none();
         let mode = if has_factory {
             Mode::Plain

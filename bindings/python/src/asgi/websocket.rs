@@ -1,4 +1,4 @@
-//! WebSockets: the `websocket` scope, over HTTP/1.1 and the extended CONNECT of HTTP/2.
+//! WebSockets: the `websocket` scope, over HTTP/1.1 and the extended CONNECT of HTTP/2 and HTTP/3.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

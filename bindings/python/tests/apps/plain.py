@@ -69,6 +69,18 @@ async def http(scope, receive, send):
     elif path == "/file":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/x-python")]})
         await send({"type": "http.response.pathsend", "path": __file__})
+    elif path == "/hints":
+        offered = "http.response.early_hint" in scope["extensions"]
+        for links in [[b"</a.css>; rel=preload", b"</b.js>; rel=preload"], [b"</c.png>; rel=preload"]] * offered:
+            await send({"type": "http.response.early_hint", "links": links})
+            await asyncio.sleep(0)
+        if not offered:
+            try:
+                await send({"type": "http.response.early_hint", "links": []})
+            except RuntimeError as error:
+                await respond(send, 200, str(error).encode())
+                return
+        await respond(send, 200, b"hinted")
     elif path == "/slow":
         JOURNAL.setdefault("slow", []).append("begun")
         await asyncio.sleep(float(scope["query_string"] or b"1"))
@@ -179,6 +191,8 @@ async def websocket(scope, receive, send):
         raise RuntimeError("on purpose")
     if path == "/leave":
         return
+    if path == "/scope":
+        await send({"type": "websocket.send", "text": json.dumps(plain(scope))})
     if path == "/deaf":
         # Never receives: pings are answered all the same.
         await asyncio.sleep(3600)

@@ -155,10 +155,10 @@ fn remote_of<B>(request: &Request<B>) -> Option<SocketAddr> {
 }
 
 /// Whether the request is a WebSocket handshake, and how to accept it: with a key on HTTP/1.1 (RFC 6455 section 4.2), with
-/// a mere 200 on HTTP/2 (RFC 8441 section 5).
+/// a mere 200 on HTTP/2 (RFC 8441 section 5) and HTTP/3 (RFC 9220).
 fn handshake<B>(request: &Request<B>) -> Result<Option<Option<HeaderValue>>, Refusal> {
     let headers = request.headers();
-    if request.version() == Version::HTTP_2 {
+    if request.version() >= Version::HTTP_2 {
         let protocol = request.extensions().get::<hyper::ext::Protocol>();
         let asks = request.method() == Method::CONNECT && protocol.is_some_and(|p| p.as_str() == "websocket");
         return Ok(asks.then_some(None));

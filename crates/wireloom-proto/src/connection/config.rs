@@ -13,6 +13,10 @@ pub struct Config {
     pub webtransport: bool,
     /// Which dialects are announced. Default all.
     pub dialects: Dialects,
+    /// Server: whether WebSocket is offered over extended CONNECT (RFC 9220). A handshake is then an ordinary
+    /// [`Event::Request`](super::Event::Request) with a protocol, and what follows is its body. Default false: it is answered
+    /// 501.
+    pub websocket: bool,
     /// The largest header section that is accepted, in bytes as RFC 9114 section 4.2.2 counts them. Default 64 KiB.
     pub max_field_section_size: u64,
     /// The dynamic table that the peer's encoder may use, in bytes as RFC 9204 section 3.2.1 counts them
@@ -65,6 +69,7 @@ impl Default for Config {
         Self {
             webtransport: true,
             dialects: Dialects::ALL,
+            websocket: false,
             max_field_section_size: 64 << 10,
             qpack_max_table_capacity: 4096,
             qpack_blocked_streams: 16,

@@ -89,6 +89,10 @@ impl Connection {
             self.config.max_sessions,
             &mut settings,
         );
+        // That extended CONNECT is taken (RFC 9220 section 3). WebTransport says so by itself.
+        if self.config.websocket && self.side == Side::Server {
+            settings.set(settings::ENABLE_CONNECT_PROTOCOL, 1);
+        }
         if self.config.grease {
             settings.set(GREASE, 1);
         }

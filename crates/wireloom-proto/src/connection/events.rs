@@ -108,6 +108,8 @@ pub enum Event {
         stream: StreamId,
         /// Method, URI, fields. HTTP version 3.
         head: Box<http::Request<()>>,
+        /// `:protocol`, where this is an extended CONNECT: `websocket`, after [`Config::websocket`](super::Config::websocket).
+        protocol: Option<String>,
     },
     /// Server: a WebTransport CONNECT that passed every protocol check. Answer with `accept_session` or `reject_session`.
     SessionRequested {

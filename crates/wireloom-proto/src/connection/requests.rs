@@ -216,8 +216,10 @@ impl Connection {
             }
             // "If a server receives a request [with] an unknown or unsupported :protocol value, the server SHOULD respond to
             // the request with a 501" (RFC 9220 section 3).
-            Some(_) => return Err(Stop::Answer(StatusCode::NOT_IMPLEMENTED)),
-            None => {}
+            Some(protocol) if !(self.config.websocket && protocol == "websocket") => {
+                return Err(Stop::Answer(StatusCode::NOT_IMPLEMENTED));
+            }
+            _ => {}
         }
         // "An origin server [...] MUST NOT" let a replay have effects: only safe methods may be processed in early data (RFC
         // 8470 section 3), to others it "can respond with a 425 (Too Early)" (section 5.2).
@@ -233,6 +235,7 @@ impl Connection {
         self.out.event(Event::Request {
             stream,
             head: Box::new(head.head),
+            protocol: head.protocol,
         });
         self.tell_priority(stream, priority);
         Ok(())

@@ -96,6 +96,7 @@ pub fn connection(mut data: &[u8]) {
     let first = take(&mut data, 1).first().copied().unwrap_or_default();
     let side = if first & 1 == 0 { Side::Server } else { Side::Client };
     let config = Config {
+        websocket: true,
         max_sessions: 3,
         flow_control: FlowControl {
             streams_uni: 2,

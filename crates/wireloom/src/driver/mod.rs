@@ -21,6 +21,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::ext::Protocol;
 use rustc_hash::FxHashMap;
 use wireloom_proto::connection::{OwnStreams, PeerTransport};
 use wireloom_proto::{Action, Code, Config, Connection as H3, Dir, Event, Recv, SessionId, Side, StreamId};
@@ -518,7 +519,15 @@ impl Driver {
                 self.deadline = None;
                 wakes.all(&self.signals);
             }
-            Event::Request { stream, mut head } => {
+            Event::Request {
+                stream,
+                mut head,
+                protocol,
+            } => {
+                if protocol.is_some() {
+                    // The only one that the core hands out, told where hyper tells that of HTTP/2.
+                    head.extensions_mut().insert(Protocol::from_static("websocket"));
+                }
                 if !self.h3.is_connected() {
                     head.extensions_mut().insert(EarlyData);
                 }

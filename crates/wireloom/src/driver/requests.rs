@@ -131,6 +131,20 @@ impl Driver {
         Ok(Some(stream))
     }
 
+    /// Server: an interim response, as long as the final one is not sent.
+    pub(crate) fn send_interim(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        stream: StreamId,
+        head: &http::Response<()>,
+    ) -> Result<(), CommandError> {
+        let sent = self.h3.send_response(stream, head, false);
+        self.settle(now, quic, wakes);
+        sent
+    }
+
     /// The next piece of the peer's message; reads QUIC only when there is none yet.
     fn poll_message(
         &mut self,
@@ -335,8 +349,7 @@ impl RequestBody {
                 let mut head = http::Response::new(());
                 *head.status_mut() = http::StatusCode::CONTINUE;
                 // Where the final response is sent already it says enough.
-                let _ = driver.h3.send_response(stream, &head, false);
-                driver.settle(now, quic, wakes);
+                let _ = driver.send_interim(now, quic, wakes, stream, &head);
             }
             next
         })
@@ -378,11 +391,18 @@ impl ResponseSender {
         if data.is_empty() {
             return Ok(());
         }
-        std::future::poll_fn(|cx| {
-            self.conn
-                .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
-        })
-        .await?;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.send_now(data)
+    }
+
+    /// Whether the piece before is on its way.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.conn
+            .with(|_, driver, _| driver.poll_ready_to_send(self.stream, cx))
+    }
+
+    /// Takes a piece, after [`poll_ready`](Self::poll_ready).
+    pub(crate) fn send_now(&self, data: Bytes) -> Result<(), RequestError> {
         self.conn.with(|quic, driver, wakes| {
             let sent = driver.h3.data_header(self.stream, data.len() as u64).map(|header| {
                 let place = driver.note_body(quic, self.stream);

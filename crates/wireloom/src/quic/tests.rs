@@ -10,7 +10,7 @@ use quinn_proto as qp;
 use super::config::endpoint_config;
 use super::{QuicConfig, client_config, server_config};
 use crate::identity::Identity;
-use crate::tls::{ClientTls, ServerTrust, quic_server_config};
+use crate::tls::{ClientAuth, ClientTls, ServerTrust, quic_server_config};
 
 /// One end.
 struct End {
@@ -84,7 +84,7 @@ fn be_quiet(
     quiet: Duration,
 ) -> (usize, Option<(Duration, qp::ConnectionError)>) {
     let identity = Identity::self_signed(["localhost"]).expect("a valid name");
-    let tls = quic_server_config(&identity, false).expect("a configuration");
+    let tls = quic_server_config(&identity, &ClientAuth::None, false).expect("a configuration");
     let tls = server_config(server, Arc::new(tls)).expect("a suite for QUIC");
     let endpoint = qp::Endpoint::new(Arc::new(endpoint_config(server)), Some(tls.config), true, None);
     let mut server = End::new(endpoint, 2);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto as qp;
+use rustls::pki_types::CertificateDer;
 use wireloom_proto::{Code, Dir, Side, StreamId};
 
 /// See [`Transport::follow_congestion`].
@@ -435,11 +436,13 @@ impl Transport {
 
     /// The peer's own certificate in DER, also where the handshake resumed an earlier one.
     pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        Some(self.peer_certificates()?.first()?.to_vec())
+    }
+
+    /// That and those that came with it.
+    pub(crate) fn peer_certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
         let chain = self.inner.crypto_session().peer_identity()?;
-        let chain = chain
-            .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
-            .ok()?;
-        Some(chain.first()?.to_vec())
+        chain.downcast().ok().map(|chain| *chain)
     }
 
     /// The peer's transport parameters as they were on the wire, for `probe`.

@@ -45,7 +45,7 @@ pub(super) async fn accept(
             () = stop => return None,
         };
         match kind {
-            IncomingKind::Request(stream) => dispatch::not_found(conn, stream),
+            IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
             IncomingKind::Session { id, .. } if !origins.allows(&head) => {
                 dispatch::reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
             }

@@ -22,6 +22,7 @@ use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, server_config};
+use crate::tls::ClientAuth;
 use crate::{tcp, tls};
 
 /// HTTP/3's own unidirectional streams and one more: "the transport parameters sent by both clients and servers MUST
@@ -78,6 +79,7 @@ pub struct ServerBuilder {
     sockets: Vec<Sockets>,
     shards: Option<usize>,
     identity: Option<Identity>,
+    clients: ClientAuth,
     origins: OriginPolicy,
     quic: QuicConfig,
     driver: DriverConfig,
@@ -92,15 +94,18 @@ pub struct ServerBuilder {
 
 impl Default for ServerBuilder {
     fn default() -> Self {
+        let mut h3 = wireloom_proto::Config::default();
+        h3.websocket = true;
         Self {
             addresses: Vec::new(),
             sockets: Vec::new(),
             shards: None,
             identity: None,
+            clients: ClientAuth::None,
             origins: OriginPolicy::default(),
             quic: QuicConfig::default(),
             driver: DriverConfig {
-                h3: Arc::default(),
+                h3: Arc::new(h3),
                 handshake_timeout: Duration::from_secs(10),
                 unused_timeout: Some(Duration::from_secs(30)),
                 max_streams: 1024,
@@ -167,6 +172,13 @@ impl ServerBuilder {
     /// The certificate and key, for TCP and UDP alike.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Whether clients prove who they are with certificates, over TCP and UDP alike; requests tell in [`TlsInfo`](crate::TlsInfo).
+    /// Default: they need not. Browsers have certificates for HTTP, but none for WebTransport.
+    pub fn client_auth(mut self, clients: ClientAuth) -> Self {
+        self.clients = clients;
         self
     }
 
@@ -331,7 +343,7 @@ impl ServerBuilder {
     }
 
     /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
-    /// time-out, the shutdown's deadline, Alt-Svc.
+    /// time-out, the shutdown's deadline, Alt-Svc, certificates of clients.
     pub fn tcp_options(mut self, options: tcp::Options) -> Self {
         self.tcp = options;
         self
@@ -353,7 +365,7 @@ impl ServerBuilder {
         self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
-        let tls = tls::quic_server_config(&identity, self.early_data).map_err(ServeError::Tls)?;
+        let tls = tls::quic_server_config(&identity, &self.clients, self.early_data).map_err(ServeError::Tls)?;
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         Arc::make_mut(&mut self.driver.h3).shared_data = self.quic.window_of_sessions();
@@ -410,7 +422,7 @@ impl ServerBuilder {
             alt_svc: self.alt_svc,
             handshake_timeout: driver.handshake_timeout,
             shutdown_deadline: self.shutdown_deadline,
-            tcp_options: self.tcp,
+            tcp_options: self.tcp.client_auth(self.clients),
         })
     }
 

@@ -14,10 +14,14 @@ use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{SessionId, StreamId};
 
 use super::origin::OriginPolicy;
+use super::tunnel::Offer;
 use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
+use crate::early_hints::EarlyHints;
 use crate::session::{Answer, Session, max_datagram_size};
+use crate::tls::TlsInfo;
+use crate::websocket;
 
 /// The largest body that goes with a rejection; what is longer is cut.
 const MAX_REJECTION_BODY: usize = 16 * 1024;
@@ -33,12 +37,30 @@ where
     B::Error: Into<BoxError>,
 {
     let Incoming { conn, mut head, kind } = incoming;
-    let remote = conn.lock().quic.remote_address();
+    let (remote, certificates) = {
+        let state = conn.lock();
+        (state.quic.remote_address(), state.quic.peer_certificates())
+    };
     head.extensions_mut().insert(RemoteAddr(remote));
+    head.extensions_mut().insert(TlsInfo::of_quic(certificates.as_deref()));
     match kind {
+        IncomingKind::Request(stream) if websocket::is_extended_connect(&head) => {
+            let recv = RequestBody::new(conn.clone(), stream);
+            let send = ResponseSender::new(conn, stream);
+            if let Some(refusal) = websocket::refuse(&head, Some(&origins)) {
+                tracing::debug!(%remote, status = %refusal.status(), "WebSocket handshake refused");
+                let _ = send.send_head(&refusal, true);
+                return;
+            }
+            if let Err(error) = tunnel(head, recv, send, service).await {
+                tracing::debug!(%remote, %error, "WebSocket not opened");
+            }
+        }
         IncomingKind::Request(stream) => {
             let is_head = head.method() == Method::HEAD;
             let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
+            let hints = EarlyHints::http3(&conn, stream);
+            head.extensions_mut().insert(hints);
             let sender = ResponseSender::new(conn, stream);
             let request = head.map(|()| body);
             let answer = async {
@@ -86,6 +108,53 @@ where
     }
 }
 
+/// Answers the handshake of a WebSocket, and waits for its end.
+async fn tunnel<S, B>(
+    mut head: Request<()>,
+    recv: RequestBody,
+    send: ResponseSender,
+    mut service: S,
+) -> Result<(), BoxError>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let Some((offer, on_upgrade)) = Offer::new().await else {
+        send.send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true)?;
+        return Ok(());
+    };
+    head.extensions_mut().insert(on_upgrade);
+    let answer = async {
+        let response = match call(&mut service, head.map(|()| Body::empty())).await {
+            Ok(response) if response.status().is_success() => response,
+            Ok(denial) => return respond(&send, denial, false).await.map(|()| false),
+            Err(error) => {
+                tracing::warn!(%error, "the service failed");
+                return send
+                    .send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true)
+                    .map(|()| false);
+            }
+        };
+        let mut head = response.map(drop);
+        // Lengths and types describe a body that a CONNECT response does not have.
+        head.headers_mut().remove(header::CONTENT_LENGTH);
+        head.headers_mut().remove(header::CONTENT_TYPE);
+        add_date(&mut head);
+        send.send_head(&head, false).map(|()| true)
+    };
+    let is_accepted = tokio::select! {
+        biased;
+        is_accepted = answer => is_accepted?,
+        () = send.cancelled() => return Ok(()),
+    };
+    if is_accepted {
+        offer.accept(recv, send).await;
+    }
+    Ok(())
+}
+
 fn body_of(conn: Arc<Conn>, stream: StreamId, fields: &HeaderMap) -> RequestBody {
     RequestBody::new(conn, stream)
         .with_length(fields)
@@ -120,6 +189,14 @@ fn status(status: StatusCode) -> Response<()> {
     response
 }
 
+fn add_date(head: &mut Response<()>) {
+    if !head.headers().contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers_mut().insert(header::DATE, date);
+    }
+}
+
 async fn respond<B>(sender: &ResponseSender, response: Response<B>, is_head: bool) -> Result<(), RequestError>
 where
     B: http_body::Body<Data = Bytes>,
@@ -128,11 +205,7 @@ where
     let (parts, body) = response.into_parts();
     let mut body = std::pin::pin!(body);
     let mut head = Response::from_parts(parts, ());
-    if !head.headers().contains_key(header::DATE)
-        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
-    {
-        head.headers_mut().insert(header::DATE, date);
-    }
+    add_date(&mut head);
     // A known length spares the client from guessing; `http_body` knows it where the service set none.
     if !head.headers().contains_key(header::CONTENT_LENGTH)
         && let Some(length) = body.size_hint().exact()
@@ -257,10 +330,17 @@ pub(super) fn reject(conn: &Arc<Conn>, id: SessionId, head: &Response<()>, body:
 }
 
 /// Refuses what a server without a router has no answer for.
-pub(super) fn not_found(conn: Arc<Conn>, stream: StreamId) {
+pub(super) fn refuse(conn: Arc<Conn>, stream: StreamId, head: &Request<()>) {
+    // "an unknown or unsupported :protocol value" is answered 501 (RFC 9220 section 3).
+    let is_unsupported = websocket::is_extended_connect(head);
+    let refusal = if is_unsupported {
+        StatusCode::NOT_IMPLEMENTED
+    } else {
+        StatusCode::NOT_FOUND
+    };
     // Dropping the body stops the client from sending one.
     drop(RequestBody::new(conn.clone(), stream));
-    let _ = ResponseSender::new(conn, stream).send_head(&status(StatusCode::NOT_FOUND), true);
+    let _ = ResponseSender::new(conn, stream).send_head(&status(refusal), true);
 }
 
 async fn rejection_body<B>(body: B) -> Bytes

@@ -7,6 +7,7 @@ mod builder;
 mod dispatch;
 mod origin;
 mod serve;
+mod tunnel;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -132,7 +133,8 @@ impl Server {
     }
 
     /// Serves every request, of HTTP/1.1, HTTP/2 and HTTP/3, with `service`; an axum `Router` fits as it is. WebTransport
-    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions. The service's future, and then the
+    /// requests reach it as CONNECT with a [`WebTransportUpgrade`] among their extensions, WebSockets of every version as
+    /// [`tcp`](crate::tcp) says it: axum's `WebSocketUpgrade` takes them all. The service's future, and then the
     /// response's body, is dropped when the client gives the request up.
     ///
     /// Await it to run it. Dropping it closes every connection at once.

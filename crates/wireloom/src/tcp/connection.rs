@@ -1,13 +1,16 @@
 //! One TCP connection from accept to close.
 
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,13 +22,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::Options;
+use super::header_timer::HeaderTimer;
+use super::interim::Interim;
 use super::service::{Activity, Added, Idle, answer};
 use super::stream::Owned;
 use super::tasks::Spawner;
+use super::{HttpVersions, Options};
 use crate::body::Body;
 use crate::limits::ConnectionPermit;
-use crate::tls::ALPN_H2;
+use crate::tls::{ALPN_H2, TlsInfo};
 
 /// How often a silent peer is asked whether it is still there, and how long its answer may take.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -58,7 +63,7 @@ pub(super) async fn run<S, B, T>(
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let Some(tls) = &shared.tls else {
-        return serve(&shared, service, tcp, false, peer, permit).await;
+        return serve(&shared, service, tcp, false, (peer, None), permit).await;
     };
     let mut drain = shared.drain.clone();
     // On the heap, like what follows: the task stays as long as an upgraded connection, and as large as its largest moment.
@@ -70,8 +75,14 @@ pub(super) async fn run<S, B, T>(
     };
     match handshake {
         Ok(Ok(stream)) => {
-            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-            serve(&shared, service, stream, is_h2, peer, permit).await;
+            let session = stream.get_ref().1;
+            let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
+            if !is_h2 && shared.options.versions == HttpVersions::Http2 {
+                tracing::debug!("a client without ALPN is refused: HTTP/1.1 is off");
+                return;
+            }
+            let tls = TlsInfo::of_tcp(session);
+            serve(&shared, service, stream, is_h2, (peer, Some(tls)), permit).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake timed out"),
@@ -88,7 +99,7 @@ async fn serve<S, B, T>(
     service: S,
     io: T,
     is_h2: bool,
-    peer: Option<SocketAddr>,
+    (peer, tls): (Option<SocketAddr>, Option<TlsInfo>),
     permit: ConnectionPermit,
 ) where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -100,18 +111,26 @@ async fn serve<S, B, T>(
 {
     let options = &shared.options;
     let (io, owner) = Owned::new(io);
-    let io = TokioIo::new(io);
     let activity = Arc::<Activity>::default();
-    let added = Added {
+    let mut added = Added {
         peer,
+        tls,
         alt_svc: options.alt_svc.clone(),
         origins: options.origins.clone(),
         activity: Arc::clone(&activity),
+        interim: None,
     };
-    let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
+    let mut drain = shared.drain.clone();
+    let besides = Besides::new();
+    besides.push(Box::pin(async move {
+        draining(&mut drain).await;
+        Beside::End
+    }));
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
+        let added = Arc::new(added);
+        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(options.max_header_size)
@@ -119,22 +138,34 @@ async fn serve<S, B, T>(
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
-            .serve_connection(io, service);
-        Box::pin(drive(
-            connection,
-            shared,
-            &activity,
-            http2::Connection::graceful_shutdown,
-        ))
+            .serve_connection(TokioIo::new(io), service);
+        let idle = idle(Arc::clone(&activity), options.header_timeout);
+        besides.push(Box::pin(async move {
+            idle.await;
+            Beside::End
+        }));
+        let end = http2::Connection::graceful_shutdown;
+        Box::pin(drive(connection, &activity, besides, end))
     } else {
+        let (io, interim) = Interim::new(io);
+        // It is the longest idle time, too.
+        let timer = HeaderTimer::default();
+        added.interim = Some(interim);
+        let added = Arc::new(added);
+        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(timer.clone())
             .header_read_timeout(options.header_timeout)
             .max_header_size(options.max_header_size as usize)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
-        Box::pin(drive(connection, shared, &activity, end))
+        let due = timer.due(options.header_timeout);
+        besides.push(Box::pin(async move {
+            due.await;
+            Beside::Due
+        }));
+        Box::pin(drive(connection, &activity, besides, end))
     };
     // Gone before the wait below, with all of hyper's buffers.
     if let Err(error) = driving.await {
@@ -145,22 +176,42 @@ async fn serve<S, B, T>(
     drop(permit);
 }
 
-/// Polls the connection until it ends, winding it down when the server drains or it has been idle for too long.
+/// What happens beside a connection.
+enum Beside {
+    /// It is to end: the server drains, or it has been idle for too long.
+    End,
+    /// A deadline of its own has passed.
+    Due,
+}
+
+/// Those that can. Each is polled only when it was woken, so that they cost a connection that is busy nothing.
+type Besides = FuturesUnordered<Pin<Box<dyn Future<Output = Beside> + Send>>>;
+
+/// Polls the connection until it ends, winding it down when it is to.
 async fn drive<C>(
     connection: C,
-    shared: &Shared,
     activity: &Activity,
+    mut besides: Besides,
     graceful_shutdown: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut drain = shared.drain.clone();
     let mut connection = pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        () = draining(&mut drain) => {}
-        () = idle(activity, shared.options.header_timeout) => {}
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            match Pin::new(&mut besides).poll_next(cx) {
+                Poll::Ready(Some(Beside::End)) => return Poll::Ready(None),
+                Poll::Ready(Some(Beside::Due)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    if let Some(result) = ended.await {
+        return result;
     }
     graceful_shutdown(connection.as_mut());
     // A connection without any request may not even have sent the preface of HTTP/2, and then there is nobody yet who
@@ -173,7 +224,7 @@ where
 }
 
 /// Completes when no request has been there for `limit`, up to as long again later.
-async fn idle(activity: &Activity, limit: Duration) {
+async fn idle(activity: Arc<Activity>, limit: Duration) {
     let mut wait = limit;
     loop {
         tokio::time::sleep(wait).await;

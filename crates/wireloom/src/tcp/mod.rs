@@ -2,18 +2,19 @@
 //!
 //! The same service answers HTTP/3 in a `Server`; this module alone is for what has no QUIC side, such as a page on
 //! plain `http://`. Bodies stream both ways, trailers included. `Expect: 100-continue` is answered when the service
-//! begins to read the body. HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441) reach the service through
-//! [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's `WebSocketUpgrade` looks for it. A
-//! WebSocket handshake of another version than 13 is answered 426, one without a proper key 400 (RFC 6455 section 4.2), and
-//! in a `Server` one of a foreign origin 403.
+//! begins to read the body. HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441), and of HTTP/3 (RFC 9220) in a
+//! `Server`, reach the service through [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's
+//! `WebSocketUpgrade` looks for it. A WebSocket handshake of another version than 13 is answered 426, one without a proper key
+//! 400 (RFC 6455 section 4.2), and in a `Server` one of a foreign origin 403.
 
 mod accept;
 mod connection;
+mod header_timer;
+mod interim;
 mod options;
 mod service;
 mod stream;
 mod tasks;
-mod websocket;
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -30,7 +31,8 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::Instrument as _;
 
-pub use options::Options;
+pub(crate) use interim::InterimLine;
+pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
@@ -67,7 +69,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let tls = identity.map(tcp_server_config).transpose().map_err(io::Error::other)?;
+    let tls = identity
+        .map(|identity| tcp_server_config(identity, &options.clients, options.versions))
+        .transpose()
+        .map_err(io::Error::other)?;
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
     run(listener, tls, service, options, shutdown).await;
     Ok(())

@@ -7,6 +7,20 @@ use http::HeaderValue;
 
 use crate::limits::ConnectionLimits;
 use crate::server::OriginPolicy;
+use crate::tls::ClientAuth;
+
+/// Which versions of HTTP a connection over TLS may speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HttpVersions {
+    /// HTTP/2 for clients that know it, HTTP/1.1 for others.
+    #[default]
+    Both,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only: clients that do not ask for it are refused in the handshake, or where it begins without ALPN after it.
+    Http2,
+}
 
 /// Limits and deadlines of [`serve`](super::serve).
 #[derive(Clone)]
@@ -18,6 +32,8 @@ pub struct Options {
     pub(super) max_concurrent_streams: u32,
     pub(super) shutdown_deadline: Duration,
     pub(super) alt_svc: Option<HeaderValue>,
+    pub(super) clients: ClientAuth,
+    pub(super) versions: HttpVersions,
     /// Which pages may open WebSockets; `None` for all.
     pub(super) origins: Option<Arc<OriginPolicy>>,
 }
@@ -43,6 +59,8 @@ impl Default for Options {
             max_concurrent_streams: 200,
             shutdown_deadline: Duration::from_secs(30),
             alt_svc: None,
+            clients: ClientAuth::None,
+            versions: HttpVersions::Both,
             origins: None,
         }
     }
@@ -99,6 +117,18 @@ impl Options {
     pub fn http3_port(mut self, port: u16) -> Self {
         let value = format!("h3=\":{port}\"; ma=86400");
         self.alt_svc = Some(HeaderValue::try_from(value).expect("digits and punctuation are a header value"));
+        self
+    }
+
+    /// Whether clients prove who they are. Default: they need not.
+    pub fn client_auth(mut self, clients: ClientAuth) -> Self {
+        self.clients = clients;
+        self
+    }
+
+    /// Which versions of HTTP are offered. Default: both. Without TLS there is HTTP/1.1 alone, whatever is set.
+    pub fn versions(mut self, versions: HttpVersions) -> Self {
+        self.versions = versions;
         self
     }
 

@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::ALT_SVC;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::websocket;
+use super::interim::{self, InterimLine};
 use crate::body::{Body, RemoteAddr};
+use crate::early_hints::EarlyHints;
 use crate::server::OriginPolicy;
+use crate::tls::TlsInfo;
+use crate::websocket;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -74,20 +77,22 @@ impl Drop for Running {
 }
 
 /// What the requests and answers of one connection have in common.
-#[derive(Clone)]
 pub(super) struct Added {
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
+    pub(super) tls: Option<TlsInfo>,
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) origins: Option<Arc<OriginPolicy>>,
     pub(super) activity: Arc<Activity>,
+    /// HTTP/1 only.
+    pub(super) interim: Option<Arc<InterimLine>>,
 }
 
 /// Passes one request to the service and adds what every answer has.
 pub(super) async fn answer<S, B>(
     mut service: S,
     mut request: Request<Incoming>,
-    added: Added,
+    added: Arc<Added>,
 ) -> Result<Response<impl http_body::Body<Data = B::Data, Error = BoxError> + Send + use<S, B>>, S::Error>
 where
     S: Service<Request<Body>, Response = Response<B>>,
@@ -95,26 +100,33 @@ where
     B: http_body::Body + Send,
     B::Error: Into<BoxError>,
 {
-    let Added {
-        peer,
-        alt_svc,
-        origins,
-        activity,
-    } = added;
-    let running = activity.begin();
-    if let Some(refusal) = websocket::refuse(&request, origins.as_deref()) {
-        tracing::debug!(?peer, status = %refusal.status(), "WebSocket handshake refused");
+    let running = added.activity.begin();
+    if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref()) {
+        tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
     }
-    if let Some(peer) = peer {
+    if let Some(peer) = added.peer {
         request.extensions_mut().insert(RemoteAddr(peer));
     }
+    if let Some(tls) = &added.tls {
+        request.extensions_mut().insert(tls.clone());
+    }
     poll_fn(|cx| service.poll_ready(cx)).await?;
-    let mut response = service.call(request.map(Body::from)).await?;
-    if let Some(alt_svc) = alt_svc
+    let mut response = match added.interim.as_ref().filter(|_| request.version() == Version::HTTP_11) {
+        Some(line) => {
+            let number = line.begin();
+            let hints = EarlyHints::http1(line.clone(), number);
+            request.extensions_mut().insert(hints);
+            let response = interim::answered(line, service.call(request.map(Body::from))).await?;
+            line.end().await;
+            response
+        }
+        None => service.call(request.map(Body::from)).await?,
+    };
+    if let Some(alt_svc) = &added.alt_svc
         && !response.status().is_informational()
     {
-        response.headers_mut().entry(ALT_SVC).or_insert(alt_svc);
+        response.headers_mut().entry(ALT_SVC).or_insert_with(|| alt_svc.clone());
     }
     // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
     Ok(response.map(|body| {

@@ -49,7 +49,7 @@ impl ServerTrust {
 
 /// Root certificates of one's own, to trust instead of those of the operating system. A cheap clone.
 #[derive(Clone)]
-pub struct RootCertificates(Arc<RootCertStore>);
+pub struct RootCertificates(pub(super) Arc<RootCertStore>);
 
 impl RootCertificates {
     /// Reads every certificate of a PEM text.

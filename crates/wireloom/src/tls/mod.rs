@@ -1,6 +1,7 @@
 //! TLS configurations for both ends, made from an [`Identity`](crate::Identity) or a [`ServerTrust`].
 
 mod client;
+mod peer;
 mod rejection;
 mod server;
 mod verify;
@@ -12,6 +13,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 
 pub(crate) use client::{ClientTls, ResumingTls};
 pub use client::{RootCertificates, ServerTrust, TrustError};
+pub use peer::{ClientAuth, TlsInfo};
 pub use rejection::CertificateRejection;
 pub(crate) use server::{quic_server_config, tcp_server_config};
 pub(crate) use verify::CertificateObserver;

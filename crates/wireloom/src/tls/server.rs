@@ -7,15 +7,25 @@ use rustls::server::{ProducesTickets, ServerSessionMemoryCache};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-use super::{ALPN_H2, ALPN_H3, ALPN_HTTP11, provider};
+use super::{ALPN_H2, ALPN_H3, ALPN_HTTP11, ClientAuth, provider};
 use crate::identity::Identity;
+use crate::tcp::HttpVersions;
 
 /// TLS 1.2 and 1.3, offering HTTP/2 before HTTP/1.1.
 ///
 /// # Errors
-/// Only when the crypto provider cannot make ticket keys.
-pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
-    server_config(identity, &[&TLS13, &TLS12], &[ALPN_H2, ALPN_HTTP11])
+/// Only when the crypto provider cannot make ticket keys, or has no use for the roots of clients.
+pub(crate) fn tcp_server_config(
+    identity: &Identity,
+    clients: &ClientAuth,
+    versions: HttpVersions,
+) -> Result<ServerConfig, rustls::Error> {
+    let alpn: &[&[u8]] = match versions {
+        HttpVersions::Both => &[ALPN_H2, ALPN_HTTP11],
+        HttpVersions::Http1 => &[ALPN_HTTP11],
+        HttpVersions::Http2 => &[ALPN_H2],
+    };
+    server_config(identity, clients, &[&TLS13, &TLS12], alpn)
 }
 
 /// TLS 1.3 only, as QUIC demands (RFC 9001, section 4.2), offering HTTP/3.
@@ -31,9 +41,13 @@ pub(crate) fn tcp_server_config(identity: &Identity) -> Result<ServerConfig, rus
 /// sent them the NewSessionTicket message" (RFC 9297 section 2.1.1).
 ///
 /// # Errors
-/// Only when the crypto provider cannot make ticket keys.
-pub(crate) fn quic_server_config(identity: &Identity, early_data: bool) -> Result<ServerConfig, rustls::Error> {
-    let mut config = server_config(identity, &[&TLS13], &[ALPN_H3])?;
+/// Only when the crypto provider cannot make ticket keys, or has no use for the roots of clients.
+pub(crate) fn quic_server_config(
+    identity: &Identity,
+    clients: &ClientAuth,
+    early_data: bool,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = server_config(identity, clients, &[&TLS13], &[ALPN_H3])?;
     if early_data {
         config.ticketer = Arc::new(NoTickets);
         config.session_storage = ServerSessionMemoryCache::new(EARLY_CLIENTS);
@@ -67,13 +81,16 @@ impl ProducesTickets for NoTickets {
 
 fn server_config(
     identity: &Identity,
+    clients: &ClientAuth,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(identity.resolver());
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = match clients.verifier()? {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(identity.resolver());
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     // Tickets that the client keeps: resumption costs no memory here, however many clients there are.
     config.ticketer = Ticketer::new()?;
@@ -93,9 +110,9 @@ mod tests {
     #[test]
     fn each_transport_offers_its_own_protocols() {
         let identity = Identity::self_signed(["localhost"]).expect("a valid name");
-        let tcp = tcp_server_config(&identity).expect("a TCP configuration");
+        let tcp = tcp_server_config(&identity, &ClientAuth::None, HttpVersions::Both).expect("a TCP configuration");
         assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        let quic = Arc::new(quic_server_config(&identity, false).expect("a QUIC configuration"));
+        let quic = Arc::new(quic_server_config(&identity, &ClientAuth::None, false).expect("a QUIC configuration"));
         assert_eq!(quic.alpn_protocols, [b"h3".to_vec()]);
         // "If the server cannot determine that the settings remembered by a client are compatible with its current
         // settings, it MUST NOT accept 0-RTT data" (RFC 9114 section 7.2.4.2).

@@ -196,7 +196,7 @@ async fn roots_check_issuer_name_and_time() {
 async fn identities_of_our_own_are_accepted_by_hash() {
     for identity in [Identity::self_signed(["a"]), Identity::rotating(["a"])] {
         let identity = identity.expect("a valid name");
-        let config = Arc::new(quic_server_config(&identity, false).expect("a configuration"));
+        let config = Arc::new(quic_server_config(&identity, &ClientAuth::None, false).expect("a configuration"));
         let trust = ServerTrust::Hashes(identity.certificate_hashes().iter().collect());
         let (ok, observer) = dial(&trust, config, "127.0.0.1").await;
         assert!(ok, "{:?}", observer.rejection());

@@ -263,7 +263,7 @@ fn status(bytes: &mut Bytes) -> u16 {
 }
 
 /// Reads a HEADERS frame and no more of the stream.
-async fn read_response(recv: &mut RecvStream) -> http::Response<()> {
+pub async fn read_response(recv: &mut RecvStream) -> http::Response<()> {
     let mut bytes = BytesMut::new();
     loop {
         let mut rest = bytes.clone().freeze();

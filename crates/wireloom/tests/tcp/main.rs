@@ -1,5 +1,7 @@
 //! The TCP side, through real clients: curl, hyper and tungstenite.
 
+mod client_auth;
+mod early_hints;
 mod identity;
 mod limits;
 mod protocols;

@@ -11,7 +11,7 @@ const VERSION: HeaderValue = HeaderValue::from_static("13");
 
 /// The answer to a WebSocket handshake that may not go on; `None` for all other requests. Without `origins` every page may
 /// open WebSockets.
-pub(super) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>) -> Option<Response<()>> {
+pub(crate) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>) -> Option<Response<()>> {
     let is_http1 = is_upgrade(request);
     if !is_http1 && !is_extended_connect(request) {
         return None;
@@ -49,8 +49,8 @@ fn is_upgrade<T>(request: &Request<T>) -> bool {
     request.method() == Method::GET && request.headers().get_all(UPGRADE).iter().any(is_websocket)
 }
 
-/// RFC 8441: WebSocket over HTTP/2, which has no key.
-fn is_extended_connect<T>(request: &Request<T>) -> bool {
+/// WebSocket over HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220), which has no key.
+pub(crate) fn is_extended_connect<T>(request: &Request<T>) -> bool {
     let protocol = request.extensions().get::<Protocol>();
     protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
 }
