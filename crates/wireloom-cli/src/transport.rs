@@ -62,7 +62,8 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
 
 impl TransportArgs {
     pub(crate) fn client(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, Failure> {
-        builder = builder.congestion_control(self.congestion.control());
+        // As browsers and curl do: whoever sets SSLKEYLOGFILE wants them.
+        builder = builder.congestion_control(self.congestion.control()).key_log(true);
         if let Some(Interval(interval)) = self.keep_alive {
             builder = builder.keep_alive(interval);
         }
@@ -73,7 +74,7 @@ impl TransportArgs {
     }
 
     pub(crate) fn server(&self, mut builder: ServerBuilder) -> Result<ServerBuilder, Failure> {
-        builder = builder.congestion_control(self.congestion.control());
+        builder = builder.congestion_control(self.congestion.control()).key_log(true);
         if let Some(Interval(interval)) = self.keep_alive {
             builder = builder.keep_alive(interval);
         }

@@ -1,8 +1,7 @@
 //! An endpoint of the QUIC Interop Runner's WebTransport cases: Wireloom, or one of the crates beside it.
 //!
-//! The environment says what to do (`ROLE`, `TESTCASE`, `REQUESTS`, `PROTOCOLS`, `QLOGDIR`). `SSLKEYLOGFILE` is not
-//! obeyed: Wireloom gives nobody the secrets of its connections. `WWW`,
-//! `DOWNLOADS`, `CERTS` and `PORT` move the folders and the server's port for runs without containers. A server prints
+//! The environment says what to do (`ROLE`, `TESTCASE`, `REQUESTS`, `PROTOCOLS`, `QLOGDIR`, and where the peer's crate obeys
+//! it `SSLKEYLOGFILE`). `WWW`, `DOWNLOADS`, `CERTS` and `PORT` move the folders and the server's port for runs without containers. A server prints
 //! `listening PORT` when it does, and runs until it is ended; a client exits when it is done.
 
 pub mod pair;

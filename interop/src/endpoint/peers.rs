@@ -38,7 +38,7 @@ pub struct OneConnection {
 impl OneConnection {
     /// Trusts any certificate: the runner makes a new authority for each run, and tests transport.
     pub fn new(settings: &Settings) -> Result<Self> {
-        let mut builder = wireloom::Client::builder();
+        let mut builder = wireloom::Client::builder().key_log(true);
         if let Some(folder) = &settings.qlog {
             builder = builder.qlog_dir(folder);
         }
@@ -66,7 +66,11 @@ pub async fn serve_wireloom(settings: Settings) -> Result {
     let identity = Identity::pem_files(settings.certs.join("cert.pem"), settings.certs.join("priv.key"))?;
     let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, settings.port));
     // "A server therefore SHOULD only accept a single QUIC connection."
-    let mut builder = Server::builder().bind(address).identity(identity).max_connections(1, 1);
+    let mut builder = Server::builder()
+        .bind(address)
+        .identity(identity)
+        .max_connections(1, 1)
+        .key_log(true);
     if let Some(folder) = &settings.qlog {
         builder = builder.qlog_dir(folder);
     }

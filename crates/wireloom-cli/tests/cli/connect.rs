@@ -3,7 +3,7 @@ use std::process::{Child, Stdio};
 
 use wireloom::{Identity, Server, Session};
 
-use crate::harness::{Serve, run, run_with, wireloom};
+use crate::harness::{Serve, finish, run, run_with, wireloom};
 
 /// A client that stays connected.
 pub(crate) struct Held(Child);
@@ -249,4 +249,35 @@ fn statistics_are_printed_at_the_end_and_traces_written() {
     let of = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
     assert_eq!((of("_client.sqlog"), of("_server.sqlog")), (1, 2), "{names:?}");
     std::fs::remove_dir_all(&dir).expect("ours");
+}
+
+/// Both ends write the secrets of the connection, and they are the same.
+#[test]
+fn secrets_are_written_where_sslkeylogfile_says() {
+    let dir = std::env::temp_dir().join(format!("wireloom-cli-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
+    let (server_file, client_file) = (file("server"), file("client"));
+    let server = Serve::start_with(&[], &[("SSLKEYLOGFILE", &server_file)]);
+    let (url, hash) = (server.url("/echo"), server.hash());
+    let call = ["connect", &url, "--cert-hash", &hash, "--message", "hello"];
+    let mut command = wireloom();
+    command.args(call).env("SSLKEYLOGFILE", &client_file);
+    let outcome = finish(
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts"),
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let secrets = |file: &str| {
+        let text = std::fs::read_to_string(file).expect("written");
+        let lines = text.lines().filter(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let client = secrets(&client_file);
+    assert_eq!(client.len(), 1);
+    assert_eq!(secrets(&server_file), client);
+    let _ = std::fs::remove_dir_all(dir);
 }

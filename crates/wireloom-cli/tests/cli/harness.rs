@@ -17,6 +17,7 @@ pub(crate) fn wireloom() -> Command {
     command
         .env_remove("RUST_LOG")
         .env_remove("BROWSER")
+        .env_remove("SSLKEYLOGFILE")
         .stdin(Stdio::null());
     command
 }
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &[&str]) -> Outcome {
     run_with("", args)
 }
 
-fn finish(child: Child) -> Outcome {
+pub(crate) fn finish(child: Child) -> Outcome {
     let pid = child.id();
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));

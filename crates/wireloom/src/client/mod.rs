@@ -131,6 +131,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     datagram_queue: usize,
     early_data: bool,
+    key_log: bool,
 }
 
 impl Default for ClientBuilder {
@@ -147,6 +148,7 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(10),
             datagram_queue: 4 << 20,
             early_data: false,
+            key_log: false,
         }
     }
 }
@@ -245,6 +247,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether the secrets of each connection are written to the file that the environment variable `SSLKEYLOGFILE` names, so
+    /// that Wireshark and the like can read what was recorded. Whoever has the file can, too. Default false.
+    pub fn key_log(mut self, write: bool) -> Self {
+        self.key_log = write;
+        self
+    }
+
     /// Settings that weaken security.
     pub fn dangerous(self) -> DangerousClientBuilder {
         DangerousClientBuilder(self)
@@ -261,7 +270,7 @@ impl ClientBuilder {
         } else {
             ServerTrust::Hashes(self.hashes)
         };
-        let tls = ClientTls::new(&trust)?;
+        let tls = ClientTls::new(&trust)?.with_key_log(self.key_log);
         let driver = DriverConfig {
             h3: Arc::new(self.h3),
             handshake_timeout: self.connect_timeout,

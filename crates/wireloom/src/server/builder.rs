@@ -88,6 +88,7 @@ pub struct ServerBuilder {
     retry_above: usize,
     alt_svc: bool,
     early_data: bool,
+    key_log: bool,
     shutdown_deadline: Duration,
     tcp: tcp::Options,
 }
@@ -118,6 +119,7 @@ impl Default for ServerBuilder {
             retry_above: 512,
             alt_svc: true,
             early_data: false,
+            key_log: false,
             shutdown_deadline: Duration::from_secs(10),
             tcp: tcp::Options::default(),
         }
@@ -342,6 +344,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether the secrets of each connection, over QUIC and TCP, are written to the file that the environment variable
+    /// `SSLKEYLOGFILE` names, so that Wireshark and the like can read what was recorded. Whoever has the file can, too. Default
+    /// false.
+    pub fn key_log(mut self, write: bool) -> Self {
+        self.key_log = write;
+        self
+    }
+
     /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
     /// time-out, the shutdown's deadline, Alt-Svc, certificates of clients.
     pub fn tcp_options(mut self, options: tcp::Options) -> Self {
@@ -365,7 +375,8 @@ impl ServerBuilder {
         self.driver.max_streams = self.driver.max_streams.max(MIN_STREAMS);
         self.quic.streams = self.driver.initial_streams.min(self.driver.max_streams);
         self.driver.initial_streams = self.quic.streams;
-        let tls = tls::quic_server_config(&identity, &self.clients, self.early_data).map_err(ServeError::Tls)?;
+        let mut tls = tls::quic_server_config(&identity, &self.clients, self.early_data).map_err(ServeError::Tls)?;
+        tls.key_log = tls::key_log(self.key_log);
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         Arc::make_mut(&mut self.driver.h3).shared_data = self.quic.window_of_sessions();
@@ -422,7 +433,7 @@ impl ServerBuilder {
             alt_svc: self.alt_svc,
             handshake_timeout: driver.handshake_timeout,
             shutdown_deadline: self.shutdown_deadline,
-            tcp_options: self.tcp.client_auth(self.clients),
+            tcp_options: self.tcp.client_auth(self.clients).key_log(self.key_log),
         })
     }
 

@@ -36,7 +36,7 @@ pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
-use crate::tls::tcp_server_config;
+use crate::tls::{key_log, tcp_server_config};
 use accept::Listen;
 use connection::Shared;
 use tasks::Tasks;
@@ -73,7 +73,10 @@ where
         .map(|identity| tcp_server_config(identity, &options.clients, options.versions))
         .transpose()
         .map_err(io::Error::other)?;
-    let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+    let tls = tls.map(|mut config| {
+        config.key_log = key_log(options.key_log);
+        TlsAcceptor::from(Arc::new(config))
+    });
     run(listener, tls, service, options, shutdown).await;
     Ok(())
 }

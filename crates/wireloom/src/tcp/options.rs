@@ -34,6 +34,7 @@ pub struct Options {
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) clients: ClientAuth,
     pub(super) versions: HttpVersions,
+    pub(super) key_log: bool,
     /// Which pages may open WebSockets; `None` for all.
     pub(super) origins: Option<Arc<OriginPolicy>>,
 }
@@ -61,6 +62,7 @@ impl Default for Options {
             alt_svc: None,
             clients: ClientAuth::None,
             versions: HttpVersions::Both,
+            key_log: false,
             origins: None,
         }
     }
@@ -70,6 +72,13 @@ impl Options {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether the secrets of each TLS connection are written to the file that the environment variable `SSLKEYLOGFILE` names, so
+    /// that Wireshark and the like can read what was recorded. Whoever has the file can, too. Default false.
+    pub fn key_log(mut self, write: bool) -> Self {
+        self.key_log = write;
+        self
     }
 
     /// Connections at once; a connection over a limit is closed as soon as it is accepted. Give clones of one

@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::verify::{Observed, Pin, Pinned};
-use super::{ALPN_H3, CertificateObserver, provider};
+use super::{ALPN_H3, CertificateObserver, key_log, provider};
 use crate::identity::CertificateHash;
 
 /// Which servers a client trusts.
@@ -137,6 +137,12 @@ impl ClientTls {
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
         Ok(Self { config, verifier })
+    }
+
+    /// Whether secrets are written to the file that `SSLKEYLOGFILE` names.
+    pub(crate) fn with_key_log(mut self, write: bool) -> Self {
+        self.config.key_log = key_log(write);
+        self
     }
 
     /// A configuration for one connection, and where to read afterwards which certificate it saw and why it refused it.

@@ -16,6 +16,15 @@ pub use client::{RootCertificates, ServerTrust, TrustError};
 pub use peer::{ClientAuth, TlsInfo};
 pub use rejection::CertificateRejection;
 pub(crate) use server::{quic_server_config, tcp_server_config};
+
+/// Where the secrets of connections go: nowhere, or to the file that `SSLKEYLOGFILE` names.
+pub(crate) fn key_log(write: bool) -> Arc<dyn rustls::KeyLog> {
+    if write {
+        Arc::new(rustls::KeyLogFile::new())
+    } else {
+        Arc::new(rustls::NoKeyLog)
+    }
+}
 pub(crate) use verify::CertificateObserver;
 
 /// HTTP/3's ALPN name (RFC 9114, section 3.1).
