@@ -23,6 +23,7 @@ pub struct ServerBuilder {
     handler_timeout: Option<Duration>,
     cancel_grace: Duration,
     linger: Duration,
+    disconnect_timeout: Duration,
 }
 
 impl Default for ServerBuilder {
@@ -38,6 +39,7 @@ impl Default for ServerBuilder {
             handler_timeout: None,
             cancel_grace: Duration::from_secs(5),
             linger: Duration::from_secs(5),
+            disconnect_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -127,6 +129,13 @@ impl ServerBuilder {
         self
     }
 
+    /// How long [`on_disconnected`](Handler::on_disconnected) may take, before it is dropped and the connection forgotten. Default:
+    /// 30 s.
+    pub fn disconnect_timeout(mut self, timeout: Duration) -> Self {
+        self.disconnect_timeout = timeout;
+        self
+    }
+
     /// How long a client may take to answer the closing of its connection. Default: 5 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
@@ -148,6 +157,7 @@ impl ServerBuilder {
             handler_timeout: self.handler_timeout,
             cancel_grace: self.cancel_grace,
             linger: self.linger,
+            disconnect_timeout: self.disconnect_timeout,
             last_id: Default::default(),
             shutting_down: Default::default(),
             shutdown: Default::default(),

@@ -118,8 +118,10 @@ impl Driver {
             .clone()
             .disconnected(self.connection.clone(), end.reason.clone());
         let handlers = async {
-            if hook.await.is_err() {
-                tracing::error!("on_disconnected panicked");
+            match tokio::time::timeout(shared.disconnect_timeout, hook).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::error!("on_disconnected panicked"),
+                Err(_) => tracing::error!("on_disconnected took too long, and was dropped"),
             }
             // Replies of handlers that end now have nowhere to go.
             while poll_fn(|cx| self.tasks.poll_next(cx)).await.is_some() {}

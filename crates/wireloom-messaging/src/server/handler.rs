@@ -139,7 +139,8 @@ impl Refusal {
 /// itself is dropped [some time](super::ServerBuilder::cancel_grace) later. Over WebSocket, whose one stream keeps its
 /// order, the end of a client that has more than a message buffer of further requests waiting is seen when those are read.
 ///
-/// A shutdown waits for [`on_disconnected`](Self::on_disconnected) as it waits for handlers.
+/// A shutdown waits for [`on_disconnected`](Self::on_disconnected) as it waits for handlers, but not for
+/// [ever](super::ServerBuilder::disconnect_timeout).
 pub trait Handler: Send + Sync + 'static {
     /// A client asks to be connected. Called before anything is answered; the default admits everybody, from any origin.
     ///

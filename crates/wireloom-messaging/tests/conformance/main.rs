@@ -83,6 +83,7 @@ conformance! {
         heartbeats_bypass_handlers
     }
     endings::{
+        a_hook_that_hangs_holds_up_nothing
         malformed_messages_close
         one_byte_too_many_closes
         silence_closes

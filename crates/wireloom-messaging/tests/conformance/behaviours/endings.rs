@@ -125,6 +125,32 @@ pub async fn an_aborted_connection_says_why<R: Rig>() {
     );
 }
 
+pub async fn a_hook_that_hangs_holds_up_nothing<R: Rig>() {
+    struct TellDrop(mpsc::UnboundedSender<()>);
+    impl Drop for TellDrop {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let (dropped, mut drops) = mpsc::unbounded_channel();
+    let handlers = echo().on_disconnected(move |_, _| {
+        let tell = TellDrop(dropped.clone());
+        async move {
+            std::future::pending::<()>().await;
+            drop(tell);
+        }
+    });
+    let server = Server::builder()
+        .disconnect_timeout(Duration::from_millis(50))
+        .build(handlers);
+    let (_rig, mut peer) = start::<R>(&server).await;
+    peer.ping().await;
+    drop(peer);
+    within(server.shut_down()).await;
+    assert_eq!(server.connection_count(), 0);
+    assert_eq!(within(drops.recv()).await, Some(()));
+}
+
 pub async fn shutdown<R: Rig>() {
     let gate = Arc::new(Semaphore::new(0));
     let door = gate.clone();
