@@ -376,7 +376,7 @@ def test_a_thousand_sessions_leave_nothing(serve):
     for _ in range(5):
         run(batches)
         eventually(lambda: tasks() <= before, "the end of all tasks")
-    # Tables that grow to a limit, addresses of clients among them, take about 150 bytes a session here, and a session itself above a
-    # kilobyte. Connections drain meanwhile.
+    # Tables that grow to a limit, addresses of clients among them, take about 150 bytes a session here, and a session itself
+    # above a kilobyte. Connections drain meanwhile.
     eventually(lambda: allocated() - settled < 1000 * 400, "the end of all bytes")
     assert idle()["events"] == []

@@ -221,8 +221,7 @@ fn a_refused_tunnel_has_a_body_and_trailers() {
     assert!(matches!(pair.client.event(), Event::Response { .. }));
     // Our own server has no trailers for a CONNECT; another may.
     let trailers = wireloom_proto::testing::peer::headers(&[("checksum", "x")]);
-    pair.server
-        .write(stream, &wireloom_proto::testing::peer::data(b"no"), false);
+    pair.server.write(stream, &data(b"no"), false);
     pair.server.write(stream, &trailers, true);
     pair.run();
     let (body, trailers, finished) = message(&mut pair.client);

@@ -146,11 +146,11 @@ impl AsgiServer {
             None => None,
         };
         let templates = Templates::new(py, &settings, state)?;
-        let board = match options.board {
-            Some(descriptor) => Some(Board::new(adopt(descriptor)?.into(), options.worker, options.workers)?),
-            None => None,
-        };
-        let site = Site::new(py, hub, app, report, settings, templates, access, board)?;
+        let mut site = Site::new(py, hub, app, report, settings, templates, access)?;
+        if let Some(descriptor) = options.board {
+            let file = adopt(descriptor)?.into();
+            site.board = Some(Board::new(file, options.worker, options.workers)?);
+        }
         let site = Arc::new(site);
         Ok(Self {
             site,

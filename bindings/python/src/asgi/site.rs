@@ -65,7 +65,6 @@ impl Site {
         settings: Settings,
         templates: Templates,
         access: Option<AccessLog>,
-        board: Option<Board>,
     ) -> PyResult<Self> {
         let spawner = Spawner::new(py, hub.event_loop(py))?;
         Ok(Self {
@@ -78,7 +77,7 @@ impl Site {
             report,
             access,
             counts: Counts::default(),
-            board,
+            board: None,
             sessions: Mutex::default(),
             tasks: Mutex::default(),
         })
