@@ -136,25 +136,28 @@ impl Await {
     #[pyo3(signature = (exception, value = None, traceback = None))]
     fn throw(
         &mut self,
-        py: Python<'_>,
         exception: &Bound<'_, PyAny>,
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = traceback;
         self.abandon();
-        let raised = match value {
-            Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value.clone(),
-            Some(value) => exception.call1((value,))?,
-            None => exception.clone(),
-        };
-        let _ = py;
-        Err(PyErr::from_value(raised))
+        Err(raised(exception, value)?)
     }
 
     fn close(&mut self) {
         self.abandon();
     }
+}
+
+/// What a generator's `throw` raises.
+fn raised(exception: &Bound<'_, PyAny>, value: Option<&Bound<'_, PyAny>>) -> PyResult<PyErr> {
+    let raised = match value {
+        Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value.clone(),
+        Some(value) => exception.call1((value,))?,
+        None => exception.clone(),
+    };
+    Ok(PyErr::from_value(raised))
 }
 
 impl Drop for Await {
@@ -212,12 +215,7 @@ impl Done {
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = traceback;
-        let raised = match value {
-            Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value.clone(),
-            Some(value) => exception.call1((value,))?,
-            None => exception.clone(),
-        };
-        Err(PyErr::from_value(raised))
+        Err(raised(exception, value)?)
     }
 
     fn close(&self) {}

@@ -188,6 +188,33 @@ def test_a_migrating_client_stays_with_its_worker(serve):
     assert server.stop() == 0
 
 
+def test_metrics_are_those_of_all_workers(serve):
+    server = serve("plain:app", "--workers", "3", "--metrics", wait=3)
+    asked = 0
+
+    def ask():
+        nonlocal asked
+        asked += 1
+        return httpx.get(f"{server.url}/pid", verify=False, timeout=60).text
+
+    def metric(name):
+        text = httpx.get(f"{server.url}/metrics", verify=False, timeout=60).text
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+    seen = set()
+    eventually(lambda: seen.add(ask()) or len(seen) == 3, "an answer of each worker")
+    assert metric("wireloom_calls_total") <= asked
+    eventually(lambda: metric("wireloom_calls_total") == asked, "the sum")
+    eventually(lambda: metric('wireloom_responses_total{class="2xx"}') == asked, "the sum of responses")
+    # Counters outlive those who counted.
+    server.process.send_signal(signal.SIGHUP)
+    server.started(6)
+    eventually(lambda: ask() not in seen and ask() not in seen and ask() not in seen, "new workers")
+    eventually(lambda: metric("wireloom_calls_total") == asked, "the sum")
+    # What others have told may be of a moment when they were busy.
+    eventually(lambda: metric("wireloom_calls_active") == 0, "an end of all calls")
+
+
 def test_workers_end_with_their_parent(serve):
     server = serve("plain:app", "--workers", "2", wait=2)
     both = eventually(lambda: (found := pids(server)) and len(found) == 2 and found, "both workers")

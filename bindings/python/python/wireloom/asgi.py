@@ -55,6 +55,7 @@ class Server:
         *,
         identity: Identity | None = None,
         worker: int = 0,
+        board: int | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -63,6 +64,7 @@ class Server:
         self.started = asyncio.Event()
         self._sockets = addresses
         self._worker = worker
+        self._board = board
         self._stop = asyncio.Event()
         self._is_forced = False
         self._native: AsgiServer | None = None
@@ -94,7 +96,7 @@ class Server:
         self._native = native = AsgiServer(
             self.app,
             report,
-            config.native(worker=self._worker, access_log=access),
+            config.native(worker=self._worker, access_log=access, board=self._board),
             self.identity,
             lifespan.state,
         )
@@ -198,6 +200,7 @@ def run_worker(
     *,
     identity: Identity | None,
     worker: int = 0,
+    board: int | None = None,
     on_started: Callable[[Server], None] | None = None,
     watch: Callable[[], bool] | None = None,
 ) -> int:
@@ -205,7 +208,7 @@ def run_worker(
 
     async def main() -> int:
         # Imported within the loop: applications make tasks and locks while they are imported.
-        server = Server(app(), config, addresses, identity=identity, worker=worker)
+        server = Server(app(), config, addresses, identity=identity, worker=worker, board=board)
         restore = install_signals(asyncio.get_running_loop(), server.stop)
         if on_started is not None:
             announced = asyncio.ensure_future(_announce(server, on_started))

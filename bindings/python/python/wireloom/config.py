@@ -100,7 +100,7 @@ class Config:
 
     static: list[str] = _option(None, "path=folder: files that are served without the application", many=True)
     metrics: str | None = _option(
-        None, "serves the counters at this path [/metrics if none is given]", nargs="?", const="/metrics"
+        None, "serves the counters of all workers at this path [/metrics if none is given]", nargs="?", const="/metrics"
     )
 
     def problems(self) -> str | None:
@@ -145,8 +145,10 @@ class Config:
         names = self.self_signed_names or ["localhost", "127.0.0.1", "::1"]
         return names + [host for host in self.hosts() if host not in names and host not in ("0.0.0.0", "::", "*")]
 
-    def native(self, *, worker: int = 0, access_log: tuple[str, int] | None = None) -> dict[str, Any]:
-        """What the native server wants to know."""
+    def native(
+        self, *, worker: int = 0, access_log: tuple[str, int] | None = None, board: int | None = None
+    ) -> dict[str, Any]:
+        """What the native server wants to know. It takes the descriptors over."""
         max_requests = self.limit_max_requests
         if max_requests is not None and self.limit_max_requests_jitter > 0:
             import random
@@ -178,6 +180,7 @@ class Config:
             "http2": self.http2,
             "client_ca": self.client_ca,
             "client_certs": self.client_certs,
+            "board": board,
         }
 
 

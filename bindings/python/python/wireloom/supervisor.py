@@ -33,6 +33,9 @@ _LOOK = 0.1
 #: How often files are looked at.
 _LOOK_AT_FILES = 0.4
 
+#: Bytes for the counters of a worker, more than it needs.
+_PLACE = 128
+
 #: An application that does not start.
 FAILED_TO_START = 3
 
@@ -67,6 +70,8 @@ class Supervisor:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # It is closed when the parent ends in any way, which its workers notice.
         self._alive, self._life = os.pipe()
+        # In which workers tell each other their counters.
+        self._board = _memory(config.workers * _PLACE)
         self._files: dict[str, float] = {}
         self._looked_at_files = 0.0
         self._status = 0
@@ -98,6 +103,7 @@ class Supervisor:
                 signal.signal(number, handler)
             os.close(self._alive)
             os.close(self._life)
+            os.close(self._board)
             if self._folder is not None:
                 self._folder.cleanup()
 
@@ -131,6 +137,7 @@ class Supervisor:
             "config": asdict(self._config),
             "worker": index,
             "alive": self._alive,
+            "board": self._board,
             "addresses": [
                 {
                     "tcp": address.tcp and address.tcp.fileno(),
@@ -144,7 +151,7 @@ class Supervisor:
         process = subprocess.Popen(
             [sys.executable, "-m", "wireloom.worker"],
             env=environment,
-            pass_fds=[*(sock.fileno() for sock in kept), self._alive],
+            pass_fds=[*(sock.fileno() for sock in kept), self._alive, self._board],
             # Signals of the terminal reach the parent, who tells its workers.
             process_group=0,
         )
@@ -224,6 +231,17 @@ class Supervisor:
         logger.info("reloading: %s changed", ", ".join(sorted(changed)[:3]))
         self._files = found
         return True
+
+
+def _memory(size: int) -> int:
+    """A file of zeros without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("wireloom-counters")
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="wireloom-")
+        os.unlink(path)
+    os.ftruncate(descriptor, size)
+    return descriptor
 
 
 def print_hash(identity: Identity) -> None:

@@ -54,6 +54,7 @@ def main() -> int:
             addresses,
             identity=identity_of(config),
             worker=description["worker"],
+            board=description["board"],
             on_started=started,
             watch=parent_is_alive,
         )

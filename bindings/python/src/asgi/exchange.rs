@@ -1,12 +1,15 @@
 //! What one call of the application has in common, whatever it is for.
 
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
+use http::Response;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::body::ResponseBody;
 use super::site::Site;
+use crate::awaitable::Turn;
 
 /// One call of the application: a request, a WebSocket or a session.
 pub(crate) trait Exchange: Send + Sync + 'static {
@@ -14,8 +17,39 @@ pub(crate) trait Exchange: Send + Sync + 'static {
     fn finished(&self, py: Python<'_>, outcome: PyResult<()>);
 }
 
+/// The response on its way from the application to the connection.
+#[derive(Default)]
+pub(crate) struct Reply {
+    response: Option<Response<ResponseBody>>,
+    connection: Option<Waker>,
+}
+
+impl Reply {
+    pub(crate) fn give(&mut self, response: Response<ResponseBody>) {
+        self.response = Some(response);
+        if let Some(connection) = self.connection.take() {
+            connection.wake();
+        }
+    }
+
+    /// Given, and not taken yet.
+    pub(crate) fn is_given(&self) -> bool {
+        self.response.is_some()
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Response<ResponseBody>> {
+        match self.response.take() {
+            Some(response) => Poll::Ready(response),
+            None => {
+                self.connection = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
 /// After so many awaits that were ready at once the event loop gets a turn.
-pub(crate) const AWAITS_PER_TURN: u32 = 64;
+const AWAITS_PER_TURN: u32 = 64;
 
 /// Whether the coroutine has to wait although something is ready for it: it is woken as soon as the event loop has turned.
 pub(crate) fn is_turn(ready: &mut u32, cx: &Context<'_>) -> bool {
@@ -28,6 +62,25 @@ pub(crate) fn is_turn(ready: &mut u32, cx: &Context<'_>) -> bool {
         cx.waker().wake_by_ref();
     }
     true
+}
+
+/// Counts an await that has nothing to wait for; whether the event loop is to have a turn now.
+pub(crate) fn was_ready(ready: &mut u32) -> bool {
+    *ready += 1;
+    let is_turn = *ready >= AWAITS_PER_TURN;
+    if is_turn {
+        *ready = 0;
+    }
+    is_turn
+}
+
+/// What `send` answers then. No lock is held: Python may run here.
+pub(crate) fn sent<'py>(py: Python<'py>, site: &Site, is_turn: bool) -> PyResult<Bound<'py, PyAny>> {
+    if is_turn {
+        Ok(Bound::new(py, Turn { yielded: false })?.into_any())
+    } else {
+        Ok(site.done.bind(py).clone().into_any())
+    }
 }
 
 /// Calls the application, in a task of its own.

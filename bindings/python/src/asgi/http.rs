@@ -20,11 +20,11 @@ use wireloom::{Body, EarlyHints, EarlyHintsError};
 
 use super::access::Entry;
 use super::body::{FileBody, ResponseBody};
-use super::exchange::{AWAITS_PER_TURN, Exchange, is_turn, run};
+use super::exchange::{Exchange, Reply, is_turn, run, sent, was_ready};
 use super::message::Message;
 use super::scope::{Ends, Kind};
 use super::site::{Active, Site};
-use crate::awaitable::{Await, Operation, Turn};
+use crate::awaitable::{Await, Operation};
 use crate::errors::ClientDisconnected;
 use crate::hub::Start;
 
@@ -55,8 +55,7 @@ struct State {
     sent: u64,
     /// Content-Length, less what was sent.
     left: Option<u64>,
-    answer: Option<Response<ResponseBody>>,
-    answerer: Option<Waker>,
+    reply: Reply,
     frames: VecDeque<Frame<Bytes>>,
     queued: usize,
     /// The response ends in the middle.
@@ -106,8 +105,7 @@ impl HttpExchange {
                 status: StatusCode::OK,
                 sent: 0,
                 left: None,
-                answer: None,
-                answerer: None,
+                reply: Reply::default(),
                 frames: VecDeque::new(),
                 queued: 0,
                 is_broken: false,
@@ -174,10 +172,7 @@ impl HttpExchange {
         let (mut parts, ()) = head.into_parts();
         super::fields::prepare(&mut parts.headers, self.version, &self.site.settings.headers);
         state.status = parts.status;
-        state.answer = Some(Response::from_parts(parts, body));
-        if let Some(answerer) = state.answerer.take() {
-            answerer.wake();
-        }
+        state.reply.give(Response::from_parts(parts, body));
     }
 
     fn simple(&self, state: &mut State, status: StatusCode, text: &'static str) {
@@ -197,15 +192,7 @@ impl HttpExchange {
     }
 
     fn note(&self, state: &mut State) {
-        let class = usize::from(state.status.as_u16() / 100).min(5);
-        let counts = &self.site.counts;
-        counts.statuses[class].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        counts
-            .body_bytes_sent
-            .fetch_add(state.sent, std::sync::atomic::Ordering::Relaxed);
-        if let (Some(access), Some(entry)) = (&self.site.access, state.entry.take()) {
-            access.write(&entry, state.status.as_u16(), state.sent);
-        }
+        self.site.note(state.entry.take(), state.status, state.sent);
     }
 
     fn poll_receive(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
@@ -279,28 +266,13 @@ impl HttpExchange {
             let waiting = Await::new(&self.site.hub, Sending(self.clone()));
             return Ok(Bound::new(py, waiting)?.into_any());
         }
-        let mut state = self.state();
-        state.ready += 1;
-        let is_turn = state.ready >= AWAITS_PER_TURN;
-        if is_turn {
-            state.ready = 0;
-        }
-        drop(state);
-        if is_turn {
-            Ok(Bound::new(py, Turn { yielded: false })?.into_any())
-        } else {
-            Ok(self.site.done.bind(py).clone().into_any())
-        }
+        let is_turn = was_ready(&mut self.state().ready);
+        sent(py, &self.site, is_turn)
     }
 
     fn start_response(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
         let py = message.py();
-        let status = message.integer(intern!(py, "status"))?;
-        let status = status
-            .and_then(|status| u16::try_from(status).ok())
-            .filter(|status| (200..600).contains(status))
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .ok_or_else(|| PyValueError::new_err("'status' is a number from 200 to 599"))?;
+        let status = message.status()?;
         let mut head = Response::new(());
         *head.status_mut() = status;
         message.headers(head.headers_mut())?;
@@ -511,7 +483,7 @@ impl HttpExchange {
     /// The response ends where it is, so that the client sees that it is not complete.
     fn break_off(&self, state: &mut State) {
         state.phase = Phase::Complete;
-        if state.answer.is_none() && state.sent == 0 && state.streamer.is_none() && state.frames.is_empty() {
+        if !state.reply.is_given() && state.sent == 0 && state.streamer.is_none() && state.frames.is_empty() {
             self.simple(state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
             state.is_broken = true;
@@ -624,14 +596,7 @@ pub(crate) struct Answer(pub(crate) Arc<HttpExchange>);
 
 impl Answer {
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
-        let mut state = self.0.state();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                state.answerer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.0.state().reply.poll(cx)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading the messages that applications send. Whatever is wrong with one is an exception for the application that sent it.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -62,6 +63,15 @@ impl<'a, 'py> Message<'a, 'py> {
                 })
             })
             .transpose()
+    }
+
+    /// The 'status' of a final response.
+    pub(crate) fn status(&self) -> PyResult<StatusCode> {
+        self.integer(pyo3::intern!(self.py(), "status"))?
+            .and_then(|status| u16::try_from(status).ok())
+            .filter(|status| (200..600).contains(status))
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .ok_or_else(|| PyValueError::new_err("'status' is a number from 200 to 599"))
     }
 
     /// A number of 32 bits.

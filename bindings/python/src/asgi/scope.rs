@@ -24,9 +24,6 @@ pub(crate) enum Kind {
     WebTransport,
 }
 
-/// The version and the cipher suite.
-type Anonymous = (Kind, u16, Option<u16>);
-
 /// One template for each kind of scope.
 pub(crate) struct Templates {
     http: Py<PyDict>,
@@ -36,11 +33,14 @@ pub(crate) struct Templates {
     webtransport: Py<PyDict>,
     state: Option<Py<PyDict>>,
     /// Extensions with `tls` for clients without a certificate, by what they have in common: there are few.
-    anonymous: Mutex<FxHashMap<Anonymous, Py<PyDict>>>,
+    anonymous: Mutex<FxHashMap<TlsKey, Py<PyDict>>>,
     addresses: Addresses,
     /// Names of fields that most requests have.
     names: FxHashMap<HeaderName, Py<PyBytes>>,
 }
+
+/// Kind of scope, version, cipher suite.
+type TlsKey = (Kind, u16, Option<u16>);
 
 /// Names that are made once.
 const NAMES: [HeaderName; 26] = [

@@ -16,6 +16,7 @@ use wireloom::tcp::HttpVersions;
 use wireloom::{ClientAuth, ConnectionLimits, RootCertificates, Server, tcp};
 
 use super::access::AccessLog;
+use super::metrics::Board;
 use super::scope::Templates;
 use super::service::{AsgiService, Listener, Service};
 use super::settings::{Settings, TrustedProxies};
@@ -56,6 +57,7 @@ struct Options {
     http2: bool,
     client_ca: Option<PathBuf>,
     client_certs: String,
+    board: Option<i32>,
 }
 
 impl Options {
@@ -144,7 +146,12 @@ impl AsgiServer {
             None => None,
         };
         let templates = Templates::new(py, &settings, state)?;
-        let site = Arc::new(Site::new(py, hub, app, report, settings, templates, access)?);
+        let mut site = Site::new(py, hub, app, report, settings, templates, access)?;
+        if let Some(descriptor) = options.board {
+            let file = adopt(descriptor)?.into();
+            site.board = Some(Board::new(file, options.worker, options.workers)?);
+        }
+        let site = Arc::new(site);
         Ok(Self {
             site,
             clients: options.client_auth()?,
@@ -235,11 +242,9 @@ impl AsgiServer {
         self.site.running(py)
     }
 
-    /// Writes what waits of the access log.
+    /// Writes what waits of the access log, and counters for other workers.
     fn flush(&self) {
-        if let Some(access) = &self.site.access {
-            access.flush();
-        }
+        self.site.flush();
     }
 
     /// `limit_max_requests` is reached.
@@ -256,7 +261,7 @@ impl AsgiServer {
         )
     }
 
-    /// The counters, in the text format of Prometheus.
+    /// The counters of all workers, in the text format of Prometheus.
     fn metrics(&self) -> String {
         super::metrics::text(&self.site)
     }
@@ -363,15 +368,15 @@ impl Prepared {
                 served.map_err(|error| error.to_string())
             });
         }
-        if self.site.access.is_some() {
+        if self.site.access.is_some() || self.site.board.is_some() {
             let site = Arc::downgrade(&self.site);
             tokio::spawn(async move {
                 while let Some(site) = site.upgrade() {
-                    if let Some(access) = &site.access {
-                        access.flush();
-                    }
+                    site.flush();
+                    // A log is read along; counters are asked for now and then.
+                    let pause = if site.access.is_some() { 100 } else { 500 };
                     drop(site);
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
             });
         }

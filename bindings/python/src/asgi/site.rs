@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use http::StatusCode;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
-use super::access::AccessLog;
+use super::access::{AccessLog, Entry};
+use super::metrics::Board;
 use super::scope::Templates;
 use super::settings::Settings;
 use super::tasks::Spawner;
@@ -26,6 +28,8 @@ pub(crate) struct Site {
     pub(crate) report: Py<PyAny>,
     pub(crate) access: Option<AccessLog>,
     pub(crate) counts: Counts,
+    /// Where there are several workers.
+    pub(crate) board: Option<Board>,
     sessions: Mutex<Vec<Weak<WebTransportExchange>>>,
     /// Tasks that wait: asyncio itself keeps them only weakly.
     tasks: Mutex<Tasks>,
@@ -73,6 +77,7 @@ impl Site {
             report,
             access,
             counts: Counts::default(),
+            board: None,
             sessions: Mutex::default(),
             tasks: Mutex::default(),
         })
@@ -119,6 +124,27 @@ impl Site {
         let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
         for session in sessions.iter().filter_map(Weak::upgrade) {
             session.drain();
+        }
+    }
+
+    /// Counts a response, and logs it where `entry` is one.
+    pub(crate) fn note(&self, entry: Option<Entry>, status: StatusCode, bytes: u64) {
+        let status = status.as_u16();
+        let counts = &self.counts;
+        counts.statuses[usize::from(status / 100).min(5)].fetch_add(1, Ordering::Relaxed);
+        counts.body_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        if let (Some(access), Some(entry)) = (&self.access, entry) {
+            access.write(&entry, status, bytes);
+        }
+    }
+
+    /// Writes what waits: of the access log, and for other workers.
+    pub(crate) fn flush(&self) {
+        if let Some(access) = &self.access {
+            access.flush();
+        }
+        if let Some(board) = &self.board {
+            board.write(&self.counts);
         }
     }
 

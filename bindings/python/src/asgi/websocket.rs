@@ -22,12 +22,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::access::Entry;
 use super::body::ResponseBody;
-use super::exchange::{AWAITS_PER_TURN, Exchange, is_turn, run};
+use super::exchange::{Exchange, Reply, is_turn, run, sent, was_ready};
 use super::message::Message;
 use super::scope::{Ends, Kind};
 use super::site::{Active, Site};
 use super::websocket_pump::pump;
-use crate::awaitable::{Await, Operation, Turn};
+use crate::awaitable::{Await, Operation};
 use crate::errors::ClientDisconnected;
 use crate::hub::Start;
 
@@ -112,8 +112,7 @@ pub(super) struct State {
     handshake: Option<Handshake>,
     phase: Phase,
     ready: u32,
-    answer: Option<Response<ResponseBody>>,
-    answerer: Option<Waker>,
+    reply: Reply,
     /// Received, for the application.
     pub(super) incoming: VecDeque<Frame>,
     pub(super) incoming_size: usize,
@@ -159,8 +158,7 @@ impl WebSocketExchange {
                 handshake: Some(handshake),
                 phase: Phase::New,
                 ready: 0,
-                answer: None,
-                answerer: None,
+                reply: Reply::default(),
                 incoming: VecDeque::new(),
                 incoming_size: 0,
                 end: None,
@@ -188,16 +186,8 @@ impl WebSocketExchange {
         } else {
             super::fields::prepare(head.headers_mut(), self.version, always);
         }
-        let counts = &self.site.counts;
-        let status = head.status().as_u16();
-        counts.statuses[usize::from(status / 100).min(5)].fetch_add(1, Ordering::Relaxed);
-        if let (Some(access), Some(entry)) = (&self.site.access, state.entry.take()) {
-            access.write(&entry, status, 0);
-        }
-        state.answer = Some(head.map(|()| body));
-        if let Some(answerer) = state.answerer.take() {
-            answerer.wake();
-        }
+        self.site.note(state.entry.take(), head.status(), 0);
+        state.reply.give(head.map(|()| body));
     }
 
     fn deny(&self, state: &mut State, status: StatusCode, headers: HeaderMap, body: Bytes) {
@@ -284,14 +274,8 @@ impl WebSocketExchange {
             let waiting = Await::new(&self.site.hub, Sending(self.clone()));
             return Ok(Bound::new(py, waiting)?.into_any());
         }
-        let mut state = self.state();
-        state.ready += 1;
-        if state.ready < AWAITS_PER_TURN {
-            return Ok(self.site.done.bind(py).clone().into_any());
-        }
-        state.ready = 0;
-        drop(state);
-        Ok(Bound::new(py, Turn { yielded: false })?.into_any())
+        let is_turn = was_ready(&mut self.state().ready);
+        sent(py, &self.site, is_turn)
     }
 
     fn send_message(&self, message: &Message<'_, '_>) -> PyResult<bool> {
@@ -342,12 +326,7 @@ impl WebSocketExchange {
     }
 
     fn start_denial(&self, message: &Message<'_, '_>) -> PyResult<()> {
-        let status = message.integer(intern!(message.py(), "status"))?;
-        let status = status
-            .and_then(|status| u16::try_from(status).ok())
-            .filter(|status| (200..600).contains(status))
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .ok_or_else(|| PyValueError::new_err("'status' is a number from 200 to 599"))?;
+        let status = message.status()?;
         let mut headers = Box::<HeaderMap>::default();
         message.headers(&mut headers)?;
         super::fields::content_length(&headers)?;
@@ -530,14 +509,7 @@ pub(crate) struct Answer(pub(crate) Arc<WebSocketExchange>);
 
 impl Answer {
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
-        let mut state = self.0.state();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                state.answerer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.0.state().reply.poll(cx)
     }
 }
 

@@ -22,7 +22,7 @@ use wireloom::{ReadError, RecvStream, SendStream, Session, SessionError, WebTran
 
 use super::access::Entry;
 use super::body::ResponseBody;
-use super::exchange::is_turn;
+use super::exchange::{Reply, is_turn};
 use super::scope::Ends;
 use super::site::{Active, Site};
 use super::sources::{Kind, Ring, Source};
@@ -81,8 +81,7 @@ pub(super) struct State {
     pub(super) upgrade: Option<WebTransportUpgrade>,
     pub(super) phase: Phase,
     pub(super) ready: u32,
-    answer: Option<Response<ResponseBody>>,
-    answerer: Option<Waker>,
+    reply: Reply,
     /// Waits for the session after the acceptance.
     accepter: Option<Waker>,
     pub(super) session: Option<Session>,
@@ -351,8 +350,7 @@ impl WebTransportExchange {
                 upgrade: Some(upgrade),
                 phase: Phase::New,
                 ready: 0,
-                answer: None,
-                answerer: None,
+                reply: Reply::default(),
                 accepter: None,
                 session: None,
                 handler: None,
@@ -378,16 +376,8 @@ impl WebTransportExchange {
 
     /// Answers the client's request.
     pub(super) fn answer(&self, state: &mut State, response: Response<ResponseBody>) {
-        let status = response.status().as_u16();
-        let counts = &self.site.counts;
-        counts.statuses[usize::from(status / 100).min(5)].fetch_add(1, Ordering::Relaxed);
-        if let (Some(access), Some(entry)) = (&self.site.access, state.entry.take()) {
-            access.write(&entry, status, 0);
-        }
-        state.answer = Some(response);
-        if let Some(answerer) = state.answerer.take() {
-            answerer.wake();
-        }
+        self.site.note(state.entry.take(), response.status(), 0);
+        state.reply.give(response);
     }
 
     pub(super) fn deny(&self, state: &mut State, status: StatusCode, headers: HeaderMap) {
@@ -693,14 +683,7 @@ pub(crate) struct Answer(pub(crate) Arc<WebTransportExchange>);
 
 impl Answer {
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
-        let mut state = self.0.state();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                state.answerer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.0.state().reply.poll(cx)
     }
 }
 

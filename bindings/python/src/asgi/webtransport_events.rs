@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use wireloom::{DatagramError, WriteError};
 
-use super::exchange::{AWAITS_PER_TURN, Exchange, run};
+use super::exchange::{Exchange, run, sent, was_ready};
 use super::message::Message;
 use super::scope::Kind as ScopeKind;
 use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, poll_once};
-use crate::awaitable::{Await, Operation, Turn};
+use crate::awaitable::{Await, Operation};
 use crate::errors::{ClientDisconnected, DatagramTooLarge};
 use crate::hub::{Delivery, Start};
 
@@ -110,14 +110,8 @@ impl WebTransportExchange {
             "webtransport.close" => self.send_close(&message)?,
             _ => return Err(message.unexpected("'webtransport.…'")),
         }
-        let mut state = self.state();
-        state.ready += 1;
-        if state.ready < AWAITS_PER_TURN {
-            return Ok(self.site.done.bind(py).clone().into_any());
-        }
-        state.ready = 0;
-        drop(state);
-        Ok(Bound::new(py, Turn { yielded: false })?.into_any())
+        let is_turn = was_ready(&mut self.state().ready);
+        sent(py, &self.site, is_turn)
     }
 
     fn send_accept(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<()> {

@@ -1,6 +1,8 @@
 """A plain ASGI application whose paths are the cases of the tests. Every event of a session is kept for `/journal`."""
 
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -22,6 +24,22 @@ async def read(receive):
 async def respond(send, status, body, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
+
+
+class MallInfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "use", "free", "keep"]
+    ]
+
+
+def allocated():
+    """Bytes that malloc has given out; with PYTHONMALLOC=malloc Python's objects are among them."""
+    gc.collect()
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = MallInfo
+    told = ask()
+    return told.use + told.hblkhd
 
 
 def plain(value):
@@ -91,6 +109,8 @@ async def http(scope, receive, send):
         JOURNAL.setdefault("wait", []).append("waiting")
         message = await receive()
         JOURNAL["wait"].append(message["type"])
+    elif path == "/memory":
+        await respond(send, 200, b"%d" % allocated())
     elif path == "/journal":
         name = scope["query_string"].decode()
         tasks = sorted(repr(task.get_coro()) for task in asyncio.all_tasks())
@@ -213,7 +233,7 @@ async def websocket(scope, receive, send):
 
 async def webtransport(scope, receive, send):
     path, name = scope["path"], scope["query_string"].decode()
-    events = JOURNAL.setdefault(name, [])
+    events = [] if name == "forget" else JOURNAL.setdefault(name, [])
     if path == "/raise-early":
         raise RuntimeError("on purpose")
     if path == "/unknown-scope":
