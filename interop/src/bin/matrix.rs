@@ -129,8 +129,8 @@ fn render(peers: &[Peer], rows: &[Row]) -> (String, usize) {
         text.push('\n');
     }
     text.push_str(
-        "\nNot in the matrix: web-transport-quiche, pywebtransport (its releases since 0.9 need Python 3.12; Debian 12 has 3.11), HTTP/3 \
-         against\nquic-go, and browsers, which `cargo xtask interop tests` drives, as it does HTTP/3 against aioquic.\n",
+        "\nNot in the matrix: web-transport-quiche, pywebtransport (its releases since 0.9 need Python 3.12; Debian 12 has 3.11), and \
+         what\n`cargo xtask interop tests` drives: browsers, and HTTP/3 with aioquic and quic-go.\n",
     );
     if !notes.is_empty() {
         text.push_str("\n## Why not\n\n");
