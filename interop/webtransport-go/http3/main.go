@@ -11,28 +11,17 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"flag"
 	"io"
 	"log"
-	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 
 	"github.com/quic-go/quic-go/http3"
+
+	"wireloom/interop/process"
 )
-
-var printing sync.Mutex
-
-func tell(what map[string]any) {
-	printing.Lock()
-	defer printing.Unlock()
-	if err := json.NewEncoder(os.Stdout).Encode(what); err != nil {
-		log.Fatal(err)
-	}
-}
 
 // pattern is what both ends make of a size.
 func pattern(size int) []byte {
@@ -44,10 +33,6 @@ func pattern(size int) []byte {
 }
 
 func serve(certificate, key string) {
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		log.Fatal(err)
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello from quic-go")
@@ -68,20 +53,8 @@ func serve(certificate, key string) {
 		}
 		w.Write(pattern(size))
 	})
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	server := http3.Server{
-		Handler:   mux,
-		TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{pair}}),
-	}
-	tell(map[string]any{"url": "https://" + socket.LocalAddr().String()})
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	log.Fatal(server.Serve(socket))
+	server := http3.Server{Handler: mux, TLSConfig: process.TLS(certificate, key)}
+	log.Fatal(server.Serve(process.Listen()))
 }
 
 func ask(url string, count, post int) {
@@ -107,7 +80,7 @@ func ask(url string, count, post int) {
 				log.Fatal(err)
 			}
 			sum := sha256.Sum256(content)
-			tell(map[string]any{
+			process.Tell(map[string]any{
 				"status": response.StatusCode,
 				"proto":  response.Proto,
 				"length": len(content),

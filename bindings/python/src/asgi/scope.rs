@@ -262,9 +262,7 @@ impl Templates {
         }
         Ok(scope)
     }
-}
 
-impl Templates {
     fn headers<'py>(&self, py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         let fields = &request.headers;

@@ -3,7 +3,7 @@ use std::process::{Child, Stdio};
 
 use wireloom::{Identity, Server, Session};
 
-use crate::harness::{Serve, finish, run, run_with, wireloom};
+use crate::harness::{Serve, feed, run, run_with, wireloom};
 
 /// A client that stays connected.
 pub(crate) struct Held(Child);
@@ -263,13 +263,7 @@ fn secrets_are_written_where_sslkeylogfile_says() {
     let call = ["connect", &url, "--cert-hash", &hash, "--message", "hello"];
     let mut command = wireloom();
     command.args(call).env("SSLKEYLOGFILE", &client_file);
-    let outcome = finish(
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts"),
-    );
+    let outcome = feed(command, "");
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let secrets = |file: &str| {
         let text = std::fs::read_to_string(file).expect("written");

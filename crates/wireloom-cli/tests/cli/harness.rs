@@ -50,8 +50,13 @@ impl Outcome {
 /// Runs to the end with `input`.
 pub(crate) fn run_with(input: &str, args: &[&str]) -> Outcome {
     let mut command = wireloom();
+    command.args(args);
+    feed(command, input)
+}
+
+/// The same with a command that is more than arguments.
+pub(crate) fn feed(mut command: Command, input: &str) -> Outcome {
     command
-        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -67,7 +72,7 @@ pub(crate) fn run(args: &[&str]) -> Outcome {
     run_with("", args)
 }
 
-pub(crate) fn finish(child: Child) -> Outcome {
+fn finish(child: Child) -> Outcome {
     let pid = child.id();
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));

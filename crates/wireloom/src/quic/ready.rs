@@ -103,51 +103,46 @@ impl<A> ReadyQueue<A> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, slot: Arc<Slot<A>>) {
-        let waker = {
+    /// Adds something, and wakes the task if that waits.
+    fn add<T>(&self, add: impl FnOnce(&mut ReadyInner<A>) -> T) -> T {
+        let (out, waker) = {
             let mut inner = self.lock();
-            if inner.closed {
-                return;
-            }
-            inner.ready.push(slot);
-            inner.waker.take()
+            (add(&mut inner), inner.waker.take())
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+        out
+    }
+
+    fn push(&self, slot: Arc<Slot<A>>) {
+        self.add(|inner| {
+            if !inner.closed {
+                inner.ready.push(slot);
+            }
+        });
     }
 
     /// `Err` gives the command back where the endpoint is gone.
     pub(super) fn command(&self, command: Command<A>) -> Result<(), Command<A>> {
-        let waker = {
-            let mut inner = self.lock();
+        self.add(|inner| {
             if inner.closed {
                 return Err(command);
             }
             inner.commands.push_back(command);
-            inner.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Gives a datagram to the endpoint that has its connection; it is lost if too many wait.
     pub(super) fn hand_over(&self, datagram: Received) {
-        let waker = {
-            let mut inner = self.lock();
+        self.add(|inner| {
             let bytes = inner.handed_bytes + datagram.len() + size_of::<Received>();
-            if inner.closed || bytes > HANDED_OVER {
-                return;
+            if !inner.closed && bytes <= HANDED_OVER {
+                inner.handed_bytes = bytes;
+                inner.handed_over.push(datagram);
             }
-            inner.handed_bytes = bytes;
-            inner.handed_over.push(datagram);
-            inner.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        });
     }
 
     /// Takes all that there is into `ready` and `handed_over` (which are empty), and the commands; registers for the next.

@@ -126,11 +126,13 @@ async fn serve<S, B, T>(
         draining(&mut drain).await;
         Beside::End
     }));
+    let serving = |added: Added| {
+        let added = Arc::new(added);
+        service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()))
+    };
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
-        let added = Arc::new(added);
-        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(options.max_header_size)
@@ -138,7 +140,7 @@ async fn serve<S, B, T>(
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
-            .serve_connection(TokioIo::new(io), service);
+            .serve_connection(TokioIo::new(io), serving(added));
         let idle = idle(Arc::clone(&activity), options.header_timeout);
         besides.push(Box::pin(async move {
             idle.await;
@@ -151,13 +153,11 @@ async fn serve<S, B, T>(
         // It is the longest idle time, too.
         let timer = HeaderTimer::default();
         added.interim = Some(interim);
-        let added = Arc::new(added);
-        let service = service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()));
         let connection = http1::Builder::new()
             .timer(timer.clone())
             .header_read_timeout(options.header_timeout)
             .max_header_size(options.max_header_size as usize)
-            .serve_connection(TokioIo::new(io), service)
+            .serve_connection(TokioIo::new(io), serving(added))
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
         let due = timer.due(options.header_timeout);

@@ -10,7 +10,7 @@ use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::{Connection, Server};
 use wireloom_messaging::transport::TransportKind;
 
-use super::echo;
+use super::{TellDrop, echo};
 use crate::peer::{Peer, start, within};
 use crate::rig::Rig;
 
@@ -126,12 +126,6 @@ pub async fn an_aborted_connection_says_why<R: Rig>() {
 }
 
 pub async fn a_hook_that_hangs_holds_up_nothing<R: Rig>() {
-    struct TellDrop(mpsc::UnboundedSender<()>);
-    impl Drop for TellDrop {
-        fn drop(&mut self) {
-            self.0.send(()).unwrap();
-        }
-    }
     let (dropped, mut drops) = mpsc::unbounded_channel();
     let handlers = echo().on_disconnected(move |_, _| {
         let tell = TellDrop(dropped.clone());
@@ -148,7 +142,7 @@ pub async fn a_hook_that_hangs_holds_up_nothing<R: Rig>() {
     drop(peer);
     within(server.shut_down()).await;
     assert_eq!(server.connection_count(), 0);
-    assert_eq!(within(drops.recv()).await, Some(()));
+    assert_eq!(within(drops.recv()).await, Some("dropped"));
 }
 
 pub async fn shutdown<R: Rig>() {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use wireloom_messaging::codec::{Message, RequestId};
 use wireloom_messaging::server::{Connection, Context, Server};
 
-use super::echo;
+use super::{TellDrop, echo};
 use crate::peer::{Peer, start, within};
 use crate::rig::Rig;
 
@@ -32,15 +32,9 @@ pub async fn a_lost_client_cancels_its_handlers<R: Rig>() {
 }
 
 pub async fn a_hanging_handler_is_dropped<R: Rig>() {
-    struct Tell(mpsc::UnboundedSender<&'static str>);
-    impl Drop for Tell {
-        fn drop(&mut self) {
-            let _ = self.0.send("dropped");
-        }
-    }
     let (tell, mut told) = mpsc::unbounded_channel();
     let handlers = echo().on_request("hang", move || {
-        let tell = Tell(tell.clone());
+        let tell = TellDrop(tell.clone());
         async move {
             tell.0.send("begun").unwrap();
             pending::<()>().await;
