@@ -4,26 +4,26 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 
 use crate::load::{self, HANDSHAKES, Tally};
 use crate::report::{Accepted, Delivery, Latency, Report, Request, Stats};
-use crate::{Error, Result, process, transport};
+use crate::stack::{Client, Session};
+use crate::{Result, process};
 
 /// See WORKLOADS.md.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// The server's address
     #[arg(long)]
-    server: SocketAddr,
+    pub(crate) server: SocketAddr,
     /// The SHA-256 of the server's certificate
     #[arg(long)]
-    certificate_sha256: String,
+    pub(crate) certificate_sha256: String,
     /// Which workload
     #[arg(long)]
-    workload: String,
+    pub(crate) workload: String,
     /// How long to measure
     #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
@@ -35,33 +35,32 @@ pub(crate) struct Options {
     connections: u32,
     /// Concurrent incoming streams, of each kind
     #[arg(long, default_value_t = 1024)]
-    max_streams: u32,
+    pub(crate) max_streams: u32,
 }
 
 /// Runs the workload.
-pub(crate) async fn run(options: &Options) -> Result<Report> {
-    let endpoint = transport::client(&options.certificate_sha256, options.max_streams)?;
-    let connection = endpoint.connect(options.server, "localhost")?.await?;
-    let mut control = Control::open(&connection).await?;
+pub(crate) async fn run<C: Client>(program: &str, options: &Options) -> Result<Report> {
+    let client = C::new(options.server, &options.certificate_sha256, options.max_streams)?;
+    let session = client.connect().await?;
+    let mut control = Control::open(&session).await?;
     let report = if options.workload == "idle-memory" {
-        idle_memory(options, &endpoint, &mut control).await
+        idle_memory(program, options, &client, &mut control).await
     } else {
-        measure(options, &endpoint, &mut control).await
+        measure(program, options, &client, &mut control).await
     };
     // Ends every connection and its load, and refuses the ones that `sessions` would still open.
-    endpoint.close(0_u32.into(), b"");
-    endpoint.wait_idle().await;
+    client.close().await;
     report
 }
 
-struct Control {
-    send: SendStream,
-    answers: Lines<BufReader<RecvStream>>,
+struct Control<S: Session> {
+    send: S::Send,
+    answers: Lines<BufReader<S::Recv>>,
 }
 
-impl Control {
-    async fn open(connection: &Connection) -> Result<Self> {
-        let (send, recv) = connection.open_bi().await?;
+impl<S: Session> Control<S> {
+    async fn open(session: &S) -> Result<Self> {
+        let (send, recv) = session.open_bi().await?;
         Ok(Self {
             send,
             answers: BufReader::new(recv).lines(),
@@ -94,43 +93,55 @@ impl Control {
     }
 }
 
-/// One side's figures at a moment.
-struct Sample {
+/// Both sides' figures at a moment.
+pub(crate) struct Sample {
     server: Stats,
     at: Instant,
     cpu_seconds: f64,
     count: u64,
 }
 
-async fn sample(control: &mut Control, tally: &Tally) -> Result<Sample> {
-    let server = control.stats().await?;
-    Ok(Sample {
-        server,
-        at: Instant::now(),
-        cpu_seconds: process::cpu_seconds()?,
-        count: tally.count.load(Relaxed),
-    })
+impl Sample {
+    /// With what the server has just said of itself.
+    pub(crate) fn new(server: Stats, tally: &Tally) -> Result<Self> {
+        Ok(Self {
+            server,
+            at: Instant::now(),
+            cpu_seconds: process::cpu_seconds()?,
+            count: tally.count.load(Relaxed),
+        })
+    }
 }
 
-async fn measure(options: &Options, endpoint: &Endpoint, control: &mut Control) -> Result<Report> {
+async fn measure<C: Client>(
+    program: &str,
+    options: &Options,
+    client: &C,
+    control: &mut Control<C::Session>,
+) -> Result<Report> {
     let workload = options.workload.as_str();
     let tally = Tally::new()?;
-    let mut load_control; // its stream stays open as long as the load runs
+    let _load; // the session and its control stream stay open as long as the load runs
     if workload == "sessions" {
-        load::start_sessions(endpoint, options.server, &tally);
+        load::start_sessions(client, &tally);
     } else {
-        let connection = endpoint.connect(options.server, "localhost")?.await?;
-        load_control = Control::open(&connection).await?;
-        load_control.workload(workload).await?;
-        load::start(workload, &connection, &tally).await?;
+        let session = client.connect().await?;
+        let mut stream = Control::open(&session).await?;
+        stream.workload(workload).await?;
+        load::start(workload, &session, &tally).await?;
+        _load = (session, stream);
     }
     tokio::time::sleep(Duration::from_secs_f64(options.warmup)).await;
-    let a = sample(control, &tally).await?;
+    let a = Sample::new(control.stats().await?, &tally)?;
     tally.latency.lock().map_err(|_| "poisoned")?.reset();
     tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
-    let b = sample(control, &tally).await?;
-    tally.take_failure()?;
+    let b = Sample::new(control.stats().await?, &tally)?;
+    report(program, workload, &a, &b, &tally)
+}
 
+/// What lies between two moments.
+pub(crate) fn report(program: &str, workload: &str, a: &Sample, b: &Sample, tally: &Tally) -> Result<Report> {
+    tally.take_failure()?;
     let by_client = (b.count - a.count, (b.at - a.at).as_secs_f64());
     let server_seconds = b.server.clock_seconds - a.server.clock_seconds;
     let (count, seconds) = match workload {
@@ -141,7 +152,7 @@ async fn measure(options: &Options, endpoint: &Endpoint, control: &mut Control) 
     };
     let rate = count as f64 / seconds;
     let mut report = Report {
-        program: "raw-quinn",
+        program: program.to_owned(),
         workload: workload.to_owned(),
         value: rate,
         better: "higher",
@@ -173,12 +184,18 @@ async fn measure(options: &Options, endpoint: &Endpoint, control: &mut Control) 
         }
         "sessions" => report.unit = "connections/s",
         "echo-streams" | "uni-streams" => report.unit = "streams/s",
+        "http3-requests" => report.unit = "requests/s",
         _ => (report.value, report.unit) = (rate * 8.0 / 1e9, "Gbit/s"),
     }
     Ok(report)
 }
 
-async fn idle_memory(options: &Options, endpoint: &Endpoint, control: &mut Control) -> Result<Report> {
+async fn idle_memory<C: Client>(
+    program: &str,
+    options: &Options,
+    client: &C,
+    control: &mut Control<C::Session>,
+) -> Result<Report> {
     let start = Instant::now();
     let cpu_seconds = process::cpu_seconds()?;
     let a = control.stats().await?;
@@ -188,17 +205,17 @@ async fn idle_memory(options: &Options, endpoint: &Endpoint, control: &mut Contr
         if opened as usize >= HANDSHAKES {
             held.push(connecting.join_next().await.ok_or("nothing is under way")???);
         }
-        let (endpoint, server) = (endpoint.clone(), options.server);
-        connecting.spawn(async move { Ok::<_, Error>(endpoint.connect(server, "localhost")?.await?) });
+        let client = client.clone();
+        connecting.spawn(async move { client.connect().await });
     }
-    while let Some(connection) = connecting.join_next().await {
-        held.push(connection??);
+    while let Some(session) = connecting.join_next().await {
+        held.push(session??);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let b = control.stats().await?;
     let per_connection = (b.rss_bytes as f64 - a.rss_bytes as f64) / 1024.0 / f64::from(options.connections);
     Ok(Report {
-        program: "raw-quinn",
+        program: program.to_owned(),
         workload: options.workload.clone(),
         value: per_connection,
         unit: "KiB/connection",

@@ -6,13 +6,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use quinn::{Connection, Endpoint, RecvStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::server::write_without_end;
+use crate::stack::{Client, RecvHalf, SendHalf, Session};
 use crate::{Error, Result};
 
 /// Tasks of `echo-streams`.
 const ECHOES: usize = 64;
+/// Requests in flight of `http3-requests`.
+pub(crate) const REQUESTS: usize = 32;
 /// Tasks of `sessions`.
 pub(crate) const HANDSHAKES: usize = 16;
 
@@ -35,7 +38,7 @@ impl Tally {
         }))
     }
 
-    fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.count.fetch_add(count, Relaxed);
     }
 
@@ -45,7 +48,7 @@ impl Tally {
     }
 
     /// Runs one task of the load; its error is for [`take_failure`](Self::take_failure).
-    fn spawn(self: &Arc<Self>, task: impl Future<Output = Result> + Send + 'static) {
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = Result> + Send + 'static) {
         let tally = self.clone();
         tokio::spawn(async move {
             if let Err(error) = task.await
@@ -57,35 +60,35 @@ impl Tally {
     }
 }
 
-/// Starts the load, which runs until the connection closes.
-pub(crate) async fn start(workload: &str, connection: &Connection, tally: &Arc<Tally>) -> Result {
+/// Starts the load, which runs until the session closes.
+pub(crate) async fn start<S: Session>(workload: &str, session: &S, tally: &Arc<Tally>) -> Result {
     let payload = Bytes::from_static(&[0x5a; 1150]);
     match workload {
         "upload-1" | "upload-16" => {
             for _ in 0..streams(workload) {
-                tokio::spawn(write_without_end(connection.open_uni().await?));
+                tokio::spawn(write_without_end(session.open_uni().await?));
             }
         }
         "download-1" | "download-16" => {
             for _ in 0..streams(workload) {
-                let (mut send, recv) = connection.open_bi().await?;
-                send.finish()?;
+                let (mut send, recv) = session.open_bi().await?;
+                send.finish().await?;
                 tally.spawn(download(recv, tally.clone()));
             }
         }
-        "echo-latency" => tally.spawn(echo_latency(connection.clone(), tally.clone())),
+        "echo-latency" => tally.spawn(echo_latency(session.clone(), tally.clone())),
         "echo-streams" => {
             for _ in 0..ECHOES {
-                tally.spawn(echo_streams(connection.clone(), tally.clone()));
+                tally.spawn(echo_streams(session.clone(), tally.clone()));
             }
         }
         "uni-streams" => {
-            let connection = connection.clone();
+            let session = session.clone();
             tally.spawn(async move {
                 loop {
-                    let mut send = connection.open_uni().await?;
+                    let mut send = session.open_uni().await?;
                     send.write_all(&[0x5a; 64]).await?;
-                    send.finish()?;
+                    send.finish().await?;
                 }
             });
         }
@@ -95,10 +98,10 @@ pub(crate) async fn start(workload: &str, connection: &Connection, tally: &Arc<T
             } else {
                 payload
             };
-            let (connection, counted) = (connection.clone(), tally.clone());
+            let (session, counted) = (session.clone(), tally.clone());
             tally.spawn(async move {
                 loop {
-                    connection.send_datagram_wait(payload.clone()).await?;
+                    session.send_datagram(payload.clone()).await?;
                     counted.add(1);
                 }
             });
@@ -109,12 +112,12 @@ pub(crate) async fn start(workload: &str, connection: &Connection, tally: &Arc<T
 }
 
 /// Starts the load of `sessions`.
-pub(crate) fn start_sessions(endpoint: &Endpoint, server: std::net::SocketAddr, tally: &Arc<Tally>) {
+pub(crate) fn start_sessions<C: Client>(client: &C, tally: &Arc<Tally>) {
     for _ in 0..HANDSHAKES {
-        let (endpoint, counted) = (endpoint.clone(), tally.clone());
+        let (client, counted) = (client.clone(), tally.clone());
         tally.spawn(async move {
             loop {
-                endpoint.connect(server, "localhost")?.await?.close(0_u32.into(), b"");
+                client.connect().await?.close();
                 counted.add(1);
             }
         });
@@ -125,15 +128,15 @@ fn streams(workload: &str) -> usize {
     if workload.ends_with("-16") { 16 } else { 1 }
 }
 
-async fn download(mut recv: RecvStream, tally: Arc<Tally>) -> Result {
-    while let Some(chunk) = recv.read_chunk(usize::MAX, true).await? {
-        tally.add(chunk.bytes.len() as u64);
+async fn download(mut recv: impl RecvHalf, tally: Arc<Tally>) -> Result {
+    while let Some(chunk) = recv.read_chunk().await? {
+        tally.add(chunk.len() as u64);
     }
     Err("the server has ended its stream".into())
 }
 
-async fn echo_latency(connection: Connection, tally: Arc<Tally>) -> Result {
-    let (mut send, mut recv) = connection.open_bi().await?;
+async fn echo_latency(session: impl Session, tally: Arc<Tally>) -> Result {
+    let (mut send, mut recv) = session.open_bi().await?;
     let mut answer = [0; 64];
     loop {
         let start = Instant::now();
@@ -149,14 +152,14 @@ async fn echo_latency(connection: Connection, tally: Arc<Tally>) -> Result {
     }
 }
 
-async fn echo_streams(connection: Connection, tally: Arc<Tally>) -> Result {
+async fn echo_streams(session: impl Session, tally: Arc<Tally>) -> Result {
     loop {
-        let (mut send, mut recv) = connection.open_bi().await?;
+        let (mut send, mut recv) = session.open_bi().await?;
         send.write_all(&[0x5a; 64]).await?;
-        send.finish()?;
+        send.finish().await?;
         let mut length = 0;
-        while let Some(chunk) = recv.read_chunk(usize::MAX, true).await? {
-            length += chunk.bytes.len();
+        while let Some(chunk) = recv.read_chunk().await? {
+            length += chunk.len();
         }
         if length != 64 {
             return Err(format!("64 bytes came back as {length}").into());

@@ -32,7 +32,7 @@ pub(crate) struct Stats {
 /// The line that a client prints.
 #[derive(Default, Serialize)]
 pub(crate) struct Report {
-    pub(crate) program: &'static str,
+    pub(crate) program: String,
     pub(crate) workload: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,

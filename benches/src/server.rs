@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn::{Connection, Incoming, RecvStream, SendStream};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use crate::certificate::Certificate;
 use crate::report::{Accepted, Request, Stats};
-use crate::{Error, Result, process, transport};
+use crate::stack::{RecvHalf, SendHalf, Server, Session};
+use crate::{Error, Result, process};
 
 /// One bulk chunk.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -24,65 +25,86 @@ struct Counters {
 }
 
 /// Serves until SIGTERM or the end of standard input.
-pub(crate) async fn run(bind: SocketAddr, max_streams: u32) -> Result {
+pub(crate) async fn run<S: Server>(bind: SocketAddr, max_streams: u32) -> Result {
     let start = Instant::now();
-    let (endpoint, hash) = transport::server(bind, max_streams)?;
-    let address = endpoint.local_addr()?;
-    println!(r#"{{"event":"listening","address":"{address}","certificate_sha256":"{hash}"}}"#);
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut input = tokio::io::stdin();
-    let mut byte = [0];
+    let certificate = Certificate::generate()?;
+    let mut server = S::bind(bind, &certificate, max_streams)?;
+    announce(server.local_addr()?, &certificate.sha256);
     let counters = Arc::new(Counters::default());
     let accept = async {
-        while let Some(incoming) = endpoint.accept().await {
-            // A client that leaves is the ordinary end of a connection.
+        while let Some(incoming) = server.accept().await {
+            // A client that leaves is the ordinary end of a session.
             let counters = counters.clone();
-            tokio::spawn(async move { drop(serve(incoming, start, &counters).await) });
+            tokio::spawn(async move { serve(S::establish(incoming).await?, start, &counters).await });
         }
     };
     tokio::select! {
         () = accept => {}
-        _ = terminated.recv() => {}
-        _ = input.read(&mut byte) => {}
+        stopped = told_to_stop() => stopped?,
     }
     // The runtime would wait for the thread that is blocked in reading standard input.
     std::process::exit(0);
 }
 
-async fn serve(incoming: Incoming, start: Instant, counters: &Arc<Counters>) -> Result {
-    let connection = incoming.await?;
-    let (mut send, recv) = connection.accept_bi().await?;
+/// The line that says that the server can be dialled.
+pub(crate) fn announce(address: SocketAddr, certificate_sha256: &str) {
+    println!(r#"{{"event":"listening","address":"{address}","certificate_sha256":"{certificate_sha256}"}}"#);
+}
+
+/// SIGTERM, or the end of standard input.
+pub(crate) async fn told_to_stop() -> Result {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut input = tokio::io::stdin();
+    let mut byte = [0];
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = input.read(&mut byte) => {}
+    }
+    Ok(())
+}
+
+/// This process since `start`, and what it has counted.
+pub(crate) fn stats(start: Instant, bytes: u64, streams: u64, datagrams: u64) -> Result<Stats> {
+    Ok(Stats {
+        clock_seconds: start.elapsed().as_secs_f64(),
+        cpu_seconds: process::cpu_seconds()?,
+        rss_bytes: process::rss_bytes()?,
+        bytes,
+        streams,
+        datagrams,
+    })
+}
+
+async fn serve<S: Session>(session: S, start: Instant, counters: &Arc<Counters>) -> Result {
+    let (mut send, recv) = session.accept_bi().await?;
     let mut requests = BufReader::new(recv).lines();
     while let Some(line) = requests.next_line().await? {
         let mut answer = match serde_json::from_str(&line)? {
             Request::Workload(name) => {
-                let ok = begin(&name, &connection, counters);
+                let ok = begin(&name, &session, counters);
                 serde_json::to_vec(&Accepted { ok })?
             }
-            Request::Stats(_) => serde_json::to_vec(&Stats {
-                clock_seconds: start.elapsed().as_secs_f64(),
-                cpu_seconds: process::cpu_seconds()?,
-                rss_bytes: process::rss_bytes()?,
-                bytes: counters.bytes.load(Relaxed),
-                streams: counters.streams.load(Relaxed),
-                datagrams: counters.datagrams.load(Relaxed),
-            })?,
+            Request::Stats(_) => {
+                let [bytes, streams, datagrams] =
+                    [&counters.bytes, &counters.streams, &counters.datagrams].map(|counter| counter.load(Relaxed));
+                serde_json::to_vec(&stats(start, bytes, streams, datagrams)?)?
+            }
         };
         answer.push(b'\n');
         send.write_all(&answer).await?;
     }
-    // The control stream ends with the connection, unless the client leaves it half open.
-    connection.closed().await;
+    // The control stream ends with the session, unless the client leaves it half open.
+    session.closed().await;
     Ok(())
 }
 
 /// Starts what the workload needs; false if there is none of that name.
-fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> bool {
-    let (connection, counters) = (connection.clone(), counters.clone());
+fn begin<S: Session>(workload: &str, session: &S, counters: &Arc<Counters>) -> bool {
+    let (session, counters) = (session.clone(), counters.clone());
     match workload {
         "upload-1" | "upload-16" => {
             tokio::spawn(async move {
-                while let Ok(stream) = connection.accept_uni().await {
+                while let Ok(stream) = session.accept_uni().await {
                     let counters = counters.clone();
                     tokio::spawn(async move { read_to_end(stream, &counters).await });
                 }
@@ -90,7 +112,7 @@ fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> b
         }
         "uni-streams" => {
             tokio::spawn(async move {
-                while let Ok(stream) = connection.accept_uni().await {
+                while let Ok(stream) = session.accept_uni().await {
                     read_to_end(stream, &counters).await?;
                 }
                 Ok::<_, Error>(())
@@ -98,14 +120,18 @@ fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> b
         }
         "download-1" | "download-16" => {
             tokio::spawn(async move {
-                while let Ok((send, _)) = connection.accept_bi().await {
-                    tokio::spawn(write_without_end(send));
+                while let Ok((send, recv)) = session.accept_bi().await {
+                    tokio::spawn(async move {
+                        write_without_end(send).await;
+                        // Dropped before, it would stop a stream whose FIN is not in yet.
+                        drop(recv);
+                    });
                 }
             });
         }
         "echo-latency" | "echo-streams" => {
             tokio::spawn(async move {
-                while let Ok((send, recv)) = connection.accept_bi().await {
+                while let Ok((send, recv)) = session.accept_bi().await {
                     let counters = counters.clone();
                     tokio::spawn(async move { echo(send, recv, &counters).await });
                 }
@@ -113,7 +139,7 @@ fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> b
         }
         "datagrams-64" | "datagrams-1150" => {
             tokio::spawn(async move {
-                while connection.read_datagram().await.is_ok() {
+                while session.recv_datagram().await.is_ok() {
                     counters.datagrams.fetch_add(1, Relaxed);
                 }
             });
@@ -123,25 +149,25 @@ fn begin(workload: &str, connection: &Connection, counters: &Arc<Counters>) -> b
     true
 }
 
-async fn read_to_end(mut stream: RecvStream, counters: &Counters) -> Result {
-    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {
-        counters.bytes.fetch_add(chunk.bytes.len() as u64, Relaxed);
+async fn read_to_end(mut stream: impl RecvHalf, counters: &Counters) -> Result {
+    while let Some(chunk) = stream.read_chunk().await? {
+        counters.bytes.fetch_add(chunk.len() as u64, Relaxed);
     }
     counters.streams.fetch_add(1, Relaxed);
     Ok(())
 }
 
-async fn echo(mut send: SendStream, mut recv: RecvStream, counters: &Counters) -> Result {
-    while let Some(chunk) = recv.read_chunk(usize::MAX, true).await? {
-        counters.bytes.fetch_add(chunk.bytes.len() as u64, Relaxed);
-        send.write_chunk(chunk.bytes).await?;
+async fn echo(mut send: impl SendHalf, mut recv: impl RecvHalf, counters: &Counters) -> Result {
+    while let Some(chunk) = recv.read_chunk().await? {
+        counters.bytes.fetch_add(chunk.len() as u64, Relaxed);
+        send.write_chunk(chunk).await?;
     }
     counters.streams.fetch_add(1, Relaxed);
-    Ok(send.finish()?)
+    send.finish().await
 }
 
-/// Writes the same chunk until the stream is stopped or its connection lost.
-pub(crate) async fn write_without_end(mut send: SendStream) {
+/// Writes the same chunk until the stream is stopped or its session lost.
+pub(crate) async fn write_without_end(mut send: impl SendHalf) {
     let chunk = Bytes::from(vec![0x5a; CHUNK]);
     while send.write_chunk(chunk.clone()).await.is_ok() {}
 }

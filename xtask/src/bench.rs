@@ -7,8 +7,8 @@ pub(crate) fn micro() -> Result {
     run(&mut cargo(&["bench", "--workspace", "--locked"]))
 }
 
-/// A side-by-side run of benches/WORKLOADS.md.
-pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
+/// The programs that benches/WORKLOADS.md names, as far as the workspace has them.
+pub(crate) fn build_compare() -> Result {
     run(&mut cargo(&[
         "build",
         "--release",
@@ -17,7 +17,12 @@ pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
         "wireloom-cli",
         "--package",
         "wireloom-benches",
-    ]))?;
+    ]))
+}
+
+/// A side-by-side run of benches/WORKLOADS.md.
+pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
+    build_compare()?;
     let mut compare = command(target().join("release/compare"));
     run(compare.args(["--against", against]).args(arguments))
 }

@@ -1,10 +1,10 @@
 //! The matrix of the QUIC Interop Runner's WebTransport cases: our endpoint and every peer's, in docs/interop.md.
 
-use std::fs;
 use std::path::Path;
 
 use crate::setup;
 use crate::shell::{Result, cargo, command, output, root, run, target};
+use crate::versions::{locked, pinned};
 
 /// The endpoints of crates: the name of the crate is also the program's argument.
 const CRATES: [&str; 3] = ["wireloom", "wtransport", "web-transport-quinn"];
@@ -31,7 +31,7 @@ pub(crate) fn matrix() -> Result {
     let path = |program: &Path| program.display().to_string();
     let mut peers: Vec<Vec<String>> = Vec::new();
     for name in CRATES {
-        let version = locked(name)?;
+        let version = locked("Cargo.lock", name)?;
         peers.push(vec![
             name.to_owned(),
             version,
@@ -82,23 +82,4 @@ fn go(name: &str, modules: &str, tags: &str) -> Result<Option<(String, String)>>
     ]))?;
     let file = format!("interop/webtransport-go/{modules}");
     Ok(Some((pinned(&file, "github.com/quic-go/webtransport-go ")?, program)))
-}
-
-/// What follows `before` in a line of a file of versions.
-fn pinned(file: &str, before: &str) -> Result<String> {
-    let text = fs::read_to_string(root().join(file)).map_err(|error| format!("{file}: {error}"))?;
-    let found = text
-        .lines()
-        .find_map(|line| Some(line.split_once(before)?.1.trim().to_owned()));
-    found.ok_or_else(|| format!("{file} has no {before:?}"))
-}
-
-/// A crate's version in Cargo.lock.
-fn locked(name: &str) -> Result<String> {
-    let text = fs::read_to_string(root().join("Cargo.lock")).map_err(|error| error.to_string())?;
-    let after = text.split_once(&format!("name = \"{name}\"\nversion = \""));
-    let version = after.and_then(|(_, rest)| rest.split_once('"'));
-    version
-        .map(|(version, _)| version.to_owned())
-        .ok_or_else(|| format!("Cargo.lock has no {name}"))
 }

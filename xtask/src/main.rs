@@ -2,6 +2,7 @@
 //! rustup, as root or with sudo: each command installs what it misses, and says so.
 
 mod bench;
+mod bench_peers;
 mod bench_topics;
 mod dependencies;
 mod fuzz;
@@ -12,6 +13,7 @@ mod setup;
 mod shell;
 mod specification;
 mod suite;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ cargo xtask COMMAND
   bench quinn     the workloads of benches/WORKLOADS.md, Wireloom beside raw QUIC [--rounds N] [--seconds N] [WORKLOAD...]
   bench flow-control
                   the same beside Wireloom without flow control of sessions: what that costs
+  bench peers     the same beside every other implementation from the registries, into docs/performance.md [--rounds N]
+                  [--seconds N] [WORKLOAD...]
   bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS [--rounds N]
                   [--seconds N]
   bench asgi      ASGI servers from PyPI beside ours: CPU time per request and echo [--rounds N] [--seconds N] [WORKLOAD...]
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::micro(),
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
         ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
+        ["bench", "peers", rest @ ..] => bench_peers::compare(rest),
         ["bench", "topics", rest @ ..] => setup::install().and_then(|()| bench_topics::compare(rest)),
         ["bench", "asgi", rest @ ..] => bench::asgi(rest),
         ["soak", rest @ ..] => bench::soak(rest),

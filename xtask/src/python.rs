@@ -86,8 +86,8 @@ pub(crate) fn lay_out(folder: &Path, module: &Path) -> Result {
 /// ruff and mypy.
 pub(crate) fn lint() -> Result {
     setup::python()?;
-    run(setup::venv("ruff").args(["format", "--check", "--quiet", "bindings/python"]))?;
-    run(setup::venv("ruff").args(["check", "--quiet", "bindings/python"]))?;
+    run(setup::venv("ruff").args(["format", "--check", "--quiet", "bindings/python", "benches/python"]))?;
+    run(setup::venv("ruff").args(["check", "--quiet", "bindings/python", "benches/python"]))?;
     run(setup::venv("mypy").current_dir(root().join("bindings/python")))
 }
 

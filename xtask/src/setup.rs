@@ -78,6 +78,16 @@ fn packages() -> Result {
         .args(packages))
 }
 
+/// One package that a command of its own needs, unless it is there.
+pub(crate) fn package(name: &str, why: &str, is_there: bool) -> Result {
+    if is_there {
+        return Ok(());
+    }
+    println!("setup: {name} is missing; it is needed for {why}");
+    run(apt().arg("update"))?;
+    run(apt().args(["install", "--yes", "--no-install-recommends", name]))
+}
+
 fn apt() -> std::process::Command {
     let root = output(command("id").arg("-u")).is_some_and(|id| id.trim() == "0");
     let mut apt = command(if root { "env" } else { "sudo" });

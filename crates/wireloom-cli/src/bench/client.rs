@@ -45,14 +45,16 @@ async fn measure(args: &ClientArgs) -> Result<Report, Error> {
     let tally = Arc::<Tally>::default();
     // The load's session and its control stream live as long as the measurement.
     let mut _load = None;
-    if args.workload == Workload::Sessions {
-        load::start_sessions(&client, &authority, &tally);
-    } else {
-        let session = client.connect(&url).await?;
-        let mut stream = Control::open(&session).await?;
-        stream.begin(args.workload).await?;
-        load::start(args.workload, &session, &tally).await?;
-        _load = Some((session, stream));
+    match args.workload {
+        Workload::Sessions => load::start_sessions(&client, &authority, &tally),
+        Workload::Http3Requests => load::start_requests(&client, &authority, &tally).await?,
+        workload => {
+            let session = client.connect(&url).await?;
+            let mut stream = Control::open(&session).await?;
+            stream.begin(workload).await?;
+            load::start(workload, &session, &tally).await?;
+            _load = Some((session, stream));
+        }
     }
     tokio::time::sleep(args.length.warmup).await;
     let a = Sample::take(&mut control, &tally).await?;

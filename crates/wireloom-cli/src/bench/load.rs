@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use wireloom::proto::connection::SessionRequest;
 use wireloom::{Client, RecvStream, Session};
 
-use super::server::write_without_end;
+use super::server::{HELLO, HELLO_PATH, write_without_end};
 use super::workload::Workload;
 
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -18,6 +18,7 @@ const PAYLOAD: &[u8] = &[0x5a; 1150];
 const SMALL: usize = 64;
 const ECHO_TASKS: usize = 64;
 pub(super) const SESSION_TASKS: usize = 16;
+const REQUEST_TASKS: usize = 32;
 
 /// What the client counts, and why its load stopped if it did.
 #[derive(Default)]
@@ -104,7 +105,8 @@ pub(super) async fn start(workload: Workload, session: &Session, tally: &Arc<Tal
                 }
             });
         }
-        Workload::Sessions | Workload::IdleMemory => {}
+        // They have no load session.
+        Workload::Sessions | Workload::IdleMemory | Workload::Http3Requests => {}
     }
     Ok(())
 }
@@ -125,6 +127,27 @@ pub(super) fn start_sessions(client: &Client, authority: &str, tally: &Arc<Tally
             }
         });
     }
+}
+
+/// Asks for a short page over and over, on one connection.
+pub(super) async fn start_requests(client: &Client, authority: &str, tally: &Arc<Tally>) -> Result<(), Error> {
+    let connection = Arc::new(client.dial(&format!("https://{authority}/")).await?);
+    for _ in 0..REQUEST_TASKS {
+        let (connection, counted) = (connection.clone(), tally.clone());
+        let uri: http::Uri = format!("https://{authority}{HELLO_PATH}").parse()?;
+        tally.spawn(async move {
+            loop {
+                let mut request = http::Request::new(bytes::Bytes::new());
+                *request.uri_mut() = uri.clone();
+                let response = connection.request_whole(request, 2 * HELLO.len()).await?;
+                if response.body() != HELLO {
+                    return Err(format!("{} instead of a greeting", response.status()).into());
+                }
+                counted.add(1);
+            }
+        });
+    }
+    Ok(())
 }
 
 async fn download(mut recv: RecvStream, tally: Arc<Tally>) -> Result<(), Error> {

@@ -1,21 +1,33 @@
 //! `wireloom bench server`: does what the control stream of each session asks for.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use wireloom::{FlowControl, Identity, RecvStream, SendStream, Server, Session, WriteError};
+use tower_service::Service;
+use wireloom::{Body, FlowControl, Identity, RecvStream, SendStream, Server, Session, WebTransportUpgrade, WriteError};
 
-use super::protocol::{Accepted, CHUNK, CONNECTION_WINDOW, Listening, Request, SEND_WINDOW, STREAM_WINDOW, Stats};
+use super::protocol::Request as Line;
+use super::protocol::{Accepted, CHUNK, CONNECTION_WINDOW, Listening, SEND_WINDOW, STREAM_WINDOW, Stats};
 use super::workload::Workload;
 use super::{ServerArgs, failed, process};
 use crate::failure::{Failure, chain};
 use crate::output;
 use crate::signals::StopSignals;
+
+/// The page of `http3-requests`.
+pub(super) const HELLO_PATH: &str = "/hello";
+pub(super) const HELLO: &[u8] = b"Hello, world!";
 
 /// What came in on all sessions.
 #[derive(Default)]
@@ -60,23 +72,11 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         certificate_sha256: hash,
     };
     output::json(&serde_json::to_value(listening).map_err(failed)?);
-    let accept = async {
-        while let Some(request) = server.accept().await {
-            let bench = bench.clone();
-            tokio::spawn(async move {
-                if let Ok(session) = request.accept().await {
-                    // A client that leaves is the ordinary end of a session.
-                    let _ = bench.serve(session).await;
-                }
-            });
-        }
-    };
     tokio::select! {
-        () = accept => {}
-        () = signals.next() => {}
-        () = end_of_input() => {}
+        served = server.serve(bench) => served.map_err(|e| failed(chain(&e))),
+        () = signals.next() => Ok(()),
+        () = end_of_input() => Ok(()),
     }
-    Ok(())
 }
 
 /// Whoever started this holds the other end of standard input, and is gone when it is closed.
@@ -92,20 +92,51 @@ async fn end_of_input() {
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
+/// Sessions and a short page, without a router that would be measured too.
+impl Service<Request<Body>> for Bench {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let response = if let Some(upgrade) = request.extensions_mut().remove::<WebTransportUpgrade>() {
+            let bench = self.clone();
+            // A client that leaves is the ordinary end of a session.
+            let upgraded = upgrade.on_upgrade(async move |session| drop(bench.serve(session).await));
+            upgraded.map(|_| Full::default())
+        } else if request.uri().path() == HELLO_PATH {
+            let mut page = Response::new(Full::new(Bytes::from_static(HELLO)));
+            let headers = page.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(CONTENT_LENGTH, HELLO.len().into());
+            page
+        } else {
+            let mut missing = Response::new(Full::default());
+            *missing.status_mut() = StatusCode::NOT_FOUND;
+            missing
+        };
+        ready(Ok(response))
+    }
+}
+
 impl Bench {
     async fn serve(&self, session: Session) -> Result<()> {
         let (mut send, recv) = session.accept_bi().await?;
         let mut lines = BufReader::new(recv).lines();
         while let Some(line) = lines.next_line().await? {
             let mut answer = match serde_json::from_str(&line)? {
-                Request::Workload(name) => {
+                Line::Workload(name) => {
                     let workload = Workload::parse(&name);
                     if let Some(workload) = workload {
                         self.begin(workload, &session);
                     }
                     serde_json::to_vec(&Accepted { ok: workload.is_some() })?
                 }
-                Request::Stats(_) => serde_json::to_vec(&self.stats())?,
+                Line::Stats(_) => serde_json::to_vec(&self.stats())?,
             };
             answer.push(b'\n');
             send.write_all(&answer).await?;
@@ -155,7 +186,7 @@ impl Bench {
                 }
             })),
             // They have no load session.
-            Workload::Sessions | Workload::IdleMemory => {}
+            Workload::Sessions | Workload::IdleMemory | Workload::Http3Requests => {}
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) enum Workload {
     Sessions,
     /// The server's memory for idle sessions
     IdleMemory,
+    /// HTTP/3 requests on one connection, 32 at a time
+    #[value(name = "http3-requests")]
+    Http3Requests,
 }
 
 /// Which side's count is the result.
@@ -75,6 +78,7 @@ impl Workload {
             Self::Datagrams64 | Self::Datagrams1150 => "datagrams/s",
             Self::Sessions => "connections/s",
             Self::IdleMemory => "KiB/connection",
+            Self::Http3Requests => "requests/s",
         }
     }
 
@@ -112,7 +116,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "upload-1 upload-16 download-1 download-16 echo-latency echo-streams uni-streams datagrams-64 datagrams-1150 \
-             sessions idle-memory"
+             sessions idle-memory http3-requests"
         );
         for workload in Workload::all() {
             assert_eq!(Workload::parse(&workload.name()), Some(*workload));

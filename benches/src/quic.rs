@@ -10,37 +10,40 @@ use quinn::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Socket, Type};
 
 use crate::Result;
+use crate::certificate::{Certificate, sha256};
 
-const ALPN: &[u8] = b"wireloom-bench";
 const SOCKET_BUFFER: usize = 2 << 20;
 
-/// A server's endpoint, and the SHA-256 of its certificate in hexadecimal digits.
-pub(crate) fn server(bind: SocketAddr, max_streams: u32) -> Result<(Endpoint, String)> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-    let hash = sha256(made.cert.der());
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+pub(crate) fn server_config(certificate: &Certificate, alpn: &[u8], max_streams: u32) -> Result<ServerConfig> {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+        .with_single_cert(vec![certificate.der.clone()], certificate.key())?;
+    tls.alpn_protocols = vec![alpn.to_vec()];
     tls.send_tls13_tickets = 0;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport(max_streams));
-    let runtime = Arc::new(TokioRuntime);
-    Ok((
-        Endpoint::new(EndpointConfig::default(), Some(config), socket(bind)?, runtime)?,
-        hash,
-    ))
+    Ok(config)
 }
 
-/// A client's endpoint that trusts the certificate with this hash.
-pub(crate) fn client(hash: &str, max_streams: u32) -> Result<Endpoint> {
+pub(crate) fn server(bind: SocketAddr, config: ServerConfig) -> Result<Endpoint> {
+    let runtime = Arc::new(TokioRuntime);
+    let config = Some(config);
+    Ok(Endpoint::new(
+        EndpointConfig::default(),
+        config,
+        socket(bind)?,
+        runtime,
+    )?)
+}
+
+/// That trusts the certificate with this hash.
+pub(crate) fn client_config(hash: &str, alpn: &[u8], max_streams: u32) -> Result<ClientConfig> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -49,24 +52,32 @@ pub(crate) fn client(hash: &str, max_streams: u32) -> Result<Endpoint> {
             provider: provider(),
         }))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![alpn.to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(transport(max_streams));
-    let socket = socket(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let mut endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+    Ok(config)
+}
+
+pub(crate) fn client(config: ClientConfig) -> Result<Endpoint> {
+    let runtime = Arc::new(TokioRuntime);
+    let mut endpoint = Endpoint::new(EndpointConfig::default(), None, client_socket()?, runtime)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
 
-fn socket(bind: SocketAddr) -> Result<std::net::UdpSocket> {
+pub(crate) fn client_socket() -> Result<std::net::UdpSocket> {
+    socket(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+pub(crate) fn socket(bind: SocketAddr) -> Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, None)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&bind.into())?;
+    socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
-
 fn transport(max_streams: u32) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(1452);
@@ -96,14 +107,6 @@ fn provider() -> Arc<CryptoProvider> {
         ],
         ..aws_lc_rs::default_provider()
     })
-}
-
-fn sha256(certificate: &CertificateDer<'_>) -> String {
-    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
-        .tls13()
-        .expect("it is a suite of TLS 1.3");
-    let digest = suite.common.hash_provider.hash(certificate);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Trusts one certificate, by its hash and nothing else.
