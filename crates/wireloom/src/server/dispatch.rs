@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Frame;
 use tower_service::Service;
 use tracing::Instrument;
+use tracing::instrument::Instrumented;
 use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{SessionId, StreamId};
 
@@ -28,8 +29,12 @@ const MAX_REJECTION_BODY: usize = 16 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a server answers HTTP with, of any framework.
-pub(crate) async fn dispatch<S, B>(incoming: Incoming, mut service: S, origins: Arc<OriginPolicy>)
+/// What a session runs until it is over.
+pub(super) type Handler = Instrumented<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// Answers with the application's service, of any framework. The handler of an accepted session is left to the caller: as a part of
+/// this future, idle sessions would keep all the room that answering once took.
+pub(super) async fn dispatch<S, B>(incoming: Incoming, mut service: S, origins: Arc<OriginPolicy>) -> Option<Handler>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -50,11 +55,12 @@ where
             if let Some(refusal) = websocket::refuse(&head, Some(&origins)) {
                 tracing::debug!(%remote, status = %refusal.status(), "WebSocket handshake refused");
                 let _ = send.send_head(&refusal, true);
-                return;
+                return None;
             }
             if let Err(error) = tunnel(head, recv, send, service).await {
                 tracing::debug!(%remote, %error, "WebSocket not opened");
             }
+            None
         }
         IncomingKind::Request(stream) => {
             let is_head = head.method() == Method::HEAD;
@@ -82,15 +88,15 @@ where
                 () = answer => {}
                 () = sender.cancelled() => tracing::debug!(%remote, "request cancelled"),
             }
+            None
         }
         IncomingKind::Session { id, protocols, dialect } => {
             if !origins.allows(&head) {
                 tracing::debug!(%remote, "session from a foreign origin rejected");
-                return reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+                reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+                return None;
             }
-            let Some(state) = conn.with(|_, driver, _| driver.session_state(id)) else {
-                return;
-            };
+            let state = conn.with(|_, driver, _| driver.session_state(id))?;
             let upgrade = WebTransportUpgrade::new(protocols, dialect, remote, max_datagram_size(&conn, &state));
             head.extensions_mut().insert(upgrade.clone());
             let request = head.map(|()| Body::empty());
@@ -98,11 +104,14 @@ where
             let response = tokio::select! {
                 biased;
                 response = call(&mut service, request) => response,
-                _ = state.closed() => return,
+                _ = state.closed() => return None,
             };
             match response {
                 Ok(response) => decide(unanswered, dialect, response, &upgrade).await,
-                Err(error) => tracing::warn!(%remote, %error, "the service failed"),
+                Err(error) => {
+                    tracing::warn!(%remote, %error, "the service failed");
+                    None
+                }
             }
         }
     }
@@ -268,8 +277,13 @@ impl Drop for Unanswered {
     }
 }
 
-/// Accepts or rejects as the handler decided, and runs its session to the end.
-async fn decide<B>(unanswered: Unanswered, dialect: Dialect, response: Response<B>, upgrade: &WebTransportUpgrade)
+/// Accepts or rejects as the service decided; what an accepted session runs.
+async fn decide<B>(
+    unanswered: Unanswered,
+    dialect: Dialect,
+    response: Response<B>,
+    upgrade: &WebTransportUpgrade,
+) -> Option<Handler>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -279,21 +293,22 @@ where
     let decision = upgrade.take();
     if !head.status().is_success() {
         let body = rejection_body(body).await;
-        return unanswered.reject(&head, body);
+        unanswered.reject(&head, body);
+        return None;
     }
     let Some(callback) = decision.callback else {
         // "If the target resource does not support WebTransport, the server SHOULD reply with status code 405"
         // (draft-16 section 3.2).
-        return unanswered.reject(&status(StatusCode::METHOD_NOT_ALLOWED), Bytes::new());
+        unanswered.reject(&status(StatusCode::METHOD_NOT_ALLOWED), Bytes::new());
+        return None;
     };
     // Lengths and types describe a body that a CONNECT response does not have.
     head.headers_mut().remove(header::CONTENT_LENGTH);
     head.headers_mut().remove(header::CONTENT_TYPE);
     head.headers_mut().extend(decision.headers);
-    if let Some(session) = unanswered.accept(dialect, &head, decision.protocol) {
-        let span = session.span().clone();
-        callback(session).instrument(span).await;
-    }
+    let session = unanswered.accept(dialect, &head, decision.protocol)?;
+    let span = session.span().clone();
+    Some(callback(session).instrument(span))
 }
 
 /// `None` if the session ended while the decision was made, or cannot be accepted with this head; it is then rejected with

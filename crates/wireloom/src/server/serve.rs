@@ -111,12 +111,18 @@ where
             incoming = server.queue.pop() => {
                 requests.spawn(dispatch(incoming, service.clone(), server.origins.clone()));
             }
-            Some(ended) = requests.join_next() => {
-                if let Err(error) = ended && error.is_panic() {
-                    // The task's handles are dropped: its stream or session was reset.
-                    tracing::error!("a request handler panicked");
+            Some(ended) = requests.join_next() => match ended {
+                Ok(None) => {}
+                Ok(Some(handler)) => {
+                    requests.spawn(async {
+                        handler.await;
+                        None
+                    });
                 }
-            }
+                // The task's handles are dropped: its stream or session was reset.
+                Err(error) if error.is_panic() => tracing::error!("a request handler panicked"),
+                Err(_) => {}
+            },
             () = &mut shutdown, if deadline.is_none() => {
                 let _ = stop.send(true);
                 server.start_draining();
