@@ -2,6 +2,7 @@
 //! rustup, as root or with sudo: each command installs what it misses, and says so.
 
 mod bench;
+mod bench_guard;
 mod bench_peers;
 mod bench_topics;
 mod dependencies;
@@ -34,6 +35,7 @@ cargo xtask COMMAND
                   the same beside Wireloom without flow control of sessions: what that costs
   bench peers     the same beside every other implementation from the registries, into docs/performance.md [--rounds N]
                   [--seconds N] [WORKLOAD...]
+  bench guard     instructions of the hot paths, by valgrind, against benches/instructions.txt [--write]
   bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS [--rounds N]
                   [--seconds N]
   bench asgi      ASGI servers from PyPI beside ours: CPU time per request and echo [--rounds N] [--seconds N] [WORKLOAD...]
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ["bench", "quinn", rest @ ..] => bench::compare("raw-quinn", rest),
         ["bench", "flow-control", rest @ ..] => bench::compare("no-flow-control", rest),
         ["bench", "peers", rest @ ..] => bench_peers::compare(rest),
+        ["bench", "guard", rest @ ..] => bench_guard::check(rest),
         ["bench", "topics", rest @ ..] => setup::install().and_then(|()| bench_topics::compare(rest)),
         ["bench", "asgi", rest @ ..] => bench::asgi(rest),
         ["soak", rest @ ..] => bench::soak(rest),

@@ -1,10 +1,13 @@
 //! What the core does for every byte, stream, datagram and request.
 
+mod inputs;
+
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http::{Method, Request, StatusCode};
+use http::StatusCode;
+use inputs::{connect, response};
 use wireloom_proto::capsule::{self, CapsuleReader};
 use wireloom_proto::h3::reader::{FrameLimits, FrameReader};
 use wireloom_proto::h3::{frame, headers};
@@ -120,54 +123,6 @@ fn capsules(c: &mut Criterion) {
         });
     });
     group.finish();
-}
-
-/// What a browser sends to open a session.
-fn connect() -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = Method::CONNECT;
-    *head.uri_mut() = http::Uri::from_static("https://chat.example.com:4433/rooms/42/live?token=4f1c9a2e");
-    for (name, value) in [
-        ("sec-webtransport-http3-draft02", "1"),
-        ("origin", "https://chat.example.com"),
-        (
-            "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0",
-        ),
-        ("accept", "*/*"),
-        ("accept-language", "en-US,en;q=0.5"),
-        ("accept-encoding", "gzip, deflate, br, zstd"),
-        ("sec-fetch-dest", "webtransport"),
-        ("sec-fetch-mode", "no-cors"),
-        ("sec-fetch-site", "same-origin"),
-        ("priority", "u=4"),
-        ("cache-control", "no-cache"),
-        ("wt-available-protocols", "\"chat.v2\", \"chat.v1\""),
-    ] {
-        head.headers_mut().insert(name, http::HeaderValue::from_static(value));
-    }
-    head
-}
-
-fn response() -> http::HeaderMap {
-    [
-        ("content-type", "application/json"),
-        ("content-length", "1234"),
-        ("date", "Mon, 21 Oct 2013 20:13:21 GMT"),
-        ("server", "wireloom"),
-        ("cache-control", "no-store"),
-        ("vary", "accept-encoding"),
-        ("alt-svc", "h3=\":4433\"; ma=86400"),
-        ("x-request-id", "0c6f7a1e-6c1f-4d2e-9a70-3c7b2f0f9d11"),
-    ]
-    .into_iter()
-    .map(|(name, value)| {
-        (
-            http::HeaderName::from_static(name),
-            http::HeaderValue::from_static(value),
-        )
-    })
-    .collect()
 }
 
 fn qpack(c: &mut Criterion) {
