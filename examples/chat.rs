@@ -1,7 +1,8 @@
 //! A chat with rooms: `cargo run --release --example chat`, then open the page in some browsers. Nothing that was said is lost or
 //! said twice, whatever happens to the network, the page or this server; the page's half of that is in chat/room.js.
 //!
-//! Sessions and rooms are kept in the folder that `--data` names, `target/chat` without it.
+//! Sessions and rooms are kept in the folder that `--data` names, `target/chat` without it. A message that comes twice within
+//! `--remember` seconds, 120 without it, is published once; what comes later the page has to know by itself.
 
 mod web;
 
@@ -54,11 +55,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = PathBuf::from(web::argument("--data").unwrap_or_else(|| default.to_owned()));
     std::fs::create_dir_all(&data)?;
 
+    // Less than a broker remembers by itself only for tests: for the page it is as if it had slept for long.
+    let remember = web::argument("--remember").map_or(Ok(120), |seconds| seconds.parse())?;
+    let remember = Duration::from_secs(remember);
     let rooms = Topics::new()
         .find(|name| is_room(name.strip_prefix("room/")?).then(|| TopicOptions::new().history(500, 30 * DAY)))
         // Messages go through `say`; whoever has a session may listen, be there and type (which is ephemeral).
         .authorise(async |access| access.connection.session().is_some() || access.action == TopicAction::Presence)
-        .broker(MemoryBroker::with_journal(data.join("rooms.jsonl"), 64 << 20)?);
+        .broker(MemoryBroker::with_journal(data.join("rooms.jsonl"), 64 << 20)?.key_lifetime(remember));
     let handlers = Handlers::new().on_request("login", login).on_request("say", say);
     let server = Server::builder()
         .concurrency(16)

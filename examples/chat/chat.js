@@ -150,19 +150,32 @@ function element(message, isFirst, isNew) {
     shown.set(id, item);
     if (isNew) requestAnimationFrame(() => item.classList.remove("new"));
   }
-  const sending = message.offset === null;
-  item.className = ["message", isMine && "mine", isFirst && "first", sending && "sending", isNew && "new"].filter(Boolean).join(" ");
+  const how = message.isDoubtful ? "doubtful" : message.offset === null ? "sending" : "sent";
+  item.className = ["message", isMine && "mine", isFirst && "first", how, isNew && "new"].filter(Boolean).join(" ");
   const state = item.querySelector(".state");
   if (state) {
-    state.textContent = sending ? "◷" : "✓";
-    state.title = sending ? "sending" : "sent";
+    state.textContent = { doubtful: "?", sending: "◷", sent: "✓" }[how];
+    state.title = { doubtful: "not known whether it was sent", sending: "sending", sent: "sent" }[how];
     state.setAttribute("role", "img");
-    state.setAttribute("aria-label", sending ? "sending" : "sent");
+    state.setAttribute("aria-label", state.title);
   }
+  if (!message.isDoubtful) item.querySelector(".doubt")?.remove();
+  else if (!item.querySelector(".doubt")) item.append(doubt(message));
   item.querySelector(".by")?.remove();
   item.querySelector(".face")?.remove();
   if (!isMine && isFirst) item.prepend(face(name, user), withClass(text("span", name), "by"));
   return item;
+}
+
+/** The room has forgotten too much to tell whether it has heard this: its writer may know from others. */
+function doubt(message) {
+  const again = text("button", "Send again");
+  again.addEventListener("click", () => chat.sayAgain(message));
+  const discard = text("button", "Discard");
+  discard.addEventListener("click", () => chat.discard(message));
+  const row = withClass(text("div", "Not known whether it was sent"), "doubt");
+  row.append(again, discard);
+  return row;
 }
 
 // --- People

@@ -3,6 +3,10 @@
 // A message waits in the outbox, in localStorage, until it is seen in its room: over reloads, sleep and restarts. It is sent when
 // everything that the room has is here, so that one whose answer was lost is known to have arrived; and it has a key, so that the
 // server publishes once what is sent twice because it was still under way.
+//
+// Keys are forgotten within minutes, and a page may be closed for days. So an entry of the outbox knows where its room was before it was
+// first sent: a page that comes back begins there, and finds it or sends it. Where the room has forgotten what came since, nobody can
+// know whether the message was among that: who wrote it decides.
 import { Client } from "/wireloom.min.js";
 
 const HISTORY = 200;
@@ -16,6 +20,8 @@ class Room {
   messages = new Map();
   /** The server has them, and they have not come yet. */
   accepted = new Map();
+  /** Nothing that came after this position is missing. */
+  from = null;
 
   constructor(name) {
     this.name = name;
@@ -25,8 +31,22 @@ class Room {
   *all() {
     yield* this.messages.values();
     for (const message of [...this.accepted.values(), ...outbox.of(this.name)]) {
-      if (!this.messages.has(message.id)) yield message;
+      if (!this.messages.has(message.id)) yield { ...message, isDoubtful: this.isDoubtful(message) };
     }
+  }
+
+  /** Whether it was sent, and may have come before what is here. */
+  isDoubtful({ after }) {
+    return Boolean(after && this.from) && (after.epoch !== this.from.epoch || after.offset < this.from.offset);
+  }
+
+  /** Where to begin so that nothing is in doubt that need not be, and some of what was said before is there to be read. */
+  since() {
+    const sent = [...outbox.of(this.name)].map(({ after }) => after).filter(Boolean);
+    if (sent.length === 0) return null;
+    const { epoch } = sent.at(-1);
+    const first = Math.min(...sent.filter((after) => after.epoch === epoch).map(({ offset }) => offset));
+    return { epoch, offset: Math.max(0, first - HISTORY) };
   }
 }
 
@@ -42,8 +62,8 @@ const outbox = {
     // Ids grow with time.
     yield* found.filter((message) => message.room === room).sort((one, other) => (one.id < other.id ? -1 : 1));
   },
+  get: (id) => JSON.parse(localStorage.getItem(outbox.prefix + id)),
   add: (message) => localStorage.setItem(outbox.prefix + message.id, JSON.stringify(message)),
-  has: (id) => localStorage.getItem(outbox.prefix + id) !== null,
   remove: (id) => localStorage.removeItem(outbox.prefix + id),
 };
 
@@ -117,21 +137,31 @@ export class Chat {
     this.rooms.set(name, room);
     localStorage.setItem("chat:rooms", JSON.stringify([...new Set([...this.#known(), name])]));
     const topic = (await this.#client).topic(`room/${name}`);
+    const since = room.since();
+    room.from = since;
     const subscription = topic.subscribe({
-      history: HISTORY,
+      since,
+      // Where that is too long ago, all that there is.
+      history: since ? {} : HISTORY,
       presence: true,
       ...(this.#current === name && { join: this.#info() }),
-      onMessage: (message) => this.#heard(room, message),
+      onMessage: (message) => {
+        if (message.offset !== null) room.from ??= { epoch: subscription.position.epoch, offset: message.offset - 1 };
+        this.#heard(room, message);
+      },
       onPresence: ({ here }) => {
         room.people = new Map(here);
         this.onPeople(room);
       },
       onGap: () => {
+        room.from = subscription.position;
         room.messages.clear();
         room.accepted.clear();
-        room.messages.set("gap", { gap: true });
+        // Before anything was shown nothing is missed.
+        if (room.isLive) room.messages.set("gap", { gap: true });
       },
       onLive: () => {
+        room.from ??= subscription.position;
         room.isLive = true;
         this.onMessages(room);
         this.#send(room);
@@ -182,11 +212,27 @@ export class Chat {
     this.#send(room);
   }
 
+  /** Of a message that is in doubt: says it once more, from now on as any other. */
+  sayAgain({ id }) {
+    const message = outbox.get(id);
+    if (!message) return;
+    outbox.add({ ...message, after: undefined });
+    const room = this.rooms.get(message.room);
+    this.onMessages(room);
+    this.#send(room);
+  }
+
+  discard({ id, room }) {
+    outbox.remove(id);
+    this.onMessages(this.rooms.get(room));
+  }
+
   /** What waits, in order: as much as goes into one request. */
   #next(room) {
     const batch = [];
     let size = 0;
     for (const message of outbox.of(room.name)) {
+      if (room.isDoubtful(message)) continue;
       size += 3 * message.text.length + 100;
       if (batch.length > 0 && (size > 6000 || batch.length === 50)) break;
       batch.push(message);
@@ -204,6 +250,8 @@ export class Chat {
       for (;;) {
         const batch = this.#next(room);
         if (batch.length === 0 || !subscription.isLive) break;
+        // Once: it may arrive with each time that it is sent.
+        for (const message of batch) if (!message.after) outbox.add({ ...message, after: subscription.position });
         const messages = batch.map(({ id, text }) => ({ id, text }));
         await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true });
         for (const message of batch) {
@@ -213,9 +261,9 @@ export class Chat {
         this.onMessages(room);
       }
     } catch (error) {
-      if (error.kind === "application") {
+      if (error.kind === "application" && error.code === "TEXT") {
         // The server will never take the first of them.
-        const [message] = outbox.of(room.name);
+        const [message] = this.#next(room);
         if (message) outbox.remove(message.id);
         console.error(error);
         this.onMessages(room);

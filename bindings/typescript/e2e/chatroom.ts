@@ -11,7 +11,7 @@ export const isOn = (transport: string) => `globalThis.chatClient?.transport ===
 /** The messages that a page shows, each with whether it is still being sent. */
 export const MESSAGES = `[...document.querySelectorAll('.message')].map((item) => {
   const meta = item.querySelector('.meta');
-  return (item.classList.contains('sending') ? 'sending ' : '') + item.querySelector('.bubble').textContent.slice(0, -meta.textContent.length);
+  return (item.classList.contains('doubtful') ? 'doubtful ' : '') + (item.classList.contains('sending') ? 'sending ' : '') + item.querySelector('.bubble').textContent.slice(0, -meta.textContent.length);
 })`;
 
 export const write = (text: string) => `(document.getElementById('text').value = ${js(text)}, document.getElementById('composer').requestSubmit())`;
@@ -29,8 +29,8 @@ export class ChatRoom {
     this.bob = bob;
   }
 
-  static async open(browsers: Browser[]): Promise<ChatRoom> {
-    const server = new Example('chat');
+  static async open(browsers: Browser[], ...more: string[]): Promise<ChatRoom> {
+    const server = new Example('chat', ...more);
     await server.start();
     const [ann, bob] = await Promise.all([browsers[0]!.page(), browsers[1]!.page()]);
     const room = new ChatRoom(server, ann, bob);
@@ -84,7 +84,7 @@ export class ChatRoom {
 
   /** Everything was said and is shown: once, in the same order on both pages, and numbered ones in the order of their numbers. */
   async expectAllOnce(): Promise<void> {
-    const isAll = `(() => { const m = ${MESSAGES}; return (m.length === ${this.said.size} && m.every((text) => !text.startsWith('sending'))) || m.length + ': ' + m.slice(-5); })()`;
+    const isAll = `(() => { const m = ${MESSAGES}; return (m.length === ${this.said.size} && m.every((text) => !/^(sending|doubtful) /.test(text))) || m.length + ': ' + m.slice(-5); })()`;
     for (const page of this.pages) await until(page, isAll, 90_000);
     const [one, other] = [await this.ann.evaluate<string[]>(MESSAGES), await this.bob.evaluate<string[]>(MESSAGES)];
     expect(one).toEqual(other);

@@ -1,7 +1,7 @@
 // The Rust examples, as users run them.
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -22,23 +22,35 @@ function program(name: string): string {
 
 export class Example {
   #name: string;
+  #arguments: string[];
   #child: ChildProcess | undefined;
   #data = mkdtempSync(join(tmpdir(), 'wireloom-example-'));
   /** Of the page, over TCP, and of WebTransport, over UDP. The same after a restart. */
   page = 0;
   webTransport = 0;
 
-  constructor(name: string) {
+  constructor(name: string, ...more: string[]) {
     this.#name = name;
+    this.#arguments = more;
   }
 
   get url(): string {
     return `http://localhost:${this.page}/`;
   }
 
+  /** What it has written. */
+  read(file: string): string {
+    return readFileSync(join(this.#data, file), 'utf8');
+  }
+
+  /** It is as if it had not. */
+  forget(file: string): void {
+    rmSync(join(this.#data, file));
+  }
+
   /** Starts it, or again: on the same ports, with the same data. */
   async start(): Promise<void> {
-    const args = ['--page', `localhost:${this.page}`, '--webtransport', `0.0.0.0:${this.webTransport}`, '--data', this.#data];
+    const args = ['--page', `localhost:${this.page}`, '--webtransport', `0.0.0.0:${this.webTransport}`, '--data', this.#data, ...this.#arguments];
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', program(this.#name), ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child = child;
     for await (const line of createInterface(child.stdout)) {

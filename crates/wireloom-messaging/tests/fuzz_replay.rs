@@ -32,4 +32,4 @@ macro_rules! replays {
     };
 }
 
-replays! { webwire_message }
+replays! { topics webwire_message }

@@ -50,6 +50,8 @@ pub use self::dial::{Dial, DialFuture};
 pub use self::error::{ConnectError, RequestError};
 use self::request::Command;
 pub use self::request::{Request, Signal};
+#[cfg(all(feature = "__testing", feature = "server"))]
+pub(crate) use self::subscription::Sequence;
 pub use self::subscription::{Subscription, TopicEvent};
 use self::topics::Registry;
 pub use self::topics::{Publish, Subscribe, Topic};

@@ -141,11 +141,70 @@ pub(super) struct SubscriptionTask {
     events: mpsc::Sender<TopicEvent>,
     position: watch::Sender<Position>,
     epoch: Epoch,
+    sequence: Sequence,
+}
+
+/// Puts messages into the order of their offsets.
+pub(crate) struct Sequence {
     /// The last that was handed out.
     last: u64,
     /// Up to here everything is on its way.
     promised: u64,
     held: BTreeMap<u64, Data>,
+}
+
+impl Sequence {
+    pub(crate) fn new(from: u64, promised: u64) -> Self {
+        Self {
+            last: from,
+            promised,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// The server begins after `from`, which is where this had ended if it `recovered`.
+    pub(crate) fn begin(&mut self, from: u64, promised: u64, recovered: bool) {
+        if recovered {
+            // It may have been handed out meanwhile.
+            self.last = self.last.max(from);
+            self.held.retain(|offset, _| *offset > self.last);
+        } else {
+            *self = Self::new(from, promised);
+        }
+        self.promised = promised;
+    }
+
+    /// Holds a message until it is its turn.
+    pub(crate) fn hold(&mut self, offset: u64, data: Data) {
+        if offset > self.last {
+            self.held.insert(offset, data);
+        }
+    }
+
+    /// The next message, if it is here.
+    pub(crate) fn next(&mut self) -> Option<(u64, Data)> {
+        let entry = self.held.first_entry()?;
+        if entry.key() - 1 != self.last {
+            return None;
+        }
+        self.last = *entry.key();
+        Some(entry.remove_entry())
+    }
+
+    /// Whether some will not come; then those that follow them are forgotten.
+    pub(crate) fn is_broken(&mut self) -> bool {
+        // What is promised may still be behind what came with the subscription before.
+        let is_gap = !self.held.is_empty() && self.last >= self.promised;
+        let is_broken = is_gap || self.held.len() > MAX_HELD;
+        if is_broken {
+            self.held.clear();
+        }
+        is_broken
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
 }
 
 /// Why the task does not go on as it was.
@@ -178,9 +237,7 @@ impl SubscriptionTask {
             events,
             position: position_in,
             epoch: reply.epoch.clone(),
-            last: reply.from,
-            promised: reply.offset,
-            held: BTreeMap::new(),
+            sequence: Sequence::new(reply.from, reply.offset),
             request,
         };
         tokio::spawn(task.run(begun, ended_in));
@@ -235,7 +292,7 @@ impl SubscriptionTask {
         loop {
             self.overflown.store(false, Ordering::Release);
             let mut request = SubscribeRequest {
-                since: Some(Position::new(self.epoch.clone(), self.last)),
+                since: Some(Position::new(self.epoch.clone(), self.sequence.last())),
                 presence: self.request.presence,
                 history: self.request.history,
                 join: self.request.join.clone(),
@@ -259,17 +316,11 @@ impl SubscriptionTask {
     /// Takes up the answer, and what came before it.
     async fn begin(&mut self, begun: Begun, wanted: bool) -> Result<(), Change> {
         let Begun { reply, early, .. } = begun;
-        if !reply.recovered {
-            self.held.clear();
-            self.last = reply.from;
-            if wanted {
-                self.tell(TopicEvent::Missed).await?;
-            }
+        self.sequence.begin(reply.from, reply.offset, reply.recovered);
+        if wanted && !reply.recovered {
+            self.tell(TopicEvent::Missed).await?;
         }
-        // What was missed begins there; it may have been handed out meanwhile.
         self.epoch = reply.epoch;
-        self.last = self.last.max(reply.from);
-        self.promised = reply.offset;
         self.told();
         if let Some(here) = reply.here {
             self.tell(TopicEvent::Here(here)).await?;
@@ -327,29 +378,20 @@ impl SubscriptionTask {
     }
 
     async fn message(&mut self, offset: u64, data: Data) -> Result<(), Change> {
-        if offset <= self.last {
-            return Ok(());
-        }
-        self.held.insert(offset, data);
-        while let Some(entry) = self.held.first_entry()
-            && *entry.key() == self.last + 1
-        {
-            let (offset, data) = entry.remove_entry();
+        self.sequence.hold(offset, data);
+        while let Some((offset, data)) = self.sequence.next() {
             self.tell(TopicEvent::Message { offset, data }).await?;
-            self.last = offset;
             self.told();
         }
-        // What is promised may still be behind what came with the subscription before.
-        let is_gap = !self.held.is_empty() && self.last >= self.promised;
-        if is_gap || self.held.len() > MAX_HELD {
-            self.held.clear();
+        if self.sequence.is_broken() {
             return Err(Change::Again);
         }
         Ok(())
     }
 
     fn told(&self) {
-        self.position.send_replace(Position::new(self.epoch.clone(), self.last));
+        let position = Position::new(self.epoch.clone(), self.sequence.last());
+        self.position.send_replace(position);
     }
 
     async fn tell(&mut self, event: TopicEvent) -> Result<(), Change> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::subscription::{Heard, Incoming, Subscription, SubscriptionTask};
 use super::{Client, RequestError};
 use crate::topics::wire::{HistoryRequest, PresenceReply, PresenceRequest, SubscribeRequest};
-use crate::topics::{About, InvalidTopicName, Position, Present, TopicName, is_key};
+use crate::topics::{About, InvalidTopicName, Position, Present, TopicName, is_key, parse_offset};
 use crate::{Data, IncomingMessage};
 
 /// Messages that wait for a subscription's task. Those beyond are fetched from the history.
@@ -48,8 +48,7 @@ impl Registry {
         let heard = match about {
             About::Message { offset: [], .. } => Some(Heard::Ephemeral(signal.into_data())),
             About::Message { offset, .. } => {
-                let offset = std::str::from_utf8(offset).ok().and_then(|offset| offset.parse().ok());
-                offset.map(|offset| Heard::Message(offset, signal.into_data()))
+                parse_offset(offset).map(|offset| Heard::Message(offset, signal.into_data()))
             }
             About::Presence(_) => signal.data().parse_json().ok().map(Heard::Presence),
             _ => Some(Heard::Reset),

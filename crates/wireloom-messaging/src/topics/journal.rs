@@ -308,6 +308,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn keys_live_as_long_as_was_said() {
+        for (lifetime, offset) in [(Duration::from_secs(3600), 1), (Duration::ZERO, 2)] {
+            let broker = MemoryBroker::new().key_lifetime(lifetime);
+            publish(&broker, "a", "key", Data::EMPTY).await;
+            // Clocks of some systems tick slowly.
+            let until = std::time::Instant::now();
+            while until.elapsed().is_zero() {
+                std::hint::spin_loop();
+            }
+            assert_eq!(publish(&broker, "a", "key", Data::EMPTY).await.offset, offset);
+        }
+    }
+
+    #[tokio::test]
     async fn goes_on_where_it_ended() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("journal");

@@ -12,11 +12,27 @@ use super::options::TopicOptions;
 use super::position::{Epoch, Position};
 use crate::data::Data;
 
-/// How long a key is remembered.
+/// How long a key is remembered, if nothing else was said.
 pub(super) const KEY_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How many keys of a topic are remembered.
-pub(super) const MAX_KEYS: usize = 100_000;
+const MAX_KEYS: usize = 100_000;
+
+/// Which keys of a topic are remembered.
+#[derive(Clone, Copy)]
+pub(super) struct KeyLimits {
+    pub(super) count: usize,
+    pub(super) age: Duration,
+}
+
+impl Default for KeyLimits {
+    fn default() -> Self {
+        Self {
+            count: MAX_KEYS,
+            age: KEY_LIFETIME,
+        }
+    }
+}
 
 /// What a remembered key takes besides its characters, about, in bytes.
 const KEY_OVERHEAD: usize = 96;
@@ -92,7 +108,7 @@ impl TopicLog {
     }
 
     /// Forgets what is too old or too much.
-    pub(super) fn trim(&mut self, options: &TopicOptions, max_keys: usize, now: Instant) {
+    pub(super) fn trim(&mut self, options: &TopicOptions, keys: KeyLimits, now: Instant) {
         while let Some((published, message)) = self.history.front()
             && (self.history.len() > options.history_count
                 || self.history_bytes > options.history_bytes
@@ -102,7 +118,7 @@ impl TopicLog {
             self.history.pop_front();
         }
         while let Some((seen, key)) = self.key_ages.front()
-            && (self.key_ages.len() > max_keys || now.duration_since(*seen) > KEY_LIFETIME)
+            && (self.key_ages.len() > keys.count || now.duration_since(*seen) > keys.age)
         {
             self.key_bytes -= key.len() + KEY_OVERHEAD;
             self.keys.remove(key);

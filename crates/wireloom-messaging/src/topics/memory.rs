@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::broker::{Broker, BrokerError, History, HistoryQuery, Member, MemberKey, Publication};
 use super::feed::Feed;
-use super::log::{MAX_KEYS, TopicLog};
+use super::log::{KeyLimits, TopicLog};
 use super::message::TopicMessage;
 use super::name::TopicName;
 use super::options::{Topic, TopicOptions};
@@ -27,7 +27,7 @@ const TOPIC_OVERHEAD: usize = 512;
 /// for longest are forgotten, and with them their epochs. Presence is bounded by
 /// [`TopicOptions::max_present`](super::TopicOptions::max_present), 1 KiB of info for each.
 ///
-/// Of each topic the keys of the last two minutes are remembered, at most 100 000.
+/// Of each topic the keys of the last two minutes are remembered ([`key_lifetime`](Self::key_lifetime)), at most 100 000.
 #[derive(Clone, Default)]
 pub struct MemoryBroker(Arc<Shared>);
 
@@ -60,7 +60,7 @@ pub(super) struct RestoredTopic {
 struct Limits {
     topics: usize,
     bytes: usize,
-    keys: usize,
+    keys: KeyLimits,
 }
 
 impl Default for Limits {
@@ -68,7 +68,7 @@ impl Default for Limits {
         Self {
             topics: 100_000,
             bytes: 256 << 20,
-            keys: MAX_KEYS,
+            keys: KeyLimits::default(),
         }
     }
 }
@@ -128,6 +128,14 @@ impl MemoryBroker {
     #[must_use]
     pub fn max_bytes(self, bytes: usize) -> Self {
         self.with(|limits| limits.bytes = bytes)
+    }
+
+    /// How long the key of a publication is remembered. Default: two minutes. Clients repeat what may have been lost for nearly those:
+    /// with less it may be published twice. A [journal](Self::with_journal) knows those of the last two minutes at most when it is
+    /// read. Of no effect once there are clones.
+    #[must_use]
+    pub fn key_lifetime(self, lifetime: Duration) -> Self {
+        self.with(|limits| limits.keys.age = lifetime)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {

@@ -44,7 +44,7 @@ pub use self::memory::{MemoryBroker, MemorySubscription};
 #[cfg(feature = "server")]
 pub use self::message::TopicMessage;
 #[cfg(feature = "client")]
-pub(crate) use self::name::{About, is_key};
+pub(crate) use self::name::{About, is_key, parse_offset};
 pub use self::name::{InvalidTopicName, MAX_KEY, MAX_TOPIC_NAME, TopicName};
 #[cfg(feature = "nats")]
 pub use self::nats::{NatsBroker, NatsOptions, NatsSubscription};

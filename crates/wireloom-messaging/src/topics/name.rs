@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::position::MAX_OFFSET;
 use crate::codec::is_printable;
 
 /// The longest name of a topic, in bytes: with everything in front of it, it fits into the name of a message.
@@ -76,6 +77,16 @@ pub(crate) fn is_key(key: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
+/// The offset of a message as its name has it: in decimal, without a sign or zeros in front. No message has offset 0.
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "servers write them only"))]
+pub(crate) fn parse_offset(digits: &[u8]) -> Option<u64> {
+    if !digits.first().is_some_and(|first| matches!(first, b'1'..=b'9')) {
+        return None;
+    }
+    let offset = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (offset <= MAX_OFFSET).then_some(offset)
+}
+
 /// What a message whose name begins with `$` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum About<'a> {
@@ -139,6 +150,25 @@ mod tests {
     fn keys() {
         assert!(is_key(b"") && is_key(b"Az09_-") && is_key(&[b'k'; 64]));
         assert!(!is_key(&[b'k'; 65]) && !is_key(b"a b") && !is_key(b"a/") && !is_key("é".as_bytes()));
+    }
+
+    #[test]
+    fn offsets() {
+        assert_eq!(parse_offset(b"1"), Some(1));
+        assert_eq!(parse_offset(b"9007199254740991"), Some(MAX_OFFSET));
+        for bad in [
+            &b""[..],
+            b"0",
+            b"01",
+            b"+1",
+            b"-1",
+            b"1.0",
+            b"1 ",
+            b"9007199254740992",
+            b"99999999999999999999",
+        ] {
+            assert_eq!(parse_offset(bad), None);
+        }
     }
 
     #[test]

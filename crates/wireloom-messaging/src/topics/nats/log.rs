@@ -18,7 +18,7 @@ use super::{PATIENCE, check_connected, subject, unavailable};
 use crate::data::Data;
 use crate::topics::broker::{BrokerError, History, HistoryQuery, Publication};
 use crate::topics::feed::Feed;
-use crate::topics::log::{MAX_KEYS, TopicLog};
+use crate::topics::log::{KeyLimits, TopicLog};
 use crate::topics::message::TopicMessage;
 use crate::topics::options::Topic;
 use crate::topics::position::{Epoch, Position};
@@ -258,7 +258,7 @@ impl LogTask {
         for (query, reply) in questions {
             let answer = match (&mut self.log, &caught_up) {
                 (Some(known), _) if may_look => {
-                    known.log.trim(&self.topic.options, MAX_KEYS, now);
+                    known.log.trim(&self.topic.options, KeyLimits::default(), now);
                     Ok(known.log.look(&query, now))
                 }
                 (_, Err(error)) => Err(error.clone()),
@@ -289,7 +289,9 @@ impl LogTask {
         let Some(known) = &mut self.log else {
             return Err(BrokerError::Unavailable("the stream was not read".to_owned()));
         };
-        known.log.trim(&self.topic.options, MAX_KEYS, Instant::now());
+        known
+            .log
+            .trim(&self.topic.options, KeyLimits::default(), Instant::now());
         let (mut entries, mut replies, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let mut new_keys = HashMap::new();
         let (first, mut bytes) = (known.log.offset + 1, 0);
@@ -434,7 +436,7 @@ impl LogTask {
             known.log.add(&self.topic.name, &key, data, published);
         }
         known.sequence = known.sequence.max(sequence);
-        known.log.trim(&self.topic.options, MAX_KEYS, published);
+        known.log.trim(&self.topic.options, KeyLimits::default(), published);
     }
 
     /// Reads what the stream has and is not known. Begins an epoch if there is nothing.

@@ -45,7 +45,7 @@ use crate::topics::wire::Present;
 /// How long NATS may take for one thing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Publications and questions that wait for one topic.
+/// Publications and questions that wait for one topic; beside them as many may have been taken from the queue.
 const QUEUE: usize = 1024;
 
 /// How often it is looked whether the connection to NATS is another one.
@@ -88,14 +88,15 @@ impl Default for NatsOptions {
 /// - **An acknowledged publication** is in the stream: on disk as JetStream writes it, on as many servers as
 ///   [`replicas`](NatsOptions::replicas) says.
 /// - **While NATS cannot be reached** publications fail at once, or after 5 s if they were under way; those may turn out to be published.
+///   Behind others on a connection that has fallen silent it takes about 15 s, after which that is given up.
 ///   Subscribers get nothing, and can still recover from what this server remembers. Once NATS is back they get what they missed from the
 ///   stream, in order, within seconds; if it is not there any more, they are told to ask again.
 /// - **Presence** is in a key-value bucket. Members of a server that is gone have left 12 s later; a server that was cut off shows what
 ///   it knew, and is back in the picture within 5 s of its reconnection.
 /// - **Keys** are remembered as long as their records are kept, up to two minutes: at least the last
 ///   [`max_per_topic`](NatsOptions::max_per_topic) of a topic.
-/// - **Memory**: for each topic that this server uses, what the topic's options keep, and at most 1024 publications that wait; for all
-///   who are present anywhere, their info.
+/// - **Memory**: for each topic that this server uses, what the topic's options keep, and at most 2048 publications that wait, also those
+///   that were given up; whoever publishes beyond that waits. For all who are present anywhere, their info.
 ///
 /// One server writes a topic's records one after the other, at one round trip each to NATS, and with as many publications in each as
 /// have come meanwhile.
