@@ -1,15 +1,8 @@
 //! `bench peers`: Wireloom beside every other implementation, all workloads of benches/WORKLOADS.md, into docs/performance.md.
 
-use std::path::PathBuf;
-
-use crate::setup;
-use crate::shell::{Result, cargo, command, output, root, run, target};
+use crate::peers;
+use crate::shell::{Result, command, output, root, run, target};
 use crate::versions::{locked, pinned};
-
-const PYTHON_PEERS: &str = "benches/python/requirements.txt";
-
-/// Where pip finds it, pywebtransport needs 3.12.
-const PYTHONS: [&str; 4] = ["python3.14", "python3.13", "python3.12", "python3"];
 
 /// What the program `compare` is told of the peers.
 #[derive(Default)]
@@ -64,19 +57,10 @@ pub(crate) fn compare(arguments: &[&str]) -> Result {
 }
 
 fn quiche(peers: &mut Peers) -> Result {
-    setup::package(
-        "libclang-dev",
-        "the bindings to BoringSSL, beneath web-transport-quiche",
-        output(command("sh").args(["-c", "ls /usr/lib/llvm-*/lib/libclang*.so*"])).is_some(),
-    )?;
-    let folder = target().join("bench-quiche");
-    let manifest = "benches/quiche/Cargo.toml";
-    run(cargo(&["build", "--release", "--locked", "--manifest-path", manifest]).env("CARGO_TARGET_DIR", &folder))?;
-    peers.add(
-        "web-transport-quiche",
-        &locked("benches/quiche/Cargo.lock", "web-transport-quiche")?,
-    );
-    peers.path("--quiche", &folder.join("release/peer-quiche"));
+    let folder = peers::build_quiche("benches/quiche/Cargo.toml")?;
+    let version = locked("benches/quiche/Cargo.lock", "web-transport-quiche")?;
+    peers.add("web-transport-quiche", &version);
+    peers.path("--quiche", &folder.join("peer-quiche"));
     Ok(())
 }
 
@@ -101,27 +85,11 @@ fn go(peers: &mut Peers) -> Result {
 }
 
 fn python(peers: &mut Peers) -> Result {
-    let runs = |program: &str, code: &str| output(command(program).args(["-c", code])).is_some();
-    let is_new = "import sys; assert sys.version_info >= (3, 12)";
-    let newest = PYTHONS.into_iter().find(|python| runs(python, is_new));
-    let venv = target().join("bench-python");
-    let interpreter: PathBuf = venv.join("bin/python");
-    run(command(newest.unwrap_or("python3")).args(["-m", "venv"]).arg(&venv))?;
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ];
-    run(command(&interpreter).args(pip).arg(PYTHON_PEERS))?;
-    peers.path("--python", &interpreter);
-    peers.add("aioquic", &pinned(PYTHON_PEERS, "aioquic==")?);
-    if newest.is_some() {
-        peers.add("pywebtransport", &pinned(PYTHON_PEERS, "pywebtransport==")?);
-    } else {
-        println!("not run: pywebtransport needs Python 3.12 or newer");
+    let python = peers::python()?;
+    peers.path("--python", &python.interpreter);
+    peers.add("aioquic", &pinned(peers::PYTHON, "aioquic==")?);
+    if python.has_pywebtransport {
+        peers.add("pywebtransport", &pinned(peers::PYTHON, "pywebtransport==")?);
     }
     Ok(())
 }

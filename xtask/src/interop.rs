@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::peers;
 use crate::setup;
 use crate::shell::{Result, cargo, command, output, root, run, target};
 use crate::versions::{locked, pinned};
@@ -29,10 +30,10 @@ pub(crate) fn matrix() -> Result {
     ]))?;
     let programs = target().join("debug");
     let path = |program: &Path| program.display().to_string();
-    let mut peers: Vec<Vec<String>> = Vec::new();
+    let mut endpoints: Vec<Vec<String>> = Vec::new();
     for name in CRATES {
         let version = locked("Cargo.lock", name)?;
-        peers.push(vec![
+        endpoints.push(vec![
             name.to_owned(),
             version,
             path(&programs.join("endpoint")),
@@ -41,19 +42,34 @@ pub(crate) fn matrix() -> Result {
     }
     for (name, modules, tags) in GO {
         match go(name, modules, tags)? {
-            Some((version, program)) => peers.push(vec![name.to_owned(), version, program]),
+            Some((version, program)) => endpoints.push(vec![name.to_owned(), version, program]),
             None => println!("not run: {name} needs Go 1.26 or newer"),
         }
     }
-    peers.push(vec![
+    endpoints.push(vec![
         "aioquic".to_owned(),
         pinned("interop/aioquic/requirements.txt", "aioquic==")?,
         path(&root().join(".venv/bin/python")),
         path(&root().join("interop/aioquic/endpoint.py")),
     ]);
+    let quiche = peers::build_quiche("interop/quiche/Cargo.toml")?;
+    endpoints.push(vec![
+        "web-transport-quiche".to_owned(),
+        locked("interop/quiche/Cargo.lock", "web-transport-quiche")?,
+        path(&quiche.join("endpoint-quiche")),
+    ]);
+    let python = peers::python()?;
+    if python.has_pywebtransport {
+        endpoints.push(vec![
+            "pywebtransport".to_owned(),
+            pinned(peers::PYTHON, "pywebtransport==")?,
+            path(&python.interpreter),
+            path(&root().join("interop/pywebtransport/endpoint.py")),
+        ]);
+    }
     run(command(programs.join("matrix"))
         .arg("docs/interop.md")
-        .args(peers.join(&"--".to_owned())))
+        .args(endpoints.join(&"--".to_owned())))
 }
 
 /// Builds the endpoint; `None` without a Go that is new enough. Another toolchain than the machine's own would be fetched from

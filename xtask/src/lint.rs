@@ -30,7 +30,11 @@ pub(crate) fn run_all() -> Result {
 }
 
 /// What is apart from the workspace, because it needs a nightly compiler or builds another TLS library.
-const APART: [&str; 2] = ["fuzz/Cargo.toml", "benches/quiche/Cargo.toml"];
+const APART: [&str; 3] = [
+    "fuzz/Cargo.toml",
+    "benches/quiche/Cargo.toml",
+    "interop/quiche/Cargo.toml",
+];
 
 fn formatting() -> Result {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;

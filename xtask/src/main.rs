@@ -9,6 +9,7 @@ mod dependencies;
 mod fuzz;
 mod interop;
 mod lint;
+mod peers;
 mod python;
 mod setup;
 mod shell;

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use wireloom_interop::endpoint::settings::{Settings, UNSUPPORTED};
-use wireloom_interop::endpoint::{Implementation, run};
+use wireloom_interop::endpoint::{self, Implementation, run};
 
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_else(|| "wireloom".to_owned());
@@ -11,20 +10,5 @@ fn main() -> ExitCode {
         eprintln!("endpoint: {name:?} is no implementation");
         return ExitCode::from(2);
     };
-    let settings = match Settings::read(|name| std::env::var(name).ok()) {
-        Ok(Some(settings)) => settings,
-        Ok(None) => return ExitCode::from(UNSUPPORTED),
-        Err(error) => {
-            eprintln!("endpoint: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
-    match runtime.block_on(run(implementation, settings)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("endpoint: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    endpoint::main(|settings| run(implementation, settings))
 }

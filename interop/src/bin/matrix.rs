@@ -129,8 +129,8 @@ fn render(peers: &[Peer], rows: &[Row]) -> (String, usize) {
         text.push('\n');
     }
     text.push_str(
-        "\nNot in the matrix: web-transport-quiche, pywebtransport (its releases since 0.9 need Python 3.12; Debian 12 has 3.11), and \
-         what\n`cargo xtask interop tests` drives: browsers, and HTTP/3 with aioquic and quic-go.\n",
+        "\nNot in the matrix is what `cargo xtask interop tests` drives: browsers, and HTTP/3 with aioquic and quic-go. pywebtransport needs\n\
+         Python 3.12, and is left out where there is none.\n",
     );
     if !notes.is_empty() {
         text.push_str("\n## Why not\n\n");

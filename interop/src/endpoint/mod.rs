@@ -10,9 +10,11 @@ pub mod reasons;
 pub mod settings;
 pub mod transfer;
 
+use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use settings::{Role, Settings};
+use settings::{Role, Settings, UNSUPPORTED};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -71,8 +73,36 @@ pub async fn run(implementation: Implementation, settings: Settings) -> Result {
     }
 }
 
+/// What the program of an endpoint does: `play`, as the environment says.
+pub fn main<F: Future<Output = Result>>(play: impl FnOnce(Settings) -> F) -> ExitCode {
+    let settings = match Settings::read(|name| std::env::var(name).ok()) {
+        Ok(Some(settings)) => settings,
+        Ok(None) => return ExitCode::from(UNSUPPORTED),
+        Err(error) => {
+            eprintln!("endpoint: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
+    match runtime.block_on(play(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("endpoint: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells whoever waits that a server can be dialled.
+pub fn listening(address: SocketAddr) {
+    println!("listening {}", address.port());
+}
+
 /// Opens every session in parallel, and does what is to be done on it.
-async fn dial<C: Client + Send + Sync + 'static>(client: C, settings: Settings) -> Result {
+///
+/// # Errors
+/// A session failed, or did not end.
+pub async fn dial<C: Client + Send + Sync + 'static>(client: C, settings: Settings) -> Result {
     let client = std::sync::Arc::new(client);
     let mut sessions = JoinSet::new();
     for requests in settings.requests.clone() {

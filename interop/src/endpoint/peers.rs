@@ -8,14 +8,9 @@ use wireloom::{Identity, Server};
 use wireloom_proto::connection::SessionRequest;
 
 use super::settings::Settings;
-use super::transfer;
+use super::{listening, transfer};
 use crate::Result;
 use crate::peers::session::Client;
-
-/// Tells whoever waits that a server can be dialled.
-fn listening(address: SocketAddr) {
-    println!("listening {}", address.port());
-}
 
 /// The endpoint that a path names.
 fn endpoint(path: &str) -> String {

@@ -26,7 +26,7 @@ const fn reason(
     }
 }
 
-const REASONS: [Reason; 10] = [
+const REASONS: [Reason; 12] = [
     reason(
         "webtransport-go",
         "wireloom",
@@ -70,6 +70,20 @@ const REASONS: [Reason; 10] = [
         "two sessions",
         "refused to accept a new connection",
         CONNECTION_EACH,
+    ),
+    reason(
+        "web-transport-quiche",
+        "wireloom",
+        "two sessions",
+        "timed out",
+        CONNECTION_EACH,
+    ),
+    reason(
+        "wireloom",
+        "web-transport-quiche",
+        "two sessions",
+        "no more sessions",
+        NO_FLOW_CONTROL,
     ),
     reason(
         "wireloom",
