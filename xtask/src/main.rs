@@ -12,6 +12,7 @@ mod setup;
 mod shell;
 mod specification;
 mod suite;
+mod webwire_go;
 
 use std::process::ExitCode;
 
