@@ -1,9 +1,10 @@
 //! The software that WebWire comes from (webwire-go with webwire-go-gorilla, and webwire-go-client, of version 2.0), as a program that
-//! lines of JSON drive. Nothing here fetches it: the environment variable [`PROGRAM`] names it.
+//! lines of JSON drive: `interop/webwire-go`. `cargo xtask test` builds it where its modules can be had; for a test alone, the
+//! environment variable [`PROGRAM`] names what `go build` there has made.
 //!
-//! `PROGRAM server [--session-dir DIR] [--session-connections N] [--bind ADDR]` serves what `wireloom serve` has at `/messages`,
-//! and `internal`, whose handler fails. It prints `{"event":"listening","url":"ws://…"}` first, and takes `{"do":"shutdown"}`.
-//! Without a directory it has no sessions.
+//! `PROGRAM server [--session-dir DIR] [--session-connections N] [--concurrency N] [--bind ADDR]` serves what `wireloom serve` has
+//! at `/messages`, and `internal`, whose handler fails. It prints `{"event":"listening","url":"ws://…"}` first, and takes
+//! `{"do":"shutdown"}`. Without a directory it has no sessions; without `--concurrency`, one handler of a connection at once.
 //!
 //! `PROGRAM client URL` takes lines of `{"id":N,"do":…}`: `connect`, `request` and `signal` (`name`, `encoding` of `binary`, `utf8` and
 //! `utf16`, `payload` in hexadecimal digits), `restore` (`key`), `close_session`, `session`, `close`. It answers each with a line of the same

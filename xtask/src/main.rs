@@ -16,6 +16,7 @@ mod shell;
 mod specification;
 mod suite;
 mod versions;
+mod webwire_go;
 
 use std::process::ExitCode;
 

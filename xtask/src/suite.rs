@@ -4,11 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::setup;
 use crate::shell::{Result, cargo, command, describe, root, run, target};
-
-/// The environment variable that names the software that WebWire comes from: it cannot be fetched like everything else.
-const WEBWIRE_GO_PEER: &str = "WEBWIRE_GO_PEER";
+use crate::{setup, webwire_go};
 
 /// One program that runs tests.
 pub(crate) struct Outcome {
@@ -77,12 +74,14 @@ fn interop_suite(names: &[&str]) -> Result<Outcome> {
         "--",
     ]);
     tests.args(names).env("WIRELOOM", target().join("release/wireloom"));
-    if std::env::var_os(WEBWIRE_GO_PEER).is_some() {
-        tests.arg("--include-ignored");
-    } else {
-        println!(
-            "not run: WebWire's original software; {WEBWIRE_GO_PEER} may name it (interop/src/webwire.rs says how)"
-        );
+    match webwire_go::program()? {
+        Some(program) => {
+            tests.arg("--include-ignored").env(webwire_go::PROGRAM, program);
+        }
+        None => println!(
+            "not run: WebWire's original software: its Go modules cannot be had here; {} may name the program (interop/src/webwire.rs)",
+            webwire_go::PROGRAM
+        ),
     }
     count("browsers and other implementations", &mut tests)
 }
