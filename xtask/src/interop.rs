@@ -1,5 +1,8 @@
 //! The matrix of the QUIC Interop Runner's WebTransport cases: our endpoint and every peer's, in docs/interop.md.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 use crate::peers;
@@ -16,7 +19,16 @@ const GO: [(&str, &str, &str); 2] = [
     ("webtransport-go v0.9", "v09.mod", "v09"),
 ];
 
-/// Builds the endpoints, runs every pair, and writes the document.
+const DOCUMENT: &str = "docs/interop.md";
+
+/// The browsers as the tests call them, and their programs.
+const BROWSERS: [(&str, &str); 3] = [
+    ("chromium", "chromium"),
+    ("experimental", "chromium"),
+    ("firefox", "firefox-esr"),
+];
+
+/// Builds the endpoints, runs every pair and every test, and writes the document.
 pub(crate) fn matrix() -> Result {
     setup::python()?;
     run(&mut cargo(&[
@@ -68,8 +80,49 @@ pub(crate) fn matrix() -> Result {
         ]);
     }
     run(command(programs.join("matrix"))
-        .arg("docs/interop.md")
-        .args(endpoints.join(&"--".to_owned())))
+        .arg(DOCUMENT)
+        .args(endpoints.join(&"--".to_owned())))?;
+    let tests = crate::suite::interop(&[])?;
+    let mut document = fs::read_to_string(root().join(DOCUMENT)).map_err(|error| format!("{DOCUMENT}: {error}"))?;
+    document.push_str(&tests_in_markdown(&tests));
+    fs::write(root().join(DOCUMENT), document).map_err(|error| format!("{DOCUMENT}: {error}"))
+}
+
+/// Those of each browser side by side, then the others.
+fn tests_in_markdown(tests: &BTreeMap<String, bool>) -> String {
+    let version = |program: &str| {
+        let told = output(command(program).arg("--version")).unwrap_or_default();
+        told.split_whitespace()
+            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+            .map_or_else(|| "?".to_owned(), str::to_owned)
+    };
+    let mut text =
+        String::from("\n## Browsers\n\nWhere a cell is empty, the browser does not have what the case is about.\n\n|");
+    for (name, program) in BROWSERS {
+        let _ = write!(text, " | {name} {}", version(program));
+    }
+    let _ = writeln!(text, " |\n|---|{}", "---|".repeat(BROWSERS.len()));
+    let word = |passed: &bool| if *passed { "yes" } else { "no" };
+    let cases: BTreeSet<&str> = tests
+        .keys()
+        .filter_map(|name| name.split_once("::"))
+        .filter(|(browser, _)| BROWSERS.iter().any(|(name, _)| name == browser))
+        .map(|(_, case)| case)
+        .collect();
+    for case in &cases {
+        let _ = write!(text, "| {case}");
+        for (browser, _) in BROWSERS {
+            let passed = tests.get(&format!("{browser}::{case}")).map_or("", word);
+            let _ = write!(text, " | {passed}");
+        }
+        text.push_str(" |\n");
+    }
+    text.push_str("\n## The other tests with other implementations\n\n| | |\n|---|---|\n");
+    let is_of_browser = |name: &str| name.split_once("::").is_some_and(|(_, case)| cases.contains(case));
+    for (name, passed) in tests.iter().filter(|(name, _)| !is_of_browser(name)) {
+        let _ = writeln!(text, "| {} | {} |", name.replace('_', " "), word(passed));
+    }
+    text
 }
 
 /// Builds the endpoint; `None` without a Go that is new enough. Another toolchain than the machine's own would be fetched from

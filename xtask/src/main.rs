@@ -25,7 +25,7 @@ cargo xtask COMMAND
 
   setup           installs what the other commands need and is missing, and nothing else
   test            setup, then every test: Rust, browsers, other implementations
-  interop         our endpoint of the QUIC Interop Runner beside every peer's, every case, into docs/interop.md
+  interop         our endpoint of the QUIC Interop Runner beside every peer's, every case, and the tests below, into docs/interop.md
   interop tests [NAME]
                   setup, then the tests with browsers and other implementations only
   python [PATH]   setup, then the tests of the Python package only, or those in a file of bindings/python/tests
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::install(),
         ["test"] => suite::test(),
         ["interop"] => interop::matrix(),
-        ["interop", "tests", names @ ..] => suite::interop(names),
+        ["interop", "tests", names @ ..] => suite::interop(names).map(drop),
         ["python", names @ ..] => python::test(names),
         ["wheels"] => python::wheels(),
         ["lint"] => lint::run_all(),

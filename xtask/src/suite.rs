@@ -1,5 +1,6 @@
 //! Every test, counted.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -13,6 +14,8 @@ pub(crate) struct Outcome {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) seconds: u64,
+    /// By name, those that passed.
+    pub(crate) tests: BTreeMap<String, bool>,
 }
 
 /// Everything.
@@ -58,10 +61,12 @@ fn npm(arguments: &[&str]) -> Command {
 }
 
 /// The browsers and the other implementations.
-pub(crate) fn interop(names: &[&str]) -> Result {
+pub(crate) fn interop(names: &[&str]) -> Result<BTreeMap<String, bool>> {
     setup::install()?;
     programs()?;
-    summarise(&[interop_suite(names)?])
+    let outcome = interop_suite(names)?;
+    summarise(std::slice::from_ref(&outcome))?;
+    Ok(outcome.tests)
 }
 
 fn interop_suite(names: &[&str]) -> Result<Outcome> {
@@ -100,6 +105,7 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
         passed: 0,
         failed: 0,
         seconds: 0,
+        tests: BTreeMap::new(),
     };
     let stdout = child.stdout.take().expect("standard output is piped");
     for text in BufReader::new(stdout).lines() {
@@ -108,6 +114,8 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
         if let Some(counts) = text.strip_prefix("test result: ") {
             outcome.passed += number_before(counts, " passed");
             outcome.failed += number_before(counts, " failed");
+        } else if let Some((name, passed)) = verdict(&text) {
+            outcome.tests.insert(name.to_owned(), passed);
         }
     }
     let status = child.wait().map_err(|error| format!("{line}: {error}"))?;
@@ -117,6 +125,16 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
     }
     outcome.seconds = start.elapsed().as_secs();
     Ok(outcome)
+}
+
+/// The name of a test and whether it passed.
+fn verdict(line: &str) -> Option<(&str, bool)> {
+    let (name, verdict) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    match verdict {
+        "ok" => Some((name, true)),
+        "FAILED" => Some((name, false)),
+        _ => None,
+    }
 }
 
 pub(crate) fn number_before(text: &str, word: &str) -> u64 {
@@ -134,6 +152,7 @@ pub(crate) fn summarise(outcomes: &[Outcome]) -> Result {
         passed,
         failed,
         seconds,
+        ..
     } in outcomes
     {
         println!("{name:<40} {passed:>6} passed {failed:>4} failed {seconds:>6} s");
@@ -160,5 +179,13 @@ mod tests {
             (33, 3)
         );
         assert_eq!(number_before("nothing", " passed"), 0);
+    }
+
+    #[test]
+    fn the_verdicts_of_cargo_test() {
+        assert_eq!(verdict("test firefox::echo ... ok"), Some(("firefox::echo", true)));
+        assert_eq!(verdict("test a::b ... FAILED"), Some(("a::b", false)));
+        assert_eq!(verdict("test a ... ignored, needs b"), None);
+        assert_eq!(verdict("test result: ok. 1 passed"), None);
     }
 }

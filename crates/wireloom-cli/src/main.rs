@@ -55,14 +55,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
 
 enum Threads {
     One,
+    /// As many as there are processors.
     Many,
+    Exactly(usize),
 }
 
 fn runtime(threads: Threads) -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = match threads {
         Threads::One => tokio::runtime::Builder::new_current_thread(),
-        Threads::Many => tokio::runtime::Builder::new_multi_thread(),
+        Threads::Many | Threads::Exactly(_) => tokio::runtime::Builder::new_multi_thread(),
     };
+    if let Threads::Exactly(count) = threads {
+        builder.worker_threads(count);
+    }
     builder
         .enable_all()
         .build()

@@ -128,10 +128,7 @@ fn render(peers: &[Peer], rows: &[Row]) -> (String, usize) {
         }
         text.push('\n');
     }
-    text.push_str(
-        "\nNot in the matrix is what `cargo xtask interop tests` drives: browsers, and HTTP/3 with aioquic and quic-go. pywebtransport needs\n\
-         Python 3.12, and is left out where there is none.\n",
-    );
+    text.push_str("\npywebtransport needs Python 3.12, and is left out where there is none.\n");
     if !notes.is_empty() {
         text.push_str("\n## Why not\n\n");
     }

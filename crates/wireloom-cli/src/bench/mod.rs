@@ -95,6 +95,9 @@ struct ServerArgs {
     /// Offer no flow control of sessions
     #[arg(long)]
     no_flow_control: bool,
+    /// Threads, with a socket each
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..))]
+    threads: u8,
 }
 
 #[derive(Args)]
@@ -121,7 +124,13 @@ struct ClientArgs {
 pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     match args.command {
         None => all::run(&args.all),
-        Some(BenchCommand::Server(args)) => crate::runtime(crate::Threads::One)?.block_on(server::run(&args)),
+        Some(BenchCommand::Server(args)) => {
+            let threads = match args.threads {
+                1 => crate::Threads::One,
+                threads => crate::Threads::Exactly(threads.into()),
+            };
+            crate::runtime(threads)?.block_on(server::run(&args))
+        }
         Some(BenchCommand::Client(args)) => crate::runtime(crate::Threads::One)?.block_on(client::run(&args)),
         Some(BenchCommand::Messages(args)) => crate::runtime(crate::Threads::One)?.block_on(messages::run(&args)),
         Some(BenchCommand::Topics(args)) => crate::runtime(crate::Threads::One)?.block_on(topics::run(&args)),
