@@ -8,9 +8,10 @@ type Check = fn() -> Result;
 
 /// Runs all checks and tells all failures, not only the first.
 pub(crate) fn run_all() -> Result {
-    let checks: [(&str, Check); 7] = [
+    let checks: [(&str, Check); 8] = [
         ("formatting", formatting),
         ("clippy", clippy),
+        ("features", features),
         ("documentation", documentation),
         ("licences, bans, sources", deny),
         ("direct dependencies", dependencies::check),
@@ -46,6 +47,23 @@ fn formatting() -> Result {
 fn clippy() -> Result {
     let scope = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
     run(cargo(&scope).args(["--", "--deny", "warnings"]))
+}
+
+/// Packages with fewer features than all: what users ask for who do not want the rest.
+const FEATURES: [(&str, &str); 6] = [
+    ("wireloom", ""),
+    ("wireloom-messaging", ""),
+    ("wireloom-messaging", "server"),
+    ("wireloom-messaging", "client"),
+    ("wireloom-messaging", "server,client,webtransport"),
+    ("wireloom-messaging", "server,websocket"),
+];
+
+fn features() -> Result {
+    FEATURES.iter().try_for_each(|(package, features)| {
+        let scope = ["clippy", "--locked", "--package", package, "--no-default-features"];
+        run(cargo(&scope).args(["--features", features, "--", "--deny", "warnings"]))
+    })
 }
 
 fn documentation() -> Result {

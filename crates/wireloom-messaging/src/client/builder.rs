@@ -168,6 +168,10 @@ impl ClientBuilder {
     /// # Panics
     /// Outside of a tokio runtime, on which its task lives.
     pub fn build(self) -> Client {
+        #[cfg_attr(
+            not(feature = "websocket"),
+            allow(clippy::infallible_destructuring_match, reason = "there is one without")
+        )]
         let dial: Arc<dyn Dial> = match self.target {
             #[cfg(feature = "websocket")]
             Target::Url(dialer) => Arc::new(dialer),

@@ -66,7 +66,10 @@ impl FromIterator<Bytes> for Signals {
         Self {
             ends: ends.collect(),
             messages,
-            ..Self::default()
+            #[cfg(feature = "websocket")]
+            websocket: OnceLock::new(),
+            #[cfg(feature = "webtransport")]
+            webtransport: OnceLock::new(),
         }
     }
 }
