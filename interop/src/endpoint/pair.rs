@@ -212,13 +212,16 @@ pub async fn run(case: Case, client: &Program, server: &Program) -> Result {
         };
         return Err(format!("client ({status}): {client}; server: {server}").into());
     }
-    let missing = files.iter().find(|(name, content)| {
-        let kept = std::fs::read(ends.folder(requester).join("downloads").join(name));
-        kept.ok().as_ref() != Some(content)
+    let wrong = files.iter().find_map(|(name, content)| {
+        let what = match std::fs::read(ends.folder(requester).join("downloads").join(name)) {
+            Ok(kept) => difference(&kept, content)?,
+            Err(_) => "did not arrive".to_owned(),
+        };
+        Some(format!("{name} {what}"))
     });
-    if let Some((name, _)) = missing {
+    if let Some(wrong) = wrong {
         let (client, server) = (said(&mut dialling).await, said(&mut serving).await);
-        return Err(format!("{name} did not arrive whole; client: {client}; server: {server}").into());
+        return Err(format!("{wrong}; client: {client}; server: {server}").into());
     }
     for end in ["client", "server"].into_iter().filter(|_| case.size == 0) {
         let kept = std::fs::read_to_string(ends.folder(end).join("downloads/negotiated_protocol.txt"));
@@ -227,6 +230,18 @@ pub async fn run(case: Case, client: &Program, server: &Program) -> Result {
         }
     }
     Ok(())
+}
+
+/// How what arrived is other than what was sent.
+fn difference(kept: &[u8], sent: &[u8]) -> Option<String> {
+    let same = kept.iter().zip(sent).take_while(|(kept, sent)| kept == sent).count();
+    (kept.len() != sent.len() || same < sent.len()).then(|| {
+        format!(
+            "arrived with {} bytes of {}, the first {same} of them right",
+            kept.len(),
+            sent.len()
+        )
+    })
 }
 
 /// The last line that a program printed to its standard error; the program is ended.
