@@ -66,5 +66,7 @@ fn machine() -> String {
     let models: Vec<&str> = models.map(|model| model.trim_start_matches(['\t', ' ', ':'])).collect();
     let model = models.first().copied().unwrap_or("an unknown processor");
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{} x {model}, Linux {}", models.len(), kernel.trim())
+    // What follows is its builder's.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{} x {model}, Linux {kernel}", models.len())
 }
