@@ -26,7 +26,7 @@ const fn reason(
     }
 }
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 13] = [
     reason(
         "webtransport-go",
         "wireloom",
@@ -78,6 +78,7 @@ const REASONS: [Reason; 12] = [
         "timed out",
         CONNECTION_EACH,
     ),
+    reason("web-transport-quiche", "*", "*", "did not arrive", QUICHE_STALLS),
     reason(
         "wireloom",
         "web-transport-quiche",
@@ -109,6 +110,9 @@ const CONNECTION_EACH: &str =
     "This client opens a connection for each session, and the endpoint's server admits one, as the runner asks.";
 const NO_FLOW_CONTROL: &str = "The server speaks draft 07, without flow control of sessions: Wireloom's client then opens one session on a \
     connection.";
+
+const QUICHE_STALLS: &str = "On a busy machine one in thirty of this client's streams stalls while it is written, with data or only its FIN still to \
+    be sent: towards a server on web-transport-quinn too.";
 
 /// The reason, if it is known and `evidence` shows it.
 pub fn find(client: &str, server: &str, case: &str, evidence: &str) -> Option<&'static str> {
