@@ -131,8 +131,9 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
 fn verdict(line: &str) -> Option<(&str, bool)> {
     let (name, verdict) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
     match verdict {
-        "ok" => Some((name, true)),
-        "FAILED" => Some((name, false)),
+        // Some harnesses align the verdicts.
+        "ok" => Some((name.trim_end(), true)),
+        "FAILED" => Some((name.trim_end(), false)),
         _ => None,
     }
 }
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_verdicts_of_cargo_test() {
-        assert_eq!(verdict("test firefox::echo ... ok"), Some(("firefox::echo", true)));
+        assert_eq!(verdict("test firefox::echo   ... ok"), Some(("firefox::echo", true)));
         assert_eq!(verdict("test a::b ... FAILED"), Some(("a::b", false)));
         assert_eq!(verdict("test a ... ignored, needs b"), None);
         assert_eq!(verdict("test result: ok. 1 passed"), None);
