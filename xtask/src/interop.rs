@@ -96,8 +96,9 @@ fn tests_in_markdown(tests: &BTreeMap<String, bool>) -> String {
             .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
             .map_or_else(|| "?".to_owned(), str::to_owned)
     };
-    let mut text =
-        String::from("\n## Browsers\n\nWhere a cell is empty, the browser does not have what the case is about.\n\n|");
+    let mut text = String::from(
+        "\n## Browsers\n\nAn empty cell: the case is not run there, because the browser has not what it is about, or another has shown it.\n\n|",
+    );
     for (name, program) in BROWSERS {
         let _ = write!(text, " | {name} {}", version(program));
     }
