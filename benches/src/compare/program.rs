@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use wireloom_benches::certificate::Certificate;
 
+use crate::Result;
 use crate::measure::Measured;
-use crate::{Error, Result};
 
 /// What Wireloom is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,17 +59,19 @@ pub(crate) struct Program {
     /// The command of each side, up to its own options.
     server: Vec<PathBuf>,
     client: Vec<PathBuf>,
-    /// The workloads, where not all but those of other programs.
+    /// The one workload that it has, where it has not all that are for sessions.
     only: Option<&'static str>,
+    /// Of the certificate that the server is given, if it makes none.
+    certificate_sha256: Option<String>,
 }
 
 /// Wireloom first.
 pub(crate) fn all(peers: &[Peer], foreign: &Foreign, folder: &Path, files: &Path) -> Result<Vec<Program>> {
     let ours = |side: &str| vec![folder.join("wireloom"), "bench".into(), side.into()];
     let peer = |name: &str, side: &str| vec![folder.join("peer"), name.into(), side.into()];
-    let certificate = pem_files(files)?;
+    let (options, hash) = pem_files(files)?;
     let served = |mut command: Vec<PathBuf>| {
-        command.extend(certificate.iter().cloned());
+        command.extend(options.iter().cloned());
         command
     };
     let python = |script: &str| -> Result<Vec<PathBuf>> {
@@ -81,6 +83,7 @@ pub(crate) fn all(peers: &[Peer], foreign: &Foreign, folder: &Path, files: &Path
         server: ours("server"),
         client: ours("client"),
         only: None,
+        certificate_sha256: None,
     }];
     for which in peers {
         let name = which.to_possible_value().ok_or("no name")?.get_name().to_owned();
@@ -113,24 +116,25 @@ pub(crate) fn all(peers: &[Peer], foreign: &Foreign, folder: &Path, files: &Path
             Peer::Aioquic => (python("aioquic_server.py")?, client, None),
             Peer::Pywebtransport => (python("pywebtransport_server.py")?, client, None),
         };
+        let makes_none = matches!(which, Peer::WebtransportGo | Peer::Aioquic | Peer::Pywebtransport);
         programs.push(Program {
             name,
             server,
             client,
             only,
+            certificate_sha256: makes_none.then(|| hash.clone()),
         });
     }
     Ok(programs)
 }
 
 /// The options that name a certificate and its key, for servers that make none; and the hash for their client.
-fn pem_files(folder: &Path) -> Result<[PathBuf; 4]> {
+fn pem_files(folder: &Path) -> Result<([PathBuf; 4], String)> {
     let made = Certificate::generate().map_err(|error| error.to_string())?;
-    let [certificate, key, hash] = ["certificate.pem", "key.pem", "hash"].map(|name| folder.join(name));
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| folder.join(name));
     std::fs::write(&certificate, made.pem())?;
     std::fs::write(&key, made.key_pem())?;
-    std::fs::write(hash, made.sha256)?;
-    Ok(["--certificate".into(), certificate, "--key".into(), key])
+    Ok((["--certificate".into(), certificate, "--key".into(), key], made.sha256))
 }
 
 #[derive(Deserialize)]
@@ -182,10 +186,8 @@ impl Program {
         BufReader::new(server.0.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
         let listening: Listening =
             serde_json::from_str(&line).map_err(|error| format!("the server said {line:?}: {error}"))?;
-        let hash = match listening.certificate_sha256 {
-            Some(hash) => hash,
-            None => self.given_hash()?,
-        };
+        let hash = listening.certificate_sha256.or_else(|| self.certificate_sha256.clone());
+        let hash = hash.ok_or("the server names no certificate")?;
         // Its own deadline does not help where its one thread is caught in a loop.
         let limit = (seconds + 60.0).to_string();
         let mut client = vec!["timeout".into(), limit.into()];
@@ -202,13 +204,5 @@ impl Program {
             return Err(format!("{reason} ({})", output.status).into());
         }
         Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    /// Of the certificate that the server was given.
-    fn given_hash(&self) -> Result<String> {
-        let certificate = self.server.iter().find(|word| word.ends_with("certificate.pem"));
-        let folder = certificate.and_then(|file| file.parent());
-        let file = folder.ok_or_else(|| Error::from("the server does not name its certificate"))?;
-        Ok(std::fs::read_to_string(file.join("hash"))?)
     }
 }
