@@ -30,16 +30,7 @@ pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
 /// ASGI servers side by side.
 pub(crate) fn asgi(arguments: &[&str]) -> Result {
     crate::setup::python()?;
-    let peers = "benches/asgi/requirements.txt";
-    run(crate::setup::venv("python").args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-        peers,
-    ]))?;
+    crate::setup::pip_install(crate::setup::venv("python"), &["benches/asgi/requirements.txt"])?;
     run(&mut cargo(&[
         "build",
         "--release",

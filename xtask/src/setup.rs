@@ -105,13 +105,17 @@ pub(crate) fn python() -> Result {
     }
     println!("setup: Python packages for the tests, in .venv");
     run(command("python3").args(["-m", "venv", ".venv"]))?;
-    let mut pip = command(venv.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    for file in &wanted {
-        pip.args(["--requirement", file]);
-    }
-    run(&mut pip)?;
+    pip_install(self::venv("python"), &wanted)?;
     fs::write(venv.join("installed.txt"), stamp).map_err(|error| error.to_string())
+}
+
+/// Installs what these files of the checkout name, for this interpreter.
+pub(crate) fn pip_install(mut python: std::process::Command, requirements: &[&str]) -> Result {
+    python.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for file in requirements {
+        python.args(["--requirement", file]);
+    }
+    run(&mut python)
 }
 
 fn node() -> Result {

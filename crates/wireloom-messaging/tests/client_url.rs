@@ -5,11 +5,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message as Frame;
 use wireloom::{Identity, ServerTrust};
 use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, Status};
+use wireloom_messaging::codec::{AcceptConf, Message};
 use wireloom_messaging::server::{Context, Handlers, Server};
 use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::transport::webtransport::Profile;
@@ -173,6 +176,68 @@ async fn what_both_transports_refuse_is_final() -> Result<(), Error> {
         assert!(error.is_final(), "{url}: {error}");
     }
     Ok(())
+}
+
+/// As behind a router that forgot the connection: no end comes, and nothing else.
+#[tokio::test]
+async fn a_server_that_gives_no_sign_of_life_is_left() -> Result<(), Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let (fell_silent, mut silent) = mpsc::unbounded_channel();
+    let (lost, mut told) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        let accepted = async || -> Result<_, Error> {
+            let (stream, _) = listener.accept().await?;
+            let mut socket = tokio_tungstenite::accept_async(stream).await?;
+            let conf = AcceptConf::new(600_000, 1024);
+            socket
+                .send(Frame::Binary(Message::AcceptConf(conf).to_vec()?.into()))
+                .await?;
+            Ok(socket)
+        };
+        // Answers one Ping, and reads nothing more.
+        let silent = loop {
+            let mut socket = accepted().await?;
+            let mut has_answered = false;
+            while let Some(Ok(frame)) = socket.next().await {
+                if matches!(frame, Frame::Ping(_)) {
+                    socket.flush().await?;
+                    has_answered = true;
+                    break;
+                }
+            }
+            if has_answered {
+                fell_silent.send(())?;
+                break socket;
+            }
+        };
+        let mut alive = accepted().await?;
+        while let Some(Ok(frame)) = alive.next().await {
+            if let Frame::Binary(bytes) = frame
+                && let Ok(Message::Request { id, payload, .. }) = Message::decode(&bytes)
+            {
+                let reply = Message::Reply { id, payload }.to_vec()?;
+                alive.send(Frame::Binary(reply.into())).await?;
+            }
+        }
+        drop(silent);
+        Ok::<_, Error>(())
+    });
+    let client = Client::builder(url)
+        .backoff(Backoff::new(Duration::from_millis(5), Duration::from_millis(50)))
+        .liveness(Duration::from_secs(1))
+        .on_disconnected(move |ended| drop(lost.send(ended.clone())))
+        .connect()
+        .await?;
+    timeout(PATIENCE, silent.recv()).await?;
+    let reply = timeout(PATIENCE, client.request("echo", "anybody?").idempotent().into_future()).await?;
+    assert_eq!(reply?, Data::from("anybody?"));
+    let ended = timeout(PATIENCE, told.recv())
+        .await?
+        .ok_or("the client was never told")?;
+    assert_eq!(ended.code, CloseCode::Lost, "{ended}");
+    client.close().await;
+    serving.await?
 }
 
 #[tokio::test]

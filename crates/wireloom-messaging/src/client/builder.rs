@@ -28,6 +28,7 @@ pub struct ClientBuilder {
     backoff: Backoff,
     request_timeout: Duration,
     connect_timeout: Duration,
+    liveness: Duration,
     session: Option<Session>,
 }
 
@@ -55,6 +56,7 @@ impl ClientBuilder {
             backoff: Backoff::default(),
             request_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
+            liveness: Duration::from_secs(20),
             session: None,
         }
     }
@@ -117,6 +119,15 @@ impl ClientBuilder {
     /// How long one attempt to connect may take, from dialling to the restored session. Default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// How often a server over WebSocket is looked after. One that was silent from one look to the next is sent a Ping, and when it is
+    /// silent up to the look after, the connection is lost: TCP alone tells after a quarter of an hour that the network is gone, and a
+    /// router that forgot the connection may never tell. Default 20 s, so that it takes 40 to 60 s; zero: never. Over WebTransport QUIC's
+    /// idle timeout does that, 30 s by default.
+    pub fn liveness(mut self, interval: Duration) -> Self {
+        self.liveness = interval;
         self
     }
 
@@ -192,6 +203,7 @@ impl ClientBuilder {
             hooks: Arc::new(self.hooks),
             backoff: self.backoff,
             attempt_timeout: self.connect_timeout,
+            liveness: self.liveness,
             session: session.clone(),
             status: status_in,
             commands: commands_out,

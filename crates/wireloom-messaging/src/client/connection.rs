@@ -35,6 +35,8 @@ pub(super) struct Connection {
     /// The server asked us to go: nothing new is sent, and the connection ends with the last reply.
     draining: bool,
     timer: Pin<Box<Sleep>>,
+    /// When to look whether the server is alive; `None` where the transport does.
+    check_at: Option<Instant>,
     /// Receiving and sending take turns at being first.
     send_first: bool,
 }
@@ -80,6 +82,7 @@ impl Connection {
             barrier: None,
             draining: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
+            check_at: None,
             send_first: false,
         };
         match this.hear(&hooks).await? {
@@ -155,6 +158,9 @@ impl Connection {
 
     /// Sends and receives until the connection or the client is over.
     pub(super) async fn serve(&mut self, driver: &mut Driver) -> End {
+        if self.link.kind() == TransportKind::WebSocket && !driver.liveness.is_zero() {
+            self.check_at = Some(Instant::now() + driver.liveness);
+        }
         while let Some(call) = driver.replay.pop_front() {
             if let Err(ended) = poll_fn(|cx| self.link.poll_ready(cx)).await {
                 driver.replay.push_front(call);
@@ -176,7 +182,7 @@ impl Connection {
                     }
                     Ok(())
                 }
-                Step::Timer => self.beat(),
+                Step::Timer => self.tick(driver),
                 Step::End(end) => Err(end),
             };
             if let Err(end) = done {
@@ -404,15 +410,23 @@ impl Connection {
             .map_err(RequestError::Disconnected)
     }
 
-    fn beat(&mut self) -> Result<(), End> {
+    /// Says that the client is alive, and asks whether the server is.
+    fn tick(&mut self, driver: &Driver) -> Result<(), End> {
         let now = Instant::now();
+        if self.check_at.is_some_and(|at| at <= now) {
+            if !self.link.check_alive() {
+                return Err(End::Lost(Ended::lost("the server gives no sign of life")));
+            }
+            self.check_at = Some(now + driver.liveness);
+        }
         let mut out = Vec::new();
         self.engine.heartbeat(now, &mut out);
         if !out.is_empty() {
             self.link.send(Route::CONTROL, out.into()).map_err(End::Lost)?;
         }
         // A server without a read timeout wants no heartbeat.
-        let next = self.engine.deadline().unwrap_or(now + Duration::from_secs(3600));
+        let next = [self.engine.deadline(), self.check_at].into_iter().flatten().min();
+        let next = next.unwrap_or(now + Duration::from_secs(3600));
         self.timer.as_mut().reset(next.into());
         Ok(())
     }
@@ -442,6 +456,9 @@ impl Connection {
 
     /// Says good-bye if there is anybody to hear it.
     pub(super) async fn end(&mut self, ended: &Ended) {
+        if ended.code == CloseCode::Lost {
+            return;
+        }
         let closing = transport::close(&mut *self.link, ended.code, &ended.reason);
         // A server that does not answer is cut off.
         let _ = tokio::time::timeout(GOODBYE, closing).await;

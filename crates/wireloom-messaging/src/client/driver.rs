@@ -24,6 +24,8 @@ pub(super) struct Driver {
     pub(super) backoff: Backoff,
     /// For one attempt, from dialling to the restored session.
     pub(super) attempt_timeout: Duration,
+    /// How often to look whether a server over WebSocket is alive.
+    pub(super) liveness: Duration,
     pub(super) session: SharedSession,
     pub(super) status: watch::Sender<Status>,
     pub(super) commands: mpsc::Receiver<Command>,

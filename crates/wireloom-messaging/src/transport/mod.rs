@@ -187,6 +187,12 @@ pub trait Link: Send {
     /// The largest message to be received, in bytes: what is larger ends the link.
     fn set_message_limit(&mut self, limit: usize);
 
+    /// Client: called at intervals. `false` when nothing has come from the server since the call before the last, although that asked
+    /// for a sign of life. Always `true` where the transport watches by itself, as QUIC does.
+    fn check_alive(&mut self) -> bool {
+        true
+    }
+
     /// Whether part of a message has arrived since the last whole one.
     fn is_receiving(&self) -> bool {
         false

@@ -42,8 +42,18 @@ pub struct WebSocketLink {
     whole_at: u64,
     limit: usize,
     closing: Closing,
+    alive: Alive,
     remote: Option<SocketAddr>,
     is_client: bool,
+}
+
+/// Whether the peer has shown that it is alive.
+#[derive(Clone, Copy)]
+enum Alive {
+    /// The count of bytes when that was last asked.
+    At(u64),
+    /// Nothing had come: a Ping was sent at this count.
+    Pinged(u64),
 }
 
 enum Closing {
@@ -111,6 +121,7 @@ impl WebSocketLink {
             whole_at,
             limit,
             closing: Closing::No,
+            alive: Alive::At(0),
             remote: None,
             is_client,
         }
@@ -271,6 +282,20 @@ impl Link for WebSocketLink {
 
     fn set_message_limit(&mut self, limit: usize) {
         self.limit = limit;
+    }
+
+    fn check_alive(&mut self) -> bool {
+        let read = self.socket.get_ref().read;
+        self.alive = match self.alive {
+            Alive::Pinged(at) if at == read => return false,
+            Alive::At(at) if at == read => {
+                // If it fails, that is what is received next.
+                let _ = Pin::new(&mut self.socket).start_send(Message::Ping(Bytes::new()));
+                Alive::Pinged(read)
+            }
+            _ => Alive::At(read),
+        };
+        true
     }
 
     fn is_receiving(&self) -> bool {

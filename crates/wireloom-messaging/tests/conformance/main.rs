@@ -5,9 +5,11 @@
 
 mod behaviours;
 mod chaos;
+mod client_chaos;
 mod cluster;
 mod mounted;
 mod nats;
+mod network;
 mod peer;
 mod rig;
 mod websocket_only;
