@@ -38,14 +38,7 @@ const SAMPLE: std::ops::Range<usize> = NUMBER_AT + 4..NUMBER_AT + 4 + 16;
 pub fn run(side: Side) -> ExitCode {
     exit(PROGRAM, async {
         match side {
-            Side::Server { bind, .. } => {
-                tokio::select! {
-                    done = serve(bind) => done?,
-                    stopped = server::told_to_stop() => stopped?,
-                }
-                // The runtime would wait for the thread that is blocked in reading standard input.
-                std::process::exit(0);
-            }
+            Side::Server { bind, .. } => server::until_told(serve(bind)).await,
             Side::Client(options) => print(&options, measure(&options)).await,
         }
     })

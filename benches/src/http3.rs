@@ -30,25 +30,21 @@ pub fn run(side: Side) -> ExitCode {
                 let certificate = Certificate::generate()?;
                 let endpoint = quic::server(bind, quic::server_config(&certificate, ALPN, max_streams)?)?;
                 server::announce(endpoint.local_addr()?, &certificate.sha256);
-                tokio::select! {
-                    () = serve(endpoint) => {}
-                    stopped = server::told_to_stop() => stopped?,
-                }
-                // The runtime would wait for the thread that is blocked in reading standard input.
-                std::process::exit(0);
+                server::until_told(serve(endpoint)).await
             }
             Side::Client(options) => print(&options, measure(&options)).await,
         }
     })
 }
 
-async fn serve(endpoint: Endpoint) {
+async fn serve(endpoint: Endpoint) -> Result {
     let start = Instant::now();
     let answered = Arc::new(AtomicU64::new(0));
     while let Some(incoming) = endpoint.accept().await {
         let answered = answered.clone();
         tokio::spawn(async move { serve_connection(incoming, start, answered).await });
     }
+    Ok(())
 }
 
 async fn serve_connection(incoming: quinn::Incoming, start: Instant, answered: Arc<AtomicU64>) -> Result {

@@ -37,13 +37,9 @@ pub(crate) async fn run<S: Server>(bind: SocketAddr, max_streams: u32) -> Result
             let counters = counters.clone();
             tokio::spawn(async move { serve(S::establish(incoming).await?, start, &counters).await });
         }
+        Ok(())
     };
-    tokio::select! {
-        () = accept => {}
-        stopped = told_to_stop() => stopped?,
-    }
-    // The runtime would wait for the thread that is blocked in reading standard input.
-    std::process::exit(0);
+    until_told(accept).await
 }
 
 /// The line that says that the server can be dialled.
@@ -51,16 +47,18 @@ pub(crate) fn announce(address: SocketAddr, certificate_sha256: &str) {
     println!(r#"{{"event":"listening","address":"{address}","certificate_sha256":"{certificate_sha256}"}}"#);
 }
 
-/// SIGTERM, or the end of standard input.
-pub(crate) async fn told_to_stop() -> Result {
+/// Serves until SIGTERM or the end of standard input.
+pub(crate) async fn until_told(serve: impl Future<Output = Result>) -> Result {
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut input = tokio::io::stdin();
     let mut byte = [0];
     tokio::select! {
+        done = serve => done?,
         _ = terminated.recv() => {}
         _ = input.read(&mut byte) => {}
     }
-    Ok(())
+    // The runtime would wait for the thread that is blocked in reading standard input.
+    std::process::exit(0);
 }
 
 /// This process since `start`, and what it has counted.

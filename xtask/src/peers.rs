@@ -43,7 +43,7 @@ pub(crate) fn python() -> Result<Python> {
     let venv = target().join("bench-python");
     let interpreter = venv.join("bin/python");
     run(command(newest.unwrap_or("python3")).args(["-m", "venv"]).arg(&venv))?;
-    crate::setup::pip_install(command(&interpreter), &[PYTHON])?;
+    setup::pip_install(command(&interpreter), &[PYTHON])?;
     Ok(Python {
         interpreter,
         has_pywebtransport: newest.is_some(),

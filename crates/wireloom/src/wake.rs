@@ -85,7 +85,10 @@ impl WakeList {
     }
 
     pub(crate) fn wake(&mut self) {
-        self.wake_some(usize::MAX);
+        // Nobody, after most calls of a handle: on the way of each datagram.
+        if !self.is_empty() {
+            self.wake_some(usize::MAX);
+        }
     }
 
     /// Half of them if they are many, the longest waiting first; the others stay.

@@ -97,6 +97,28 @@ async fn who_waits_for_room_loses_nothing_here() {
 }
 
 #[tokio::test]
+async fn many_are_received_at_once() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    burst(&client);
+    let mut datagrams = Vec::new();
+    while datagrams
+        .last()
+        .is_none_or(|last: &bytes::Bytes| last[..4] != (BURST - 1).to_be_bytes())
+    {
+        let before = datagrams.len();
+        let taken = within(server.recv_datagrams(&mut datagrams, 7)).await.unwrap();
+        assert!((1..=7).contains(&taken));
+        assert_eq!(datagrams.len(), before + taken);
+    }
+    assert!(datagrams.is_sorted_by(|one, other| one[..4] < other[..4]));
+    assert_eq!(server.recv_datagrams(&mut datagrams, 0).await.unwrap(), 0);
+    client.close(7, "");
+    let end = within(server.recv_datagrams(&mut datagrams, 7)).await.unwrap_err();
+    assert!(matches!(end, wireloom::SessionError::Closed { code: 7, .. }), "{end:?}");
+}
+
+#[tokio::test]
 async fn of_too_many_that_came_the_newest_are_kept() {
     let f = fixture().await;
     let (server, client) = f.session().await;

@@ -29,6 +29,9 @@ use crate::signals::StopSignals;
 pub(super) const HELLO_PATH: &str = "/hello";
 pub(super) const HELLO: &[u8] = b"Hello, world!";
 
+/// Taken at a time.
+const DATAGRAMS: usize = 32;
+
 /// What came in on all sessions.
 #[derive(Default)]
 struct Counters {
@@ -181,8 +184,10 @@ impl Bench {
                 }
             })),
             Workload::Datagrams64 | Workload::Datagrams1150 => drop(tokio::spawn(async move {
-                while session.recv_datagram().await.is_ok() {
-                    counters.datagrams.fetch_add(1, Relaxed);
+                let mut datagrams = Vec::new();
+                while let Ok(count) = session.recv_datagrams(&mut datagrams, DATAGRAMS).await {
+                    counters.datagrams.fetch_add(count as u64, Relaxed);
+                    datagrams.clear();
                 }
             })),
             // They have no load session.

@@ -20,6 +20,9 @@ use crate::session::SessionState;
 /// The size of the buffers in which datagrams wait.
 const ARENA: usize = 16 * 1024;
 
+/// Up to this many bytes an allocation costs more than a share of one.
+const SMALL: usize = 256;
+
 /// So many bytes of datagrams are given to QUIC ahead of the network, where datagrams wait in queues.
 const AHEAD: usize = 16 * 1024;
 
@@ -41,6 +44,18 @@ fn cost(payload: &Bytes) -> usize {
     payload.len() + size_of::<Bytes>()
 }
 
+/// Copies these parts into the arena, which grows by at least `step` bytes where it has no room.
+fn join<const N: usize>(arena: &mut BytesMut, step: usize, parts: [&[u8]; N]) -> Bytes {
+    let len = parts.iter().map(|part| part.len()).sum::<usize>();
+    if arena.capacity() < len {
+        arena.reserve(len.max(step));
+    }
+    for part in parts {
+        arena.extend_from_slice(part);
+    }
+    arena.split().freeze()
+}
+
 impl Datagrams {
     /// Keeps what came, within `most` bytes; how many were dropped. The newest matter most to those who use datagrams; quinn-proto drops in the same
     /// order.
@@ -50,11 +65,7 @@ impl Datagrams {
         let payload = if self.received.len() < COPY_FROM {
             payload
         } else {
-            if self.arena.capacity() < payload.len() {
-                self.arena.reserve(payload.len().max(ARENA));
-            }
-            self.arena.extend_from_slice(&payload);
-            self.arena.split().freeze()
+            join(&mut self.arena, ARENA, [&payload])
         };
         self.received.push_back((now, payload));
         while (self.received_bytes > most || self.received.len() > self.policy.incoming_limit)
@@ -66,7 +77,8 @@ impl Datagrams {
         self.counts.dropped_incoming - before
     }
 
-    fn take(&mut self) -> Option<(Bytes, bool)> {
+    /// The oldest that is still to be received.
+    fn take(&mut self) -> Option<Bytes> {
         let mut datagram = self.received.pop_front()?;
         self.received_bytes -= cost(&datagram.1);
         if let Some(age) = self.policy.incoming_max_age {
@@ -77,7 +89,14 @@ impl Datagrams {
                 self.received_bytes -= cost(&datagram.1);
             }
         }
-        Some((datagram.1, !self.received.is_empty()))
+        Some(datagram.1)
+    }
+
+    fn take_many(&mut self, into: &mut Vec<Bytes>, limit: usize) -> usize {
+        let before = into.len();
+        into.reserve(self.received.len().min(limit));
+        into.extend(std::iter::from_fn(|| self.take()).take(limit));
+        into.len() - before
     }
 
     /// The oldest that is still to be sent and fits.
@@ -110,7 +129,20 @@ impl Driver {
 
     /// A datagram that waits to be received, and whether there are more.
     pub(crate) fn take_datagram(&mut self, session: SessionId) -> Option<(Bytes, bool)> {
-        self.sessions.get_mut(&session)?.datagrams.take()
+        let datagrams = &mut self.sessions.get_mut(&session)?.datagrams;
+        Some((datagrams.take()?, !datagrams.received.is_empty()))
+    }
+
+    /// The same for up to `limit` of them: how many there were, if any.
+    pub(crate) fn take_datagrams(
+        &mut self,
+        session: SessionId,
+        into: &mut Vec<Bytes>,
+        limit: usize,
+    ) -> Option<(usize, bool)> {
+        let datagrams = &mut self.sessions.get_mut(&session)?.datagrams;
+        let taken = datagrams.take_many(into, limit);
+        (taken > 0).then(|| (taken, !datagrams.received.is_empty()))
     }
 
     /// What a session does with its datagrams from now on, if it is not over.
@@ -157,10 +189,12 @@ impl Driver {
         if waits && !drop_oldest && self.is_full(session.id) {
             return Ok(false);
         }
-        let mut datagram = BytesMut::with_capacity(len);
-        datagram.extend_from_slice(prefix);
-        datagram.extend_from_slice(payload);
-        let datagram = datagram.freeze();
+        // A small one of a burst shares its allocation with those before and after it.
+        let datagram = if len <= SMALL && quic.datagram_backlog() > 0 {
+            join(&mut self.datagram_arena, ARENA, [prefix, payload])
+        } else {
+            join(&mut BytesMut::new(), 0, [prefix, payload])
+        };
         let entry = if waits {
             self.sessions.get_mut(&session.id)
         } else {
@@ -248,7 +282,7 @@ mod tests {
             datagrams.receive(start, payload(i), usize::MAX);
         }
         assert_eq!(datagrams.counts.dropped_incoming, 2);
-        assert_eq!(datagrams.take(), Some((payload(2), true)));
+        assert_eq!(datagrams.take(), Some(payload(2)));
         datagrams.receive(start, payload(9), 2 * cost(&payload(9)));
         assert_eq!(datagrams.counts.dropped_incoming, 3, "by their bytes");
         datagrams.policy.incoming_max_age = Some(Duration::ZERO);

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::ext::Protocol;
 use rustc_hash::FxHashMap;
 use wireloom_proto::connection::{OwnStreams, PeerTransport};
@@ -123,6 +123,8 @@ pub(crate) struct Driver {
     sending: Option<Box<Sending>>,
     /// Sessions with datagrams that wait to be sent.
     queued_datagrams: Option<Box<Schedule>>,
+    /// Where datagrams of a burst are put together.
+    datagram_arena: BytesMut,
     /// Boxed, because a map's smallest table has room for several and nearly every connection has one.
     sessions: FxHashMap<SessionId, Box<SessionEntry>>,
     /// Streams of all sessions that nobody accepted yet.
@@ -179,6 +181,7 @@ impl Driver {
             bodies: FxHashMap::default(),
             sending: None,
             queued_datagrams: None,
+            datagram_arena: BytesMut::new(),
             sessions: FxHashMap::default(),
             unaccepted: 0,
             signals: Arc::default(),

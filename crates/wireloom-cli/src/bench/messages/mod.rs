@@ -99,19 +99,20 @@ pub(super) async fn run(args: &MessagesArgs) -> Result<(), Failure> {
         payload: vec![0x5a; args.payload],
         in_flight: args.in_flight as usize,
     });
-    // Ended when this is dropped.
-    let own = args.url.is_none().then(Server::start).transpose()?;
-    let runs = match (&args.url, &own) {
-        (Some(url), _) => vec![(
-            server::transport(url, args.profile),
-            server::target(url, args.profile, &args.trust)?,
-        )],
-        (None, Some(own)) => own.targets()?,
-        (None, None) => Vec::new(),
-    };
-    let pid = args.server_pid.or_else(|| own.as_ref().map(Server::pid));
     let mut reports = Vec::new();
-    for (transport, target) in runs {
+    let runs = if args.url.is_some() { 1 } else { Server::TRANSPORTS };
+    for n in 0..runs {
+        // A server for each, ended when this is dropped: what one transport leaves in memory would hide what the next needs.
+        let own = args.url.is_none().then(Server::start).transpose()?;
+        let (transport, target) = match (&args.url, &own) {
+            (Some(url), _) => (
+                server::transport(url, args.profile),
+                server::target(url, args.profile, &args.trust)?,
+            ),
+            (None, Some(own)) => own.target(n)?,
+            (None, None) => break,
+        };
+        let pid = args.server_pid.or_else(|| own.as_ref().map(Server::pid));
         let report = run::measure(args, transport, &target, &load, pid)
             .await
             .map_err(|error| failed(chain(&*error)))?;

@@ -86,8 +86,11 @@ impl Server {
         format!("{page}messages")
     }
 
-    /// Over each transport.
-    pub(super) fn targets(&self) -> Result<Vec<(&'static str, Target)>, Failure> {
+    /// How many transports it has.
+    pub(super) const TRANSPORTS: usize = 4;
+
+    /// Over the nth of them.
+    pub(super) fn target(&self, n: usize) -> Result<(&'static str, Target), Failure> {
         let hash = self.listening.certificate_sha256.parse().map_err(failed)?;
         let trust = TrustArgs {
             cert_hash: vec![hash],
@@ -96,15 +99,14 @@ impl Server {
             timeout: Duration::from_secs(10),
         };
         let secure = self.listening.webtransport.replace("https:", "wss:");
-        let urls = [
+        let urls: [(String, Profile); Self::TRANSPORTS] = [
             (self.websocket_url(), Profile::S),
             (format!("{secure}/messages"), Profile::S),
             (format!("{}/messages", self.listening.webtransport), Profile::S),
             (format!("{}/messages", self.listening.webtransport), Profile::M),
         ];
-        urls.iter()
-            .map(|(url, profile)| Ok((transport(url, *profile), target(url, *profile, &trust)?)))
-            .collect()
+        let (url, profile) = &urls[n];
+        Ok((transport(url, *profile), target(url, *profile, &trust)?))
     }
 }
 
