@@ -126,3 +126,13 @@ test.each([0, 1])('what another user left waiting is not sent by itself: browser
   await page.evaluate(press(one, 'Discard'));
   await until(page, `${OUTBOX}.length === 0`);
 });
+
+test.each([0, 1])('who left when the server could not be told has left: browser %i', async (n) => {
+  const page = room.pages[n]!;
+  await page.evaluate(`void (chatClient.closeSession = () => Promise.reject(new Error('unreachable')))`);
+  await page.evaluate(click('leave'));
+  await login(page, `Ida ${n}`);
+  // And whoever came then stays.
+  await page.reload();
+  await until(page, `document.getElementById('app').hidden === false && document.getElementById('me').textContent.includes('Ida ${n}')`);
+});
