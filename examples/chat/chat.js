@@ -33,10 +33,30 @@ $("login-form").addEventListener("submit", async (event) => {
   }
 });
 
-$("leave").addEventListener("click", async () => {
+$("leave").addEventListener("click", () => {
+  if (chat.waiting.length === 0) return leave();
+  $("leaving").returnValue = "stay";
+  drawLeaving();
+  $("leaving").showModal();
+});
+$("leaving").addEventListener("click", ({ target }) => target === $("leaving") && $("leaving").close());
+$("leaving").addEventListener("close", () => $("leaving").returnValue === "leave" && leave());
+
+/** What waits goes on being sent while the question stands. */
+function drawLeaving() {
+  const { waiting } = chat;
+  const what = waiting.length === 1 ? "1 message" : `${waiting.length} messages`;
+  const how = waiting.some(({ after }) => after) ? "may not have been sent" : waiting.length === 1 ? "was not sent" : "were not sent";
+  $("leaving-title").textContent = waiting.length > 0 ? `${what} ${how}` : "Everything was sent";
+  $("leaving-text").textContent = waiting.length > 0 ? "What was not sent is discarded if you leave now." : "Nothing is lost if you leave now.";
+  $("leaving-yes").textContent = waiting.length > 0 ? "Discard and leave" : "Leave";
+}
+
+async function leave() {
+  $("app").inert = true;
   await chat.leave();
   location.reload();
-});
+}
 
 // --- Rooms
 
@@ -133,7 +153,8 @@ function drawMessages(anew = false) {
 
 function element(message, isFirst, isNew) {
   const { id, user, name } = message;
-  const isMine = user === chat.user;
+  // What waits was written here, whoever it was.
+  const isMine = user === chat.user || message.offset === null;
   let item = shown.get(id);
   if (!item) {
     item = document.createElement("li");
@@ -155,7 +176,7 @@ function element(message, isFirst, isNew) {
   const state = item.querySelector(".state");
   if (state) {
     state.textContent = { doubtful: "?", sending: "◷", sent: "✓" }[how];
-    state.title = { doubtful: "not known whether it was sent", sending: "sending", sent: "sent" }[how];
+    state.title = { doubtful: whatIsKnown(message), sending: "sending", sent: "sent" }[how];
     state.setAttribute("role", "img");
     state.setAttribute("aria-label", state.title);
   }
@@ -167,13 +188,22 @@ function element(message, isFirst, isNew) {
   return item;
 }
 
-/** The room has forgotten too much to tell whether it has heard this: its writer may know from others. */
+function whatIsKnown({ user, name, after }) {
+  const known = after || user === chat.user ? "not known whether it was sent" : "not sent";
+  return user === chat.user ? known : `written as ${name}, ${known}`;
+}
+
+/**
+ * The room has forgotten too much to tell whether it has heard this: its writer may know from others. Or it was written by somebody
+ * who is not here any more.
+ */
 function doubt(message) {
   const again = text("button", "Send again");
   again.addEventListener("click", () => chat.sayAgain(message));
   const discard = text("button", "Discard");
   discard.addEventListener("click", () => chat.discard(message));
-  const row = withClass(text("div", "Not known whether it was sent"), "doubt");
+  const known = whatIsKnown(message);
+  const row = withClass(text("div", known[0].toUpperCase() + known.slice(1)), "doubt");
   row.append(again, discard);
   return row;
 }
@@ -245,6 +275,7 @@ chat.onMessages = () => {
     isDue = false;
     drawMessages();
     drawRooms();
+    if ($("leaving").open) drawLeaving();
   }, 30);
 };
 chat.onRooms = drawRooms;

@@ -7,6 +7,8 @@
 // Keys are forgotten within minutes, and a page may be closed for days. So an entry of the outbox knows where its room was before it was
 // first sent: a page that comes back begins there, and finds it or sends it. Where the room has forgotten what came since, nobody can
 // know whether the message was among that: who wrote it decides.
+//
+// What waits is sent as the user who wrote it, or when somebody else in this browser asks for it. Who leaves takes it along.
 import { Client } from "/wireloom.min.js";
 
 const HISTORY = 200;
@@ -23,8 +25,9 @@ class Room {
   /** Nothing that came after this position is missing. */
   from = null;
 
-  constructor(name) {
+  constructor(name, user) {
     this.name = name;
+    this.user = user;
   }
 
   /** What was said, and what waits to be. */
@@ -35,14 +38,14 @@ class Room {
     }
   }
 
-  /** Whether it was sent, and may have come before what is here. */
-  isDoubtful({ after }) {
-    return Boolean(after && this.from) && (after.epoch !== this.from.epoch || after.offset < this.from.offset);
+  /** Whether another user wrote it, or it was sent and may have come before what is here. */
+  isDoubtful({ user, after }) {
+    return user !== this.user || Boolean(after && this.from) && (after.epoch !== this.from.epoch || after.offset < this.from.offset);
   }
 
   /** Where to begin so that nothing is in doubt that need not be, and some of what was said before is there to be read. */
   since() {
-    const sent = [...outbox.of(this.name)].map(({ after }) => after).filter(Boolean);
+    const sent = outbox.of(this.name).map(({ after }) => after).filter(Boolean);
     if (sent.length === 0) return null;
     const { epoch } = sent.at(-1);
     const first = Math.min(...sent.filter((after) => after.epoch === epoch).map(({ offset }) => offset));
@@ -53,15 +56,16 @@ class Room {
 /** What waits, over reloads. All tabs have the same: an entry is added and removed by itself. */
 const outbox = {
   prefix: "chat:out:",
-  *of(room) {
+  all() {
     const found = [];
     for (let n = 0; n < localStorage.length; n++) {
       const key = localStorage.key(n);
       if (key.startsWith(this.prefix)) found.push(JSON.parse(localStorage.getItem(key)));
     }
     // Ids grow with time.
-    yield* found.filter((message) => message.room === room).sort((one, other) => (one.id < other.id ? -1 : 1));
+    return found.sort((one, other) => (one.id < other.id ? -1 : 1));
   },
+  of: (room) => outbox.all().filter((message) => message.room === room),
   get: (id) => JSON.parse(localStorage.getItem(outbox.prefix + id)),
   add: (message) => localStorage.setItem(outbox.prefix + message.id, JSON.stringify(message)),
   remove: (id) => localStorage.removeItem(outbox.prefix + id),
@@ -81,6 +85,7 @@ export class Chat {
   #subscriptions = new Map();
   #current = null;
   #sending = new Set();
+  #leaving = new AbortController();
   #lastId = 0;
 
   constructor() {
@@ -108,6 +113,8 @@ export class Chat {
   async begin() {
     const client = await this.#client;
     await client.connected();
+    // Somebody left when the server could not be told.
+    if (client.session?.info.user === localStorage.getItem("chat:left")) await this.#closeSession();
     if (!client.session) return null;
     ({ user: this.user, name: this.#name } = client.session.info);
     for (const name of new Set([...DEFAULT_ROOMS, ...this.#known()])) this.open(name);
@@ -123,7 +130,20 @@ export class Chat {
     await client.request("login", { name }, { timeoutMs: 10_000 });
   }
 
+  /** What this user has said and no room has been seen to have. */
+  get waiting() {
+    return outbox.all().filter(({ user }) => user === this.user);
+  }
+
+  /** What waits is not sent any more. */
   async leave() {
+    this.#leaving.abort();
+    for (const { id } of this.waiting) outbox.remove(id);
+    localStorage.setItem("chat:left", this.user);
+    await this.#closeSession();
+  }
+
+  async #closeSession() {
     const client = await this.#client;
     await client.closeSession({ timeoutMs: 5_000 }).catch(() => {});
   }
@@ -133,7 +153,7 @@ export class Chat {
 
   async open(name) {
     if (this.rooms.has(name)) return;
-    const room = new Room(name);
+    const room = new Room(name, this.user);
     this.rooms.set(name, room);
     localStorage.setItem("chat:rooms", JSON.stringify([...new Set([...this.#known(), name])]));
     const topic = (await this.#client).topic(`room/${name}`);
@@ -212,11 +232,11 @@ export class Chat {
     this.#send(room);
   }
 
-  /** Of a message that is in doubt: says it once more, from now on as any other. */
+  /** Of a message that is in doubt: says it once more, as who is here now, and from now on as any other. */
   sayAgain({ id }) {
     const message = outbox.get(id);
     if (!message) return;
-    outbox.add({ ...message, after: undefined });
+    outbox.add({ ...message, user: this.user, name: this.#name, after: undefined });
     const room = this.rooms.get(message.room);
     this.onMessages(room);
     this.#send(room);
@@ -253,7 +273,8 @@ export class Chat {
         // Once: it may arrive with each time that it is sent.
         for (const message of batch) if (!message.after) outbox.add({ ...message, after: subscription.position });
         const messages = batch.map(({ id, text }) => ({ id, text }));
-        await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true });
+        const { signal } = this.#leaving;
+        await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true, signal });
         for (const message of batch) {
           outbox.remove(message.id);
           if (!room.messages.has(message.id)) room.accepted.set(message.id, { ...message, offset: 0 });

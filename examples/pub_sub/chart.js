@@ -7,6 +7,8 @@ export class Points {
   #values;
   #next = 0;
   count = 0;
+  /** How many were ever added. */
+  total = 0;
 
   constructor(series, capacity) {
     this.#capacity = capacity;
@@ -19,6 +21,7 @@ export class Points {
     for (const [n, series] of this.#values.entries()) series[this.#next] = values[n];
     this.#next = (this.#next + 1) % this.#capacity;
     this.count = Math.min(this.count + 1, this.#capacity);
+    this.total++;
   }
 
   clear() {
@@ -60,94 +63,205 @@ export class Points {
   }
 }
 
+/**
+ * The lowest and the highest value of each column of pixels: so much is drawn, however many points there are. Columns are pieces of
+ * time, not of the screen: what has been in one stays in it while it moves.
+ */
+class Columns {
+  #size;
+  /** How many points were. */
+  #taken;
+  low;
+  high;
+  /** The first and the last that have points. */
+  oldest = Infinity;
+  newest = -Infinity;
+
+  /** So many columns are kept, of so many ms each. */
+  constructor(series, size, width) {
+    this.#size = size;
+    this.width = width;
+    this.low = Array.from({ length: series }, () => new Float32Array(size));
+    this.high = Array.from({ length: series }, () => new Float32Array(size));
+  }
+
+  /** Takes up the points that came since the last time: each is looked at once. */
+  take(points) {
+    const { times } = points;
+    const since = this.#taken ?? points.total - points.count;
+    this.#taken = points.total;
+    for (let nth = Math.max(0, points.count - (points.total - since)); nth < points.count; nth++) {
+      const index = points.index(nth);
+      const column = Math.floor(times[index] / this.width);
+      if (column > this.newest) this.#begin(column);
+      if (column < this.oldest) continue;
+      const at = this.at(column);
+      for (let n = 0; n < this.low.length; n++) {
+        const value = points.series(n)[index];
+        if (value < this.low[n][at]) this.low[n][at] = value;
+        if (value > this.high[n][at]) this.high[n][at] = value;
+      }
+    }
+  }
+
+  /** This one is the newest. All between are empty. */
+  #begin(column) {
+    this.oldest = Math.max(Math.min(this.oldest, column), column - this.#size + 1);
+    for (let empty = Math.max(this.newest + 1, this.oldest); empty <= column; empty++) {
+      const at = this.at(empty);
+      for (const low of this.low) low[at] = Infinity;
+      for (const high of this.high) high[at] = -Infinity;
+    }
+    this.newest = column;
+  }
+
+  /** Where it is in `low` and `high`. */
+  at(column) {
+    return column % this.#size;
+  }
+
+  isEmpty(column) {
+    return this.low[0][this.at(column)] === Infinity;
+  }
+}
+
 export const hueOf = (series) => (18 + series * 43) % 360;
+
+/** How much longer the strip is than the canvas. */
+const ROOM = 512;
 
 export class Chart {
   #canvas;
   #context;
   #dark = matchMedia("(prefers-color-scheme: dark)");
-  /** Of each column. */
-  #low = new Float32Array();
-  #high = new Float32Array();
+  #isResized = true;
+  #columns = null;
+  /** All series over time, each column drawn once: the canvas shows the piece of it that ends now. */
+  #strip = document.createElement("canvas");
+  #pen = this.#strip.getContext("2d");
+  /** Which column is at the strip's left, and which is the first that is not drawn yet. */
+  #origin = 0;
+  #next = 0;
 
   constructor(canvas) {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d");
-    new ResizeObserver(() => this.#resize()).observe(canvas);
-    this.#resize();
+    // With the next frame: a canvas is blank after it.
+    new ResizeObserver(() => (this.#isResized = true)).observe(canvas);
+    this.#dark.addEventListener("change", () => this.clear());
+  }
+
+  /** Everything is drawn anew. */
+  clear() {
+    this.#columns = null;
   }
 
   #resize() {
+    this.#isResized = false;
     const ratio = Math.min(devicePixelRatio, 2);
-    this.#canvas.width = Math.round(this.#canvas.clientWidth * ratio);
-    this.#canvas.height = Math.round(this.#canvas.clientHeight * ratio);
-    this.#low = new Float32Array(this.#canvas.width + 1);
-    this.#high = new Float32Array(this.#canvas.width + 1);
+    const size = [this.#canvas.clientWidth, this.#canvas.clientHeight].map((length) => Math.max(1, Math.round(length * ratio)));
+    if (size[0] === this.#canvas.width && size[1] === this.#canvas.height) return;
+    [this.#canvas.width, this.#canvas.height] = size;
+    this.clear();
   }
 
   /** Everything from `end - span` to `end`, in ms. */
   draw(points, series, end, span) {
-    const context = this.#context;
+    if (this.#isResized) this.#resize();
     const { width, height } = this.#canvas;
-    const isDark = this.#dark.matches;
-    context.clearRect(0, 0, width, height);
+    if (this.#columns?.width !== span / width) {
+      // Points may be ahead of what is shown.
+      this.#columns = new Columns(series, width + ROOM, span / width);
+      [this.#strip.width, this.#strip.height] = [width + ROOM, height];
+      this.#next = -Infinity;
+    }
+    const left = end / this.#columns.width - width;
+    this.#columns.take(points);
+    this.#extend(Math.floor(left));
 
+    const context = this.#context;
+    context.clearRect(0, 0, width, height);
     // Seconds.
-    context.strokeStyle = isDark ? "rgb(255 255 255 / .055)" : "rgb(80 50 0 / .07)";
+    context.strokeStyle = this.#dark.matches ? "rgb(255 255 255 / .055)" : "rgb(80 50 0 / .07)";
     context.lineWidth = 1;
     context.beginPath();
     for (let at = Math.floor(end / 1000) * 1000; at > end - span; at -= 1000) {
-      const x = Math.round(((at - end) / span + 1) * width) + 0.5;
+      const x = at / this.#columns.width - left;
       context.moveTo(x, 0);
       context.lineTo(x, height);
     }
     context.stroke();
+    // Between two pixels, where it is there: so it moves evenly.
+    context.drawImage(this.#strip, this.#origin - left, 0);
+  }
 
-    // Of each column of pixels the lowest and the highest are drawn: so much is drawn, however many points there are.
-    const first = points.before(end - span);
-    const toX = width / span;
-    const { times } = points;
-    const lane = height / series;
-    for (let n = 0; n < series; n++) {
-      const middle = lane * (n + 0.5);
-      const scale = lane * 0.42;
-      const y = (value) => middle - value * scale;
-      const hue = hueOf(n);
-      const values = points.series(n);
-      const low = this.#low.fill(Infinity, 0, width + 1);
-      const high = this.#high.fill(-Infinity, 0, width + 1);
-      for (let nth = first; nth < points.count; nth++) {
-        const index = points.index(nth);
-        const x = Math.floor((times[index] - end) * toX) + width;
-        if (x > width) break;
-        if (values[index] < low[x]) low[x] = values[index];
-        if (values[index] > high[x]) high[x] = values[index];
-      }
+  /** Draws the columns that nothing will change any more. Those before `first` are not seen. */
+  #extend(first) {
+    const { oldest, newest } = this.#columns;
+    const strip = this.#strip;
+    const from = Math.max(this.#next, oldest, first);
+    // A line touches the columns beside its own.
+    let to = newest - 2;
+    if (from >= to) return;
+    if (to > this.#origin + strip.width || this.#next <= this.#origin) {
+      const moved = first - this.#origin;
+      this.#origin = first;
+      this.#pen.globalCompositeOperation = "copy";
+      // All else is cleared by that.
+      this.#pen.drawImage(strip, -moved, 0);
+      this.#pen.globalCompositeOperation = "source-over";
+    }
+    to = Math.min(to, this.#origin + strip.width);
+    this.#paint(from, to);
+    this.#next = to;
+  }
+
+  /** Draws the columns from one to before another, with their lines to the neighbours. */
+  #paint(from, to) {
+    const columns = this.#columns;
+    const pen = this.#pen;
+    const { height } = this.#strip;
+    let first = from - 2;
+    while (first > columns.oldest && columns.isEmpty(first)) first--;
+    first = Math.max(first, columns.oldest);
+    let last = to + 1;
+    while (last < columns.newest && columns.isEmpty(last)) last++;
+
+    pen.save();
+    pen.beginPath();
+    pen.rect(from - this.#origin, 0, to - from, height);
+    pen.clip();
+    pen.clearRect(from - this.#origin, 0, to - from, height);
+    pen.lineWidth = Math.max(1.2, height / 560);
+    pen.lineJoin = "round";
+    const lane = height / columns.low.length;
+    const isDark = this.#dark.matches;
+    for (const [n, low] of columns.low.entries()) {
+      const high = columns.high[n];
+      const bottom = lane * (n + 1);
+      const toY = (value) => bottom - lane * (0.5 + 0.42 * value);
       const line = new Path2D();
       const area = new Path2D();
-      let from = -1;
-      let to = 0;
-      for (let x = 0; x <= width; x++) {
-        if (low[x] === Infinity) continue;
-        if (from < 0) {
-          from = x;
-          area.moveTo(x, middle + lane / 2);
-        }
-        to = x;
-        if (high[x] !== low[x]) line.lineTo(x, y(high[x]));
-        line.lineTo(x, y(low[x]));
-        area.lineTo(x, y(high[x]));
+      const toX = (column) => column - this.#origin + 0.5;
+      area.moveTo(toX(first), bottom);
+      for (let column = first; column <= last; column++) {
+        const at = columns.at(column);
+        if (low[at] === Infinity) continue;
+        const x = toX(column);
+        if (high[at] !== low[at]) line.lineTo(x, toY(high[at]));
+        line.lineTo(x, toY(low[at]));
+        area.lineTo(x, toY(high[at]));
       }
-      area.lineTo(to, middle + lane / 2);
-      const fill = context.createLinearGradient(0, middle - lane / 2, 0, middle + lane / 2);
+      area.lineTo(toX(last), bottom);
+      const hue = hueOf(n);
+      const fill = pen.createLinearGradient(0, bottom - lane, 0, bottom);
       fill.addColorStop(0, `hsl(${hue} 80% ${isDark ? 62 : 50}% / .26)`);
       fill.addColorStop(1, `hsl(${hue} 80% ${isDark ? 62 : 50}% / 0)`);
-      context.fillStyle = fill;
-      context.fill(area);
-      context.strokeStyle = `hsl(${hue} ${isDark ? 85 : 65}% ${isDark ? 68 : 45}%)`;
-      context.lineWidth = Math.max(1.2, height / 560);
-      context.lineJoin = "round";
-      context.stroke(line);
+      pen.fillStyle = fill;
+      pen.fill(area);
+      pen.strokeStyle = `hsl(${hue} ${isDark ? 85 : 65}% ${isDark ? 68 : 45}%)`;
+      pen.stroke(line);
     }
+    pen.restore();
   }
 }

@@ -5,6 +5,9 @@ import { Client } from "/wireloom.min.js";
 const SENSORS = 8;
 /** What is drawn is so much behind what came: then it moves evenly though messages come in bursts. */
 const BEHIND_MS = 120;
+/** By how much the chart may run faster or slower to be right again, and how wrong it is when it jumps instead. */
+const HURRY = 0.05;
+const LOST_MS = 1000;
 
 const $ = (id) => document.getElementById(id);
 const points = new Points(SENSORS, 20 * 500 * 2);
@@ -12,10 +15,16 @@ const chart = new Chart($("chart"));
 const counts = { points: 0, messages: 0, frames: 0 };
 /** What the page's clock shows when the publisher's is at 0, as far as the fastest message has told. */
 let offset = Infinity;
+/** The same for what is drawn, which follows without a jerk; `null`: not known yet. */
+let shown = null;
+/** When the last frame was. */
+let before = 0;
 let span = 8000;
 let missed = 0;
 let subscription = null;
 let position = null;
+let isBegun = false;
+const values = new Float32Array(SENSORS);
 
 const legend = Array.from({ length: SENSORS }, (_, n) => {
   const value = document.createElement("span");
@@ -55,10 +64,14 @@ function subscribe() {
       // A publisher that was started again begins anew.
       if (time < points.newest - 1000) {
         points.clear();
+        chart.clear();
         offset = Infinity;
+        shown = null;
+        isBegun = subscription.isLive;
       }
       offset = Math.min(offset, performance.now() - time);
-      points.add(time, Array.from({ length: SENSORS }, (_, n) => view.getFloat32(8 + 4 * n, true)));
+      for (let n = 0; n < SENSORS; n++) values[n] = view.getFloat32(8 + 4 * n, true);
+      points.add(time, values);
       if (last !== null && number > last + 1) missed += number - last - 1;
       last = number;
       counts.messages++;
@@ -69,11 +82,18 @@ function subscribe() {
       last = null;
       missed++;
     },
+    // History tells little of how far the publisher's clock is: it is old when it comes.
+    onLive: () => (isBegun = true),
   });
 }
 
 /** The offsets that came, for tests: each once, in order. */
 const received = (globalThis.received = []);
+/**
+ * The frames, for tests: its time, up to which of the publisher's times it was drawn, how long that took, how old the newest point was
+ * that it shows, in ms, and how many it shows.
+ */
+const drawn = (globalThis.drawn = []);
 
 $("pause").addEventListener("click", () => {
   const paused = subscription !== null;
@@ -89,13 +109,24 @@ $("window").addEventListener("input", () => {
   $("seconds").textContent = `${$("window").value} s`;
 });
 
-function frame() {
-  counts.frames++;
-  // Forgets slowly what the fastest message told: clocks drift.
-  offset += 0.002;
-  const now = performance.now() - offset - BEHIND_MS;
-  if (subscription && points.count > 0) chart.draw(points, SENSORS, now, span);
+/** Draws what the time of the frame says, whatever came since the last. */
+function frame(at) {
   requestAnimationFrame(frame);
+  counts.frames++;
+  const passed = Math.min(at - before, 100);
+  before = at;
+  // Forgets slowly what the fastest message told: clocks drift.
+  offset += passed * 1e-4;
+  if (!subscription || !isBegun || points.count === 0) return;
+  if (shown === null || Math.abs(offset - shown) > LOST_MS) shown = offset;
+  else shown += Math.max(-HURRY * passed, Math.min(offset - shown, HURRY * passed));
+  const end = at - shown - BEHIND_MS;
+  const start = performance.now();
+  chart.draw(points, SENSORS, end, span);
+  const now = performance.now();
+  const shows = SENSORS * (points.before(end) - points.before(end - span));
+  drawn.push({ at, end, took: now - start, age: now - offset - Math.min(points.newest, end), points: shows });
+  if (drawn.length > 1e4) drawn.splice(0, 5e3);
 }
 requestAnimationFrame(frame);
 

@@ -1,7 +1,8 @@
 //! One publisher and a thousand subscribers: Wireloom beside Socket.IO (npm, over WebSocket) and core NATS (over TCP).
 //!
 //! All three are measured by the same generator, `wireloom bench topics`, which writes and reads the bytes of each protocol itself and
-//! counts deliveries without decoding them. The servers run one beside the other and are measured in turns.
+//! counts deliveries without decoding them. The servers run one beside the other and are measured in turns: first how long deliveries
+//! take on a quiet stream, then how many there are in a second.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -20,6 +21,9 @@ const io = new Server(http, { transports: ['websocket'], serveClient: false, per
 io.on('connection', (socket) => socket.on('publish', (data) => io.emit('bench', data)));
 http.listen(0, '127.0.0.1', () => console.log(http.address().port));
 ";
+
+/// Messages a second while latency is measured: each has reached everybody before the next.
+const QUIET: &str = "20";
 
 /// What a server has to be faster by, at least: (against whom, how many times).
 const GOALS: [(&str, f64); 2] = [("nats", 1.0), ("socket-io", 8.0)];
@@ -45,24 +49,29 @@ pub(crate) fn compare(arguments: &[&str]) -> Result {
     let text = |error: std::io::Error| error.to_string();
     fs::create_dir_all(&folder).map_err(text)?;
     let servers = [wireloom()?, nats(&folder)?, socket_io(&folder)?];
-    let mut rates = [const { Vec::new() }; 3];
+    // By figure, server and round.
+    let mut all = FIGURES.map(|_| [const { Vec::new() }; 3]);
     for round in 1..=rounds {
-        for (server, rates) in servers.iter().zip(&mut rates) {
+        for (nth, server) in servers.iter().enumerate() {
             let measured = measure(server, &seconds)?;
             println!("round {round}, {:<9} {measured}", server.protocol);
-            let rate = number(&measured, "deliveries_per_second").ok_or("the generator printed no rate")?;
-            rates.push(rate);
+            for (figure, values) in FIGURES.iter().zip(&mut all) {
+                let value = number(&measured, figure).ok_or_else(|| format!("the generator printed no {figure}"))?;
+                values[nth].push(value);
+            }
         }
     }
-    let medians = rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    });
+    let [medians, p50s, p99s] = all.map(|servers| servers.map(median));
     println!();
-    for (server, median) in servers.iter().zip(medians) {
+    println!("medians of {rounds}; latency from a publication to each delivery, at {QUIET} publications a second");
+    println!("{:<9} {:>14} {:>10} {:>10}", "", "deliveries/s", "p50 ms", "p99 ms");
+    for (nth, server) in servers.iter().enumerate() {
         println!(
-            "{:<9} {median:>12.0} deliveries/s (median of {rounds})",
-            server.protocol
+            "{:<9} {:>14.0} {:>10.2} {:>10.2}",
+            server.protocol,
+            medians[nth],
+            p50s[nth] / 1000.0,
+            p99s[nth] / 1000.0
         );
     }
     let mut missed = Vec::new();
@@ -79,6 +88,14 @@ pub(crate) fn compare(arguments: &[&str]) -> Result {
     } else {
         Err(format!("slower than it has to be, against {}", missed.join(" and ")))
     }
+}
+
+/// What of the generator's report is compared.
+const FIGURES: [&str; 3] = ["deliveries_per_second", "p50_us", "p99_us"];
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn parse(arguments: &[&str]) -> std::result::Result<(u32, String), String> {
@@ -110,7 +127,7 @@ fn measure(server: &Server, seconds: &str) -> std::result::Result<String, String
     let mut bench = command(target().join("release/wireloom"));
     bench
         .args(["bench", "topics", &server.url, "--json", "--seconds", seconds])
-        .args(["--protocol", server.protocol, "--server-pid"])
+        .args(["--rate", QUIET, "--protocol", server.protocol, "--server-pid"])
         .arg(server.process.id().to_string());
     let printed = output(&mut bench).ok_or_else(|| format!("{} could not be measured", server.protocol))?;
     Ok(printed.trim().to_owned())

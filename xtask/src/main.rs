@@ -38,8 +38,8 @@ cargo xtask COMMAND
   bench peers     the same beside every other implementation from the registries, into docs/performance.md [--rounds N]
                   [--seconds N] [WORKLOAD...]
   bench guard     instructions of the hot paths, by valgrind, against benches/instructions.txt [--write]
-  bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS [--rounds N]
-                  [--seconds N]
+  bench topics    setup, then one publisher and a thousand subscribers: Wireloom beside Socket.IO and core NATS,
+                  deliveries a second and latency on a quiet stream [--rounds N] [--seconds N]
   bench asgi      ASGI servers from PyPI beside ours: CPU time per request and echo [--rounds N] [--seconds N] [WORKLOAD...]
   soak            ten thousand idle sessions, then floods beside a session that must not notice: memory, latency, what is left
   soak idle|flood one of them

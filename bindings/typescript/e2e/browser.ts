@@ -47,6 +47,10 @@ user_pref("remote.active-protocols", 1);
 
 type Json = Record<string, unknown>;
 
+/** By what Chromium and what Firefox call them. */
+const KEYS = { Tab: [9, '\uE004'], Enter: [13, '\uE007'], Escape: [27, '\uE00C'] } as const;
+export type Key = keyof typeof KEYS;
+
 /** Commands and their answers over a WebSocket: both protocols number them. */
 class Wire {
   #socket: WebSocket;
@@ -95,6 +99,7 @@ export interface Page {
   reload(): Promise<void>;
   /** The value of an expression, of a promise where it is one. What it throws, this throws. */
   evaluate<T = unknown>(expression: string): Promise<T>;
+  press(key: Key): Promise<void>;
   resize(width: number, height: number, dark?: boolean): Promise<void>;
   screenshot(path: string): Promise<void>;
   close(): Promise<void>;
@@ -241,6 +246,11 @@ class ChromiumPage implements Page {
     return result.value;
   }
 
+  async press(key: Key): Promise<void> {
+    const event = { key, code: key, windowsVirtualKeyCode: KEYS[key][0], ...(key === 'Enter' && { text: '\r' }) };
+    for (const type of ['keyDown', 'keyUp']) await this.send('Input.dispatchKeyEvent', { type, ...event });
+  }
+
   async resize(width: number, height: number, dark = false): Promise<void> {
     const mobile = width < 600;
     await this.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: mobile ? 2 : 1, mobile });
@@ -285,6 +295,11 @@ class FirefoxPage implements Page {
     })) as { type: string; result: { value: string }; exceptionDetails: { text: string } };
     if (type === 'exception') throw new Error(exceptionDetails.text);
     return JSON.parse(result.value) as T;
+  }
+
+  async press(key: Key): Promise<void> {
+    const actions = ['keyDown', 'keyUp'].map((type) => ({ type, value: KEYS[key][1] }));
+    await this.wire.send('input.performActions', { context: this.context, actions: [{ type: 'key', id: 'keyboard', actions }] });
   }
 
   async resize(width: number, height: number): Promise<void> {
