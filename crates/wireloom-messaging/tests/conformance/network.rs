@@ -128,7 +128,7 @@ async fn forward_tcp(listener: TcpListener, server: SocketAddr, cuts: Arc<Cuts>)
                 return;
             };
             let budget = Budget::new(cuts.next(BYTES));
-            let silently = budget.left.load(Ordering::Relaxed) % 4 == 0;
+            let silently = budget.left.load(Ordering::Relaxed).is_multiple_of(4);
             let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
             tokio::select! {
                 () = budget.spent.notified() => {

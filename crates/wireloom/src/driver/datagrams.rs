@@ -142,7 +142,7 @@ impl Driver {
     ) -> Option<(usize, bool)> {
         let datagrams = &mut self.sessions.get_mut(&session)?.datagrams;
         let taken = datagrams.take_many(into, limit);
-        (taken > 0).then(|| (taken, !datagrams.received.is_empty()))
+        (taken > 0).then_some((taken, !datagrams.received.is_empty()))
     }
 
     /// What a session does with its datagrams from now on, if it is not over.
