@@ -25,7 +25,7 @@ use crate::peer::within;
 /// Of one client.
 const REQUESTS: u64 = 60;
 /// So many of them at a time.
-const AT_ONCE: u64 = 4;
+const AT_ONCE: usize = 4;
 /// Cuts for each client, on average.
 const CUTS: u64 = 3;
 /// How soon either end notices that nothing comes any more.
@@ -226,7 +226,9 @@ async fn client<R: Reach>(
     let mut numbers = user * REQUESTS..(user + 1) * REQUESTS;
     let mut running = JoinSet::new();
     loop {
-        while let Some(number) = numbers.next_if_room(&running) {
+        while running.len() < AT_ONCE
+            && let Some(number) = numbers.next()
+        {
             let client = client.clone();
             running.spawn(async move {
                 let request = client.request("count", number.to_string());
@@ -259,20 +261,6 @@ async fn client<R: Reach>(
     assert_eq!(closed.load(Ordering::Relaxed), 0, "the session of {user} survives");
     client.close().await;
     outcome
-}
-
-trait NextIfRoom {
-    fn next_if_room<T: 'static>(&mut self, running: &JoinSet<T>) -> Option<u64>;
-}
-
-impl NextIfRoom for std::ops::Range<u64> {
-    fn next_if_room<T: 'static>(&mut self, running: &JoinSet<T>) -> Option<u64> {
-        if (running.len() as u64) < AT_ONCE {
-            self.next()
-        } else {
-            None
-        }
-    }
 }
 
 async fn chaos<R: Reach>(clients: u64) {
