@@ -98,14 +98,14 @@ impl Reach for WebSocket {
     }
 }
 
-struct WebTransport {
+/// In profile M, or in S.
+struct WebTransport<const MULTI: bool> {
     address: SocketAddr,
     trust: ServerTrust,
-    profile: Profile,
 }
 
-impl WebTransport {
-    async fn start(server: &Server, profile: Profile) -> Self {
+impl<const MULTI: bool> Reach for WebTransport<MULTI> {
+    async fn start(server: &Server) -> Self {
         let identity = Identity::self_signed(["127.0.0.1"]).unwrap();
         let trust = ServerTrust::Hashes(vec![identity.certificate_hashes().current]);
         let app = Router::new().route_service("/chat", server.service());
@@ -119,60 +119,29 @@ impl WebTransport {
             .unwrap();
         let address = http.local_addrs()[0];
         tokio::spawn(async move { http.serve(app).await });
-        Self {
-            address,
-            trust,
-            profile,
-        }
+        Self { address, trust }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 
     fn client(&self, address: SocketAddr) -> ClientBuilder {
+        let profile = if MULTI { Profile::Multi } else { Profile::Single };
         Client::builder(format!("https://{address}/chat"))
             .trust(self.trust.clone())
-            .profile(self.profile)
+            .profile(profile)
             // What is cut during its handshake waits until datagrams pass again.
             .fallback_after(Duration::from_secs(30))
             .connect_timeout(Duration::from_secs(60))
     }
-}
-
-struct Single(WebTransport);
-
-impl Reach for Single {
-    async fn start(server: &Server) -> Self {
-        Self(WebTransport::start(server, Profile::Single).await)
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.0.address
-    }
-
-    fn client(&self, address: SocketAddr) -> ClientBuilder {
-        self.0.client(address)
-    }
 
     fn is_expected(kind: TransportKind) -> bool {
-        kind == TransportKind::WebTransport
-    }
-}
-
-struct Multi(WebTransport);
-
-impl Reach for Multi {
-    async fn start(server: &Server) -> Self {
-        Self(WebTransport::start(server, Profile::Multi).await)
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.0.address
-    }
-
-    fn client(&self, address: SocketAddr) -> ClientBuilder {
-        self.0.client(address)
-    }
-
-    fn is_expected(kind: TransportKind) -> bool {
-        kind == TransportKind::WebTransportMulti
+        kind == if MULTI {
+            TransportKind::WebTransportMulti
+        } else {
+            TransportKind::WebTransport
+        }
     }
 }
 
@@ -343,10 +312,10 @@ async fn websocket() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webtransport() {
-    chaos::<Single>(100).await;
+    chaos::<WebTransport<false>>(100).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webtransport_multi() {
-    chaos::<Multi>(100).await;
+    chaos::<WebTransport<true>>(100).await;
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 pub(super) use self::server::Server;
+use self::server::Transport;
 use super::failed;
 use crate::failure::{Failure, chain};
 use crate::output;
@@ -100,20 +101,19 @@ pub(super) async fn run(args: &MessagesArgs) -> Result<(), Failure> {
         in_flight: args.in_flight as usize,
     });
     let mut reports = Vec::new();
-    let runs = if args.url.is_some() { 1 } else { Server::TRANSPORTS };
-    for n in 0..runs {
+    let transports = match &args.url {
+        Some(url) => vec![Transport::of(url, args.profile)],
+        None => Transport::ALL.to_vec(),
+    };
+    for transport in transports {
         // A server for each, ended when this is dropped: what one transport leaves in memory would hide what the next needs.
-        let own = args.url.is_none().then(Server::start).transpose()?;
-        let (transport, target) = match (&args.url, &own) {
-            (Some(url), _) => (
-                server::transport(url, args.profile),
-                server::target(url, args.profile, &args.trust)?,
-            ),
-            (None, Some(own)) => own.target(n)?,
-            (None, None) => break,
+        let mut own = None;
+        let target = match &args.url {
+            Some(url) => server::target(url, args.profile, &args.trust)?,
+            None => own.insert(Server::start()?).target(transport)?,
         };
         let pid = args.server_pid.or_else(|| own.as_ref().map(Server::pid));
-        let report = run::measure(args, transport, &target, &load, pid)
+        let report = run::measure(args, transport.name(), &target, &load, pid)
             .await
             .map_err(|error| failed(chain(&*error)))?;
         if args.json {

@@ -15,13 +15,38 @@ use crate::trust::TrustArgs;
 
 pub(super) use crate::messages::parse_url;
 
-/// How it is called in the results.
-pub(super) fn transport(url: &str, profile: Profile) -> &'static str {
-    match (url.split_once(':').map(|(scheme, _)| scheme), profile) {
-        (Some("ws"), _) => "websocket",
-        (Some("wss"), _) => "websocket-tls",
-        (_, Profile::S) => "webtransport-s",
-        (_, Profile::M) => "webtransport-m",
+/// What messages go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    WebSocket,
+    WebSocketTls,
+    WebTransport(Profile),
+}
+
+impl Transport {
+    pub(super) const ALL: [Self; 4] = [
+        Self::WebSocket,
+        Self::WebSocketTls,
+        Self::WebTransport(Profile::S),
+        Self::WebTransport(Profile::M),
+    ];
+
+    pub(super) fn of(url: &str, profile: Profile) -> Self {
+        match url.split_once(':') {
+            Some(("ws", _)) => Self::WebSocket,
+            Some(("wss", _)) => Self::WebSocketTls,
+            _ => Self::WebTransport(profile),
+        }
+    }
+
+    /// How it is called in the results.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::WebSocketTls => "websocket-tls",
+            Self::WebTransport(Profile::S) => "webtransport-s",
+            Self::WebTransport(Profile::M) => "webtransport-m",
+        }
     }
 }
 
@@ -86,11 +111,7 @@ impl Server {
         format!("{page}messages")
     }
 
-    /// How many transports it has.
-    pub(super) const TRANSPORTS: usize = 4;
-
-    /// Over the nth of them.
-    pub(super) fn target(&self, n: usize) -> Result<(&'static str, Target), Failure> {
+    pub(super) fn target(&self, transport: Transport) -> Result<Target, Failure> {
         let hash = self.listening.certificate_sha256.parse().map_err(failed)?;
         let trust = TrustArgs {
             cert_hash: vec![hash],
@@ -98,15 +119,13 @@ impl Server {
             insecure: false,
             timeout: Duration::from_secs(10),
         };
-        let secure = self.listening.webtransport.replace("https:", "wss:");
-        let urls: [(String, Profile); Self::TRANSPORTS] = [
-            (self.websocket_url(), Profile::S),
-            (format!("{secure}/messages"), Profile::S),
-            (format!("{}/messages", self.listening.webtransport), Profile::S),
-            (format!("{}/messages", self.listening.webtransport), Profile::M),
-        ];
-        let (url, profile) = &urls[n];
-        Ok((transport(url, *profile), target(url, *profile, &trust)?))
+        let https = format!("{}/messages", self.listening.webtransport);
+        let (url, profile) = match transport {
+            Transport::WebSocket => (self.websocket_url(), Profile::S),
+            Transport::WebSocketTls => (https.replace("https:", "wss:"), Profile::S),
+            Transport::WebTransport(profile) => (https, profile),
+        };
+        target(&url, profile, &trust)
     }
 }
 
