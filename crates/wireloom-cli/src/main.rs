@@ -41,34 +41,21 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve(args) => runtime(Threads::Many)?.block_on(serve::run(args)),
-        Command::Connect(args) => runtime(Threads::One)?.block_on(connect::run(args)),
-        Command::Call(args) => runtime(Threads::One)?.block_on(messages::run_call(args)),
-        Command::Signal(args) => runtime(Threads::One)?.block_on(messages::run_signal(args)),
-        Command::Listen(args) => runtime(Threads::One)?.block_on(messages::run_listen(args)),
+        Command::Serve(args) => runtime()?.block_on(serve::run(args)),
+        Command::Connect(args) => runtime()?.block_on(connect::run(args)),
+        Command::Call(args) => runtime()?.block_on(messages::run_call(args)),
+        Command::Signal(args) => runtime()?.block_on(messages::run_signal(args)),
+        Command::Listen(args) => runtime()?.block_on(messages::run_listen(args)),
         Command::Decode(args) => messages::run_decode(&args),
-        Command::Probe(args) => runtime(Threads::One)?.block_on(probe::run(args)),
+        Command::Probe(args) => runtime()?.block_on(probe::run(args)),
         Command::Cert(args) => cert::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }
 
-enum Threads {
-    One,
-    /// As many as there are processors.
-    Many,
-    Exactly(usize),
-}
-
-fn runtime(threads: Threads) -> Result<tokio::runtime::Runtime, Failure> {
-    let mut builder = match threads {
-        Threads::One => tokio::runtime::Builder::new_current_thread(),
-        Threads::Many | Threads::Exactly(_) => tokio::runtime::Builder::new_multi_thread(),
-    };
-    if let Threads::Exactly(count) = threads {
-        builder.worker_threads(count);
-    }
-    builder
+/// What takes more than one thread starts those that it takes.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new("system", format!("cannot start the runtime: {e}")))

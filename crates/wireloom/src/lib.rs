@@ -38,6 +38,7 @@ mod session;
 mod statistics;
 mod stream;
 pub mod tcp;
+mod threads;
 mod tls;
 mod wake;
 mod websocket;
@@ -64,6 +65,7 @@ pub use server::{
 pub use session::Session;
 pub use statistics::{DatagramStats, RecvStreamStats, SendStreamStats, SessionStats};
 pub use stream::{RecvStream, SendStream};
+pub use threads::Threads;
 pub use tls::{CertificateRejection, ClientAuth, RootCertificates, ServerTrust, TlsInfo, TrustError};
 /// The sans-IO core: wire codes, SETTINGS, dialects.
 pub use wireloom_proto as proto;

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Fixture, fixture, fixture_with, within};
-use wireloom::{Client, ConnectionError, SessionError};
+use wireloom::{Client, ConnectionError, SessionError, Threads};
 
 const MIB: usize = 1 << 20;
 
@@ -20,6 +20,14 @@ async fn sessions_and_transfers_go_on_from_another_address() {
 async fn the_same_where_several_sockets_share_the_port() {
     for _ in 0..4 {
         move_about(fixture_with(|builder| builder.shards(4)).await).await;
+    }
+}
+
+#[tokio::test]
+async fn the_same_where_each_socket_has_a_thread() {
+    for _ in 0..4 {
+        let threads = Threads::start(4).unwrap();
+        move_about(fixture_with(|builder| builder.threads(threads)).await).await;
     }
 }
 

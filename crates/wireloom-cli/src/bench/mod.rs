@@ -124,16 +124,10 @@ struct ClientArgs {
 pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     match args.command {
         None => all::run(&args.all),
-        Some(BenchCommand::Server(args)) => {
-            let threads = match args.threads {
-                1 => crate::Threads::One,
-                threads => crate::Threads::Exactly(threads.into()),
-            };
-            crate::runtime(threads)?.block_on(server::run(&args))
-        }
-        Some(BenchCommand::Client(args)) => crate::runtime(crate::Threads::One)?.block_on(client::run(&args)),
-        Some(BenchCommand::Messages(args)) => crate::runtime(crate::Threads::One)?.block_on(messages::run(&args)),
-        Some(BenchCommand::Topics(args)) => crate::runtime(crate::Threads::One)?.block_on(topics::run(&args)),
+        Some(BenchCommand::Server(args)) => crate::runtime()?.block_on(server::run(&args)),
+        Some(BenchCommand::Client(args)) => crate::runtime()?.block_on(client::run(&args)),
+        Some(BenchCommand::Messages(args)) => crate::runtime()?.block_on(messages::run(&args)),
+        Some(BenchCommand::Topics(args)) => crate::runtime()?.block_on(topics::run(&args)),
     }
 }
 

@@ -15,7 +15,9 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tower_service::Service;
-use wireloom::{Body, FlowControl, Identity, RecvStream, SendStream, Server, Session, WebTransportUpgrade, WriteError};
+use wireloom::{
+    Body, FlowControl, Identity, RecvStream, SendStream, Server, Session, Threads, WebTransportUpgrade, WriteError,
+};
 
 use super::protocol::Request as Line;
 use super::protocol::{Accepted, CHUNK, CONNECTION_WINDOW, Listening, SEND_WINDOW, STREAM_WINDOW, Stats};
@@ -64,6 +66,9 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         // One client on one machine: nothing is to be defended against, and Retry would be measured.
         .max_connections(everyone, everyone)
         .retry_above(everyone);
+    if args.threads > 1 {
+        server = server.threads(Threads::start(args.threads.into()).map_err(failed)?);
+    }
     if args.no_flow_control {
         server = server.flow_control(FlowControl::OFF);
     }

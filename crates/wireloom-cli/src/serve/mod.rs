@@ -9,6 +9,7 @@ mod messages;
 mod site;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use wireloom::{ConnectionLimits, Server};
+use wireloom::{ConnectionLimits, Server, Threads};
 
 use self::address::Addresses;
 use self::identity::Served;
@@ -70,6 +71,9 @@ pub(crate) struct ServeArgs {
     /// Connections that one address may have at once; of /messages, over each of its transports
     #[arg(long, value_name = "N", default_value = "1000")]
     max_per_address: usize,
+    /// Threads that drive connections [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Start a browser on the demo page
     #[arg(long)]
     open: bool,
@@ -111,7 +115,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         .local_addr()
         .map_err(|e| Failure::new("system", e.to_string()))?;
 
+    let cores = args.threads.or_else(|| std::thread::available_parallelism().ok());
+    let threads = Threads::start(cores.map_or(1, NonZeroUsize::get))
+        .map_err(|e| Failure::new("system", format!("cannot start threads: {e}")))?;
     let builder = Server::builder()
+        .threads(threads.clone())
         .identity(served.identity.clone())
         .max_connections(ConnectionLimits::DEFAULT_TOTAL, args.max_per_address)
         .shutdown_deadline(SHUTDOWN_DEADLINE);
@@ -151,6 +159,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     for listener in pages {
         let limits = ConnectionLimits::new(ConnectionLimits::DEFAULT_TOTAL, args.max_per_address);
         let options = wireloom::tcp::Options::new()
+            .threads(threads.clone())
             .limits(limits)
             .shutdown_deadline(SHUTDOWN_DEADLINE);
         let (router, stop) = (site.router(), stopped());

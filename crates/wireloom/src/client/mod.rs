@@ -26,6 +26,7 @@ use crate::identity::CertificateHash;
 use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::session::Session;
+use crate::threads::Home;
 use crate::tls::{ClientTls, RootCertificates, ServerTrust};
 
 /// Dials WebTransport servers over HTTP/3. A cheap handle; clones share sockets.
@@ -108,7 +109,7 @@ impl Client {
         self.0.endpoints[family]
             .get_or_try_init(|| async {
                 let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
-                Endpoint::spawn(vec![socket], &self.0.quic, None, &NoAcceptor)
+                Endpoint::spawn(vec![(socket, Home::current(), NoAcceptor)], &self.0.quic, None)
             })
             .await
     }

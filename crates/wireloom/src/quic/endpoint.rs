@@ -14,6 +14,7 @@ use super::routing::Routing;
 use super::shards::Shards;
 use super::socket::Socket;
 use super::task::EndpointTask;
+use crate::threads::Home;
 
 /// What to do with a connection attempt.
 pub(crate) enum Admission<A> {
@@ -36,7 +37,6 @@ pub(crate) trait Acceptor<A>: Send + 'static {
 }
 
 /// An endpoint that only dials.
-#[derive(Clone)]
 pub(crate) struct NoAcceptor;
 
 impl<A> Acceptor<A> for NoAcceptor {
@@ -71,19 +71,23 @@ pub(crate) struct Endpoint<A: Application> {
 }
 
 impl<A: Application> Endpoint<A> {
-    /// Spawns a task for each of `sockets`, at least one, on the current tokio runtime. They are bound to the same address.
+    /// Spawns a task for each of `sockets`, at least one, at its home. They are bound to the same address.
     pub(crate) fn spawn(
-        sockets: Vec<std::net::UdpSocket>,
+        sockets: Vec<(std::net::UdpSocket, Home, impl Acceptor<A>)>,
         quic: &QuicConfig,
         server: Option<&ServerConfig>,
-        acceptor: &(impl Acceptor<A> + Clone),
     ) -> io::Result<Self> {
-        let sockets: Vec<Socket> = sockets.into_iter().map(Socket::new).collect::<io::Result<_>>()?;
-        let local_addr = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.local_addr()?;
+        let (first, ..) = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let local_addr = first.local_addr()?;
         let queues: Arc<[_]> = sockets.iter().map(|_| Arc::new(ReadyQueue::new())).collect();
         let config = endpoint_config(quic);
         let mut done = Vec::new();
-        for (index, socket) in sockets.into_iter().enumerate() {
+        for (index, (socket, home, acceptor)) in sockets.into_iter().enumerate() {
+            let socket = {
+                // It registers with the runtime that is entered.
+                let _home = home.handle.enter();
+                Socket::new(socket)?
+            };
             let shards = Shards::new(queues.clone(), index, quic.route);
             let mut config = config.clone();
             if let Some(ids) = shards.ids() {
@@ -91,9 +95,9 @@ impl<A: Application> Endpoint<A> {
             }
             let server_config = server.map(|server| server.config.clone());
             let endpoint = qp::Endpoint::new(Arc::new(config), server_config, !socket.may_fragment(), None);
-            let routing = Routing::new(endpoint, server.cloned(), acceptor.clone(), shards);
+            let routing = Routing::new(endpoint, server.cloned(), acceptor, shards);
             let (ended, end) = watch::channel(false);
-            tokio::spawn(EndpointTask::new(socket, routing, ended));
+            home.run(EndpointTask::new(socket, routing, ended));
             done.push(end);
         }
         Ok(Self {

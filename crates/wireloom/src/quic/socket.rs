@@ -1,7 +1,6 @@
 //! One UDP socket with segmentation offload, receive offload, ECN and packet information.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
@@ -46,10 +45,6 @@ impl Socket {
             batch: MIN_BATCH,
             untaken: 0..0,
         })
-    }
-
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
     }
 
     pub(super) fn may_fragment(&self) -> bool {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use wireloom_proto::SessionId;
 use wireloom_proto::webtransport::negotiate::Dialect;
@@ -15,6 +16,7 @@ use super::origin::OriginPolicy;
 use crate::driver::{Conn, Incoming, IncomingKind, IncomingQueue};
 use crate::error::{ConnectionError, SessionError};
 use crate::session::Session;
+use crate::threads::Home;
 
 /// A session that a client asks for. Dropping it rejects it with 503.
 #[must_use]
@@ -30,7 +32,7 @@ pub struct SessionRequest {
 }
 
 pub(super) async fn accept(
-    queue: &IncomingQueue,
+    queues: &[(Home, Arc<IncomingQueue>)],
     origins: &OriginPolicy,
     connections: &Connections,
 ) -> Option<SessionRequest> {
@@ -40,8 +42,9 @@ pub(super) async fn accept(
         if connections.is_stopped() {
             return None;
         }
+        let any = select_all(queues.iter().map(|(_, queue)| Box::pin(queue.pop())));
         let Incoming { conn, head, kind } = tokio::select! {
-            incoming = queue.pop() => incoming,
+            (incoming, ..) = any => incoming,
             () = stop => return None,
         };
         match kind {

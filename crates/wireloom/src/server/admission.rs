@@ -77,7 +77,6 @@ impl Drop for Place {
 }
 
 /// Decides for one UDP socket.
-#[derive(Clone)]
 pub(super) struct ServerAcceptor {
     pub(super) driver: Arc<DriverConfig>,
     pub(super) queue: Arc<IncomingQueue>,

@@ -22,6 +22,7 @@ use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, server_config};
+use crate::threads::{Home, Threads};
 use crate::tls::ClientAuth;
 use crate::{tcp, tls};
 
@@ -78,6 +79,7 @@ pub struct ServerBuilder {
     addresses: Vec<Result<Vec<SocketAddr>, String>>,
     sockets: Vec<Sockets>,
     shards: Option<usize>,
+    threads: Option<Threads>,
     identity: Option<Identity>,
     clients: ClientAuth,
     origins: OriginPolicy,
@@ -101,6 +103,7 @@ impl Default for ServerBuilder {
             addresses: Vec::new(),
             sockets: Vec::new(),
             shards: None,
+            threads: None,
             identity: None,
             clients: ClientAuth::None,
             origins: OriginPolicy::default(),
@@ -164,10 +167,19 @@ impl ServerBuilder {
 
     /// How many UDP sockets share each address that is bound here, each with a task that drives the connections of its clients, so
     /// that several cores do. The kernel distributes clients by their address (`SO_REUSEPORT`); a client whose address changes
-    /// stays with its connection's task. Default: as many as the tokio runtime has worker threads, 16 at most. Linux only:
-    /// elsewhere there is always one.
+    /// stays with its connection's task. Default: as many as there are [`threads`](Self::threads), or worker threads of the
+    /// tokio runtime, 16 at most. Linux only: elsewhere there is always one.
     pub fn shards(mut self, count: usize) -> Self {
         self.shards = Some(count);
+        self
+    }
+
+    /// Drives connections on threads of their own instead of the runtime that the server is started on: each UDP socket, with
+    /// everything that its packets wake, has one of them, and TCP connections have them by turns. The requests of a connection are
+    /// answered on its thread. Default: none. Where there is one UDP socket only (see [`shards`](Self::shards)) QUIC has one
+    /// thread. With [`Server::accept`] sessions are wherever they are taken, their connections on these threads.
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = Some(threads);
         self
     }
 
@@ -380,16 +392,23 @@ impl ServerBuilder {
         let tls = server_config(&self.quic, Arc::new(tls))
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         Arc::make_mut(&mut self.driver.h3).shared_data = self.quic.window_of_sessions();
-        let queue = Arc::new(IncomingQueue::default());
         let connections = Arc::new(Connections::default());
         let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
         let driver = Arc::new(self.driver);
-        let shards = self.shards.unwrap_or_else(|| {
-            tokio::runtime::Handle::current()
-                .metrics()
-                .num_workers()
-                .min(MAX_SHARDS)
-        });
+        let homes = match &self.threads {
+            Some(threads) => threads.homes().to_vec(),
+            None => vec![Home::current()],
+        };
+        let workers = || match &self.threads {
+            Some(threads) => threads.count(),
+            None => tokio::runtime::Handle::current().metrics().num_workers(),
+        };
+        let shards = self.shards.unwrap_or_else(|| workers().min(MAX_SHARDS));
+        let queues: Vec<_> = homes
+            .into_iter()
+            .map(|home| (home, Arc::new(IncomingQueue::default())))
+            .collect();
+        let mut turns = queues.iter().cycle();
         let shards = self.quic.possible_shards(shards);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         let mut free_port = None;
@@ -412,20 +431,27 @@ impl ServerBuilder {
             if udp.is_empty() {
                 continue;
             }
-            let acceptor = ServerAcceptor {
-                driver: driver.clone(),
-                queue: queue.clone(),
-                connections: connections.clone(),
-                limits: limits.clone(),
-                retry_above: self.retry_above,
-                admitted: 0,
-            };
-            endpoints.push(Endpoint::spawn(udp, &self.quic, Some(&tls), &acceptor)?);
+            let shards = udp.into_iter().zip(&mut turns).map(|(socket, (home, queue))| {
+                let acceptor = ServerAcceptor {
+                    driver: driver.clone(),
+                    queue: queue.clone(),
+                    connections: connections.clone(),
+                    limits: limits.clone(),
+                    retry_above: self.retry_above,
+                    admitted: 0,
+                };
+                (socket, home.clone(), acceptor)
+            });
+            endpoints.push(Endpoint::spawn(shards.collect(), &self.quic, Some(&tls))?);
+        }
+        let mut tcp_options = self.tcp;
+        if let Some(threads) = self.threads {
+            tcp_options = tcp_options.threads(threads);
         }
         Ok(Server {
             endpoints,
             tcp,
-            queue,
+            queues,
             connections,
             limits,
             identity,
@@ -433,7 +459,7 @@ impl ServerBuilder {
             alt_svc: self.alt_svc,
             handshake_timeout: driver.handshake_timeout,
             shutdown_deadline: self.shutdown_deadline,
-            tcp_options: self.tcp.client_auth(self.clients).key_log(self.key_log),
+            tcp_options: tcp_options.client_auth(self.clients).key_log(self.key_log),
         })
     }
 

@@ -34,6 +34,7 @@ use crate::error::ConnectionError;
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::Endpoint;
+use crate::threads::Home;
 use crate::wake::Topic;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -45,7 +46,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Server {
     endpoints: Vec<Endpoint<Driver>>,
     tcp: Vec<tokio::net::TcpListener>,
-    queue: Arc<IncomingQueue>,
+    /// What has been asked for, by where it is answered.
+    queues: Vec<(Home, Arc<IncomingQueue>)>,
     connections: Arc<Connections>,
     limits: ConnectionLimits,
     identity: Identity,
@@ -154,7 +156,7 @@ impl Server {
     ///
     /// Cancel safe.
     pub async fn accept(&self) -> Option<SessionRequest> {
-        accept::accept(&self.queue, &self.origins, &self.connections).await
+        accept::accept(&self.queues, &self.origins, &self.connections).await
     }
 
     /// Ends in good order: refuses newcomers, sends GOAWAY and WT_DRAIN_SESSION, waits for requests and sessions to end

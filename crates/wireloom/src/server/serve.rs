@@ -2,6 +2,7 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
@@ -12,8 +13,9 @@ use tower_service::Service;
 
 use super::builder::{ServeError, ServerBuilder};
 use super::dispatch::dispatch;
-use super::{BoxError, Server};
+use super::{BoxError, OriginPolicy, Server};
 use crate::body::Body;
+use crate::driver::IncomingQueue;
 use crate::tcp;
 
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -103,13 +105,64 @@ where
         };
         tcp_tasks.spawn(async move { tcp::serve(listener, Some(&identity), service, options, stop).await });
     }
+    let mut answering = JoinSet::new();
+    let (phase, phases) = watch::channel(Phase::Serving);
+    for (home, queue) in &server.queues {
+        let answers = answer(queue.clone(), service.clone(), server.origins.clone(), phases.clone());
+        answering.spawn_on(answers, &home.handle);
+    }
+    shutdown.await;
+    let _ = stop.send(true);
+    server.start_draining();
+    let _ = tokio::time::timeout(server.shutdown_deadline, async {
+        // What still comes in before this is answered, whichever queue it is in.
+        server.connections.wait_idle().await;
+        let _ = phase.send(Phase::Finishing);
+        while answering.join_next().await.is_some() {}
+    })
+    .await;
+    server.finish(0, "the server is shutting down").await;
+    let _ = phase.send(Phase::Ended);
+    while answering.join_next().await.is_some() {}
+    while let Some(ended) = tcp_tasks.join_next().await {
+        if let Ok(result) = ended {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Phase {
+    Serving,
+    /// Nothing more comes; what runs may end.
+    Finishing,
+    /// What runs is cut off.
+    Ended,
+}
+
+/// Answers what comes in through one queue, where this runs.
+async fn answer<S, B>(
+    queue: Arc<IncomingQueue>,
+    service: S,
+    origins: Arc<OriginPolicy>,
+    mut phases: watch::Receiver<Phase>,
+) where
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    // Dropped with this future.
     let mut requests = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    let mut deadline = None;
-    loop {
+    let mut ended = phases.clone();
+    let mut ended = pin!(ended.wait_for(|phase| *phase == Phase::Ended));
+    let mut phase = Phase::Serving;
+    while phase == Phase::Serving || !requests.is_empty() || !queue.is_empty() {
         tokio::select! {
-            incoming = server.queue.pop() => {
-                requests.spawn(dispatch(incoming, service.clone(), server.origins.clone()));
+            incoming = queue.pop() => {
+                requests.spawn(dispatch(incoming, service.clone(), origins.clone()));
             }
             Some(ended) = requests.join_next() => match ended {
                 Ok(None) => {}
@@ -123,21 +176,12 @@ where
                 Err(error) if error.is_panic() => tracing::error!("a request handler panicked"),
                 Err(_) => {}
             },
-            () = &mut shutdown, if deadline.is_none() => {
-                let _ = stop.send(true);
-                server.start_draining();
-                deadline = Some(Box::pin(tokio::time::sleep(server.shutdown_deadline)));
+            changed = phases.wait_for(|phase| *phase >= Phase::Finishing), if phase == Phase::Serving => {
+                // An error means that nobody is left who waits for it.
+                phase = changed.map_or(Phase::Ended, |phase| *phase);
             }
-            () = async { if let Some(d) = &mut deadline { d.await } }, if deadline.is_some() => break,
-            () = std::future::ready(()), if deadline.is_some() && requests.is_empty() && server.queue.is_empty() => break,
+            _ = &mut ended => break,
         }
     }
-    server.finish(0, "the server is shutting down").await;
     requests.shutdown().await;
-    while let Some(ended) = tcp_tasks.join_next().await {
-        if let Ok(result) = ended {
-            result?;
-        }
-    }
-    Ok(())
 }

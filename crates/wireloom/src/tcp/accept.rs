@@ -45,16 +45,25 @@ impl Backoff {
 /// What accepts connections.
 pub(super) trait Listen {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// A connection that no runtime has.
+    type Moving: Send + 'static;
 
     /// The next connection, and its peer's address if that is an IP address. Cancel safe.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
 
     /// Settings of a new connection.
     fn prepare(stream: &Self::Stream);
+
+    /// Takes a connection away from its runtime.
+    fn leave(stream: Self::Stream) -> io::Result<Self::Moving>;
+
+    /// Gives a connection to the runtime that this is called on.
+    fn arrive(stream: Self::Moving) -> io::Result<Self::Stream>;
 }
 
 impl Listen for TcpListener {
     type Stream = TcpStream;
+    type Moving = std::net::TcpStream;
 
     async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
         let (stream, peer) = Self::accept(self).await?;
@@ -67,17 +76,34 @@ impl Listen for TcpListener {
         let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
         let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
     }
+
+    fn leave(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+        stream.into_std()
+    }
+
+    fn arrive(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(stream)
+    }
 }
 
 #[cfg(unix)]
 impl Listen for tokio::net::UnixListener {
     type Stream = tokio::net::UnixStream;
+    type Moving = std::os::unix::net::UnixStream;
 
     async fn accept(&self) -> io::Result<(tokio::net::UnixStream, Option<SocketAddr>)> {
         Ok((Self::accept(self).await?.0, None))
     }
 
     fn prepare(_: &tokio::net::UnixStream) {}
+
+    fn leave(stream: tokio::net::UnixStream) -> io::Result<Self::Moving> {
+        stream.into_std()
+    }
+
+    fn arrive(stream: Self::Moving) -> io::Result<tokio::net::UnixStream> {
+        tokio::net::UnixStream::from_std(stream)
+    }
 }
 
 /// The next connection. Cancel safe: no accepted connection is lost.

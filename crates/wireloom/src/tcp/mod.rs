@@ -26,6 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -36,6 +37,7 @@ pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
+use crate::threads::Threads;
 use crate::tls::{key_log, tcp_server_config};
 use accept::Listen;
 use connection::Shared;
@@ -117,6 +119,7 @@ async fn run<L, S, B>(
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let tasks = Tasks::default();
+    let threads = options.threads.clone();
     let (draining, drain) = watch::channel(false);
     let shared = Arc::new(Shared {
         tls,
@@ -137,7 +140,21 @@ async fn run<L, S, B>(
             Ok(permit) => {
                 L::prepare(&tcp);
                 let span = tracing::debug_span!("tcp", %address, port = peer.map(|peer| peer.port()));
-                tasks.spawn(connection::run(Arc::clone(&shared), service.clone(), tcp, peer, permit).instrument(span));
+                let (shared, service) = (Arc::clone(&shared), service.clone());
+                let Some(home) = threads.as_ref().map(Threads::next) else {
+                    let connection = connection::run(shared, service, tcp, peer, permit);
+                    tasks.spawn(connection.instrument(span), &Handle::current());
+                    continue;
+                };
+                let moving = L::leave(tcp);
+                let connection = async move {
+                    // Fails for want of memory only.
+                    match moving.and_then(L::arrive) {
+                        Ok(tcp) => connection::run(shared, service, tcp, peer, permit).await,
+                        Err(error) => tracing::warn!(%error, "connection dropped"),
+                    }
+                };
+                tasks.spawn(connection.instrument(span), &home.handle);
             }
             Err(refused) => tracing::debug!(%address, %refused, "connection refused"),
         }

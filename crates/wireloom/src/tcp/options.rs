@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use crate::limits::ConnectionLimits;
 use crate::server::OriginPolicy;
+use crate::threads::Threads;
 use crate::tls::ClientAuth;
 
 /// Which versions of HTTP a connection over TLS may speak.
@@ -35,6 +36,7 @@ pub struct Options {
     pub(super) clients: ClientAuth,
     pub(super) versions: HttpVersions,
     pub(super) key_log: bool,
+    pub(super) threads: Option<Threads>,
     /// Which pages may open WebSockets; `None` for all.
     pub(super) origins: Option<Arc<OriginPolicy>>,
 }
@@ -63,6 +65,7 @@ impl Default for Options {
             clients: ClientAuth::None,
             versions: HttpVersions::Both,
             key_log: false,
+            threads: None,
             origins: None,
         }
     }
@@ -78,6 +81,13 @@ impl Options {
     /// that Wireshark and the like can read what was recorded. Whoever has the file can, too. Default false.
     pub fn key_log(mut self, write: bool) -> Self {
         self.key_log = write;
+        self
+    }
+
+    /// Drives connections on these threads, by turns, instead of the runtime that serves. Default: none. In a
+    /// [`Server`](crate::Server), its builder's.
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = Some(threads);
         self
     }
 

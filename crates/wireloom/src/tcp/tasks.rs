@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::ready;
 
 use hyper::rt::Executor;
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument as _;
 
@@ -13,8 +14,8 @@ use tracing::Instrument as _;
 pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 impl Tasks {
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        spawn(&self.0, task);
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, home: &Handle) {
+        spawn(&self.0, task, home);
     }
 
     /// What the tasks themselves spawn with. It does not keep the tasks alive: they hold it.
@@ -47,18 +48,18 @@ pub(super) struct Spawner(Weak<Mutex<JoinSet<()>>>);
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
     fn execute(&self, task: F) {
         if let Some(tasks) = self.0.upgrade() {
-            spawn(&tasks, task.in_current_span());
+            spawn(&tasks, task.in_current_span(), &Handle::current());
         }
     }
 }
 
-fn spawn(tasks: &Mutex<JoinSet<()>>, task: impl Future<Output = ()> + Send + 'static) {
+fn spawn(tasks: &Mutex<JoinSet<()>>, task: impl Future<Output = ()> + Send + 'static, home: &Handle) {
     let mut tasks = lock(tasks);
     // Ended tasks keep their memory until they are joined.
     while let Some(ended) = tasks.try_join_next() {
         report(ended);
     }
-    tasks.spawn(task);
+    tasks.spawn_on(task, home);
 }
 
 fn report(ended: Result<(), JoinError>) {
