@@ -18,34 +18,35 @@ pub(super) use crate::messages::parse_url;
 /// What messages go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
-    WebSocket,
-    WebSocketTls,
-    WebTransport(Profile),
+    Ws,
+    Wss,
+    /// WebTransport.
+    Session(Profile),
 }
 
 impl Transport {
     pub(super) const ALL: [Self; 4] = [
-        Self::WebSocket,
-        Self::WebSocketTls,
-        Self::WebTransport(Profile::S),
-        Self::WebTransport(Profile::M),
+        Self::Ws,
+        Self::Wss,
+        Self::Session(Profile::S),
+        Self::Session(Profile::M),
     ];
 
     pub(super) fn of(url: &str, profile: Profile) -> Self {
         match url.split_once(':') {
-            Some(("ws", _)) => Self::WebSocket,
-            Some(("wss", _)) => Self::WebSocketTls,
-            _ => Self::WebTransport(profile),
+            Some(("ws", _)) => Self::Ws,
+            Some(("wss", _)) => Self::Wss,
+            _ => Self::Session(profile),
         }
     }
 
     /// How it is called in the results.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::WebSocket => "websocket",
-            Self::WebSocketTls => "websocket-tls",
-            Self::WebTransport(Profile::S) => "webtransport-s",
-            Self::WebTransport(Profile::M) => "webtransport-m",
+            Self::Ws => "websocket",
+            Self::Wss => "websocket-tls",
+            Self::Session(Profile::S) => "webtransport-s",
+            Self::Session(Profile::M) => "webtransport-m",
         }
     }
 }
@@ -121,9 +122,9 @@ impl Server {
         };
         let https = format!("{}/messages", self.listening.webtransport);
         let (url, profile) = match transport {
-            Transport::WebSocket => (self.websocket_url(), Profile::S),
-            Transport::WebSocketTls => (https.replace("https:", "wss:"), Profile::S),
-            Transport::WebTransport(profile) => (https, profile),
+            Transport::Ws => (self.websocket_url(), Profile::S),
+            Transport::Wss => (https.replace("https:", "wss:"), Profile::S),
+            Transport::Session(profile) => (https, profile),
         };
         target(&url, profile, &trust)
     }
