@@ -43,8 +43,12 @@ async fn a_connection_over_quic_stays_on_its_thread() {
     let threads = Threads::start(3).unwrap();
     let run = run(places(), |builder| builder.threads(threads)).await;
     let mut all = HashSet::new();
-    // The kernel chooses by the client's address: each has a socket of its own.
-    for _ in 0..24 {
+    let expected = if cfg!(target_os = "linux") { 3 } else { 1 };
+    // The kernel chooses by the client's address: each has a socket of its own. So many in vain are one chance in 10^30.
+    for client in 0..200 {
+        if client >= 12 && all.len() == expected {
+            break;
+        }
         let client = Client::builder().server_certificate_hash(run.hash).build().unwrap();
         let connection = within(client.dial(&run.url)).await.unwrap();
         let page = within(connection.request_whole(run.request("GET", "/", b""), 100))
@@ -62,9 +66,7 @@ async fn a_connection_over_quic_stays_on_its_thread() {
         }
         all.insert(place);
     }
-    if cfg!(target_os = "linux") {
-        assert_eq!(all.len(), 3, "{all:?}");
-    }
+    assert_eq!(all.len(), expected, "{all:?}");
 }
 
 #[tokio::test]
