@@ -1,4 +1,4 @@
-//! What a server has been asked for: one queue for all connections of a server.
+//! What a server has been asked for: one queue for all connections of a server, or of each of its threads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

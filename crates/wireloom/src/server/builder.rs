@@ -395,15 +395,15 @@ impl ServerBuilder {
         let connections = Arc::new(Connections::default());
         let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
         let driver = Arc::new(self.driver);
-        let homes = match &self.threads {
-            Some(threads) => threads.homes().to_vec(),
-            None => vec![Home::current()],
+        let (homes, workers) = match &self.threads {
+            Some(threads) => (threads.homes().to_vec(), threads.count()),
+            None => {
+                let home = Home::current();
+                let workers = home.handle.metrics().num_workers();
+                (vec![home], workers)
+            }
         };
-        let workers = || match &self.threads {
-            Some(threads) => threads.count(),
-            None => tokio::runtime::Handle::current().metrics().num_workers(),
-        };
-        let shards = self.shards.unwrap_or_else(|| workers().min(MAX_SHARDS));
+        let shards = self.shards.unwrap_or_else(|| workers.min(MAX_SHARDS));
         let queues: Vec<_> = homes
             .into_iter()
             .map(|home| (home, Arc::new(IncomingQueue::default())))

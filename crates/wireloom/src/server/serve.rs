@@ -1,7 +1,7 @@
 //! The running server.
 
 use std::future::{Future, IntoFuture};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -132,7 +132,7 @@ where
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, PartialEq)]
 enum Phase {
     Serving,
     /// Nothing more comes; what runs may end.
@@ -156,8 +156,6 @@ async fn answer<S, B>(
 {
     // Dropped with this future.
     let mut requests = JoinSet::new();
-    let mut ended = phases.clone();
-    let mut ended = pin!(ended.wait_for(|phase| *phase == Phase::Ended));
     let mut phase = Phase::Serving;
     while phase == Phase::Serving || !requests.is_empty() || !queue.is_empty() {
         tokio::select! {
@@ -176,11 +174,13 @@ async fn answer<S, B>(
                 Err(error) if error.is_panic() => tracing::error!("a request handler panicked"),
                 Err(_) => {}
             },
-            changed = phases.wait_for(|phase| *phase >= Phase::Finishing), if phase == Phase::Serving => {
-                // An error means that nobody is left who waits for it.
-                phase = changed.map_or(Phase::Ended, |phase| *phase);
+            changed = phases.changed() => {
+                phase = *phases.borrow_and_update();
+                // An error means that nobody is left who waits for this.
+                if changed.is_err() || phase == Phase::Ended {
+                    break;
+                }
             }
-            _ = &mut ended => break,
         }
     }
     requests.shutdown().await;
