@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tower_service::Service;
 use super::header_timer::HeaderTimer;
 use super::interim::Interim;
 use super::service::{Activity, Added, Idle, answer};
-use super::stream::Owned;
+use super::stream::{Owned, Owner};
 use super::tasks::Spawner;
 use super::{HttpVersions, Options};
 use crate::body::Body;
@@ -47,14 +48,48 @@ pub(super) struct Shared {
     pub(super) drain: watch::Receiver<bool>,
 }
 
-/// Serves one connection. `permit` counts it until its socket is closed, upgraded or not.
-pub(super) async fn run<S, B, T>(
+/// Serves one connection, which `arrive` takes to the runtime that the future runs on. `permit` counts it until its socket
+/// is closed, upgraded or not.
+pub(super) fn run<S, B, T>(
     shared: Arc<Shared>,
     service: S,
-    tcp: T,
+    arrive: impl FnOnce() -> io::Result<T> + Send + 'static,
     peer: Option<SocketAddr>,
     permit: ConnectionPermit,
-) where
+) -> impl Future<Output = ()> + Send + 'static
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    // On the heap and gone with all of hyper's buffers when HTTP has ended: the task stays as long as an upgraded
+    // connection, and as large as its largest moment.
+    let http = Box::pin(async move {
+        match arrive() {
+            Ok(tcp) => handshake_and_serve(&shared, service, tcp, peer).await,
+            // Fails for want of memory only.
+            Err(error) => {
+                tracing::warn!(%error, "connection dropped");
+                None
+            }
+        }
+    });
+    async move {
+        let owner = http.await;
+        // An upgraded connection goes on in the application; it stays counted, and this task stays there to cut it off.
+        if let Some(owner) = owner {
+            owner.closed().await;
+        }
+        drop(permit);
+    }
+}
+
+/// The life of a connection as one of HTTP. `None`: it ended before that began.
+async fn handshake_and_serve<S, B, T>(shared: &Shared, service: S, tcp: T, peer: Option<SocketAddr>) -> Option<Owner>
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -63,15 +98,15 @@ pub(super) async fn run<S, B, T>(
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let Some(tls) = &shared.tls else {
-        return serve(&shared, service, tcp, false, (peer, None), permit).await;
+        return Some(serve(shared, service, tcp, false, (peer, None)).await);
     };
     let mut drain = shared.drain.clone();
-    // On the heap, like what follows: the task stays as long as an upgraded connection, and as large as its largest moment.
+    // On the heap, so that it takes no room beside what follows.
     let accepting = Box::pin(timeout(shared.options.handshake_timeout, tls.accept(tcp)));
     let handshake = tokio::select! {
         handshake = accepting => handshake,
         // Nothing was asked yet that would deserve an answer.
-        () = draining(&mut drain) => return,
+        () = draining(&mut drain) => return None,
     };
     match handshake {
         Ok(Ok(stream)) => {
@@ -79,14 +114,15 @@ pub(super) async fn run<S, B, T>(
             let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
             if !is_h2 && shared.options.versions == HttpVersions::Http2 {
                 tracing::debug!("a client without ALPN is refused: HTTP/1.1 is off");
-                return;
+                return None;
             }
             let tls = TlsInfo::of_tcp(session);
-            serve(&shared, service, stream, is_h2, (peer, Some(tls)), permit).await;
+            return Some(serve(shared, service, stream, is_h2, (peer, Some(tls))).await);
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake timed out"),
     }
+    None
 }
 
 async fn draining(drain: &mut watch::Receiver<bool>) {
@@ -94,14 +130,15 @@ async fn draining(drain: &mut watch::Receiver<bool>) {
     let _ = drain.wait_for(|&draining| draining).await;
 }
 
+/// Serves HTTP until it ends, be it by an upgrade; who gets the stream then uses it as long as the result lives.
 async fn serve<S, B, T>(
     shared: &Shared,
     service: S,
     io: T,
     is_h2: bool,
     (peer, tls): (Option<SocketAddr>, Option<TlsInfo>),
-    permit: ConnectionPermit,
-) where
+) -> Owner
+where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -167,13 +204,10 @@ async fn serve<S, B, T>(
         }));
         Box::pin(drive(connection, &activity, besides, end))
     };
-    // Gone before the wait below, with all of hyper's buffers.
     if let Err(error) = driving.await {
         tracing::debug!(error = &error as &dyn StdError, "connection failed");
     }
-    // An upgraded connection goes on in the application; it stays counted, and this task stays there to cut it off.
-    owner.closed().await;
-    drop(permit);
+    owner
 }
 
 /// What happens beside a connection.

@@ -141,20 +141,15 @@ async fn run<L, S, B>(
                 L::prepare(&tcp);
                 let span = tracing::debug_span!("tcp", %address, port = peer.map(|peer| peer.port()));
                 let (shared, service) = (Arc::clone(&shared), service.clone());
-                let Some(home) = threads.as_ref().map(Threads::next) else {
-                    let connection = connection::run(shared, service, tcp, peer, permit);
+                if let Some(home) = threads.as_ref().map(Threads::next) {
+                    let moving = L::leave(tcp);
+                    let arrive = || moving.and_then(L::arrive);
+                    let connection = connection::run(shared, service, arrive, peer, permit);
+                    tasks.spawn(connection.instrument(span), &home.handle);
+                } else {
+                    let connection = connection::run(shared, service, || Ok(tcp), peer, permit);
                     tasks.spawn(connection.instrument(span), &Handle::current());
-                    continue;
-                };
-                let moving = L::leave(tcp);
-                let connection = async move {
-                    // Fails for want of memory only.
-                    match moving.and_then(L::arrive) {
-                        Ok(tcp) => connection::run(shared, service, tcp, peer, permit).await,
-                        Err(error) => tracing::warn!(%error, "connection dropped"),
-                    }
-                };
-                tasks.spawn(connection.instrument(span), &home.handle);
+                }
             }
             Err(refused) => tracing::debug!(%address, %refused, "connection refused"),
         }
