@@ -225,7 +225,7 @@ export class Client<P extends Protocol = any> {
   /** Takes up the session of this key, in the place of the one that there is. */
   async restoreSession(key: string, options?: RequestOptions): Promise<Session> {
     const session = parseSession((await this.#call('restoreSession', key, NOTHING, { ...options })).text());
-    this.#setSession(session);
+    void this.#setSession(session);
     return session;
   }
 
@@ -233,7 +233,7 @@ export class Client<P extends Protocol = any> {
   async closeSession(options?: RequestOptions): Promise<void> {
     if (!this.#session) return;
     await this.#call('closeSession', '', NOTHING, { ...options });
-    this.#setSession(null);
+    await this.#setSession(null);
   }
 
   /** Looks at once whether there is a connection, instead of waiting. Called by itself when the page is seen or online again. */
@@ -429,12 +429,7 @@ export class Client<P extends Protocol = any> {
   // --- Connections
 
   async #start(): Promise<void> {
-    const stored = await this.#memory.get('session');
-    try {
-      if (stored) this.#session = parseSession(stored);
-    } catch {
-      // Of another version.
-    }
+    this.#session = await this.#memory.session();
     await this.#dialer.remember();
     await this.#connect(0);
   }
@@ -491,7 +486,7 @@ export class Client<P extends Protocol = any> {
           this.#dispatch(connection, name, payload);
         },
         session: (session) => {
-          this.#setSession(session);
+          void this.#setSession(session);
         },
         end: (ended, calls) => {
           this.#lost(connection, ended, calls);
@@ -504,7 +499,7 @@ export class Client<P extends Protocol = any> {
       const key = this.#session?.key;
       const session = await connection.open(key);
       abort.signal.removeEventListener('abort', lose);
-      if (key !== undefined && this.#session?.key === key) this.#setSession(session);
+      if (key !== undefined && this.#session?.key === key) void this.#setSession(session);
       return connection;
     } finally {
       clearTimeout(timer);
@@ -605,13 +600,20 @@ export class Client<P extends Protocol = any> {
     for (const listener of this.#stateListeners) guard(listener, state);
   }
 
-  #setSession(session: Session | null): void {
+  /** Resolves when it is stored, or forgotten. */
+  async #setSession(session: Session | null): Promise<void> {
     const had = this.#session;
     this.#session = session;
     if (!session && !had) return;
-    const stored = session && JSON.stringify({ k: session.key, c: session.created, l: session.lastUsed, i: session.info });
-    void this.#memory.set('session', stored);
+    const stored = session ? this.#memory.setSession(session) : this.#forgetSession(had!.key);
     for (const listener of this.#sessionListeners) guard(listener, session);
+    await stored;
+  }
+
+  /** Unless another client has stored another there, or this one has meanwhile. */
+  async #forgetSession(key: string): Promise<void> {
+    const stored = await this.#memory.session();
+    if (stored?.key === key && !this.#session) await this.#memory.set('session', null);
   }
 
   #closedError(): WireloomError {

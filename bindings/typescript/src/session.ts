@@ -51,6 +51,19 @@ export class Memory {
     }
   }
 
+  /** The stored session; `null` also for one of another version. */
+  async session(): Promise<Session | null> {
+    try {
+      return parseSession((await this.get('session')) ?? '');
+    } catch {
+      return null;
+    }
+  }
+
+  async setSession({ key, created, lastUsed, info }: Session): Promise<void> {
+    await this.set('session', JSON.stringify({ k: key, c: created, l: lastUsed, i: info }));
+  }
+
   /** `null` removes it. */
   async set(name: string, value: string | null): Promise<void> {
     const key = `wireloom:${name}:${this.#suffix}`;

@@ -300,6 +300,18 @@ describe('sessions', () => {
     proxy.close();
   });
 
+  test('of another page that are newer stay', async () => {
+    const storage = new MemoryStorage();
+    const [first, second] = [open(serve.ws, { storage }), open(serve.ws, { storage })];
+    await first.request('login', 'ann');
+    await second.restoreSession(first.session!.key);
+    await second.closeSession();
+    await second.request('login', 'bob');
+    await first.closeSession();
+    expect(first.session).toBeNull();
+    expect([...storage.entries.values()]).toEqual([expect.stringContaining(second.session!.key)]);
+  });
+
   test('that the server does not know any more are forgotten', async () => {
     const storage = new MemoryStorage();
     const gone = '{"k":"gone","c":"2019-01-15T11:29:22Z","l":"2019-01-15T11:29:22Z"}';
@@ -313,7 +325,7 @@ describe('sessions', () => {
     await closed;
     await client.connected();
     expect(client.session).toBeNull();
-    expect(storage.entries.size).toBe(0);
+    await expect.poll(() => storage.entries.size).toBe(0);
   });
 
   test('are taken up by key', async () => {
