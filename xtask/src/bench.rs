@@ -31,21 +31,12 @@ pub(crate) fn compare(against: &str, arguments: &[&str]) -> Result {
 pub(crate) fn asgi(arguments: &[&str]) -> Result {
     crate::setup::python()?;
     crate::setup::pip_install(crate::setup::venv("python"), &["benches/asgi/requirements.txt"])?;
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "wireloom-python",
-        "--package",
-        "wireloom-benches",
-        "--bin",
-        "asgi",
-        "--lib",
-    ]))?;
-    // The package as it is in the checkout, with the native module of this build.
+    let locked = ["build", "--locked", "--package"];
+    run(cargo(&locked).args(["wireloom-benches", "--release", "--bin", "asgi"]))?;
+    // The package as it is in the checkout, with the native module built as in a wheel.
+    run(cargo(&locked).args(["wireloom-python", "--profile", "dist", "--lib"]))?;
     let package = target().join("bench-asgi");
-    crate::python::lay_out(&package, &target().join("release/lib_wireloom.so"))?;
+    crate::python::lay_out(&package, &target().join("dist/lib_wireloom.so"))?;
     let mut asgi = command(if crate::shell::on_path("taskset") {
         "taskset".into()
     } else {

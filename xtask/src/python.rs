@@ -112,13 +112,7 @@ pub(crate) fn wheels() -> Result {
     };
     let build = |interpreter: &str, features: &[&str]| {
         let mut maturin = setup::venv("maturin");
-        maturin.args([
-            "build",
-            "--release",
-            "--locked",
-            "--manifest-path",
-            "bindings/python/Cargo.toml",
-        ]);
+        maturin.args(["build", "--locked", "--manifest-path", "bindings/python/Cargo.toml"]);
         maturin
             .args(["--interpreter", interpreter, "--out"])
             .arg(&out)
