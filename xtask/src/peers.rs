@@ -16,7 +16,7 @@ pub(crate) fn build_quiche(manifest: &str) -> Result<PathBuf> {
     setup::package(
         "libclang-dev",
         "the bindings to BoringSSL, beneath web-transport-quiche",
-        output(command("sh").args(["-c", "ls /usr/lib/llvm-*/lib/libclang*.so*"])).is_some(),
+        output(command("sh").args(["-c", "ls /usr/lib/llvm-*/lib/libclang.so*"])).is_some(),
     )?;
     let folder = target().join("bench-quiche");
     let build = ["build", "--release", "--locked", "--manifest-path", manifest];
