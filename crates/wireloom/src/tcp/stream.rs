@@ -105,6 +105,10 @@ const JOINED: usize = 2048;
 
 /// `None` if they are too large.
 fn join<'j>(bufs: &[io::IoSlice<'_>], joined: &'j mut [u8; JOINED]) -> Option<&'j [u8]> {
+    // Before the copy, which a large body would have in vain.
+    if bufs.iter().map(|buf| buf.len()).sum::<usize>() > JOINED {
+        return None;
+    }
     let mut length = 0;
     for buf in bufs {
         joined.get_mut(length..length + buf.len())?.copy_from_slice(buf);
