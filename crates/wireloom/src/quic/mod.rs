@@ -9,6 +9,7 @@ mod endpoint;
 mod inbox;
 #[cfg(feature = "qlog")]
 mod qlog;
+mod readiness;
 mod ready;
 mod routed_ids;
 mod routing;

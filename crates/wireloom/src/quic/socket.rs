@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use tokio::io::Interest;
+
+use super::readiness::Readiness;
 
 /// The most that one receive offload batch can hold.
 const RECV_BUFFER: usize = 65_535;
@@ -18,7 +19,7 @@ const MIN_BATCH: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
 pub(super) const MAX_BATCH: usize = RECV_BUFFER * BATCH_SIZE;
 
 pub(super) struct Socket {
-    io: tokio::net::UdpSocket,
+    io: Readiness,
     state: UdpSocketState,
     buffers: Box<[u8]>,
     metas: Box<[RecvMeta; BATCH_SIZE]>,
@@ -38,7 +39,7 @@ impl Socket {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let per_message = if state.gro_segments() > 1 { RECV_BUFFER } else { 2048 };
         Ok(Self {
-            io: tokio::net::UdpSocket::from_std(socket)?,
+            io: Readiness::new(socket)?,
             state,
             buffers: vec![0; per_message * BATCH_SIZE].into(),
             metas: Box::new([RecvMeta::default(); BATCH_SIZE]),
@@ -68,7 +69,7 @@ impl Socket {
     /// Receives one batch, unless there is something left of the last one.
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.untaken.is_empty() {
-            ready!(self.io.poll_recv_ready(cx))?;
+            ready!(self.io.poll_readable(cx))?;
             let per_message = self.buffers.len() / BATCH_SIZE;
             let mut chunks = self.buffers.chunks_mut(per_message);
             let mut iovs: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -76,8 +77,8 @@ impl Socket {
             let iovs = &mut iovs[..self.batch];
             let metas = &mut self.metas[..self.batch];
             let mut messages = 0;
-            let received = self.io.try_io(Interest::READABLE, || {
-                messages = self.state.recv(UdpSockRef::from(&self.io), iovs, metas)?;
+            let received = self.io.try_read(|socket| {
+                messages = self.state.recv(socket, iovs, metas)?;
                 // A batch that is not full has emptied the socket: saying so here spares the call that would find that out.
                 // What arrives from now on is a new event.
                 if messages < metas.len() {
@@ -105,7 +106,7 @@ impl Socket {
     }
 
     /// `false` if the socket is full: call [`Self::poll_writable`] and try again.
-    pub(super) fn try_send(&self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> bool {
+    pub(super) fn try_send(&mut self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> bool {
         let message = Transmit {
             destination: transmit.destination,
             ecn: transmit.ecn.and_then(|e| EcnCodepoint::from_bits(e as u8)),
@@ -113,10 +114,7 @@ impl Socket {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip,
         };
-        let sent = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send(UdpSockRef::from(&self.io), &message)
-        });
-        match sent {
+        match self.io.try_write(|socket| self.state.try_send(socket, &message)) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
             Err(e) => {
@@ -127,8 +125,8 @@ impl Socket {
         }
     }
 
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_send_ready(cx)
+    pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_writable(cx)
     }
 }
 
