@@ -300,3 +300,11 @@ def _all(sock):
     while data := sock.recv(65536):
         content += data
     return content
+
+
+def test_what_is_asked_of_the_loop_while_a_task_is_made_happens(serve):
+    server = serve("interrupting:app")
+    with httpx.Client(verify=False, base_url=server.url, timeout=60) as client:
+        for _ in range(3):
+            counts = client.get("/").json()
+            assert counts["ran"] >= counts["asked"] > 0

@@ -3,7 +3,8 @@
 //! A task takes its first step at once instead of in the event loop's next turn, as Python 3.12's eager tasks do; where the
 //! first step is the last, as with most requests, the event loop never hears of it.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -44,7 +45,14 @@ impl Spawner {
             let arguments = arguments.unbind();
             Mode::Eager { task, arguments }
         } else if event_loop.hasattr("__dict__")? {
-            let caught = Py::new(py, Caught::default())?;
+            let call_soon = event_loop.getattr(intern!(py, "call_soon"))?.unbind();
+            let caught = Py::new(
+                py,
+                Caught {
+                    call_soon,
+                    steps: Mutex::default(),
+                },
+            )?;
             let arguments = arguments.unbind();
             Mode::Caught {
                 task,
@@ -75,11 +83,18 @@ impl Spawner {
                 event_loop.setattr(name, caught)?;
                 let created = task.bind(py).call((coroutine,), Some(arguments.bind(py)));
                 event_loop.delattr(name)?;
-                let step = caught.get().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let caught = caught.get();
+                let mut first = None;
+                while let Some(step) = caught.take() {
+                    if created.as_ref().is_ok_and(|task| step.is_of(task)) {
+                        first = Some(step);
+                    } else if let Err(error) = caught.pass_on(py, step) {
+                        error.write_unraisable(py, Some(event_loop));
+                    }
+                }
                 let created = created?;
-                if let Some((step, context)) = step {
-                    let context = context.into_bound(py);
-                    context.call_method1(intern!(py, "run"), (step,))?;
+                if let Some(Step { callback, context }) = first {
+                    context.call_method1(py, intern!(py, "run"), (callback,))?;
                 }
                 Ok(created)
             }
@@ -87,22 +102,61 @@ impl Spawner {
     }
 }
 
-/// Stands in for `loop.call_soon` while a task is made.
+/// Stands in for `loop.call_soon` while a task is made. Others may call it then, too: what the garbage collector finalises, or
+/// a debugger.
 #[pyclass(module = "wireloom._wireloom", frozen)]
-#[derive(Default)]
-pub(crate) struct Caught(Mutex<Option<(Py<PyAny>, Py<PyAny>)>>);
+pub(crate) struct Caught {
+    call_soon: Py<PyAny>,
+    /// The first one of the task; others if somebody has made a task meanwhile.
+    steps: Mutex<VecDeque<Step>>,
+}
+
+struct Step {
+    callback: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl Step {
+    fn is_of(&self, task: &Bound<'_, PyAny>) -> bool {
+        let owner = self.callback.bind(task.py()).getattr(intern!(task.py(), "__self__"));
+        owner.is_ok_and(|owner| owner.is(task))
+    }
+}
+
+impl Caught {
+    fn steps(&self) -> MutexGuard<'_, VecDeque<Step>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Step> {
+        self.steps().pop_front()
+    }
+
+    fn pass_on(&self, py: Python<'_>, step: Step) -> PyResult<()> {
+        let named = PyDict::new(py);
+        named.set_item(intern!(py, "context"), step.context)?;
+        self.call_soon.call(py, (step.callback,), Some(&named))?;
+        Ok(())
+    }
+}
 
 #[pymethods]
 impl Caught {
-    #[pyo3(signature = (callback, *arguments, context))]
-    fn __call__(&self, callback: Py<PyAny>, arguments: &Bound<'_, PyTuple>, context: Py<PyAny>) {
-        // A task's first step has none.
-        let _ = arguments;
-        let before = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace((callback, context));
-        drop(before);
+    #[pyo3(signature = (*arguments, **named))]
+    fn __call__<'py>(
+        &self,
+        arguments: &Bound<'py, PyTuple>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = arguments.py();
+        // As tasks ask for their steps.
+        if let (Ok((callback,)), Some(named)) = (arguments.extract(), named)
+            && let Some(context) = named.get_item(intern!(py, "context"))?
+        {
+            let context = context.unbind();
+            self.steps().push_back(Step { callback, context });
+            return Ok(py.None().into_bound(py));
+        }
+        self.call_soon.bind(py).call(arguments, named)
     }
 }
