@@ -34,6 +34,7 @@ mod quic;
 mod resolve;
 mod send_group;
 mod server;
+mod service;
 mod session;
 mod statistics;
 mod stream;

@@ -12,16 +12,17 @@ use tower_service::Service;
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::Dialects;
 
+use super::Server;
 use super::admission::{Connections, ServerAcceptor};
 use super::bind::{Sockets, bind};
 use super::origin::OriginPolicy;
 use super::serve::Serve;
-use super::{BoxError, Server};
 use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::{CongestionControl, Endpoint, QuicConfig, server_config};
+use crate::service::BoxError;
 use crate::threads::{Home, Threads};
 use crate::tls::ClientAuth;
 use crate::{tcp, tls};

@@ -8,7 +8,6 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
-use tower_service::Service;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
 use wireloom_proto::webtransport::negotiate::Dialect;
@@ -20,6 +19,7 @@ use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
 use crate::early_hints::EarlyHints;
+use crate::service::{AnswerBody, BoxError, HttpService};
 use crate::session::{Answer, Session, max_datagram_size};
 use crate::tls::TlsInfo;
 use crate::websocket;
@@ -27,19 +27,14 @@ use crate::websocket;
 /// The largest body that goes with a rejection; what is longer is cut.
 const MAX_REJECTION_BODY: usize = 16 * 1024;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// What a session runs until it is over.
 pub(super) type Handler = Instrumented<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// Answers with the application's service, of any framework. The handler of an accepted session is left to the caller: as a part of
 /// this future, idle sessions would keep all the room that answering once took.
-pub(super) async fn dispatch<S, B>(incoming: Incoming, mut service: S, origins: Arc<OriginPolicy>) -> Option<Handler>
+pub(super) async fn dispatch<S>(incoming: Incoming, mut service: S, origins: Arc<OriginPolicy>) -> Option<Handler>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    S: HttpService,
 {
     let Incoming { conn, mut head, kind } = incoming;
     let (remote, certificates) = {
@@ -118,17 +113,14 @@ where
 }
 
 /// Answers the handshake of a WebSocket, and waits for its end.
-async fn tunnel<S, B>(
+async fn tunnel<S>(
     mut head: Request<()>,
     recv: RequestBody,
     send: ResponseSender,
     mut service: S,
 ) -> Result<(), BoxError>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    S: HttpService,
 {
     let Some((offer, on_upgrade)) = Offer::new().await else {
         send.send_head(&status(StatusCode::INTERNAL_SERVER_ERROR), true)?;
@@ -172,8 +164,7 @@ fn body_of(conn: Arc<Conn>, stream: StreamId, fields: &HeaderMap) -> RequestBody
 
 async fn call<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, BoxError>
 where
-    S: Service<Request<Body>>,
-    S::Error: Into<BoxError>,
+    S: HttpService,
 {
     std::future::poll_fn(|cx| service.poll_ready(cx).map_err(Into::into)).await?;
     let response = service.call(request);
@@ -184,8 +175,7 @@ where
 /// The next frame, with the body's own error made one that can be sent between threads.
 async fn next_frame<B>(mut body: Pin<&mut B>) -> Option<Result<Frame<Bytes>, BoxError>>
 where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B: AnswerBody,
 {
     std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))
         .await
@@ -208,8 +198,7 @@ fn add_date(head: &mut Response<()>) {
 
 async fn respond<B>(sender: &ResponseSender, response: Response<B>, is_head: bool) -> Result<(), RequestError>
 where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B: AnswerBody,
 {
     let (parts, body) = response.into_parts();
     let mut body = std::pin::pin!(body);
@@ -285,8 +274,7 @@ async fn decide<B>(
     upgrade: &WebTransportUpgrade,
 ) -> Option<Handler>
 where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B: AnswerBody,
 {
     let (parts, body) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
@@ -360,8 +348,7 @@ pub(super) fn refuse(conn: Arc<Conn>, stream: StreamId, head: &Request<()>) {
 
 async fn rejection_body<B>(body: B) -> Bytes
 where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B: AnswerBody,
 {
     let mut body = std::pin::pin!(body);
     let mut out = Vec::new();

@@ -34,10 +34,9 @@ use crate::error::ConnectionError;
 use crate::identity::Identity;
 use crate::limits::ConnectionLimits;
 use crate::quic::Endpoint;
+use crate::service::BoxError;
 use crate::threads::Home;
 use crate::wake::Topic;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A bound server: its sockets receive, and it waits to be told what to do with requests, by [`serve`](Self::serve) or
 /// [`accept`](Self::accept).

@@ -13,9 +13,10 @@ use tower_service::Service;
 
 use super::builder::{ServeError, ServerBuilder};
 use super::dispatch::dispatch;
-use super::{BoxError, OriginPolicy, Server};
+use super::{OriginPolicy, Server};
 use crate::body::Body;
 use crate::driver::IncomingQueue;
+use crate::service::{BoxError, HttpService};
 use crate::tcp;
 
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -76,13 +77,9 @@ where
     }
 }
 
-async fn run<S, B>(mut server: Server, service: S, shutdown: Shutdown) -> Result<(), ServeError>
+async fn run<S>(mut server: Server, service: S, shutdown: Shutdown) -> Result<(), ServeError>
 where
-    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    S: HttpService,
 {
     let (stop, stopped) = watch::channel(false);
     // Dropped with this future: no task outlives the server.
@@ -142,17 +139,13 @@ enum Phase {
 }
 
 /// Answers what comes in through one queue, where this runs.
-async fn answer<S, B>(
+async fn answer<S>(
     queue: Arc<IncomingQueue>,
     service: S,
     origins: Arc<OriginPolicy>,
     mut phases: watch::Receiver<Phase>,
 ) where
-    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    S: HttpService,
 {
     // Dropped with this future.
     let mut requests = JoinSet::new();

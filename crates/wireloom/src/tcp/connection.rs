@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::Stream as _;
 use futures_util::stream::FuturesUnordered;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -21,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service;
 
 use super::header_timer::HeaderTimer;
 use super::interim::Interim;
@@ -29,8 +27,8 @@ use super::service::{Activity, Added, Idle, answer};
 use super::stream::{Owned, Owner};
 use super::tasks::Spawner;
 use super::{HttpVersions, Options};
-use crate::body::Body;
 use crate::limits::ConnectionPermit;
+use crate::service::HttpService;
 use crate::tls::{ALPN_H2, TlsInfo};
 
 /// How often a silent peer is asked whether it is still there, and how long its answer may take.
@@ -50,7 +48,7 @@ pub(super) struct Shared {
 
 /// Serves one connection, which `arrive` takes to the runtime that the future runs on. `permit` counts it until its socket
 /// is closed, upgraded or not.
-pub(super) fn run<S, B, T>(
+pub(super) fn run<S, T>(
     shared: Arc<Shared>,
     service: S,
     arrive: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -59,11 +57,7 @@ pub(super) fn run<S, B, T>(
 ) -> impl Future<Output = ()> + Send + 'static
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     // On the heap and gone with all of hyper's buffers when HTTP has ended: the task stays as long as an upgraded
     // connection, and as large as its largest moment.
@@ -88,14 +82,10 @@ where
 }
 
 /// The life of a connection as one of HTTP. `None`: it ended before that began.
-async fn handshake_and_serve<S, B, T>(shared: &Shared, service: S, tcp: T, peer: Option<SocketAddr>) -> Option<Owner>
+async fn handshake_and_serve<S, T>(shared: &Shared, service: S, tcp: T, peer: Option<SocketAddr>) -> Option<Owner>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     let Some(tls) = &shared.tls else {
         return Some(serve(shared, service, tcp, false, (peer, None)).await);
@@ -131,7 +121,7 @@ async fn draining(drain: &mut watch::Receiver<bool>) {
 }
 
 /// Serves HTTP until it ends, be it by an upgrade; who gets the stream then uses it as long as the result lives.
-async fn serve<S, B, T>(
+async fn serve<S, T>(
     shared: &Shared,
     service: S,
     io: T,
@@ -139,11 +129,7 @@ async fn serve<S, B, T>(
     (peer, tls): (Option<SocketAddr>, Option<TlsInfo>),
 ) -> Owner
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let options = &shared.options;

@@ -37,6 +37,7 @@ pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
+use crate::service::HttpService;
 use crate::threads::Threads;
 use crate::tls::{key_log, tcp_server_config};
 use accept::Listen;
@@ -104,7 +105,7 @@ pub async fn serve_unix<S, B>(
     run(listener, None, service, options, shutdown).await;
 }
 
-async fn run<L, S, B>(
+async fn run<L, S>(
     listener: L,
     tls: Option<TlsAcceptor>,
     service: S,
@@ -112,11 +113,7 @@ async fn run<L, S, B>(
     shutdown: impl Future<Output = ()>,
 ) where
     L: Listen,
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     let tasks = Tasks::default();
     let threads = options.threads.clone();

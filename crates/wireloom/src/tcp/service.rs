@@ -1,26 +1,24 @@
 //! Between hyper and the application's tower service.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::ALT_SVC;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tower_service::Service;
 
 use super::interim::{self, InterimLine};
 use crate::body::{Body, RemoteAddr};
 use crate::early_hints::EarlyHints;
 use crate::server::OriginPolicy;
+use crate::service::{BoxError, HttpService};
 use crate::tls::TlsInfo;
 use crate::websocket;
-
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Which requests a connection has, to tell an idle one from a busy one.
 #[derive(Debug, Default)]
@@ -89,16 +87,13 @@ pub(super) struct Added {
 }
 
 /// Passes one request to the service and adds what every answer has.
-pub(super) async fn answer<S, B>(
+pub(super) async fn answer<S>(
     mut service: S,
     mut request: Request<Incoming>,
     added: Arc<Added>,
-) -> Result<Response<impl http_body::Body<Data = B::Data, Error = BoxError> + Send + use<S, B>>, S::Error>
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + Send + use<S>>, S::Error>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body + Send,
-    B::Error: Into<BoxError>,
+    S: HttpService,
 {
     let running = added.activity.begin();
     if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref()) {
