@@ -10,6 +10,7 @@ import sys
 asked = 0
 ran = 0
 busy = False
+tasks = set()
 
 
 async def task():
@@ -32,7 +33,9 @@ def interrupt(frame, event, _):
     loop = asyncio.get_running_loop()
     handle = loop.call_soon(callback, 1)
     assert not handle.cancelled()
-    loop.create_task(task())
+    made = loop.create_task(task())
+    tasks.add(made)
+    made.add_done_callback(tasks.discard)
     busy = False
 
 
