@@ -17,7 +17,7 @@ mod unix {
     use tokio::io::unix::AsyncFd;
 
     /// Asks the kernel about reading only. Every packet that leaves a socket makes it writable anew, so whoever asks about
-    /// that, too, as tokio's own `UdpSocket` does, is woken by each packet that it has sent.
+    /// that, too, as tokio's own `UdpSocket` does, has its thread woken by the packets that it has sent.
     pub(in super::super) struct Readiness {
         socket: AsyncFd<UdpSocket>,
         /// Once a send found the socket full, until it is not: a descriptor of its own, which is asked about writing.
