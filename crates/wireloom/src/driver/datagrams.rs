@@ -21,7 +21,7 @@ use crate::session::SessionState;
 const ARENA: usize = 16 * 1024;
 
 /// Up to this many bytes an allocation costs more than a share of one.
-const SMALL: usize = 256;
+const SMALL: usize = 2048;
 
 /// So many bytes of datagrams are given to QUIC ahead of the network, where datagrams wait in queues.
 const AHEAD: usize = 16 * 1024;
@@ -57,12 +57,16 @@ fn join<const N: usize>(arena: &mut BytesMut, step: usize, parts: [&[u8]; N]) ->
 }
 
 impl Datagrams {
-    /// Keeps what came, within `most` bytes; how many were dropped. The newest matter most to those who use datagrams; quinn-proto drops in the same
-    /// order.
+    /// Keeps what came, within `most` bytes; how many were dropped. The newest matter most to those who use datagrams;
+    /// quinn-proto drops in the same order.
+    ///
+    /// What one turn of the endpoint brings, whose time is bounded, stays in the packets in which it came: most applications
+    /// take it before the next turn. Beside what older turns left it is copied out of them.
     fn receive(&mut self, now: Instant, payload: Bytes, most: usize) -> u64 {
         let before = self.counts.dropped_incoming;
         self.received_bytes += cost(&payload);
-        let payload = if self.received.len() < COPY_FROM {
+        let nothing_older = self.received.front().is_none_or(|(came, _)| *came == now);
+        let payload = if nothing_older || self.received.len() < COPY_FROM {
             payload
         } else {
             join(&mut self.arena, ARENA, [&payload])
@@ -271,6 +275,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn packets_are_kept_whole_for_one_turn_only() {
+        let start = Instant::now();
+        let next = start + Duration::from_millis(1);
+        let packet = Bytes::from(vec![7; 2000]);
+        let mut datagrams = Datagrams::default();
+        let receive = |datagrams: &mut Datagrams, turn, offset| {
+            datagrams.receive(turn, packet.slice(offset..offset + 10), usize::MAX);
+            let (_, kept) = &datagrams.received[datagrams.received.len() - 1];
+            kept.as_ptr() == packet[offset..].as_ptr()
+        };
+        for offset in 0..2 * COPY_FROM {
+            assert!(receive(&mut datagrams, start, offset), "whole");
+        }
+        assert!(!receive(&mut datagrams, next, 100), "copied");
+        while datagrams.take().is_some() {}
+        assert!(receive(&mut datagrams, next, 200), "nothing older is left");
+    }
 
     #[test]
     fn what_is_too_much_or_too_old_is_dropped_and_counted() {

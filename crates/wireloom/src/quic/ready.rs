@@ -56,7 +56,9 @@ impl<A: Application> Slot<A> {
 
     /// Has the endpoint drive this connection.
     fn schedule(self: &Arc<Self>) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
+        // Read first, which is cheaper. Who reads `true` here changed the connection under a lock that the endpoint has not
+        // taken yet: it takes it after `unqueue`.
+        if !self.queued.load(Ordering::Acquire) && !self.queued.swap(true, Ordering::AcqRel) {
             self.queue.push(self.clone());
         }
     }
