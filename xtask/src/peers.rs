@@ -40,9 +40,11 @@ pub(crate) fn python() -> Result<Python> {
     if newest.is_none() {
         println!("not run: pywebtransport needs Python 3.12 or newer");
     }
-    let venv = target().join("bench-python");
+    let program = newest.unwrap_or("python3");
+    // One for each: an environment keeps the version with which it was made.
+    let venv = target().join(format!("bench-{program}"));
     let interpreter = venv.join("bin/python");
-    run(command(newest.unwrap_or("python3")).args(["-m", "venv"]).arg(&venv))?;
+    run(command(program).args(["-m", "venv"]).arg(&venv))?;
     setup::pip_install(command(&interpreter), &[PYTHON])?;
     Ok(Python {
         interpreter,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -223,13 +223,28 @@ pub async fn run(case: Case, client: &Program, server: &Program) -> Result {
         let (client, server) = (said(&mut dialling).await, said(&mut serving).await);
         return Err(format!("{wrong}; client: {client}; server: {server}").into());
     }
-    for end in ["client", "server"].into_iter().filter(|_| case.size == 0) {
-        let kept = std::fs::read_to_string(ends.folder(end).join("downloads/negotiated_protocol.txt"));
-        if kept.as_deref().ok() != Some("second") {
-            return Err(format!("the {end} negotiated {:?}", kept.ok()).into());
+    if case.size == 0 {
+        // The client has ended; the server may still be writing.
+        for (end, patience) in [("client", Duration::ZERO), ("server", PATIENCE)] {
+            let kept = negotiated(&ends.folder(end), patience).await;
+            if kept.as_deref() != Some("second") {
+                return Err(format!("the {end} negotiated {kept:?}").into());
+            }
         }
     }
     Ok(())
+}
+
+/// The protocol that an end says was negotiated, as soon as it says one, but not later than after `patience`.
+async fn negotiated(folder: &Path, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let kept = std::fs::read_to_string(folder.join("downloads/negotiated_protocol.txt")).ok();
+        if kept.as_ref().is_some_and(|kept| !kept.is_empty()) || Instant::now() >= deadline {
+            return kept;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// How what arrived is other than what was sent.
