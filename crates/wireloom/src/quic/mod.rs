@@ -4,6 +4,7 @@
 //! lets each touched connection's [`Application`] react, then transmits. What sits above QUIC (HTTP/3) is an `Application`
 //! and sees a connection only through [`Transport`], in the vocabulary of `wireloom-proto`.
 
+mod buffers;
 mod config;
 mod endpoint;
 mod inbox;
@@ -32,7 +33,6 @@ use std::time::Instant;
 
 use crate::wake::WakeList;
 
-/// What runs on top of one QUIC connection, under that connection's lock.
 /// What follows when QUIC has sent everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
@@ -44,6 +44,7 @@ pub(crate) enum Rest {
     Nothing,
 }
 
+/// What runs on top of one QUIC connection, under that connection's lock.
 pub(crate) trait Application: Send + 'static {
     /// Drains [`Transport::poll_event`] and reacts. Called after every QUIC input and every expired timer. Whether there
     /// was an event.

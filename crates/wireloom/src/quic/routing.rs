@@ -41,14 +41,14 @@ pub(super) struct Received {
 }
 
 impl Received {
-    pub(super) fn new(at: Instant, meta: &RecvMeta, message: &[u8]) -> Self {
+    pub(super) fn new(at: Instant, meta: &RecvMeta, bytes: BytesMut) -> Self {
         Self {
             at,
             from: meta.addr,
             to: meta.dst_ip,
             ecn: meta.ecn.and_then(|ecn| qp::EcnCodepoint::from_bits(ecn as u8)),
             stride: meta.stride,
-            bytes: message.into(),
+            bytes,
         }
     }
 

@@ -19,6 +19,7 @@ use quinn_proto as qp;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::buffers::Buffers;
 use super::endpoint::{Acceptor, Command};
 use super::inbox::{Inbox, Message};
 use super::ready::{Slot, SlotState};
@@ -41,6 +42,7 @@ const SENDS_PER_CONNECTION: usize = 4;
 
 pub(super) struct EndpointTask<A: Application, C> {
     socket: Socket,
+    buffers: Buffers,
     inbox: Inbox<Received>,
     /// Keyed at random: nobody can choose whose place he shares.
     hasher: RandomState,
@@ -113,6 +115,7 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
     pub(super) fn new(socket: Socket, routing: Routing<A, C>, ended: watch::Sender<bool>) -> Self {
         Self {
             socket,
+            buffers: Buffers::default(),
             inbox: Inbox::new(),
             hasher: RandomState::new(),
             routing,
@@ -142,7 +145,8 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 received += message.len().div_ceil(meta.stride.max(1));
                 let hash = self.hasher.hash_one(meta.addr);
                 if self.inbox.has_room(hash, message.len()) {
-                    self.inbox.push(hash, Received::new(now, meta, message));
+                    let bytes = self.buffers.copy(message);
+                    self.inbox.push(hash, Received::new(now, meta, bytes));
                 }
             }
             // Each sender once, and one alone for as long as there is time.
