@@ -27,7 +27,7 @@ const CLIENT: File = (
 );
 
 /// Serves until ctrl-c, then lets what has begun be answered. Where it listens: `--page ADDRESS` for the page, `--webtransport
-/// ADDRESS` (UDP).
+/// ADDRESS` (UDP and TCP; by default 0.0.0.0:4433, which other machines can reach).
 pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
     let page = TcpListener::bind(argument("--page").as_deref().unwrap_or("localhost:8080")).await?;
     let page_address = page.local_addr()?;

@@ -104,7 +104,7 @@ fn status(url: &str, response: &http::Response<()>) -> Failure {
             failure.hint("another path: this one seems to be no WebTransport endpoint")
         }
         StatusCode::FORBIDDEN => {
-            failure.hint("another origin, or none (--header 'Origin: ...'): the server checks where pages come from")
+            failure.hint("another origin, or none: the server checks where pages come from (`serve --allow-origin`)")
         }
         StatusCode::UNAUTHORIZED => failure.hint("--header 'Authorization: ...'"),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => failure.hint("again later"),

@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz targets, so that every input that once mattered is tried by `cargo test`.
+//! Replays the corpus of the fuzz targets, so that every input that once mattered is tried by `cargo test --workspace`.
 
 use std::fs;
 use std::path::Path;

@@ -4,18 +4,23 @@
 mod common;
 
 use std::pin::pin;
+use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
-use common::{fixture, fixture_with, run, thrifty, within};
+use axum::routing::{any, get as on_get};
+use common::raw::{Raw, connect, get, int, wt_bi};
+use common::{Running, fixture, fixture_with, run, thrifty, within};
 use http::StatusCode;
+use http_body_util::BodyExt as _;
+use quinn::VarInt;
 use tokio::task::JoinSet;
-use wireloom::{Client, ConnectError, Identity, Server, SessionError, WebTransportUpgrade};
+use wireloom::{Client, ConnectError, Identity, Server, ServerBuilder, SessionError, WebTransportUpgrade};
+use wireloom_proto::Code;
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
-    let app = Router::new().route("/big", get(|| async { vec![7; 256 << 10] }));
+    let app = Router::new().route("/big", on_get(|| async { vec![7; 256 << 10] }));
     let run = run(app, |b| b.max_streams_per_connection(8)).await;
     // The body is complete on the server before the client's window lets it go.
     let client = thrifty(run.hash, 16 << 10);
@@ -62,10 +67,7 @@ async fn a_connection_without_use_is_closed_whatever_it_carried() {
     // Nothing but the timer can end its connections.
     let quiet = || {
         let builder = Client::builder().server_certificate_hash(f.hash).keep_alive(None);
-        builder
-            .idle_timeout(std::time::Duration::from_secs(600))
-            .build()
-            .unwrap()
+        builder.idle_timeout(Duration::from_secs(600)).build().unwrap()
     };
     let rejected = quiet();
     let reject = async { f.server.accept().await.unwrap().reject(StatusCode::NOT_FOUND) };
@@ -105,7 +107,7 @@ async fn a_connection_without_use_is_closed_whatever_it_carried() {
 
 #[tokio::test]
 async fn requests_and_sessions_that_wait_for_room_all_get_it() {
-    let app = Router::new().route("/", get(|| async { "hello" }));
+    let app = Router::new().route("/", on_get(|| async { "hello" }));
     let run = run(app, |b| b.max_streams_per_connection(4)).await;
     let connection = run.dial().await;
     let mut tasks = JoinSet::new();
@@ -115,7 +117,7 @@ async fn requests_and_sessions_that_wait_for_room_all_get_it() {
             let response = connection.request_whole(request, 100);
             // Some give up while they wait.
             if i % 5 == 0 {
-                let _ = tokio::time::timeout(std::time::Duration::from_millis(i / 10), response).await;
+                let _ = tokio::time::timeout(Duration::from_millis(i / 10), response).await;
             } else {
                 assert_eq!(response.await.unwrap().body(), "hello");
             }
@@ -140,7 +142,7 @@ async fn stopped_after_the_end_waits_no_longer_than_the_session() {
 }
 
 /// The status with which a session at `path` is rejected.
-async fn rejection(run: &common::Running, path: &str) -> StatusCode {
+async fn rejection(run: &Running, path: &str) -> StatusCode {
     match run.connect(path).await {
         Err(ConnectError::Rejected(response)) => response.status(),
         other => panic!("{path}: {other:?}"),
@@ -195,8 +197,8 @@ async fn every_session_request_is_answered_whatever_its_handler_does() {
 #[tokio::test]
 async fn a_body_where_there_can_be_none_is_left_out() {
     let app = Router::new()
-        .route("/204", get(|| async { (StatusCode::NO_CONTENT, "too much") }))
-        .route("/304", get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
+        .route("/204", on_get(|| async { (StatusCode::NO_CONTENT, "too much") }))
+        .route("/304", on_get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
     let run = run(app, |b| b).await;
     let connection = run.dial().await;
     for path in ["/204", "/304"] {
@@ -315,9 +317,9 @@ async fn handlers_end_with_the_client_that_asked() {
         }
     };
     let app = Router::new()
-        .route("/get", get(handler("get")))
+        .route("/get", on_get(handler("get")))
         .route("/session", any(handler("session")))
-        .route("/news", get(news));
+        .route("/news", on_get(news));
     let run = run(app, |b| b).await;
     let connection = run.dial().await;
 
@@ -375,4 +377,113 @@ async fn sockets_that_are_bound_already() {
     let session = session.unwrap();
     session.send_datagram(b"x").unwrap();
     assert_eq!(&within(accepted.recv_datagram()).await.unwrap()[..], b"x");
+}
+
+/// A server with an answer that comes in small pieces, and the answer's beginning.
+async fn slow_answer(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> (Running, wireloom::Body) {
+    let app = Router::new().route("/big", on_get(|| async { vec![7; SIZE] }));
+    let run = run(app, configure).await;
+    let client = thrifty(run.hash, 16 << 10);
+    let connection = within(client.dial(&run.url)).await.unwrap();
+    let response = within(connection.request(run.request("GET", "/big", b"")))
+        .await
+        .unwrap();
+    (run, response.into_body())
+}
+
+const SIZE: usize = 256 << 10;
+
+#[tokio::test]
+async fn a_graceful_shutdown_waits_until_answers_have_arrived() {
+    let (mut run, body) = slow_answer(|b| b).await;
+    run.stop.take().unwrap().send(()).unwrap();
+    // The handler is through; what the client's window did not let go yet is still to come.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let body = within(body.collect()).await.unwrap().to_bytes();
+    assert_eq!(body.len(), SIZE);
+    within(run.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_gets_on_slowly_keeps_its_connection() {
+    let (run, mut body) = slow_answer(|b| b.unused_timeout(Duration::from_secs(2))).await;
+    let start = std::time::Instant::now();
+    let (mut read, mut pauses) = (0, 0);
+    while let Some(frame) = within(body.frame()).await {
+        read += frame.unwrap().into_data().unwrap().len();
+        // A window's worth at a time.
+        if read / (16 << 10) > pauses {
+            pauses += 1;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    assert_eq!(read, SIZE);
+    assert!(
+        start.elapsed() > Duration::from_secs(4),
+        "longer than the connection may be unused"
+    );
+    drop(run);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_does_not() {
+    let (run, body) = slow_answer(|b| b.unused_timeout(Duration::from_millis(300))).await;
+    let gone = async {
+        while run.monitor.stats().connections > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(gone).await;
+    assert!(within(body.collect()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_handler_whose_request_is_reset_by_the_server_ends() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |request: axum::extract::Request| {
+        let tell = tell.clone();
+        async move {
+            tell.send("runs").unwrap();
+            let _ended = Ended(tell);
+            std::future::pending::<()>().await;
+            drop(request);
+        }
+    };
+    struct Ended(tokio::sync::mpsc::UnboundedSender<&'static str>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.send("ended");
+        }
+    }
+    let run = run(
+        Router::new()
+            .route("/held", any(handler))
+            .route("/", on_get(|| async {})),
+        |b| b,
+    )
+    .await;
+    let raw = Raw::connect(run.url.trim_start_matches("https://").parse().unwrap()).await;
+    let (send, _recv) = raw.bi(&get("/held"), false).await;
+    assert_eq!(within(told.recv()).await, Some("runs"));
+    // A request knows no datagrams: it is terminated (RFC 9297 section 2).
+    raw.conn.send_datagram(int(u64::from(send.id()) / 4).into()).unwrap();
+    assert_eq!(within(told.recv()).await, Some("ended"));
+    within(raw.assert_alive()).await; // it did not end with its connection
+}
+
+#[tokio::test]
+async fn a_stream_that_was_stopped_before_its_session_was_accepted_is_known_to_be() {
+    let f = fixture().await;
+    let raw = Raw::connect(f.server.local_addrs()[0]).await;
+    let (first, _response) = raw.bi(&connect("/first"), false).await;
+    let request = within(f.server.accept()).await.unwrap();
+    let (_send, mut recv) = raw.bi(&wt_bi(first.id().into(), b"early"), false).await;
+    recv.stop(VarInt::from_u64(Code::from_application(77).into()).unwrap())
+        .unwrap();
+    // A second request, which is served when what was sent before has arrived.
+    let (_second, _response) = raw.bi(&connect("/second"), false).await;
+    let _second = within(f.server.accept()).await.unwrap();
+    let session = request.accept().await.unwrap();
+    let (mut send, _recv) = within(session.accept_bi()).await.unwrap();
+    assert_eq!(within(send.stopped()).await, Ok(Some(77)));
 }

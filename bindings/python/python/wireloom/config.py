@@ -1,4 +1,4 @@
-"""Settings of the server: one table for the command line, the environment, the configuration file and `wireloom.serve`."""
+"""Settings of the server: one table for the command line, the environment, and the configuration file."""
 
 from __future__ import annotations
 

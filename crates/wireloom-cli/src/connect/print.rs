@@ -53,7 +53,8 @@ impl Printer {
     }
 
     pub(super) fn connected(&self, url: &str, session: &Session) {
-        let rtt = session.stats().transport.rtt.as_secs_f64() * 1000.0;
+        let transport = session.stats().transport;
+        let [rtt, min_rtt] = [transport.rtt, transport.min_rtt].map(|time| time.as_secs_f64() * 1000.0);
         let protocol = session.protocol();
         if self.json {
             output::json(&json!({
@@ -63,11 +64,14 @@ impl Printer {
                 "dialect": dialect_name(session.dialect()),
                 "protocol": protocol,
                 "rtt_ms": rtt,
+                "min_rtt_ms": min_rtt,
                 "max_datagram_size": session.max_datagram_size(),
             }));
             return;
         }
         let paint = Paint::stderr();
+        // The smallest: the others so far have the time of the handshake in them.
+        let rtt = min_rtt;
         let protocol = protocol.map_or_else(String::new, |p| format!(", subprotocol {p}"));
         let dialect = dialect_name(session.dialect());
         output::note(&format!(

@@ -123,15 +123,17 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
 
 fn parse(text: &str) -> Result<Vec<u8>, Failure> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-    let wrong = || Failure::usage("an even number of hexadecimal digits is needed");
-    if !digits.len().is_multiple_of(2) {
-        return Err(wrong());
+    if let Some(wrong) = digits.iter().find(|digit| !digit.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!("{wrong:?} is no hexadecimal digit")));
     }
-    let pairs = digits.chunks(2).map(|pair| {
-        let digit = |c: char| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        Some(digit(pair[0])? << 4 | digit(pair[1])?)
-    });
-    pairs.collect::<Option<Vec<u8>>>().ok_or_else(wrong)
+    if !digits.len().is_multiple_of(2) {
+        return Err(Failure::usage("an even number of hexadecimal digits is needed"));
+    }
+    let value = |digit: char| digit.to_digit(16).map_or(0, |value| value as u8);
+    Ok(digits
+        .chunks(2)
+        .map(|pair| value(pair[0]) << 4 | value(pair[1]))
+        .collect())
 }
 
 fn name_of(message: &Message<'_>) -> &'static str {

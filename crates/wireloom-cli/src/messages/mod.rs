@@ -94,6 +94,7 @@ impl ServerArgs {
     fn builder(&self) -> Result<ClientBuilder, Failure> {
         let builder = Client::builder(&self.url)
             .trust(self.trust.server_trust()?)
+            .key_log(true)
             .connect_timeout(self.trust.timeout)
             .request_timeout(self.trust.timeout)
             .profile(match self.profile {
@@ -119,14 +120,22 @@ impl ServerArgs {
 
 fn connect_failure(url: &str, error: &ConnectError) -> Failure {
     let failure = |kind| Failure::new(kind, format!("no connection to {url}: {error}"));
+    let is_certificate = |error: &ConnectError| matches!(error, ConnectError::Certificate(_));
     match error {
         ConnectError::Unusable(_) => failure("usage"),
         ConnectError::Refused(_) => failure("status").hint("another path; `wireloom serve` has /messages"),
-        ConnectError::Certificate(_) => failure("tls")
-            .hint("--cert-hash with the certificate's SHA-256, --ca with its issuer as PEM, or --insecure"),
+        ConnectError::Certificate(_) => untrusted(failure("tls")),
+        ConnectError::Both(first, second) if is_certificate(first) || is_certificate(second) => {
+            untrusted(failure("tls"))
+        }
         ConnectError::Rejected(_) => failure("protocol").hint("a server of WebWire 2.0 at that path is needed"),
-        _ => failure("connect").hint("is the server running, and does the URL have its port?"),
+        _ => failure("connect")
+            .hint("is the server running, does the URL have its port and path, and has the port TLS (wss://)?"),
     }
+}
+
+fn untrusted(failure: Failure) -> Failure {
+    failure.hint("--cert-hash with the certificate's SHA-256, --ca with its issuer as PEM, or --insecure")
 }
 
 fn request_failure(error: &RequestError) -> Failure {

@@ -167,10 +167,12 @@ fn fallback(report: &Report, say: &mut Say<'_>) {
         return;
     };
     if http1.status.is_none() && http2.status.is_none() {
+        let why = http1.error.as_deref().unwrap_or("no answer");
         say(
             Weight::Note,
-            "nothing answers over TCP on this port: users whose network blocks UDP have nothing to fall back to"
-                .to_owned(),
+            format!(
+                "no HTTPS over TCP on this port ({why}): users whose network blocks UDP have nothing to fall back to"
+            ),
         );
     } else if report.quic.is_some() && http1.alt_svc.is_none() && http2.alt_svc.is_none() {
         say(

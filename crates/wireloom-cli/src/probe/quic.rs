@@ -33,6 +33,7 @@ pub(super) async fn examine(target: &Target, trust: &TrustArgs, origin: Option<&
     let failed = |e: ConnectError| explain::connect_error(&target.url, &e);
     let open_minded = Client::builder()
         .connect_timeout(trust.timeout)
+        .key_log(true)
         .dangerous()
         .accept_any_certificate();
     let open_minded = open_minded.build().map_err(failed)?;

@@ -13,6 +13,8 @@ pub(super) struct Served {
     pub(super) identity: Identity,
     /// Whether browsers accept the certificate by its hash. Others must be trusted through a root: a hash would fail.
     pub(super) is_pinnable: bool,
+    /// Whether its issuer is itself: it is then the root that clients are to trust.
+    pub(super) is_self_signed: bool,
     /// The certificate's own host name, where only that is trusted.
     name: Option<String>,
 }
@@ -25,6 +27,7 @@ impl Served {
             return Ok(Self {
                 identity,
                 is_pinnable: true,
+                is_self_signed: true,
                 name: None,
             });
         };
@@ -41,6 +44,7 @@ impl Served {
         Ok(Self {
             identity,
             is_pinnable,
+            is_self_signed: facts.subject == facts.issuer,
             name: name.filter(|_| !is_pinnable),
         })
     }

@@ -240,10 +240,10 @@ fn announce(args: &ServeArgs, webtransport: &str, page: &str, addresses: &[Socke
     if let Some(root) = &args.root {
         row("files", &root.display().to_string());
     }
-    let trust = if served.is_pinnable {
-        format!(" --cert-hash {hash}")
-    } else {
-        String::new()
+    let trust = match &args.cert {
+        _ if served.is_pinnable => format!(" --cert-hash {hash}"),
+        Some(file) if served.is_self_signed => format!(" --ca {}", file.display()),
+        _ => String::new(),
     };
     output::line(&format!(
         "\nTry {}",

@@ -69,6 +69,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether the secrets of each connection are written to the file that the environment variable `SSLKEYLOGFILE` names, so that
+    /// Wireshark and the like can read what was recorded. Whoever has the file can, too. Default false. Without effect on
+    /// [`Client::over`], and over `wss://` where [`tls`](Self::tls) was given.
+    #[cfg(all(feature = "webtransport", feature = "websocket"))]
+    pub fn key_log(mut self, write: bool) -> Self {
+        self.dialer(|dialer| dialer.key_log = write);
+        self
+    }
+
     /// The TLS configuration for `wss://` instead of one that follows from the trust. Needed where the feature `webtransport` is off.
     #[cfg(feature = "websocket")]
     pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {

@@ -29,6 +29,8 @@ pub(super) struct UrlDialer {
     #[cfg(feature = "webtransport")]
     pub(super) trust: wireloom::ServerTrust,
     #[cfg(feature = "webtransport")]
+    pub(super) key_log: bool,
+    #[cfg(feature = "webtransport")]
     pub(super) profile: crate::transport::webtransport::Profile,
     #[cfg(feature = "webtransport")]
     pub(super) patience: Duration,
@@ -54,6 +56,8 @@ impl UrlDialer {
             tls: None,
             #[cfg(feature = "webtransport")]
             trust: wireloom::ServerTrust::default(),
+            #[cfg(feature = "webtransport")]
+            key_log: false,
             #[cfg(feature = "webtransport")]
             profile: Default::default(),
             #[cfg(feature = "webtransport")]
@@ -161,7 +165,11 @@ impl UrlDialer {
             return Ok(config.clone());
         }
         let config = self.trust.tcp_client_config();
-        let config = Arc::new(config.map_err(|error| ConnectError::Unusable(error.to_string()))?);
+        let mut config = config.map_err(|error| ConnectError::Unusable(error.to_string()))?;
+        if self.key_log {
+            config.key_log = Arc::new(rustls::KeyLogFile::new());
+        }
+        let config = Arc::new(config);
         made.tls = Some(config.clone());
         Ok(config)
     }
@@ -173,7 +181,7 @@ impl UrlDialer {
         if let Some(client) = &made.client {
             return Ok(client.clone());
         }
-        let builder = wireloom::Client::builder();
+        let builder = wireloom::Client::builder().key_log(self.key_log);
         let builder = match &self.trust {
             ServerTrust::Hashes(hashes) => hashes
                 .iter()
@@ -203,9 +211,14 @@ fn unreachable(error: impl std::fmt::Display) -> ConnectError {
 }
 
 fn of_tls(error: std::io::Error) -> ConnectError {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    use rustls::{CertificateError, Error};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
-        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Certificate(error.to_string()),
+        // The words of whoever verifies, where that is not rustls itself.
+        Some(Error::InvalidCertificate(CertificateError::Other(cause))) => {
+            ConnectError::Certificate(cause.0.to_string())
+        }
+        Some(cause @ Error::InvalidCertificate(_)) => ConnectError::Certificate(cause.to_string()),
         _ => unreachable(error),
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: messages to everybody who is subscribed, with history, recovery and presence.
 //!
 //! A topic's kept messages are numbered without a gap. A client that was away names the last one that it has seen and gets
-//! exactly what it missed, or is told that this is not possible any more; [`docs/topics.md`](https://github.com/wireloom/wireloom)
+//! exactly what it missed, or is told that this is not possible any more; [`docs/topics.md`](https://github.com/wireloom/wireloom/blob/main/docs/topics.md)
 //! says how that looks on the wire. On the server, [`Topics`] says which topics there are and who may use them, and
 //! [`Server::publish`](crate::server::Server::publish) publishes. What carries and keeps the messages is a [`Broker`].
 

@@ -264,6 +264,7 @@ fn command_error(error: CommandError) -> ConnectError {
     match error {
         CommandError::Unsupported | CommandError::NotReady => ConnectError::NotWebTransport,
         CommandError::InvalidMessage(what) => ConnectError::InvalidRequest(what),
+        CommandError::InvalidHeaders(_) => ConnectError::InvalidRequest("a field or an authority that may not be sent"),
         _ => ConnectError::NoMoreSessions,
     }
 }

@@ -141,6 +141,8 @@ pub(crate) struct Driver {
     me: Weak<Conn>,
     /// Until the peer's SETTINGS, then while unused.
     deadline: Option<Instant>,
+    /// The STREAM frames that had been sent when the deadline was set for a connection that is unused and not idle.
+    sent_before: u64,
     /// When the peer is told what still waits for its limits.
     tell_blocked_at: Option<Instant>,
     limits: [StreamLimit; 2],
@@ -193,6 +195,7 @@ impl Driver {
             incoming,
             me: Weak::new(),
             deadline: Some(now + config.handshake_timeout),
+            sent_before: 0,
             tell_blocked_at: None,
             limits: [(); 2].map(|()| StreamLimit::new(config.initial_streams, config.max_streams, now)),
             permit,
@@ -230,7 +233,13 @@ impl Driver {
         self.ready
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Nobody uses the connection, and the peer has all that it was sent.
+    pub(crate) fn is_idle(&self, quic: &mut Transport) -> bool {
+        self.is_unused() && quic.undelivered_streams() <= self.own_opened
+    }
+
+    /// Nobody uses the connection. The peer may still be about to get the rest of what it was sent.
+    fn is_unused(&self) -> bool {
         self.messages.is_empty() && self.sessions.is_empty() && self.h3.is_idle()
     }
 
@@ -370,7 +379,14 @@ impl Driver {
         }
     }
 
-    fn on_stopped(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId, code: Code) {
+    pub(super) fn on_stopped(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        stream: StreamId,
+        code: Code,
+    ) {
         if self.h3.send_closed(stream) {
             // "An endpoint that receives a STOP_SENDING frame MUST send a RESET_STREAM frame" (RFC 9000 section 3.5),
             // with the code copied.
@@ -439,6 +455,8 @@ impl Driver {
                 Recv::WebTransport { session, payload } => {
                     let rest = std::mem::take(&mut feed.held);
                     self.on_stream(
+                        now,
+                        quic,
                         wakes,
                         session,
                         IncomingStream::new(stream, payload, rest, feed.end.is_some()),
@@ -566,6 +584,10 @@ impl Driver {
             Event::MessageFailed { stream, code, by_peer } => {
                 self.feeds.remove(&stream);
                 self.on_message(wakes, stream, MessageEvent::Failed(RequestError::reset(code, by_peer)));
+                if !by_peer {
+                    // The core has reset the sending half, too: whoever writes it or watches it hears that.
+                    self.on_send_stopped(wakes, stream, code);
+                }
             }
             Event::SendStopped { stream, code } => self.on_send_stopped(wakes, stream, code),
             Event::SessionEstablished {
@@ -589,7 +611,8 @@ impl Driver {
             } => {
                 let feed = self.take_feed(stream).unwrap_or_default();
                 let fin = fin || feed.end.is_some();
-                self.on_stream(wakes, session, IncomingStream::new(stream, payload, feed.held, fin));
+                let stream = IncomingStream::new(stream, payload, feed.held, fin);
+                self.on_stream(now, quic, wakes, session, stream);
             }
             Event::Datagram { session, payload } => self.on_datagram(now, wakes, session, payload),
             Event::SessionDraining { session } => self.on_draining(wakes, session),
@@ -652,6 +675,11 @@ impl Driver {
         wakes.all(&self.signals);
     }
 
+    /// Whether the rest of an answer is getting on: the clock of an unused connection then starts anew.
+    fn is_delivering(&self, quic: &mut Transport) -> bool {
+        self.ready && !self.closing && !self.is_idle(quic) && quic.stream_frames_sent() != self.sent_before
+    }
+
     /// Starts or stops the clock of a connection that nobody uses, and tells those who wait for that.
     fn note_idle(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         if self.lost.is_some() {
@@ -667,7 +695,7 @@ impl Driver {
         if !self.ready {
             return;
         }
-        let idle = self.is_idle();
+        let idle = self.is_idle(quic);
         if idle && !self.was_idle {
             let timeout = if self.winding_down {
                 Some(Duration::ZERO)
@@ -678,8 +706,12 @@ impl Driver {
             // An application task may have ended the last request: only the endpoint's task can arm the timer.
             quic.wake();
             wakes.all(&self.signals);
-        } else if !idle {
+        } else if !self.is_unused() {
             self.deadline = None;
+        } else if !idle && self.deadline.is_none() {
+            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            self.sent_before = quic.stream_frames_sent();
+            quic.wake();
         }
         self.was_idle = idle;
     }
@@ -732,8 +764,7 @@ impl Application for Driver {
     }
 
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
-        if self.deadline.is_some_and(|at| at <= now) {
-            self.deadline = None;
+        if self.deadline.take_if(|at| *at <= now).is_some() && !self.is_delivering(quic) {
             let (code, error) = if self.ready || self.closing {
                 (Code::H3_NO_ERROR, ConnectionError::LocallyClosed)
             } else {
@@ -752,7 +783,7 @@ impl Application for Driver {
 
     fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList) {
         self.winding_down = true;
-        if self.is_idle() {
+        if self.is_idle(quic) {
             let error = ConnectionError::LocallyClosed;
             self.close(now, quic, wakes, Code::H3_NO_ERROR, b"", error);
         }

@@ -86,7 +86,15 @@ pub(super) fn topic(dir: Dir) -> Topic {
 
 impl Driver {
     /// The peer opened a stream of `session`.
-    pub(super) fn on_stream(&mut self, wakes: &mut WakeList, session: SessionId, stream: IncomingStream) {
+    pub(super) fn on_stream(
+        &mut self,
+        now: Instant,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: SessionId,
+        stream: IncomingStream,
+    ) {
+        let id = stream.id;
         if self.h3.has_flow_control() {
             // The stream's end is told when the application takes it: until then it counts.
             self.h3.data_received(session, stream.rest.iter().map(len).sum());
@@ -107,6 +115,12 @@ impl Driver {
             traffic.bytes_received.add(stream.len());
             entry.streams[dir as usize].push_back(stream);
             wakes.one(signals, topic(dir));
+            // QUIC says so once, and that may have been before there was a session to tell.
+            if dir == Dir::Bi
+                && let Some(code) = quic.stopped(id)
+            {
+                self.on_stopped(now, quic, wakes, id, code);
+            }
         }
     }
 

@@ -8,6 +8,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+/// Entries that may be out of date beside one for each connection.
+const SPARE: usize = 64;
+
 #[derive(Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -24,6 +27,17 @@ impl Timers {
         if self.registered[key].is_none_or(|at| deadline < at) {
             self.registered[key] = Some(deadline);
             self.heap.push(Reverse((deadline, key)));
+            self.clear();
+        }
+    }
+
+    /// Removes what has been replaced once that is the most of it: where short deadlines fire again and again, the long ones that
+    /// they replace would stay until their time.
+    fn clear(&mut self) {
+        if self.heap.len() > 2 * self.registered.len() + SPARE {
+            let registered = &self.registered;
+            self.heap.retain(|&Reverse((at, key))| registered[key] == Some(at));
+            self.heap.shrink_to(2 * self.registered.len() + SPARE);
         }
     }
 
@@ -54,6 +68,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn replaced_deadlines_do_not_pile_up() {
+        let t0 = Instant::now();
+        let mut timers = Timers::default();
+        for cycle in 0..10_000 {
+            let now = t0 + Duration::from_millis(30 * cycle);
+            timers.set(0, Some(now + Duration::from_secs(600)));
+            timers.set(0, Some(now + Duration::from_millis(25)));
+            assert!(timers.heap.len() <= 2 + SPARE);
+            assert_eq!(timers.pop(now + Duration::from_millis(25)), Some(0));
+        }
+        assert!(timers.heap.capacity() <= 4 * SPARE);
+    }
 
     #[test]
     fn later_deadlines_cost_no_entry_and_earlier_ones_win() {

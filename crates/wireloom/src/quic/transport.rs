@@ -309,6 +309,12 @@ impl Transport {
             .map(code_from_qp)
     }
 
+    /// With which code the peer has stopped a stream of which the sending half goes on here, if it has.
+    pub(crate) fn stopped(&mut self, id: StreamId) -> Option<Code> {
+        let stopped = self.inner.send_stream(to_qp(id)).stopped();
+        stopped.ok().flatten().map(code_from_qp)
+    }
+
     /// How much may be written ahead of what is acknowledged, in bytes.
     pub(crate) fn set_send_window(&mut self, bytes: u64) {
         self.inner.set_send_window(bytes);
@@ -374,6 +380,16 @@ impl Transport {
     /// Streams of the peer in direction `dir` that are not over.
     pub(crate) fn remote_open_streams(&mut self, dir: Dir) -> u64 {
         self.inner.streams().remote_open_streams(dir_to_qp(dir))
+    }
+
+    /// Streams with a sending half of which the peer has not acknowledged everything, unfinished ones among them.
+    pub(crate) fn undelivered_streams(&mut self) -> u64 {
+        self.inner.streams().send_streams() as u64
+    }
+
+    /// STREAM frames sent so far, retransmissions among them.
+    pub(crate) fn stream_frames_sent(&self) -> u64 {
+        self.inner.stats().frame_tx.stream
     }
 
     pub(crate) fn set_max_streams(&mut self, dir: Dir, count: u32) {

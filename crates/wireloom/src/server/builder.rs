@@ -42,7 +42,7 @@ pub enum ServeError {
     #[error("no address to bind: {0}")]
     Address(String),
     /// No identity was given.
-    #[error("a server needs an identity")]
+    #[error("no identity: call ServerBuilder::identity")]
     NoIdentity,
     /// The address cannot be bound.
     #[error("cannot bind {address}: {source}")]
@@ -222,7 +222,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a peer may take to complete a stream's or a request's header. Default 10 s.
+    /// How long a peer may take to complete the header of a stream, or of a request over HTTP/3. Default 10 s. Over TCP:
+    /// [`tcp::Options::header_timeout`], 30 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.driver.h3).header_timeout = timeout;
         self
@@ -366,7 +367,7 @@ impl ServerBuilder {
     }
 
     /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
-    /// time-out, the shutdown's deadline, Alt-Svc, certificates of clients.
+    /// time-out, the shutdown's deadline, Alt-Svc, certificates of clients, the key log, and threads where it has some.
     pub fn tcp_options(mut self, options: tcp::Options) -> Self {
         self.tcp = options;
         self

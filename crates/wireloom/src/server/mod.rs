@@ -230,7 +230,7 @@ impl Connections {
             loop {
                 let mut changed = std::pin::pin!(signals.notified(Topic::State));
                 changed.as_mut().enable();
-                if conn.with(|_, driver, _| driver.lost().is_some() || driver.is_idle()) {
+                if conn.with(|quic, driver, _| driver.lost().is_some() || driver.is_idle(quic)) {
                     break;
                 }
                 changed.await;
