@@ -246,5 +246,16 @@ impl Turn {
         self.__next__(py).ok_or_else(|| PyStopIteration::new_err((py.None(),)))
     }
 
+    #[pyo3(signature = (exception, value = None, traceback = None))]
+    fn throw(
+        &self,
+        exception: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = traceback;
+        Err(raised(exception, value)?)
+    }
+
     fn close(&self) {}
 }

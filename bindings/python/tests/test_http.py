@@ -219,11 +219,31 @@ def test_a_coroutine_that_never_has_to_wait_lets_others_run(client):
     assert client.get("/stop").text == "stopped"
 
 
+def test_split_cookies_are_one_field(server):
+    with httpx.Client(verify=False, timeout=60, http1=False, http2=True) as client:
+        headers = [("cookie", "a=1"), ("x-other", "1"), ("cookie", "b=2")]
+        fields = client.get(f"{server.url}/scope", headers=headers).json()["headers"]
+    assert [value for name, value in fields if name == "cookie"] == ["a=1; b=2"]
+    assert ["x-other", "1"] in fields
+
+
+def test_what_send_returns_may_become_a_task(client):
+    assert client.get("/tasks").text == "x" * 200
+
+
 def test_trailers(server):
     with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
         tls.sendall(b"GET /trailers HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close\r\n\r\n")
         answer = _all(tls)
     assert b"content" in answer and answer.lower().endswith(b"0\r\nx-sum: 42\r\n\r\n")
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 100\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\nzz\r\n"])
+def test_an_upload_that_is_broken_off_leaves_nothing(server, client, head):
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+            tls.sendall(f"POST /echo HTTP/1.1\r\nHost: x\r\n{head}".encode())
+    eventually(lambda: "wireloom_calls_active 0" in client.get("/metrics").text, "an end of all calls")
 
 
 def test_expect_continue(server):

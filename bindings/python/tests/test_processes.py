@@ -260,6 +260,7 @@ def test_a_unix_socket(serve, tmp_path):
     process = Process(["plain:app", "--uds", str(path), "--forwarded-allow-ips", "unix"], cwd=HERE / "apps")
     try:
         process.wait_for("serving plain:app on")
+        assert path.stat().st_mode & 0o777 == 0o666
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
             headers = {"x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https"}
             scope = client.get("http://example.test/scope", headers=headers).json()

@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+import wireloom
 from conftest import eventually
 from session import Reset
 from wt_client import dial, soon
@@ -57,6 +58,12 @@ async def test_the_scope_and_the_acceptance(server, client):
     assert headers[b"x-extra"] == b"1"
     assert headers[b"wt-protocol"] == b'"second"'
     session.close(0, "")
+
+
+@session
+async def test_the_scope_tells_of_tls(server, client):
+    _, headers = await client.session("/extensions?extensions")
+    assert headers[b"x-extra"] == b"tls,webtransport"
 
 
 @session
@@ -329,6 +336,15 @@ async def test_drafts_and_origins(server, client):
     origin = b"https://" + authority
     stream_id = client.request([*base, (b":protocol", b"webtransport"), (b"origin", origin)], end=False)
     assert (await soon(client.responses[stream_id]))[b":status"] == b"200"
+
+
+def test_an_acceptance_that_the_client_does_not_take_ends(server):
+    async def main():
+        with pytest.raises(wireloom.ConnectError):
+            await wireloom.Client(verify=False).connect(f"{server.url}/huge-acceptance?huge")
+
+    run(main)
+    until(server, "huge", "webtransport.disconnect")
 
 
 def test_a_thousand_sessions_leave_nothing(serve):

@@ -113,6 +113,8 @@ def _unix(path: str, backlog: int) -> socket.socket:
             os.unlink(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(path)
+    # For a proxy that runs as somebody else, as with uvicorn; the folder says who may.
+    os.chmod(path, 0o666)
     made.listen(backlog)
     made.setblocking(False)
     return made

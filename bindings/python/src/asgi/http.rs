@@ -237,6 +237,11 @@ impl HttpExchange {
                 Poll::Ready(Some(Err(_))) => {
                     state.body = None;
                     state.is_gone = true;
+                    if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
+                        // For hyper, which looks at such a connection again only when it has an answer.
+                        self.simple(&mut state, StatusCode::BAD_REQUEST, "Bad Request");
+                        self.note(&mut state);
+                    }
                 }
                 Poll::Pending => return Poll::Pending,
             }

@@ -408,13 +408,25 @@ impl WebTransportExchange {
         self.site.counts.sessions.fetch_add(1, Ordering::Relaxed);
         let (handler, done) = oneshot::channel();
         state.handler = Some(handler);
-        let exchange = self.clone();
+        let accepting = Accepting(Some(self.clone()));
         let response = upgrade.on_upgrade(move |session| async move {
-            exchange.opened(session);
+            accepting.opened(session);
             // Graceful shutdown waits for this as long as the application has the session.
             let _ = done.await;
         });
         self.answer(state, response.map(|_| ResponseBody::Empty));
+    }
+
+    /// There will be no session: tells the application, and cancels it after the grace.
+    async fn lose(self: Arc<Self>, why: &str) {
+        let end = End {
+            code: 0,
+            reason: why.to_owned(),
+            clean: false,
+        };
+        self.over(&mut self.state(), end);
+        tokio::time::sleep_until((Instant::now() + self.site.settings.session_grace).into()).await;
+        self.cancel_later();
     }
 
     fn opened(self: &Arc<Self>, session: Session) {
@@ -678,6 +690,27 @@ impl WebTransportExchange {
     }
 }
 
+/// An acceptance on its way to the client. Dropped before there is a session: the client is gone, or takes no such answer.
+struct Accepting(Option<Arc<WebTransportExchange>>);
+
+impl Accepting {
+    fn opened(mut self, session: Session) {
+        if let Some(exchange) = self.0.take() {
+            exchange.opened(session);
+        }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            // Not here: it may be dropped under the exchange's lock.
+            let runtime = exchange.site.hub.runtime().clone();
+            runtime.spawn(async move { exchange.lose("the session could not be accepted").await });
+        }
+    }
+}
+
 /// The answer to a session request, for the connection.
 pub(crate) struct Answer(pub(crate) Arc<WebTransportExchange>);
 
@@ -690,21 +723,12 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let exchange = &self.0;
-        let mut state = exchange.state();
+        let state = exchange.state();
         if matches!(state.phase, Phase::New | Phase::Deciding) {
-            let end = End {
-                code: 0,
-                reason: "the client gave up".to_owned(),
-                clean: false,
-            };
-            exchange.over(&mut state, end);
             drop(state);
             let exchange = exchange.clone();
-            let grace = exchange.site.settings.session_grace;
-            exchange.site.hub.runtime().clone().spawn(async move {
-                tokio::time::sleep_until((Instant::now() + grace).into()).await;
-                exchange.cancel_later();
-            });
+            let runtime = exchange.site.hub.runtime().clone();
+            runtime.spawn(async move { exchange.lose("the client gave up").await });
         }
     }
 }

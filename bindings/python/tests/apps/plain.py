@@ -73,6 +73,11 @@ async def http(scope, receive, send):
         while size > 0:
             await send({"type": "http.response.body", "body": block[:size], "more_body": size > len(block)})
             size -= len(block)
+    elif path == "/tasks":
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(200):
+            await asyncio.create_task(send({"type": "http.response.body", "body": b"x", "more_body": True}))
+        await send({"type": "http.response.body"})
     elif path == "/trailers":
         await send(
             {
@@ -258,7 +263,11 @@ async def webtransport(scope, receive, send):
         except ValueError as error:
             events.append({"type": "raised", "what": str(error)})
     protocol = scope["subprotocols"][-1] if scope["subprotocols"] else None
-    await send({"type": "webtransport.accept", "subprotocol": protocol, "headers": [(b"x-extra", b"1")]})
+    extra = {
+        "/huge-acceptance": b"1" * (1 << 20),
+        "/extensions": ",".join(sorted(scope["extensions"])).encode(),
+    }.get(path, b"1")
+    await send({"type": "webtransport.accept", "subprotocol": protocol, "headers": [(b"x-extra", extra)]})
     case = SESSIONS.get(path)
     try:
         if case is not None:
