@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -185,9 +186,22 @@ where
     }
 }
 
-/// What was done before it is awaited: one object for all of them.
+/// What was done before it is awaited: one object for all of them, and one for each that lets the event loop have a turn first.
+/// Without such turns a coroutine whose every await is ready would keep all others waiting.
 #[pyclass(module = "wireloom._wireloom", frozen)]
-pub(crate) struct Done;
+#[derive(Default)]
+pub(crate) struct Done {
+    /// The turn is still to come.
+    turn: AtomicBool,
+}
+
+impl Done {
+    pub(crate) fn after_a_turn() -> Self {
+        Self {
+            turn: AtomicBool::new(true),
+        }
+    }
+}
 
 #[pymethods]
 impl Done {
@@ -199,50 +213,12 @@ impl Done {
         slf
     }
 
-    fn __next__(&self) -> Option<()> {
-        None
+    fn __next__(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        // Read first, which is cheaper.
+        (self.turn.load(Ordering::Relaxed) && self.turn.swap(false, Ordering::Relaxed)).then(|| py.None())
     }
 
-    fn send(&self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(PyStopIteration::new_err((py.None(),)))
-    }
-
-    #[pyo3(signature = (exception, value = None, traceback = None))]
-    fn throw(
-        &self,
-        exception: &Bound<'_, PyAny>,
-        value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let _ = traceback;
-        Err(raised(exception, value)?)
-    }
-
-    fn close(&self) {}
-}
-
-/// Done, but lets the event loop have a turn first: without it, a coroutine whose every await is ready would keep all others
-/// waiting.
-#[pyclass(module = "wireloom._wireloom")]
-pub(crate) struct Turn {
-    pub(crate) yielded: bool,
-}
-
-#[pymethods]
-impl Turn {
-    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(&mut self, py: Python<'_>) -> Option<Py<PyAny>> {
-        (!std::mem::replace(&mut self.yielded, true)).then(|| py.None())
-    }
-
-    fn send(&mut self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn send(&self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.__next__(py).ok_or_else(|| PyStopIteration::new_err((py.None(),)))
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use axum::routing::{any, get as on_get};
-use common::raw::{Raw, connect, get, int, wt_bi};
+use axum::routing::{any, get};
+use common::raw::{Raw, connect, get as get_head, int, wt_bi};
 use common::{Running, fixture, fixture_with, run, thrifty, within};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
@@ -20,7 +20,7 @@ use wireloom_proto::Code;
 
 #[tokio::test]
 async fn responses_that_nobody_reads_to_the_end_give_their_streams_back() {
-    let app = Router::new().route("/big", on_get(|| async { vec![7; 256 << 10] }));
+    let app = Router::new().route("/big", get(|| async { vec![7; 256 << 10] }));
     let run = run(app, |b| b.max_streams_per_connection(8)).await;
     // The body is complete on the server before the client's window lets it go.
     let client = thrifty(run.hash, 16 << 10);
@@ -107,7 +107,7 @@ async fn a_connection_without_use_is_closed_whatever_it_carried() {
 
 #[tokio::test]
 async fn requests_and_sessions_that_wait_for_room_all_get_it() {
-    let app = Router::new().route("/", on_get(|| async { "hello" }));
+    let app = Router::new().route("/", get(|| async { "hello" }));
     let run = run(app, |b| b.max_streams_per_connection(4)).await;
     let connection = run.dial().await;
     let mut tasks = JoinSet::new();
@@ -197,8 +197,8 @@ async fn every_session_request_is_answered_whatever_its_handler_does() {
 #[tokio::test]
 async fn a_body_where_there_can_be_none_is_left_out() {
     let app = Router::new()
-        .route("/204", on_get(|| async { (StatusCode::NO_CONTENT, "too much") }))
-        .route("/304", on_get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
+        .route("/204", get(|| async { (StatusCode::NO_CONTENT, "too much") }))
+        .route("/304", get(|| async { (StatusCode::NOT_MODIFIED, "too much") }));
     let run = run(app, |b| b).await;
     let connection = run.dial().await;
     for path in ["/204", "/304"] {
@@ -317,9 +317,9 @@ async fn handlers_end_with_the_client_that_asked() {
         }
     };
     let app = Router::new()
-        .route("/get", on_get(handler("get")))
+        .route("/get", get(handler("get")))
         .route("/session", any(handler("session")))
-        .route("/news", on_get(news));
+        .route("/news", get(news));
     let run = run(app, |b| b).await;
     let connection = run.dial().await;
 
@@ -379,9 +379,11 @@ async fn sockets_that_are_bound_already() {
     assert_eq!(&within(accepted.recv_datagram()).await.unwrap()[..], b"x");
 }
 
+const SIZE: usize = 256 << 10;
+
 /// A server with an answer that comes in small pieces, and the answer's beginning.
 async fn slow_answer(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> (Running, wireloom::Body) {
-    let app = Router::new().route("/big", on_get(|| async { vec![7; SIZE] }));
+    let app = Router::new().route("/big", get(|| async { vec![7; SIZE] }));
     let run = run(app, configure).await;
     let client = thrifty(run.hash, 16 << 10);
     let connection = within(client.dial(&run.url)).await.unwrap();
@@ -390,8 +392,6 @@ async fn slow_answer(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> 
         .unwrap();
     (run, response.into_body())
 }
-
-const SIZE: usize = 256 << 10;
 
 #[tokio::test]
 async fn a_graceful_shutdown_waits_until_answers_have_arrived() {
@@ -456,14 +456,12 @@ async fn a_handler_whose_request_is_reset_by_the_server_ends() {
         }
     }
     let run = run(
-        Router::new()
-            .route("/held", any(handler))
-            .route("/", on_get(|| async {})),
+        Router::new().route("/held", any(handler)).route("/", get(|| async {})),
         |b| b,
     )
     .await;
     let raw = Raw::connect(run.url.trim_start_matches("https://").parse().unwrap()).await;
-    let (send, _recv) = raw.bi(&get("/held"), false).await;
+    let (send, _recv) = raw.bi(&get_head("/held"), false).await;
     assert_eq!(within(told.recv()).await, Some("runs"));
     // A request knows no datagrams: it is terminated (RFC 9297 section 2).
     raw.conn.send_datagram(int(u64::from(send.id()) / 4).into()).unwrap();

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::body::ResponseBody;
 use super::site::Site;
-use crate::awaitable::Turn;
+use crate::awaitable::Done;
 
 /// One call of the application: a request, a WebSocket or a session.
 pub(crate) trait Exchange: Send + Sync + 'static {
@@ -78,7 +78,7 @@ pub(crate) fn was_ready(ready: &mut u32) -> bool {
 /// What `send` answers then. No lock is held: Python may run here.
 pub(crate) fn sent<'py>(py: Python<'py>, site: &Site, is_turn: bool) -> PyResult<Bound<'py, PyAny>> {
     if is_turn {
-        Ok(Bound::new(py, Turn { yielded: false })?.into_any())
+        Ok(Bound::new(py, Done::after_a_turn())?.into_any())
     } else {
         Ok(site.done.bind(py).clone().into_any())
     }

@@ -73,7 +73,7 @@ impl Site {
             app,
             templates,
             spawner,
-            done: Py::new(py, Done)?,
+            done: Py::new(py, Done::default())?,
             report,
             access,
             counts: Counts::default(),

@@ -417,14 +417,17 @@ impl WebTransportExchange {
         self.answer(state, response.map(|_| ResponseBody::Empty));
     }
 
-    /// There will be no session: tells the application, and cancels it after the grace.
-    async fn lose(self: Arc<Self>, why: &str) {
+    /// There will be no session.
+    fn lose(&self, state: &mut State, why: &str) {
         let end = End {
             code: 0,
             reason: why.to_owned(),
             clean: false,
         };
-        self.over(&mut self.state(), end);
+        self.over(state, end);
+    }
+
+    async fn cancel_after_grace(self: Arc<Self>) {
         tokio::time::sleep_until((Instant::now() + self.site.settings.session_grace).into()).await;
         self.cancel_later();
     }
@@ -706,7 +709,10 @@ impl Drop for Accepting {
         if let Some(exchange) = self.0.take() {
             // Not here: it may be dropped under the exchange's lock.
             let runtime = exchange.site.hub.runtime().clone();
-            runtime.spawn(async move { exchange.lose("the session could not be accepted").await });
+            runtime.spawn(async move {
+                exchange.lose(&mut exchange.state(), "the session could not be accepted");
+                exchange.cancel_after_grace().await;
+            });
         }
     }
 }
@@ -723,12 +729,12 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let exchange = &self.0;
-        let state = exchange.state();
+        let mut state = exchange.state();
         if matches!(state.phase, Phase::New | Phase::Deciding) {
+            // At once: an acceptance that came later would be taken by nobody.
+            exchange.lose(&mut state, "the client gave up");
             drop(state);
-            let exchange = exchange.clone();
-            let runtime = exchange.site.hub.runtime().clone();
-            runtime.spawn(async move { exchange.lose("the client gave up").await });
+            exchange.site.hub.runtime().spawn(exchange.clone().cancel_after_grace());
         }
     }
 }

@@ -381,11 +381,9 @@ impl Start for WebTransportExchange {
                 let extension = PyDict::new(py);
                 extension.set_item(intern!(py, "version"), 1)?;
                 extension.set_item(intern!(py, "max_datagram_size"), max_datagram_size.unwrap_or(0))?;
-                let extensions = match scope.get_item(intern!(py, "extensions"))? {
-                    // Shared by all requests.
-                    Some(found) => found.cast::<PyDict>()?.copy()?,
-                    None => PyDict::new(py),
-                };
+                // A copy: those of the template are all requests'.
+                let extensions = scope.as_any().get_item(intern!(py, "extensions"))?;
+                let extensions = extensions.cast::<PyDict>()?.copy()?;
                 extensions.set_item(intern!(py, "webtransport"), extension)?;
                 scope.set_item(intern!(py, "extensions"), extensions)?;
                 let receive = Bound::new(py, WebTransportReceive(self.clone()))?.into_any();

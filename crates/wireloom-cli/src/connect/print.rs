@@ -70,14 +70,13 @@ impl Printer {
             return;
         }
         let paint = Paint::stderr();
-        // The smallest: the others so far have the time of the handshake in them.
-        let rtt = min_rtt;
         let protocol = protocol.map_or_else(String::new, |p| format!(", subprotocol {p}"));
         let dialect = dialect_name(session.dialect());
         output::note(&format!(
             "{} {url} {}",
             paint.green("connected"),
-            paint.dim(&format!("({dialect}{protocol}, round trip {rtt:.1} ms)"))
+            // The smallest: the others so far have the time of the handshake in them.
+            paint.dim(&format!("({dialect}{protocol}, round trip {min_rtt:.1} ms)"))
         ));
     }
 

@@ -122,18 +122,15 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
 }
 
 fn parse(text: &str) -> Result<Vec<u8>, Failure> {
-    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-    if let Some(wrong) = digits.iter().find(|digit| !digit.is_ascii_hexdigit()) {
-        return Err(Failure::usage(format!("{wrong:?} is no hexadecimal digit")));
-    }
+    let digits = text.chars().filter(|c| !c.is_whitespace() && *c != ':').map(|c| {
+        let digit = c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        digit.ok_or_else(|| Failure::usage(format!("{c:?} is no hexadecimal digit")))
+    });
+    let digits = digits.collect::<Result<Vec<u8>, Failure>>()?;
     if !digits.len().is_multiple_of(2) {
         return Err(Failure::usage("an even number of hexadecimal digits is needed"));
     }
-    let value = |digit: char| digit.to_digit(16).map_or(0, |value| value as u8);
-    Ok(digits
-        .chunks(2)
-        .map(|pair| value(pair[0]) << 4 | value(pair[1]))
-        .collect())
+    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 fn name_of(message: &Message<'_>) -> &'static str {

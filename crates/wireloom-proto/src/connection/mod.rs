@@ -304,7 +304,7 @@ impl Connection {
             }
             // Finished and forgotten here, but the peer will never give credit for what QUIC still holds of it.
             None => self.out.reset(stream, code),
-            // Not handed out yet: its owner learns it when it writes.
+            // Not handed out yet: whoever hands it out asks QUIC.
             _ => {}
         }
     }

@@ -235,7 +235,11 @@ impl Driver {
 
     /// Nobody uses the connection, and the peer has all that it was sent.
     pub(crate) fn is_idle(&self, quic: &mut Transport) -> bool {
-        self.is_unused() && quic.undelivered_streams() <= self.own_opened
+        self.is_unused() && self.is_delivered(quic)
+    }
+
+    fn is_delivered(&self, quic: &mut Transport) -> bool {
+        quic.undelivered_streams() <= self.own_opened
     }
 
     /// Nobody uses the connection. The peer may still be about to get the rest of what it was sent.
@@ -379,14 +383,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_stopped(
-        &mut self,
-        now: Instant,
-        quic: &mut Transport,
-        wakes: &mut WakeList,
-        stream: StreamId,
-        code: Code,
-    ) {
+    fn on_stopped(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId, code: Code) {
         if self.h3.send_closed(stream) {
             // "An endpoint that receives a STOP_SENDING frame MUST send a RESET_STREAM frame" (RFC 9000 section 3.5),
             // with the code copied.
@@ -695,7 +692,8 @@ impl Driver {
         if !self.ready {
             return;
         }
-        let idle = self.is_idle(quic);
+        let unused = self.is_unused();
+        let idle = unused && self.is_delivered(quic);
         if idle && !self.was_idle {
             let timeout = if self.winding_down {
                 Some(Duration::ZERO)
@@ -706,7 +704,7 @@ impl Driver {
             // An application task may have ended the last request: only the endpoint's task can arm the timer.
             quic.wake();
             wakes.all(&self.signals);
-        } else if !self.is_unused() {
+        } else if !unused {
             self.deadline = None;
         } else if !idle && self.deadline.is_none() {
             self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);

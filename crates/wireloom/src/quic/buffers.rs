@@ -6,11 +6,11 @@
 
 use bytes::BytesMut;
 
-/// The largest message.
-const SIZE: usize = 65_535;
+use super::socket::RECV_BUFFER;
+
 /// From this size on a message is copied into one of the buffers; whatever is left of it unread keeps the buffer's memory.
-const LARGE: usize = SIZE / 4;
-/// Buffers that are kept, of [`SIZE`] bytes each, once so many were in use at once.
+const LARGE: usize = RECV_BUFFER / 4;
+/// Buffers that are kept, of [`RECV_BUFFER`] bytes each, once so many were in use at once.
 const MOST: usize = 32;
 
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Buffers {
         let index = match free {
             Some(index) => index,
             None if self.kept.len() < MOST => {
-                self.kept.push(BytesMut::with_capacity(SIZE));
+                self.kept.push(BytesMut::with_capacity(RECV_BUFFER));
                 self.kept.len() - 1
             }
             None => return message.into(),
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_large_message_has_the_memory_of_one_that_is_gone() {
         let mut buffers = Buffers::default();
-        let message = vec![7; SIZE];
+        let message = vec![7; RECV_BUFFER];
         let first = buffers.copy(&message);
         let second = buffers.copy(&message);
         assert_eq!((&first[..], &second[..]), (&message[..], &message[..]));
@@ -65,9 +65,9 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let mut buffers = Buffers::default();
-        let messages: Vec<_> = (0..MOST as u8 + 9).map(|i| buffers.copy(&[i; SIZE])).collect();
+        let messages: Vec<_> = (0..MOST as u8 + 9).map(|i| buffers.copy(&[i; RECV_BUFFER])).collect();
         assert_eq!(buffers.kept.len(), MOST);
-        assert!((0..).zip(&messages).all(|(i, message)| message[..] == [i; SIZE]));
+        assert!((0..).zip(&messages).all(|(i, message)| message[..] == [i; RECV_BUFFER]));
         buffers.copy(&[0; LARGE - 1]);
         assert!(
             buffers.kept.iter().all(|buffer| buffer.capacity() == 0),

@@ -9,7 +9,7 @@ use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSoc
 use super::readiness::Readiness;
 
 /// The most that one receive offload batch can hold.
-const RECV_BUFFER: usize = 65_535;
+pub(super) const RECV_BUFFER: usize = 65_535;
 /// The most that one send call may carry: the UDP length field, less headers. Larger batches fail with EMSGSIZE.
 const MAX_SEND: usize = 65_000;
 

@@ -27,13 +27,13 @@ impl Timers {
         if self.registered[key].is_none_or(|at| deadline < at) {
             self.registered[key] = Some(deadline);
             self.heap.push(Reverse((deadline, key)));
-            self.clear();
+            self.sweep();
         }
     }
 
     /// Removes what has been replaced once that is the most of it: where short deadlines fire again and again, the long ones that
     /// they replace would stay until their time.
-    fn clear(&mut self) {
+    fn sweep(&mut self) {
         if self.heap.len() > 2 * self.registered.len() + SPARE {
             let registered = &self.registered;
             self.heap.retain(|&Reverse((at, key))| registered[key] == Some(at));

@@ -235,7 +235,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a QUIC connection without sessions and requests is kept. Default 30 s. Chromium never closes them itself.
+    /// How long a QUIC connection without sessions and requests is kept, once its last answer has arrived or gets on no more.
+    /// Default 30 s. Chromium never closes them itself.
     pub fn unused_timeout(mut self, timeout: Duration) -> Self {
         self.driver.unused_timeout = Some(timeout);
         self
