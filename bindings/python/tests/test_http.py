@@ -6,10 +6,14 @@ import asyncio
 import json
 import socket
 import ssl
+import struct
+import time
 
 import httpx
 import pytest
 from conftest import eventually
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 from wt_client import dial, soon
 
 
@@ -307,8 +311,9 @@ def test_the_access_log(client, server):
     server.wait_for(r'127\.0\.0\.1:\d+ "GET /scope HTTP/[\d.]+" 200 \d+ [\d.]+ms')
 
 
-def _tls(sock):
+def _tls(sock, protocols=()):
     context = ssl.create_default_context()
+    context.set_alpn_protocols(protocols)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context.wrap_socket(sock, server_hostname="localhost")
@@ -328,3 +333,69 @@ def test_what_is_asked_of_the_loop_while_a_task_is_made_happens(serve):
         for _ in range(3):
             counts = client.get("/").json()
             assert counts["ran"] >= counts["asked"] > 0
+
+
+def test_a_scope_is_its_own_request_s(client):
+    for _ in range(2):
+        assert client.get("/marks").json() == ["new"] * 4
+
+
+def test_authority_takes_the_place_of_host(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain, ["h2"]) as tls:
+        h2 = H2Connection()
+        h2.initiate_connection()
+        authority = f"127.0.0.1:{server.port}"
+        fields = [(":method", "GET"), (":scheme", "https"), (":authority", authority), (":path", "/scope")]
+        h2.send_headers(1, [*fields, ("x-first", "1"), ("host", authority), ("x-last", "1")], end_stream=True)
+        content, events = b"", []
+        while not any(isinstance(event, StreamEnded) for event in events):
+            tls.sendall(h2.data_to_send())
+            events = h2.receive_data(tls.recv(65536))
+            content += b"".join(event.data for event in events if isinstance(event, DataReceived))
+    assert json.loads(content)["headers"] == [["host", authority], ["x-first", "1"], ["x-last", "1"]]
+
+
+def test_an_upload_that_is_broken_off_breaks_its_response_off(serve):
+    server = serve("plain:app")
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        tls.sendall(b"POST /answer-first HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = b""
+        while b"begun" not in answer:
+            answer += tls.recv(4096)
+        tls.sendall(b"zz\r\n")
+        rest = _all(tls)
+    assert rest.strip() == b"" and not rest.endswith(b"0\r\n\r\n"), "it must not look complete"
+
+
+def test_a_response_that_nobody_takes_leaves_nothing(serve):
+    """Clients leave in the moment in which the application's thread answers, and Tokio's has not taken it."""
+    server = serve("plain:app", "--metrics", "--no-access-log", "--loop", "asyncio", tls=False)
+    for number in range(2000):
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(b"GET /half-body HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(number % 40 * 1e-5)
+    with httpx.Client(timeout=60, base_url=server.url) as client:
+        eventually(lambda: "wireloom_calls_active 0" in client.get("/metrics").text, "an end of all calls")
+
+
+def test_what_the_server_itself_answers_is_an_answer(serve, tmp_path):
+    """It has the fields that all have, and is in the log."""
+    (tmp_path / "file.txt").write_text("content")
+    server = serve(
+        *("plain:app", "--metrics", "--static", f"/static={tmp_path}", "--limit-body-size", "10"),
+        *("--header", "x-all: 1", "--access-log-format", "%(path)s %(status)s %(bytes)s"),
+        tls=False,
+    )
+    with httpx.Client(timeout=60, base_url=server.url) as client:
+        answers = [
+            client.get("/static/file.txt"),
+            client.get("/static/missing"),
+            client.get("/metrics"),
+            client.post("/echo", content=b"more than that"),
+            client.get("/echo"),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 404, 200, 413, 200]
+    assert [answer.headers.get("x-all") for answer in answers] == ["1"] * 5
+    for line in ["/static/file.txt 200 7", "/static/missing 404 0", r"/metrics 200 \d+", "/echo 413 17", "/echo 200 0"]:
+        server.wait_for(f"^{line}$")

@@ -285,3 +285,51 @@ def test_misuse_is_told():
             await closing
 
     wireloom.run(main())
+
+
+def test_giving_up_does_not_wait(run):
+    async def mute(session):
+        # Neither reads nor writes.
+        with contextlib.suppress(wireloom.SessionClosed):
+            streams = [await session.accept_bi()]
+            await session.closed()
+            del streams
+
+    async def main():
+        async with Echo(mute) as server, server.client() as client, await client.connect(server.url) as session:
+            send, recv = await session.open_bi()
+
+            async def fill():
+                while True:
+                    await send.write(bytes(1 << 20))
+
+            reading, writing = asyncio.create_task(recv.read()), asyncio.create_task(fill())
+            second = asyncio.create_task(recv.read_to_end())
+            for _ in range(100):
+                await asyncio.sleep(0)
+            send.set_send_order(5)
+            await recv.stop(7)
+            await send.reset(8)
+            for task in [reading, second, writing]:
+                with pytest.raises(ValueError):
+                    await task
+            with pytest.raises(ValueError):
+                await send.finish()
+
+    run(main)
+
+
+def test_finished_within_its_block(run):
+    async def main():
+        async with Echo() as server, server.client() as client, await client.connect(server.url) as session:
+            send, recv = await session.open_bi()
+            async with send:
+                await send.write(b"all")
+                await send.finish()
+            assert await recv.read_to_end() == b"all"
+            send, recv = await session.open_bi()
+            async with send:
+                await send.write(b"x")
+                await send.reset(3)
+
+    run(main)

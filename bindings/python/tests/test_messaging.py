@@ -67,3 +67,12 @@ def test_a_server_that_is_not_there():
             await messaging.Client.connect("ftp://nowhere")
 
     wireloom.run(main())
+
+
+def test_a_failed_connection_has_a_status():
+    async def main():
+        with pytest.raises(wireloom.ConnectError) as failed:
+            await messaging.Client.connect("ws://127.0.0.1:1/messages", connect_timeout=5.0)
+        assert failed.value.status is None
+
+    asyncio.run(main())

@@ -205,7 +205,8 @@ def test_metrics_are_those_of_all_workers(serve):
     eventually(lambda: seen.add(ask()) or len(seen) == 3, "an answer of each worker")
     assert metric("wireloom_calls_total") <= asked
     eventually(lambda: metric("wireloom_calls_total") == asked, "the sum")
-    eventually(lambda: metric('wireloom_responses_total{class="2xx"}') == asked, "the sum of responses")
+    # These questions are answered with 200, too.
+    eventually(lambda: metric('wireloom_responses_total{class="2xx"}') >= asked, "the sum of responses")
     # Counters outlive those who counted.
     server.process.send_signal(signal.SIGHUP)
     server.started(6)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import socket
 import ssl
+import time
 
 import httpx
 import pytest
@@ -183,3 +186,86 @@ def test_the_scope_and_foreign_origins(server):
             assert await socket.recv() == '"x"'
 
     run(main)
+
+
+def test_a_shutdown_closes_them(serve):
+    server = serve("plain:app", "--graceful-timeout", "600")
+
+    async def main():
+        async with dial(server, "/farewell") as socket:
+            await socket.send("before")
+            assert await socket.recv() == "before"
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+            assert closed.value.rcvd.code == 1012
+
+    run(main)
+    assert server.ended() == 0
+    assert "websocket.disconnect: 1012" in server.output
+    assert "Traceback" not in server.output, server.output
+
+
+def test_back_pressure_is_not_silence(serve):
+    """Pings go on while the application takes nothing; who does not read cannot see their answers."""
+    server = serve("plain:app", "--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2")
+
+    async def main():
+        async with dial(server, "/late", ping_interval=None) as socket:
+            for _ in range(4):
+                await socket.send(bytes(100_000))
+            for _ in range(4):
+                assert len(await socket.recv()) == 100_000
+
+    run(main)
+
+
+def raw(server):
+    """A connection after its handshake."""
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    sock.sendall(
+        b"GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += sock.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101")
+    return sock
+
+
+def test_a_slow_message_is_not_silence_and_silence_is_the_end(serve):
+    server = serve("plain:app", "--ws-ping-interval", "0.5", "--ws-ping-timeout", "0.5", tls=False)
+    with raw(server) as sock:
+        frame = b"\x82\xa8" + bytes(4) + bytes(40)
+        for byte in frame:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.05)
+        echoed = b""
+        while len(echoed) < 42:
+            # Pings are two bytes, whose answers are never sent.
+            echoed = (echoed + sock.recv(4096)).replace(b"\x89\x00", b"")
+        assert echoed == b"\x82\x28" + bytes(40)
+        rest = b""
+        while data := sock.recv(4096):
+            rest += data
+    assert rest.replace(b"\x89\x00", b"") == b""
+
+
+def test_origins_without_a_certificate(serve):
+    def status(server, origin):
+        async def main():
+            try:
+                async with connect(f"ws://127.0.0.1:{server.port}/echo", origin=origin, open_timeout=PATIENCE):
+                    return 101
+            except InvalidStatus as refused:
+                return refused.response.status_code
+
+        return asyncio.run(main())
+
+    open_to_all = serve("plain:app", tls=False)
+    assert status(open_to_all, "https://evil.test") == 101
+    server = serve("plain:app", "--origin", "https://friend.test", tls=False)
+    assert status(server, "https://evil.test") == 403
+    for origin in ["https://friend.test", f"http://127.0.0.1:{server.port}", f"https://127.0.0.1:{server.port}", None]:
+        assert status(server, origin) == 101, origin

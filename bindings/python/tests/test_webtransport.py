@@ -396,3 +396,11 @@ def test_a_thousand_sessions_leave_nothing(serve):
     # above a kilobyte. Connections drain meanwhile.
     eventually(lambda: allocated() - settled < 1000 * 400, "the end of all bytes")
     assert idle()["events"] == []
+
+
+@session
+async def test_who_stays_after_a_refusal_is_cancelled(server, client):
+    _, headers = await client.session("/status/404?stays")
+    assert headers[b":status"] == b"404"
+    events = await asyncio.to_thread(until, server, "stays", "cancelled")
+    assert [event["type"] for event in events] == ["webtransport.connect", "webtransport.disconnect", "cancelled"]

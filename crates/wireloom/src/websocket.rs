@@ -1,6 +1,7 @@
 //! What every WebSocket handshake must have, checked before the service hears of it (RFC 6455 section 4.2).
 
 use http::header::{HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::ext::Protocol;
 
@@ -10,8 +11,8 @@ use crate::server::OriginPolicy;
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
 /// The answer to a WebSocket handshake that may not go on; `None` for all other requests. Without `origins` every page may
-/// open WebSockets.
-pub(crate) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>) -> Option<Response<()>> {
+/// open WebSockets. `scheme` is that of the connection, which HTTP/1.1 does not say.
+pub(crate) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>, scheme: Scheme) -> Option<Response<()>> {
     let is_http1 = is_upgrade(request);
     if !is_http1 && !is_extended_connect(request) {
         return None;
@@ -29,7 +30,7 @@ pub(crate) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>) ->
         // server MUST stop processing the client's handshake and return an HTTP response with an appropriate error code"
         // (section 4.2.1).
         StatusCode::BAD_REQUEST
-    } else if origins.is_some_and(|origins| !origins.allows(&head(request))) {
+    } else if origins.is_some_and(|origins| !origins.allows(&head(request, scheme))) {
         // "If the origin indicated is unacceptable to the server, then it SHOULD respond to the WebSocket handshake with a
         // reply containing HTTP 403 Forbidden status code" (section 10.2).
         StatusCode::FORBIDDEN
@@ -66,12 +67,12 @@ fn has_key(headers: &HeaderMap) -> bool {
 }
 
 /// The request as the origin policy wants it, with an absolute URI: HTTP/1.1 names the authority in `host`.
-fn head<T>(request: &Request<T>) -> Request<()> {
+fn head<T>(request: &Request<T>, scheme: Scheme) -> Request<()> {
     let uri = request.uri();
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let authority = uri.authority().map(http::uri::Authority::as_str).or(host);
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let absolute = Uri::builder().scheme("https").authority(authority.unwrap_or_default());
+    let absolute = Uri::builder().scheme(scheme).authority(authority.unwrap_or_default());
     let mut head = Request::new(());
     *head.method_mut() = request.method().clone();
     // Without a legal authority no origin is the same as it.
@@ -97,7 +98,8 @@ mod tests {
     const UPGRADE: (&str, &str) = ("upgrade", "h2c, WebSocket");
 
     fn refused(fields: &[(&str, &str)]) -> Option<u16> {
-        refuse(&request(fields), Some(&OriginPolicy::default())).map(|response| response.status().as_u16())
+        refuse(&request(fields), Some(&OriginPolicy::default()), Scheme::HTTPS)
+            .map(|response| response.status().as_u16())
     }
 
     #[test]
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn another_version_learns_which_there_is() {
         for version in ["12", "0", "13, 8"] {
-            let answer = refuse(&request(&[UPGRADE, KEY, (VERSION.0, version)]), None).expect("refused");
+            let answer = refuse(&request(&[UPGRADE, KEY, (VERSION.0, version)]), None, Scheme::HTTPS).expect("refused");
             assert_eq!(answer.status(), 426);
             assert_eq!(answer.headers()["sec-websocket-version"], "13");
         }
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(with("https://evil.test"), Some(403));
         assert_eq!(with("null"), Some(403));
         let foreign = request(&[UPGRADE, KEY, VERSION, ("origin", "https://evil.test")]);
-        assert!(refuse(&foreign, None).is_none(), "no policy");
+        assert!(refuse(&foreign, None, Scheme::HTTPS).is_none(), "no policy");
     }
 
     #[test]
@@ -148,12 +150,12 @@ mod tests {
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = Uri::from_static("https://example.com/ws");
         request.extensions_mut().insert(Protocol::from_static("websocket"));
-        assert!(refuse(&request, Some(&OriginPolicy::default())).is_none());
+        assert!(refuse(&request, Some(&OriginPolicy::default()), Scheme::HTTPS).is_none());
         request
             .headers_mut()
             .insert("origin", HeaderValue::from_static("https://evil.test"));
         assert_eq!(
-            refuse(&request, Some(&OriginPolicy::default())).map(|answer| answer.status()),
+            refuse(&request, Some(&OriginPolicy::default()), Scheme::HTTPS).map(|answer| answer.status()),
             Some(StatusCode::FORBIDDEN)
         );
     }

@@ -71,7 +71,11 @@ class Config:
         "127.0.0.1,::1", "those addresses: with commas, networks as 10.0.0.0/8, * for all"
     )
     origins: list[str] = _option(
-        None, "an origin whose pages may open sessions and WebSockets besides our own, * for all", "--origin", many=True
+        None,
+        "an origin whose pages may open sessions and WebSockets besides our own, * for all; without a certificate "
+        "nobody is refused until one is given",
+        "--origin",
+        many=True,
     )
     headers: list[str] = _option(None, "name:value, sent with every response", "--header", many=True)
 
@@ -92,6 +96,8 @@ class Config:
     limit_connections_per_address: int = _option(1000, "connections of one address, or IPv6 network, at once [1000]")
     backlog: int = _option(2048, "connections that wait to be accepted [2048]")
     ws_max_size: int = _option(16 * 1024 * 1024, "bytes of a WebSocket message [16777216]")
+    ws_ping_interval: float = _option(20.0, "seconds of silence after which a WebSocket is pinged, 0 for never [20]")
+    ws_ping_timeout: float = _option(20.0, "seconds that the answer may take, 0 for ever [20]")
     keep_alive: float = _option(30.0, "seconds that a kept connection may be idle [30]", "--timeout-keep-alive")
     graceful_timeout: float = _option(
         30.0, "seconds that requests and sessions may go on when the server stops [30]", "--timeout-graceful-shutdown"
@@ -164,6 +170,8 @@ class Config:
             "limit_connections": self.limit_connections,
             "limit_connections_per_address": self.limit_connections_per_address,
             "ws_max_size": self.ws_max_size,
+            "ws_ping_interval": self.ws_ping_interval,
+            "ws_ping_timeout": self.ws_ping_timeout,
             "session_grace": self.session_grace,
             "shutdown_deadline": self.graceful_timeout,
             "keep_alive": self.keep_alive,

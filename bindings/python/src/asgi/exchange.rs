@@ -32,9 +32,10 @@ impl Reply {
         }
     }
 
-    /// Given, and not taken yet.
-    pub(crate) fn is_given(&self) -> bool {
-        self.response.is_some()
+    /// Takes back what nobody will take. Dropped by the caller after the lock: it may be what refers to this very exchange.
+    #[must_use = "it is dropped after the lock is released"]
+    pub(crate) fn withdraw(&mut self) -> Option<Response<ResponseBody>> {
+        self.response.take()
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Response<ResponseBody>> {

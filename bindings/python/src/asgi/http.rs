@@ -175,7 +175,8 @@ impl HttpExchange {
         state.reply.give(Response::from_parts(parts, body));
     }
 
-    fn simple(&self, state: &mut State, status: StatusCode, text: &'static str) {
+    /// Answers in the application's place, and is done.
+    fn refuse(&self, state: &mut State, status: StatusCode, text: &'static str) {
         let mut head = Response::new(());
         *head.status_mut() = status;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -189,6 +190,7 @@ impl HttpExchange {
             ResponseBody::Full(Bytes::from_static(text.as_bytes()))
         };
         self.answer(state, head, body);
+        self.note(state);
     }
 
     fn note(&self, state: &mut State) {
@@ -225,8 +227,7 @@ impl HttpExchange {
                     if self.site.settings.max_body.is_some_and(|limit| state.received > limit) {
                         state.body = None;
                         if matches!(state.phase, Phase::Waiting) {
-                            self.simple(&mut state, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
-                            self.note(&mut state);
+                            self.refuse(&mut state, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
                         }
                         break None;
                     }
@@ -236,11 +237,14 @@ impl HttpExchange {
                 Poll::Ready(None) => state.body = None,
                 Poll::Ready(Some(Err(_))) => {
                     state.body = None;
-                    state.is_gone = true;
-                    if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
-                        // For hyper, which looks at such a connection again only when it has an answer.
-                        self.simple(&mut state, StatusCode::BAD_REQUEST, "Bad Request");
-                        self.note(&mut state);
+                    self.client_gone(&mut state);
+                    // For hyper, which looks at such a connection again only when it has an answer, or has to break one off.
+                    match state.phase {
+                        Phase::Waiting | Phase::Started { .. } => {
+                            self.refuse(&mut state, StatusCode::BAD_REQUEST, "Bad Request");
+                        }
+                        Phase::Streaming { .. } | Phase::Trailers(_) => self.break_off(&mut state),
+                        Phase::Discarding | Phase::Complete => {}
                     }
                 }
                 Poll::Pending => return Poll::Pending,
@@ -306,7 +310,10 @@ impl HttpExchange {
         match std::mem::replace(&mut state.phase, Phase::Complete) {
             Phase::Started { head, trailers } => self.begin_body(&mut state, *head, trailers, body, more),
             Phase::Streaming { trailers } => {
-                self.check_length(&mut state, &body, more)?;
+                if let Err(problem) = state.count(&body, more) {
+                    self.break_off(&mut state);
+                    return Err(PyRuntimeError::new_err(problem));
+                }
                 state.queue(body);
                 state.phase = match (more, trailers) {
                     (true, _) => Phase::Streaming { trailers },
@@ -359,7 +366,10 @@ impl HttpExchange {
             }
             return Ok(false);
         }
-        self.check_length(state, &body, more)?;
+        if let Err(problem) = state.count(&body, more) {
+            self.refuse(state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+            return Err(PyRuntimeError::new_err(problem));
+        }
         if more || trailers {
             state.phase = if more {
                 Phase::Streaming { trailers }
@@ -374,20 +384,6 @@ impl HttpExchange {
         self.answer(state, head, ResponseBody::Full(body));
         self.note(state);
         Ok(false)
-    }
-
-    /// The application has to keep to the length that it announced: the protocol cannot take it back.
-    fn check_length(&self, state: &mut State, body: &Bytes, more: bool) -> PyResult<()> {
-        let Some(left) = state.left else { return Ok(()) };
-        let after = left.checked_sub(body.len() as u64);
-        state.left = after;
-        let problem = match after {
-            None => "the response is longer than its Content-Length",
-            Some(1..) if !more => "the response is shorter than its Content-Length",
-            _ => return Ok(()),
-        };
-        self.break_off(state);
-        Err(PyRuntimeError::new_err(problem))
     }
 
     fn send_trailers(&self, message: &Message<'_, '_>) -> PyResult<bool> {
@@ -488,19 +484,26 @@ impl HttpExchange {
     /// The response ends where it is, so that the client sees that it is not complete.
     fn break_off(&self, state: &mut State) {
         state.phase = Phase::Complete;
-        if !state.reply.is_given() && state.sent == 0 && state.streamer.is_none() && state.frames.is_empty() {
-            self.simple(state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
-        } else {
-            state.is_broken = true;
-            if let Some(streamer) = state.streamer.take() {
-                streamer.wake();
-            }
+        state.is_broken = true;
+        if let Some(streamer) = state.streamer.take() {
+            streamer.wake();
         }
         self.note(state);
     }
 }
 
 impl State {
+    /// The application has to keep to the length that it announced: the protocol cannot take it back.
+    fn count(&mut self, body: &Bytes, more: bool) -> Result<(), &'static str> {
+        let Some(left) = self.left else { return Ok(()) };
+        self.left = left.checked_sub(body.len() as u64);
+        match self.left {
+            None => Err("the response is longer than its Content-Length"),
+            Some(1..) if !more => Err("the response is shorter than its Content-Length"),
+            _ => Ok(()),
+        }
+    }
+
     fn queue(&mut self, data: Bytes) {
         self.sent += data.len() as u64;
         if !data.is_empty() {
@@ -573,10 +576,8 @@ impl Exchange for HttpExchange {
                 state.phase = Phase::Complete;
                 self.note(&mut state);
             } else if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
-                self.simple(&mut state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
-                self.note(&mut state);
+                self.refuse(&mut state, StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
             } else {
-                state.sent = state.sent.max(1);
                 self.break_off(&mut state);
             }
         }
@@ -591,7 +592,7 @@ impl Exchange for HttpExchange {
                 .report(py, "the ASGI application returned without a complete response", None),
             // What came of sending to a client that is gone is no fault of the application.
             Err(_) if is_gone => {}
-            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
+            Err(error) => self.site.report_failure(py, &error),
         }
     }
 }
@@ -611,6 +612,9 @@ impl Drop for Answer {
         if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
             self.0.client_gone(&mut state);
         }
+        let untaken = state.reply.withdraw();
+        drop(state);
+        drop(untaken);
     }
 }
 

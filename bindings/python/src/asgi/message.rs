@@ -5,6 +5,7 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 /// A message, which has to be a dictionary with a `type`.
@@ -145,19 +146,27 @@ pub(crate) fn bytes(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(value) = value.cast::<PyByteArray>() {
         return Ok(value.to_vec().into());
     }
+    Ok(Bytes::copy_from_slice(&backed(value)?))
+}
+
+/// Bytes that stay Python's, where they are `bytes`, for what goes on to copy them.
+pub(crate) fn backed(value: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
+    if let Ok(value) = value.cast::<PyBytes>() {
+        return Ok(value.clone().into());
+    }
     if value.is_instance_of::<PyString>() || value.is_instance_of::<pyo3::types::PyInt>() {
         return Err(PyTypeError::new_err(format!(
             "bytes are needed, not {}",
             type_name(value)
         )));
     }
-    // memoryview and everything else with a buffer, by way of Python itself.
+    // bytearray, memoryview and everything else with a buffer, by way of Python itself.
     let copied = value
         .py()
         .get_type::<PyBytes>()
         .call1((value,))
         .map_err(|_| PyTypeError::new_err(format!("bytes are needed, not {}", type_name(value))))?;
-    Ok(Bytes::copy_from_slice(copied.cast::<PyBytes>()?.as_bytes()))
+    Ok(copied.cast_into::<PyBytes>()?.into())
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {

@@ -20,5 +20,5 @@ mod websocket_pump;
 mod webtransport;
 mod webtransport_events;
 
-pub(crate) use message::bytes as bytes_of;
+pub(crate) use message::{backed, bytes as bytes_of};
 pub(crate) use server::AsgiServer;

@@ -32,15 +32,15 @@ pub(crate) struct Templates {
     websocket: Py<PyDict>,
     webtransport: Py<PyDict>,
     state: Option<Py<PyDict>>,
-    /// Extensions with `tls` for clients without a certificate, by what they have in common: there are few.
+    /// What `tls` says of clients without a certificate, by what they have in common: there are few.
     anonymous: Mutex<FxHashMap<TlsKey, Py<PyDict>>>,
     addresses: Addresses,
     /// Names of fields that most requests have.
     names: FxHashMap<HeaderName, Py<PyBytes>>,
 }
 
-/// Kind of scope, version, cipher suite.
-type TlsKey = (Kind, u16, Option<u16>);
+/// Version and cipher suite.
+type TlsKey = (u16, Option<u16>);
 
 /// Names that are made once.
 const NAMES: [HeaderName; 26] = [
@@ -157,24 +157,16 @@ impl Templates {
         })
     }
 
-    /// The extensions of `kind` with `tls`.
-    fn with_tls<'py>(
-        &self,
-        py: Python<'py>,
-        kind: Kind,
-        template: &Bound<'py, PyDict>,
-        tls: &TlsInfo,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let key = (kind, tls.version(), tls.cipher_suite());
+    /// The extension `tls`.
+    fn tls<'py>(&self, py: Python<'py>, tls: &TlsInfo) -> PyResult<Bound<'py, PyDict>> {
+        let key = (tls.version(), tls.cipher_suite());
         let is_anonymous = tls.client_certificates().is_empty();
         if is_anonymous {
             let known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(known) = known.get(&key) {
-                return Ok(known.bind(py).clone());
+                return known.bind(py).copy();
             }
         }
-        let extensions = template.as_any().get_item(intern!(py, "extensions"))?;
-        let extensions = extensions.cast::<PyDict>()?.copy()?;
         let chain = PyList::empty(py);
         for certificate in tls.client_certificates() {
             let der = PyBytes::new(py, certificate);
@@ -183,18 +175,17 @@ impl Templates {
         let told = PyDict::new(py);
         // Which of the server's certificates was chosen is between rustls and the client.
         told.set_item("server_cert", py.None())?;
-        told.set_item("client_cert_chain", chain)?;
+        told.set_item("client_cert_chain", chain.to_tuple())?;
         told.set_item("client_cert_name", tls.client_subject())?;
         // With an error there would be no connection.
         told.set_item("client_cert_error", py.None())?;
         told.set_item("tls_version", tls.version())?;
         told.set_item("cipher_suite", tls.cipher_suite())?;
-        extensions.set_item("tls", told)?;
         if is_anonymous {
             let mut known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(key, extensions.clone().unbind());
+            known.insert(key, told.copy()?.unbind());
         }
-        Ok(extensions)
+        Ok(told)
     }
 
     /// The scope of one request.
@@ -214,8 +205,14 @@ impl Templates {
         };
         let template = template.bind(py);
         let scope = template.copy()?;
+        // Middleware writes into them, so each request has its own.
+        for name in [intern!(py, "asgi"), intern!(py, "extensions")] {
+            let shared = template.as_any().get_item(name)?;
+            scope.set_item(name, shared.cast::<PyDict>()?.copy()?)?;
+        }
         if let Some(tls) = request.extensions.get::<TlsInfo>() {
-            scope.set_item(intern!(py, "extensions"), self.with_tls(py, kind, template, tls)?)?;
+            let extensions = scope.as_any().get_item(intern!(py, "extensions"))?;
+            extensions.set_item(intern!(py, "tls"), self.tls(py, tls)?)?;
         }
         let raw = request.uri.path();
         // The asterisk of OPTIONS, and the empty path of CONNECT, are kept as they came.
@@ -266,12 +263,9 @@ impl Templates {
     fn headers<'py>(&self, py: Python<'py>, request: &Parts) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         let fields = &request.headers;
-        // "clients that generate HTTP/2 requests directly SHOULD use the ':authority' pseudo-header field instead of the Host
-        // header field" (RFC 9113 section 8.3.1); applications look for Host.
-        if request.version >= Version::HTTP_2
-            && let Some(authority) = request.uri.authority()
-            && !fields.contains_key(header::HOST)
-        {
+        // As ASGI has it, `:authority` comes first as `host`, in the place of any that there is.
+        let authority = request.uri.authority().filter(|_| request.version >= Version::HTTP_2);
+        if let Some(authority) = authority {
             let host = PyBytes::new(py, authority.as_str().as_bytes());
             list.append((self.name(py, &header::HOST), host))?;
         }
@@ -287,7 +281,10 @@ impl Templates {
             let cookie = PyBytes::new(py, &crumbs.join(&b"; "[..]));
             list.append((self.name(py, &header::COOKIE), cookie))?;
         }
-        for (name, value) in fields.iter().filter(|(name, _)| !is_split || *name != header::COOKIE) {
+        for (name, value) in fields {
+            if (is_split && name == header::COOKIE) || (authority.is_some() && name == header::HOST) {
+                continue;
+            }
             list.append((self.name(py, name), PyBytes::new(py, value.as_bytes())))?;
         }
         Ok(list)

@@ -41,6 +41,8 @@ struct Options {
     limit_connections: usize,
     limit_connections_per_address: usize,
     ws_max_size: usize,
+    ws_ping_interval: f64,
+    ws_ping_timeout: f64,
     session_grace: f64,
     shutdown_deadline: f64,
     keep_alive: f64,
@@ -132,6 +134,9 @@ impl AsgiServer {
             max_requests: options.limit_max_requests,
             max_body: options.limit_body_size,
             max_message: options.ws_max_size,
+            // Zero is never.
+            ping_interval: Some(seconds(options.ws_ping_interval)?).filter(|interval| !interval.is_zero()),
+            ping_timeout: Some(seconds(options.ws_ping_timeout)?).filter(|timeout| !timeout.is_zero()),
             session_grace: seconds(options.session_grace)?,
             trusted_proxies: options.forwarded_allow_ips.as_deref().map(TrustedProxies::parse),
             headers,
@@ -301,7 +306,9 @@ impl Prepared {
     }
 
     fn options(&self) -> tcp::Options {
-        tcp::Options::new()
+        self.origins
+            .iter()
+            .fold(tcp::Options::new(), tcp::Options::allow_origin)
             .limits(self.limits.clone())
             .versions(self.versions)
             .max_header_size(self.header_size)

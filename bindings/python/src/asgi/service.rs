@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use wireloom::{Body, RemoteAddr, WebTransportUpgrade};
 
+use super::access::Entry;
 use super::body::ResponseBody;
 use super::http::{Answer, HttpExchange};
 use super::scope::Ends;
@@ -43,12 +45,6 @@ pub(crate) struct Service {
 impl Service {
     fn answer(&self, request: Request<Body>) -> Answering {
         let (mut parts, body) = request.into_parts();
-        if let Some(files) = self.static_files.iter().find(|files| files.serves(&parts)) {
-            return Answering::Static(Box::pin(files.clone().answer(parts)));
-        }
-        if self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
-            return Answering::now(super::metrics::response(&self.site));
-        }
         let peer = parts.extensions.get::<RemoteAddr>().map(|RemoteAddr(peer)| *peer);
         let settings = &self.site.settings;
         let ends = Ends::new(
@@ -58,8 +54,16 @@ impl Service {
             self.listener.is_secure,
             &parts.headers,
         );
+        if let Some(files) = self.static_files.iter().find(|files| files.serves(&parts)) {
+            let (own, file) = (self.own(&parts, &ends), files.clone().answer(parts));
+            return Answering::Static(Box::pin(async move { own.complete(file.await) }));
+        }
+        if self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
+            return self.own(&parts, &ends).now(super::metrics::response(&self.site));
+        }
+        let refuse = |parts: &Parts, status, text| self.own(parts, &ends).now(refusal(status, text));
         let Some(active) = self.site.begin() else {
-            return Answering::now(refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
+            return refuse(&parts, StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
         };
         if let Some(upgrade) = parts.extensions.remove::<WebTransportUpgrade>() {
             let exchange = WebTransportExchange::new(self.site.clone(), active, parts, ends, upgrade);
@@ -73,19 +77,52 @@ impl Service {
         }
         if parts.method == Method::CONNECT {
             // A proxy's request, which no application of ASGI can answer.
-            return Answering::now(refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
+            return refuse(&parts, StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         }
         let announced = body.size_hint().lower();
         if settings.max_body.is_some_and(|limit| announced > limit) {
-            return Answering::now(refusal(StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"));
+            return refuse(&parts, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
         }
         let exchange = HttpExchange::new(self.site.clone(), active, parts, ends, body);
         self.site.hub.start(exchange.clone());
         Answering::Http(Answer(exchange))
     }
+
+    fn own(&self, parts: &Parts, ends: &Ends) -> Own {
+        Own {
+            site: self.site.clone(),
+            version: parts.version,
+            is_head: parts.method == Method::HEAD,
+            entry: self.site.access.as_ref().map(|access| access.entry(parts, ends)),
+        }
+    }
 }
 
-/// An answer of the server's own.
+/// An answer of the server's own, which has the fields that all have and is counted and logged as all are.
+struct Own {
+    site: Arc<Site>,
+    version: Version,
+    is_head: bool,
+    entry: Option<Entry>,
+}
+
+impl Own {
+    fn complete(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        super::fields::prepare(response.headers_mut(), self.version, &self.site.settings.headers);
+        // A file's body does not say how long it is, but its field does.
+        let announced = || super::fields::content_length(response.headers()).ok().flatten();
+        let size = response.body().size_hint().exact().or_else(announced);
+        let sent = size.filter(|_| !self.is_head).unwrap_or_default();
+        self.site.note(self.entry, response.status(), sent);
+        response
+    }
+
+    fn now(self, response: Response<ResponseBody>) -> Answering {
+        Answering::Now(Some(Box::new(self.complete(response))))
+    }
+}
+
+/// What the server says of a request that the application does not get.
 pub(crate) fn refusal(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Full(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
@@ -115,12 +152,6 @@ pub(crate) enum Answering {
     Http(Answer),
     WebSocket(websocket::Answer),
     Session(webtransport::Answer),
-}
-
-impl Answering {
-    fn now(response: Response<ResponseBody>) -> Self {
-        Self::Now(Some(Box::new(response)))
-    }
 }
 
 impl Future for Answering {

@@ -17,6 +17,9 @@ pub(crate) struct Settings {
     pub(crate) max_body: Option<u64>,
     /// Bytes of a WebSocket message.
     pub(crate) max_message: usize,
+    /// How long a WebSocket's client may be silent before it is asked whether it is there, and how long its answer may take.
+    pub(crate) ping_interval: Option<Duration>,
+    pub(crate) ping_timeout: Option<Duration>,
     /// How long a session's task may go on after the session's end.
     pub(crate) session_grace: Duration,
     pub(crate) trusted_proxies: Option<TrustedProxies>,

@@ -12,7 +12,6 @@ use super::metrics::Board;
 use super::scope::Templates;
 use super::settings::Settings;
 use super::tasks::Spawner;
-use super::webtransport::WebTransportExchange;
 use crate::awaitable::Done;
 use crate::hub::Hub;
 
@@ -30,7 +29,7 @@ pub(crate) struct Site {
     pub(crate) counts: Counts,
     /// Where there are several workers.
     pub(crate) board: Option<Board>,
-    sessions: Mutex<Vec<Weak<WebTransportExchange>>>,
+    guests: Mutex<Guests>,
     /// Tasks that wait: asyncio itself keeps them only weakly.
     tasks: Mutex<Tasks>,
 }
@@ -39,6 +38,18 @@ pub(crate) struct Site {
 struct Tasks {
     next: u64,
     tasks: FxHashMap<u64, Py<PyAny>>,
+}
+
+/// What stays longer than a request, and has to hear when the server shuts down.
+pub(crate) trait Guest: Send + Sync {
+    fn drain(&self);
+}
+
+#[derive(Default)]
+struct Guests {
+    list: Vec<Weak<dyn Guest>>,
+    /// The server is shutting down.
+    are_leaving: bool,
 }
 
 /// Counters, for limits and metrics.
@@ -78,7 +89,7 @@ impl Site {
             access,
             counts: Counts::default(),
             board: None,
-            sessions: Mutex::default(),
+            guests: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
@@ -109,21 +120,42 @@ impl Site {
         self.tasks().tasks.len()
     }
 
-    /// Lists a session, for the end of the server.
-    pub(crate) fn enter(&self, session: &Arc<WebTransportExchange>) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        // Now and then, so that it costs nothing that counts.
-        if sessions.len() == sessions.capacity() {
-            sessions.retain(|session| session.strong_count() > 0);
-        }
-        sessions.push(Arc::downgrade(session));
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells every session that the server is shutting down.
+    /// Lists a session or a WebSocket, for the end of the server.
+    pub(crate) fn enter<G: Guest + 'static>(&self, guest: &Arc<G>) {
+        let mut guests = self.guests();
+        if guests.are_leaving {
+            drop(guests);
+            guest.drain();
+            return;
+        }
+        let list = &mut guests.list;
+        // Now and then, so that it costs nothing that counts.
+        if list.len() == list.capacity() {
+            list.retain(|guest| guest.strong_count() > 0);
+        }
+        let guest: Arc<dyn Guest> = guest.clone();
+        list.push(Arc::downgrade(&guest));
+    }
+
+    /// Tells every session and WebSocket that the server is shutting down.
     pub(crate) fn drain(&self) {
-        let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
-        for session in sessions.iter().filter_map(Weak::upgrade) {
-            session.drain();
+        let mut guests = self.guests();
+        guests.are_leaving = true;
+        let list = std::mem::take(&mut guests.list);
+        drop(guests);
+        for guest in list.iter().filter_map(Weak::upgrade) {
+            guest.drain();
+        }
+    }
+
+    /// Tells the log what became of a call of the application, unless it was cancelled because the server shuts down.
+    pub(crate) fn report_failure(&self, py: Python<'_>, error: &PyErr) {
+        if !(self.guests().are_leaving && is_cancelled(py, error)) {
+            self.report(py, "exception in the ASGI application", Some(error));
         }
     }
 
@@ -171,6 +203,10 @@ impl Site {
         }
         Some(active)
     }
+}
+
+pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
+    error.get_type(py).name().is_ok_and(|name| name == "CancelledError")
 }
 
 /// One call of the application, counted until this is dropped.

@@ -25,7 +25,7 @@ use super::body::ResponseBody;
 use super::exchange::{Exchange, Reply, is_turn, run, sent, was_ready};
 use super::message::Message;
 use super::scope::{Ends, Kind};
-use super::site::{Active, Site};
+use super::site::{Active, Guest, Site};
 use super::websocket_pump::pump;
 use crate::awaitable::{Await, Operation};
 use crate::errors::ClientDisconnected;
@@ -42,6 +42,9 @@ const PER_MESSAGE: usize = 64;
 
 /// Bytes of a close's reason: a control frame has 125, and two are the code (RFC 6455 section 5.5).
 const MAX_REASON: usize = 123;
+
+/// The code of a close because the server shuts down.
+const SERVICE_RESTART: u16 = 1012;
 
 /// Bytes of a response that denies a WebSocket.
 const MAX_DENIAL: usize = 1 << 20;
@@ -118,6 +121,8 @@ pub(super) struct State {
     pub(super) incoming_size: usize,
     /// The end, after what is in `incoming`.
     pub(super) end: Option<(u16, String)>,
+    /// The server is shutting down.
+    is_leaving: bool,
     /// From the application.
     pub(super) outgoing: VecDeque<Frame>,
     pub(super) outgoing_size: usize,
@@ -162,6 +167,7 @@ impl WebSocketExchange {
                 incoming: VecDeque::new(),
                 incoming_size: 0,
                 end: None,
+                is_leaving: false,
                 outgoing: VecDeque::new(),
                 outgoing_size: 0,
                 pump: None,
@@ -228,11 +234,11 @@ impl WebSocketExchange {
         state.phase = Phase::Open;
         self.site.counts.websockets.fetch_add(1, Ordering::Relaxed);
         self.answer(&mut state, head, ResponseBody::Empty);
+        if state.is_leaving {
+            self.leave(&mut state);
+        }
         drop(state);
-        self.site
-            .hub
-            .runtime()
-            .spawn(pump(self.clone(), handshake.upgrade, self.site.settings.max_message));
+        self.site.hub.runtime().spawn(pump(self.clone(), handshake.upgrade));
         Ok(())
     }
 
@@ -244,8 +250,7 @@ impl WebSocketExchange {
         }
     }
 
-    fn close(&self, state: &mut State, code: u16, reason: &str) {
-        state.phase = Phase::Closed;
+    fn push_close(&self, state: &mut State, code: u16, reason: &str) {
         let end = (0..=reason.len().min(MAX_REASON))
             .rev()
             .find(|end| reason.is_char_boundary(*end));
@@ -255,6 +260,18 @@ impl WebSocketExchange {
             reason: reason.into(),
         };
         self.push(state, Frame::Close(Some(frame)));
+    }
+
+    fn close(&self, state: &mut State, code: u16, reason: &str) {
+        state.phase = Phase::Closed;
+        self.push_close(state, code, reason);
+    }
+
+    /// Closes it because the server shuts down: both sides are told (1012 is "Service Restart" in IANA's registry of close codes).
+    fn leave(&self, state: &mut State) {
+        self.push_close(state, SERVICE_RESTART, "");
+        state.end = Some((SERVICE_RESTART, String::new()));
+        state.wake();
     }
 
     /// What the application sends.
@@ -434,8 +451,23 @@ impl State {
         self.end.get_or_insert((code, reason));
         self.outgoing.clear();
         self.outgoing_size = 0;
+        self.wake();
+    }
+
+    /// Whoever waits has news.
+    fn wake(&mut self) {
         for waker in [self.receiver.take(), self.sender.take()].into_iter().flatten() {
             waker.wake();
+        }
+    }
+}
+
+impl Guest for WebSocketExchange {
+    fn drain(&self) {
+        let mut state = self.state();
+        state.is_leaving = true;
+        if state.phase == Phase::Open && state.end.is_none() {
+            self.leave(&mut state);
         }
     }
 }
@@ -470,6 +502,7 @@ impl Start for WebSocketExchange {
             });
         match begun {
             Ok((scope, receive, send)) => {
+                site.enter(&self);
                 run(&site, self, scope.into_any(), receive, send);
             }
             Err(error) => self.finished(py, Err(error)),
@@ -499,7 +532,7 @@ impl Exchange for WebSocketExchange {
                 .site
                 .report(py, "the ASGI application returned without answering a WebSocket", None),
             Err(error) if is_over && error.is_instance_of::<ClientDisconnected>(py) => {}
-            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
+            Err(error) => self.site.report_failure(py, &error),
         }
     }
 }

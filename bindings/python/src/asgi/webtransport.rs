@@ -10,7 +10,6 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http::request::Parts;
@@ -24,7 +23,7 @@ use super::access::Entry;
 use super::body::ResponseBody;
 use super::exchange::{Reply, is_turn};
 use super::scope::Ends;
-use super::site::{Active, Site};
+use super::site::{Active, Guest, Site};
 use super::sources::{Kind, Ring, Source};
 use super::webtransport_events::Event;
 
@@ -427,9 +426,15 @@ impl WebTransportExchange {
         self.over(state, end);
     }
 
-    async fn cancel_after_grace(self: Arc<Self>) {
-        tokio::time::sleep_until((Instant::now() + self.site.settings.session_grace).into()).await;
-        self.cancel_later();
+    /// There is no session any more, or there will be none: the application may take so long to notice.
+    pub(super) fn cancel_after_grace(self: &Arc<Self>) {
+        let (exchange, grace) = (Arc::downgrade(self), self.site.settings.session_grace);
+        self.site.hub.runtime().spawn(async move {
+            tokio::time::sleep(grace).await;
+            if let Some(exchange) = exchange.upgrade() {
+                exchange.cancel_later();
+            }
+        });
     }
 
     fn opened(self: &Arc<Self>, session: Session) {
@@ -456,16 +461,13 @@ impl WebTransportExchange {
         if let Some(accepter) = accepter {
             accepter.wake();
         }
-        let (exchange, grace) = (Arc::downgrade(self), self.site.settings.session_grace);
+        let exchange = Arc::downgrade(self);
         self.site.hub.runtime().spawn(async move {
             let end = session.closed().await;
             drop(session);
             if let Some(exchange) = exchange.upgrade() {
                 exchange.over(&mut exchange.state(), end.into());
-            }
-            tokio::time::sleep(grace).await;
-            if let Some(exchange) = exchange.upgrade() {
-                exchange.cancel_later();
+                exchange.cancel_after_grace();
             }
         });
     }
@@ -483,16 +485,6 @@ impl WebTransportExchange {
             accepter.wake();
         }
         self.ring.wake();
-    }
-
-    /// The server is shutting down.
-    pub(crate) fn drain(&self) {
-        let mut state = self.state();
-        if state.phase != Phase::Over && state.end.is_none() {
-            state.events.push_back(Event::Drain);
-            drop(state);
-            self.ring.wake();
-        }
     }
 
     /// Lets go of everything: the application is done.
@@ -693,6 +685,17 @@ impl WebTransportExchange {
     }
 }
 
+impl Guest for WebTransportExchange {
+    fn drain(&self) {
+        let mut state = self.state();
+        if state.phase != Phase::Over && state.end.is_none() {
+            state.events.push_back(Event::Drain);
+            drop(state);
+            self.ring.wake();
+        }
+    }
+}
+
 /// An acceptance on its way to the client. Dropped before there is a session: the client is gone, or takes no such answer.
 struct Accepting(Option<Arc<WebTransportExchange>>);
 
@@ -711,7 +714,7 @@ impl Drop for Accepting {
             let runtime = exchange.site.hub.runtime().clone();
             runtime.spawn(async move {
                 exchange.lose(&mut exchange.state(), "the session could not be accepted");
-                exchange.cancel_after_grace().await;
+                exchange.cancel_after_grace();
             });
         }
     }
@@ -733,8 +736,7 @@ impl Drop for Answer {
         if matches!(state.phase, Phase::New | Phase::Deciding) {
             // At once: an acceptance that came later would be taken by nobody.
             exchange.lose(&mut state, "the client gave up");
-            drop(state);
-            exchange.site.hub.runtime().spawn(exchange.clone().cancel_after_grace());
+            exchange.cancel_after_grace();
         }
     }
 }

@@ -14,6 +14,7 @@ use wireloom::{DatagramError, WriteError};
 use super::exchange::{Exchange, run, sent, was_ready};
 use super::message::Message;
 use super::scope::Kind as ScopeKind;
+use super::site::is_cancelled;
 use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, poll_once};
 use crate::awaitable::{Await, Operation};
 use crate::errors::{ClientDisconnected, DatagramTooLarge};
@@ -149,7 +150,7 @@ impl WebTransportExchange {
         Ok(())
     }
 
-    fn send_close(&self, message: &Message<'_, '_>) -> PyResult<()> {
+    fn send_close(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<()> {
         let py = message.py();
         let code = message.code(intern!(py, "code"))?.unwrap_or(0);
         let reason = message.text(intern!(py, "reason"))?.unwrap_or_default();
@@ -177,6 +178,7 @@ impl WebTransportExchange {
                     .and_then(|status| StatusCode::from_u16(status).ok())
                     .unwrap_or(StatusCode::FORBIDDEN);
                 self.deny(&mut state, status, headers);
+                self.cancel_after_grace();
                 Ok(())
             }
             Phase::Denied => Err(PyRuntimeError::new_err("the session was refused before")),
@@ -381,11 +383,8 @@ impl Start for WebTransportExchange {
                 let extension = PyDict::new(py);
                 extension.set_item(intern!(py, "version"), 1)?;
                 extension.set_item(intern!(py, "max_datagram_size"), max_datagram_size.unwrap_or(0))?;
-                // A copy: those of the template are all requests'.
                 let extensions = scope.as_any().get_item(intern!(py, "extensions"))?;
-                let extensions = extensions.cast::<PyDict>()?.copy()?;
                 extensions.set_item(intern!(py, "webtransport"), extension)?;
-                scope.set_item(intern!(py, "extensions"), extensions)?;
                 let receive = Bound::new(py, WebTransportReceive(self.clone()))?.into_any();
                 let send = Bound::new(py, WebTransportSend(self.clone()))?.into_any();
                 Ok((scope, receive, send))
@@ -429,8 +428,8 @@ impl Exchange for WebTransportExchange {
         match outcome {
             Ok(()) => {}
             Err(error) if is_over && error.is_instance_of::<ClientDisconnected>(py) => {}
-            Err(error) if is_over && error.get_type(py).name().is_ok_and(|name| name == "CancelledError") => {}
-            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
+            Err(error) if is_over && is_cancelled(py, &error) => {}
+            Err(error) => self.site.report_failure(py, &error),
         }
     }
 }
@@ -500,12 +499,15 @@ impl Operation for Sending {
         let Some(stream) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Ok(py.None()));
         };
-        stream.flush();
-        if stream.written >= self.until {
-            state.forget_if_over(self.id);
-            return Poll::Ready(Ok(py.None()));
+        // A second time, as what became writable meanwhile has told only those who waited.
+        for _ in 0..2 {
+            stream.flush();
+            if stream.written >= self.until {
+                state.forget_if_over(self.id);
+                return Poll::Ready(Ok(py.None()));
+            }
+            stream.writable.also(cx.waker());
         }
-        stream.writable.also(cx.waker());
         Poll::Pending
     }
 }

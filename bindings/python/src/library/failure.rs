@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyConnectionError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use wireloom::{ConnectError, ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
+use wireloom::{ConnectError, ConnectionError, DatagramError, ReadError, SessionError, WriteError};
 
 use crate::errors;
 
@@ -44,13 +44,6 @@ pub(super) fn read(error: &ReadError) -> PyErr {
     }
 }
 
-pub(super) fn read_to_end(error: &ReadToEndError) -> PyErr {
-    match error {
-        ReadToEndError::Read(error) => read(error),
-        error => PyValueError::new_err(error.to_string()),
-    }
-}
-
 pub(super) fn write(error: &WriteError) -> PyErr {
     match error {
         WriteError::Stopped(code) => {
@@ -87,6 +80,11 @@ pub(super) fn connect(error: &ConnectError) -> PyErr {
             let made = errors::ConnectError::new_err(text);
             with(py, made, "status", response.status().as_u16())
         }),
-        _ => Python::attach(|py| with(py, errors::ConnectError::new_err(text), "status", None::<u16>)),
+        _ => connect_without_status(text),
     }
+}
+
+/// There was no answer that has a status.
+pub(super) fn connect_without_status(text: String) -> PyErr {
+    Python::attach(|py| with(py, errors::ConnectError::new_err(text), "status", None::<u16>))
 }

@@ -14,6 +14,7 @@ use wireloom_messaging::client::{Client, RequestError};
 use wireloom_messaging::{Data, IncomingMessage};
 
 use super::client::hash_of;
+use super::failure;
 use crate::asgi::bytes_of;
 use crate::awaitable::Await;
 use crate::errors;
@@ -97,7 +98,7 @@ impl MessagingClient {
         let hub = hub_of(py)?;
         Ok(Await::future(&hub.clone(), async move {
             let client = builder.connect().await;
-            let client = client.map_err(|error| errors::ConnectError::new_err(error.to_string()))?;
+            let client = client.map_err(|error| failure::connect_without_status(error.to_string()))?;
             Ok(Self { hub, client, signals })
         }))
     }

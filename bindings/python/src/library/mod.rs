@@ -2,6 +2,7 @@
 
 mod client;
 mod failure;
+mod half;
 mod messaging;
 mod server;
 mod session;

@@ -58,6 +58,18 @@ async def http(scope, receive, send):
         await respond(send, 200, await read(receive))
     elif path == "/scope":
         await respond(send, 200, json.dumps(plain(scope)).encode())
+    elif path == "/marks":
+        # What middleware writes into a scope is its own request's.
+        scopes = [scope, scope["asgi"], scope["extensions"], scope["extensions"].get("tls", {})]
+        await respond(send, 200, json.dumps([place.setdefault("mark", "new") for place in scopes]).encode())
+        for place in scopes:
+            place["mark"] = "old"
+    elif path == "/answer-first":
+        # Answers while it is still asked.
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await read(receive)
+        await asyncio.Event().wait()
     elif path == "/pid":
         await respond(send, 200, str(os.getpid()).encode())
     elif path == "/stream":
@@ -151,6 +163,10 @@ async def faults(path, receive, send):
     if path == "/half":
         await send(start)
         return
+    if path == "/half-body":
+        await send(start)
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        return
     if path == "/status":
         await send({"type": "http.response.start", "status": 42})
     elif path == "/status-text":
@@ -221,10 +237,14 @@ async def websocket(scope, receive, send):
     if path == "/deaf":
         # Never receives: pings are answered all the same.
         await asyncio.sleep(3600)
+    if path == "/late":
+        await asyncio.sleep(2)
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
             JOURNAL.setdefault("websocket", []).append(message)
+            if path == "/farewell":
+                print("websocket.disconnect:", message["code"], flush=True)
             return
         text = message.get("text")
         if text == "close":
@@ -251,6 +271,11 @@ async def webtransport(scope, receive, send):
         raise RuntimeError("on purpose")
     if path.startswith("/status/"):
         await send({"type": "webtransport.close", "status": int(path[8:]), "headers": [(b"x-why", b"because")]})
+        try:
+            while name == "stays":
+                events.append(await receive())
+        except asyncio.CancelledError:
+            events.append({"type": "cancelled"})
         return
     if path.startswith("/code/"):
         await send({"type": "webtransport.close", "code": int(path[6:])})

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use tracing::Instrument;
@@ -47,7 +48,7 @@ where
         IncomingKind::Request(stream) if websocket::is_extended_connect(&head) => {
             let recv = RequestBody::new(conn.clone(), stream);
             let send = ResponseSender::new(conn, stream);
-            if let Some(refusal) = websocket::refuse(&head, Some(&origins)) {
+            if let Some(refusal) = websocket::refuse(&head, Some(&origins), Scheme::HTTPS) {
                 tracing::debug!(%remote, status = %refusal.status(), "WebSocket handshake refused");
                 let _ = send.send_head(&refusal, true);
                 return None;

@@ -46,14 +46,19 @@ fn origin(headers: &HeaderMap) -> Option<&str> {
     headers.get(http::header::ORIGIN)?.to_str().ok()
 }
 
-/// Scheme, host and port are equal, the port with its default (RFC 6454 section 5).
+/// Scheme, host and port are equal, the port with its default (RFC 6454 section 5). Where the target is plaintext, a page over
+/// TLS may be of the same origin all the same: a proxy has ended it.
 fn is_same_origin(origin: &str, target: &Uri) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else {
         return false;
     };
-    origin.scheme_str() == Some("https")
-        && matches!((origin.host(), target.host()), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))
-        && origin.port_u16().unwrap_or(443) == target.port_u16().unwrap_or(443)
+    let default_port = match (origin.scheme_str(), target.scheme_str()) {
+        (Some("https"), _) => 443,
+        (Some("http"), Some("http")) => 80,
+        _ => return false,
+    };
+    matches!((origin.host(), target.host()), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))
+        && origin.port_u16().unwrap_or(default_port) == target.port_u16().unwrap_or(default_port)
 }
 
 #[cfg(test)]
@@ -88,6 +93,20 @@ mod tests {
         ] {
             assert!(!policy.allows(&request(Some(foreign))), "{foreign}");
         }
+    }
+
+    #[test]
+    fn without_tls_a_proxy_may_have_ended_it() {
+        let allows = |target: &str, origin: &str| {
+            let request = http::Request::builder().uri(target).header("origin", origin).body(());
+            OriginPolicy::default().allows(&request.expect("a valid request"))
+        };
+        assert!(allows("http://example.com/", "http://example.com"));
+        assert!(allows("http://example.com/", "https://example.com"));
+        assert!(allows("http://example.com:8000/", "http://example.com:8000"));
+        assert!(!allows("http://example.com:8000/", "http://example.com"));
+        assert!(!allows("http://example.com/", "https://evil.test"));
+        assert!(!allows("https://example.com/", "http://example.com"));
     }
 
     #[test]

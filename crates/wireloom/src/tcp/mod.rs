@@ -5,7 +5,7 @@
 //! begins to read the body. HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441), and of HTTP/3 (RFC 9220) in a
 //! `Server`, reach the service through [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's
 //! `WebSocketUpgrade` looks for it. A WebSocket handshake of another version than 13 is answered 426, one without a proper key
-//! 400 (RFC 6455 section 4.2), and in a `Server` one of a foreign origin 403.
+//! 400 (RFC 6455 section 4.2), and one of a foreign origin 403: in a `Server`, and here after [`Options::allow_origin`].
 
 mod accept;
 mod connection;

@@ -151,6 +151,19 @@ impl Options {
         self
     }
 
+    /// Lets pages of `origin` (`https://host[:port]`) open WebSockets, besides pages of the same origin; `*` lets all. Once one is
+    /// allowed all others get 403. A listener without TLS takes `http` and `https` of its host for the same origin: a proxy may
+    /// have ended TLS. Programs other than browsers send no origin and are not concerned. Default: nobody is refused. In a
+    /// [`Server`](crate::Server), its builder's.
+    ///
+    /// ```
+    /// let options = wireloom::tcp::Options::new().allow_origin("https://app.example.com");
+    /// ```
+    pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
+        Arc::make_mut(self.origins.get_or_insert_default()).allow(origin.as_ref());
+        self
+    }
+
     /// Refuses WebSockets of pages that the policy does not allow.
     pub(crate) fn origins(mut self, origins: Arc<OriginPolicy>) -> Self {
         self.origins = Some(origins);

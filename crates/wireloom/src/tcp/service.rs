@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ALT_SVC;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
@@ -96,7 +97,12 @@ where
     S: HttpService,
 {
     let running = added.activity.begin();
-    if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref()) {
+    let scheme = if added.tls.is_some() {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref(), scheme) {
         tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
     }
