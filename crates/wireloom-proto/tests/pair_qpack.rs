@@ -75,10 +75,14 @@ fn a_request_waits_with_all_that_follows_it() {
 #[test]
 fn a_stream_that_waited_is_read_again() {
     let mut lone = server(config());
+    let stream = StreamId::from_u64(0);
+    assert!(!lone.core.is_blocked(stream));
     assert_eq!(lone.recv(0, &headers(GET), false), Recv::Pause);
+    assert!(lone.core.is_blocked(stream));
     assert_eq!(insert(&mut lone, INSERTIONS), Recv::Continue);
-    let events = lone.events();
-    assert!(matches!(events[..], [Event::Request { .. }, Event::Resume { stream }] if stream.into_u64() == 0));
+    assert!(!lone.core.is_blocked(stream));
+    // The application has something to take first.
+    assert!(matches!(lone.events()[..], [Event::Request { .. }]));
     assert_eq!(lone.recv(0, &data(b"body"), true), Recv::Done);
     assert!(matches!(
         lone.events()[..],
@@ -238,6 +242,52 @@ fn responses_wait() {
     assert_eq!(lone.recv(4, &[0], false), Recv::Continue);
     lone.actions();
     assert!(lone.decoder_stream.ends_with(b"\x80\x84"), "{:?}", lone.decoder_stream);
+}
+
+/// One section after the other waits: the caller is not told to read on, since it could then be made to keep the stream piece
+/// by piece.
+#[test]
+fn sections_wait_one_after_the_other() {
+    let mut lone = Lone::client();
+    let (get, connect) = (StreamId::from_u64(0), StreamId::from_u64(4));
+    let mut head = Request::new(());
+    *head.uri_mut() = http::Uri::from_static("https://localhost/");
+    lone.core.send_request(lone.now, get, &head, true).expect("connected");
+    lone.core
+        .connect(lone.now, connect, &SessionRequest::new("localhost", "/"))
+        .expect("negotiated");
+    assert_eq!(insert(&mut lone, b"\x02\x3f\xbd\x01"), Recv::Continue);
+    // Status 103 with the first insertion, 103 with the second, and an interim head that refers to nothing.
+    let interim = [
+        headers(b"\x02\x80\xd8\x10"),
+        headers(b"\x03\x81\xd8\x10"),
+        headers(b"\0\0\xd8"),
+    ]
+    .concat();
+    for stream in [0, 4] {
+        assert_eq!(lone.recv(stream, &interim, false), Recv::Pause);
+    }
+    assert_eq!(insert(&mut lone, b"\x41x\x01y"), Recv::Continue);
+    assert!(matches!(lone.events()[..], [Event::Response { .. }]));
+    assert!(lone.core.is_blocked(get));
+    assert_eq!(insert(&mut lone, b"\x41x\x01z"), Recv::Continue);
+    assert!(!lone.core.is_blocked(get));
+    // Nobody hears of the interim responses to a CONNECT.
+    assert!(matches!(
+        lone.events()[..],
+        [Event::Response { .. }, Event::Response { .. }, Event::Resume { stream }] if stream == connect
+    ));
+    let ok = headers(b"\0\0\xd9");
+    assert_eq!(lone.recv(0, &ok, true), Recv::Done);
+    assert_eq!(lone.recv(4, &ok, false), Recv::Continue);
+    assert!(matches!(
+        lone.events()[..],
+        [
+            Event::Response { .. },
+            Event::Finished { .. },
+            Event::SessionEstablished { .. }
+        ]
+    ));
 }
 
 /// A client that closes a session before the response could be decoded does not decode it any more.

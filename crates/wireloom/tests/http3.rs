@@ -17,6 +17,7 @@ use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
+use wireloom::proto::connection::SessionRequest;
 use wireloom::proto::h3::{frame, stream_type};
 use wireloom::proto::varint;
 use wireloom::{
@@ -174,7 +175,7 @@ async fn sessions_and_requests_share_a_connection() {
     let run = run(app).await;
     let connection = run.dial().await;
     let authority = run.url.trim_start_matches("https://");
-    let mut request = wireloom::proto::connection::SessionRequest::new(authority, "/live");
+    let mut request = SessionRequest::new(authority, "/live");
     request.protocols = vec!["v1".into(), "v3".into()];
     let session = within(connection.open(request)).await.unwrap();
     assert_eq!(session.protocol(), Some("v1"));
@@ -364,6 +365,64 @@ async fn a_request_that_is_cut_off_is_not_sent_again() {
     assert!(matches!(error, RequestError::Connection(_)), "{error:?}");
     within(client.shut_down()).await;
     assert!(server.accept().now_or_never().is_none(), "it came again");
+}
+
+/// An interim response that waits for QPACK and then tells the application nothing: the final one is read all the same.
+#[tokio::test]
+async fn responses_go_on_after_an_interim_one_that_waited() {
+    let server = RawServer::new();
+    let client = Client::builder().dangerous().accept_any_certificate().build().unwrap();
+    let url = server.url();
+    let respond = async {
+        let peer = server.accept().await;
+        let (mut request, _recv) = peer.request().await;
+        let (mut session, _recv) = peer.request().await;
+        let mut encoder = peer.conn.open_uni().await.unwrap();
+        encoder.write_all(&[2, 0x3f, 0xbd, 0x01]).await.unwrap();
+        for send in [&mut request, &mut session] {
+            // Status 103 with a field that is inserted later.
+            let waits = frame_of(frame::HEADERS, &[0x02, 0x80, 0xd8, 0x10]);
+            send.write_all(&waits).await.unwrap();
+        }
+        // Answered after these have arrived.
+        let (mut third, _recv) = peer.request().await;
+        third.write_all(&raw::head(&[(":status", "200")])).await.unwrap();
+        third.finish().unwrap();
+        let (mut fourth, _recv) = peer.request().await;
+        encoder.write_all(b"\x41x\x01y").await.unwrap();
+        fourth.write_all(&raw::head(&[(":status", "200")])).await.unwrap();
+        fourth.finish().unwrap();
+        // And these after the insertion.
+        peer.request().await;
+        let body = frame_of(frame::DATA, b"body");
+        let whole = [raw::head(&[(":status", "200")]), body].concat();
+        request.write_all(&whole).await.unwrap();
+        request.finish().unwrap();
+        session.write_all(&raw::head(&[(":status", "200")])).await.unwrap();
+        peer.conn.closed().await;
+    };
+    let ask = async {
+        let connection = client.dial(&url).await.unwrap();
+        let get = || connection.request(http::Request::get(&url).body(Bytes::new()).unwrap());
+        let waiting = async {
+            let response = get().await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "body");
+        };
+        let session = async { connection.open(SessionRequest::new("localhost", "/")).await.unwrap() };
+        let others = async {
+            for _ in 0..2 {
+                assert_eq!(get().await.unwrap().status(), 200);
+            }
+            let _ = get().await;
+        };
+        tokio::select! {
+            biased;
+            ((), _session) = async { tokio::join!(waiting, session) } => {}
+            () = async { others.await; std::future::pending().await } => {}
+        }
+        client.shut_down().await;
+    };
+    within(async { tokio::join!(respond, ask) }).await;
 }
 
 #[tokio::test]

@@ -224,9 +224,8 @@ impl Connection {
             if self.out.is_closed() {
                 return Recv::Done;
             }
-            // A session's CONNECT stream that has to pause is resumed later; a message's may as well be read on.
-            let must_pause = recv == Recv::Pause && matches!(self.streams.get(&stream), Some(Stream::Connect));
-            if recv != Recv::Done && !must_pause {
+            // One that paused waits again, or has yielded something that the application takes before it wants more.
+            if recv == Recv::Continue {
                 self.out.event(Event::Resume { stream });
             }
         }

@@ -36,9 +36,10 @@ pub struct OwnStreams {
 pub enum Recv {
     /// Read on.
     Continue,
-    /// Taken. A CONNECT stream: read no more until [`Event::Resume`] (early capsules). A request stream: the call yielded a
-    /// head, body or trailers; read on when the application wants more. Either: a header section waits for QPACK's encoder
-    /// stream, and [`Event::Resume`] will tell. Nothing breaks if the caller reads on at once, but what it reads is kept.
+    /// Taken. A CONNECT stream: read no more until [`Event::Resume`] (early capsules, or a header section that waits for
+    /// QPACK's encoder stream). A request stream: the call yielded a head, body or trailers; read on when the application wants
+    /// more, unless the stream [waits for QPACK](super::Connection::is_blocked). Nothing breaks if the caller reads on at once,
+    /// but what it reads is kept.
     Pause,
     /// A WebTransport stream of an open session. `payload` is what followed the header (may be empty); the rest, if the
     /// call was not `fin`, is read from QUIC directly.

@@ -81,7 +81,7 @@ impl Waiting {
         Self { data: data.into(), fin }
     }
 
-    /// The caller need not read on, but it may.
+    /// The caller was told not to read on, which bounds this.
     pub(super) fn push(&mut self, data: &[u8], fin: bool) {
         self.data.extend_from_slice(data);
         self.fin |= fin;

@@ -391,6 +391,12 @@ impl Connection {
         !self.sessions.is_empty() || self.streams.values().any(|s| matches!(s, Stream::Closing { .. }))
     }
 
+    /// Whether a field section of the message on `stream` waits for QPACK's encoder stream: until then whatever is read of the
+    /// stream is kept, so nothing should be. An event of the message tells that this is over.
+    pub fn is_blocked(&self, stream: StreamId) -> bool {
+        matches!(self.streams.get(&stream), Some(Stream::Message(message)) if message.waiting.is_some())
+    }
+
     /// Whether the peer sent GOAWAY.
     pub const fn peer_is_going_away(&self) -> bool {
         self.control.goaway_received.is_some()

@@ -176,8 +176,8 @@ impl Driver {
             let Some(mut feed) = self.take_feed(stream) else {
                 return Poll::Pending;
             };
-            if !feed.paused {
-                // Nothing more has come since HTTP/3 last looked.
+            if !feed.paused || self.h3.is_blocked(stream) {
+                // Nothing more has come since HTTP/3 last looked, or HTTP/3 would only keep it.
                 self.keep_feed(stream, feed);
                 return Poll::Pending;
             }

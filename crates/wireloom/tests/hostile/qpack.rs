@@ -1,8 +1,10 @@
 //! Field sections and instructions that cannot be decoded (RFC 9204).
 
-use crate::common::raw::{frame_of, read_status};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::common::raw::{Answer, answer, frame_of, head, read_status};
 use crate::common::within;
-use crate::support::hostile;
+use crate::support::{hostile, hostile_with};
 use crate::table::case;
 
 const HEADERS: u64 = 1;
@@ -62,6 +64,54 @@ async fn blocked_streams() {
         }
         assert_eq!(within(raw.closed_as(case.what)).await, case.close());
     })
+    .await;
+}
+
+/// What follows a section that waits stays in QUIC, within the stream's window, however often the application asks for more of
+/// the body. Once the section can be read, all of the stream is.
+#[tokio::test]
+async fn data_behind_a_blocked_section() {
+    const WINDOW: u32 = 64 << 10;
+    let message = [
+        head(&[
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":authority", "a"),
+            (":path", "/polled"),
+        ]),
+        // Trailers that refer to an insertion, and what may follow trailers: a frame of a reserved type.
+        frame_of(HEADERS, &[0x02, 0x80, 0x10]),
+        frame_of(0x21, &[0; 2 << 20]),
+    ]
+    .concat();
+    hostile_with(
+        |b| b.receive_windows(WINDOW, 8 << 20),
+        async |f| {
+            let raw = f.raw().await;
+            let mut encoder = raw.uni(&[2]).await;
+            let (mut send, recv) = raw.bi(&[], false).await;
+            let written = AtomicUsize::new(0);
+            let flood = async {
+                for chunk in message.chunks(1024) {
+                    send.write_all(chunk).await.unwrap();
+                    written.fetch_add(chunk.len(), Ordering::Relaxed);
+                }
+                send.finish().unwrap();
+            };
+            let poll = async {
+                // Each is a round trip, in which a server that reads on gives credit for more.
+                for _ in 0..100 {
+                    raw.assert_served("/poll").await;
+                }
+                let written = written.load(Ordering::Relaxed);
+                assert!(written < 2 * WINDOW as usize, "{written} bytes were taken");
+                // "x: 202".
+                encoder.write_all(b"\x3f\xbd\x01\x41x\x03202").await.unwrap();
+            };
+            let (_, _, answer) = within(async { tokio::join!(flood, poll, answer(recv)) }).await;
+            assert_eq!(answer, Answer::Status(202));
+        },
+    )
     .await;
 }
 

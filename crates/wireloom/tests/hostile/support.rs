@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get as route, post};
+use http::StatusCode;
+use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 use wireloom::{ReadError, ServerBuilder, ServerMonitor, Session, WebTransportUpgrade};
@@ -71,6 +74,26 @@ async fn large() -> axum::body::Body {
     axum::body::Body::from_stream(futures_util::StreamExt::take(chunks, 1024))
 }
 
+/// Takes a body, and polls it for more not only when it is woken but whenever a client asks for "/poll". Answers with the
+/// status that the trailers name.
+async fn polled(mut body: axum::body::Body) -> Response {
+    let mut status = StatusCode::BAD_REQUEST;
+    loop {
+        tokio::select! {
+            frame = body.frame() => match frame {
+                Some(Ok(frame)) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let named = trailers.get("x").and_then(|value| value.to_str().ok()?.parse().ok());
+                    status = named.unwrap_or(status);
+                }
+                Some(Err(_)) => return StatusCode::BAD_REQUEST.into_response(),
+                None => return status.into_response(),
+            },
+            () = POLL.notified() => {}
+        }
+    }
+}
+
 fn app() -> Router {
     Router::new()
         .route("/", route(|| async { "hello" }))
@@ -107,6 +130,8 @@ fn app() -> Router {
             }),
         )
         .route("/go", route(|| async { GO.notify_one() }))
+        .route("/polled", post(polled))
+        .route("/poll", route(|| async { POLL.notify_one() }))
         .route(
             "/ws",
             any(|upgrade: WebSocketUpgrade| async move { websocket::limits(upgrade).on_upgrade(websocket::echo) }),
@@ -114,6 +139,7 @@ fn app() -> Router {
 }
 
 static GO: tokio::sync::Notify = tokio::sync::Notify::const_new();
+static POLL: tokio::sync::Notify = tokio::sync::Notify::const_new();
 
 /// What must come back to where it was.
 #[derive(Debug, Clone, Copy)]
