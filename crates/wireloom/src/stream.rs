@@ -200,7 +200,7 @@ impl SendStream {
     /// Cancel safe.
     ///
     /// # Errors
-    /// The session ended first.
+    /// The peer stopped the stream, or the session ended first.
     ///
     /// ```no_run
     /// # async fn example(session: wireloom::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -212,9 +212,9 @@ impl SendStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn delivered(&mut self) -> Result<(), SessionError> {
+    pub async fn delivered(&mut self) -> Result<(), WriteError> {
         if !self.finished {
-            return Err(self.session.state.closed().await);
+            return Err(self.session.state.closed().await.into());
         }
         self.waited = true;
         let Handle { conn, state, .. } = &*self.session;
@@ -223,7 +223,7 @@ impl SendStream {
             // What was delivered before the end is told.
             biased;
             result = delivered => result,
-            end = state.closed() => Err(end),
+            end = state.closed() => Err(end.into()),
         }
     }
 

@@ -200,9 +200,52 @@ async fn a_finished_stream_is_delivered_when_the_peer_has_it() {
         reason: "enough".into(),
     };
     for stream in [&mut late, &mut open, &mut reset] {
-        assert_eq!(within(stream.delivered()).await, Err(end.clone()));
+        assert_eq!(within(stream.delivered()).await, Err(end.clone().into()));
     }
     assert_eq!(within(send.delivered()).await, Ok(()), "what is delivered stays so");
+}
+
+/// What the peer stopped was not delivered, whether that was asked before the peer said so, soon after or much later.
+#[tokio::test]
+async fn a_finished_stream_that_is_stopped_is_not_delivered() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let finished = async || {
+        let mut send = within(server.open_uni()).await.unwrap();
+        // More than goes out at once, so that the peer stops it in the middle.
+        send.write_all(&[7; 256 * 1024]).await.unwrap();
+        send.finish().unwrap();
+        send
+    };
+    let stop = async |code| within(client.accept_uni()).await.unwrap().stop(code);
+    // Round trips, after which the server has heard of the stop, and the client has acknowledged what came of it.
+    let settle = async || {
+        for _ in 0..3 {
+            within(client.open_uni()).await.unwrap().finish().unwrap();
+            within(server.accept_uni()).await.unwrap();
+            within(server.open_uni()).await.unwrap().finish().unwrap();
+            within(client.accept_uni()).await.unwrap();
+        }
+    };
+    let mut send = finished().await;
+    let (delivered, ()) = tokio::join!(within(send.delivered()), stop(5));
+    assert_eq!(delivered, Err(WriteError::Stopped(Some(5))));
+    assert_eq!(
+        within(send.delivered()).await,
+        Err(WriteError::Stopped(Some(5))),
+        "and again"
+    );
+
+    let mut given_up = finished().await;
+    assert_eq!(given_up.delivered().now_or_never(), None);
+    stop(6).await;
+    settle().await;
+    assert_eq!(within(given_up.delivered()).await, Err(WriteError::Stopped(Some(6))));
+
+    let mut late = finished().await;
+    stop(7).await;
+    settle().await;
+    assert_eq!(within(late.delivered()).await, Err(WriteError::Stopped(Some(7))));
 }
 
 #[tokio::test]

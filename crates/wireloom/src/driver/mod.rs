@@ -116,6 +116,8 @@ pub(crate) struct Driver {
     outgoing: FxHashMap<StreamId, Outgoing>,
     /// WebTransport streams on which a task waits, or that the peer stopped.
     streams: FxHashMap<StreamId, StreamEntry>,
+    /// The last streams that the peer stopped after they were finished, for who asks whether they were delivered.
+    stopped_late: VecDeque<(StreamId, Code)>,
     messages: FxHashMap<StreamId, Message>,
     /// Those of which a body is not yet with QUIC as a whole, perhaps longer than the message is kept.
     bodies: FxHashMap<StreamId, SentBody>,
@@ -179,6 +181,7 @@ impl Driver {
             feeds: FxHashMap::default(),
             outgoing: FxHashMap::default(),
             streams: FxHashMap::default(),
+            stopped_late: VecDeque::new(),
             messages: FxHashMap::default(),
             bodies: FxHashMap::default(),
             sending: None,
@@ -395,6 +398,7 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
+        self.on_stopped_late(wakes, stream, code);
         if let Some(session) = SessionId::new(stream)
             && self.h3.is_stopped(session)
             && let Some(entry) = self.sessions.get(&session)

@@ -70,6 +70,9 @@ impl IncomingStream {
 /// How long a sender waits for a limit to rise before it says that it waits: two round trips, but within these bounds.
 const TELL_BLOCKED_AFTER: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(100));
 
+/// So many finished streams are remembered as stopped while nobody has asked what became of them: their handles may be gone.
+const MAX_STOPPED_LATE: usize = 256;
+
 /// What is dropped of a stream that the application stops is read in pieces of this size.
 const DROP_READ: usize = 256 * 1024;
 
@@ -487,20 +490,42 @@ impl Driver {
         session: &SessionState,
         stream: StreamId,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), SessionError>> {
+    ) -> Poll<Result<(), WriteError>> {
         let is_sent = !self.outgoing.contains_key(&stream);
         let entry = self.streams.entry(stream).or_default();
         if entry.delivered {
             return Poll::Ready(Ok(()));
         }
+        if entry.stopped.is_none() {
+            let late = self.stopped_late.iter().find(|(id, _)| *id == stream);
+            entry.stopped = late.map(|(_, code)| *code);
+        }
+        if let Some(code) = entry.stopped {
+            return Poll::Ready(Err(WriteError::Stopped(code.to_application())));
+        }
         if let Some(end) = session.ended() {
-            return Poll::Ready(Err(end.clone()));
+            return Poll::Ready(Err(end.clone().into()));
         }
         if is_sent && quic.is_delivered(stream) {
             return Poll::Ready(Ok(()));
         }
         entry.writer = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The peer stopped a stream that is finished: what it does not have yet it will never have.
+    pub(super) fn on_stopped_late(&mut self, wakes: &mut WakeList, stream: StreamId, code: Code) {
+        if let Some(entry) = self.streams.get_mut(&stream)
+            && entry.writer.is_some()
+        {
+            entry.stopped = Some(code);
+            wakes.waker(entry.writer.take());
+            return;
+        }
+        if self.stopped_late.len() == MAX_STOPPED_LATE {
+            self.stopped_late.pop_front();
+        }
+        self.stopped_late.push_back((stream, code));
     }
 
     pub(super) fn on_delivered(&mut self, wakes: &mut WakeList, stream: StreamId) {
