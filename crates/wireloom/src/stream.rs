@@ -152,7 +152,9 @@ impl SendStream {
     pub fn set_send_order(&self, order: i64) {
         let Handle { conn, state, .. } = &*self.session;
         conn.with(|quic, driver, wakes| {
-            driver.set_order(quic, wakes, state.id, self.id, |current| current.order = order);
+            driver.set_order(quic, wakes, state.id, self.id, self.over, |current| {
+                current.order = order
+            });
         });
     }
 
@@ -173,7 +175,7 @@ impl SendStream {
             Some(group) => group.id_in(state).ok_or(ForeignSendGroup)?,
         };
         conn.with(|quic, driver, wakes| {
-            driver.set_order(quic, wakes, state.id, self.id, |current| current.group = id);
+            driver.set_order(quic, wakes, state.id, self.id, self.over, |current| current.group = id);
         });
         Ok(())
     }

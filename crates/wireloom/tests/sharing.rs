@@ -232,6 +232,37 @@ async fn a_higher_send_order_arrives_first() {
     assert_eq!(places, [1, 2, 3, 4]);
 }
 
+/// A finished stream still obeys, as long as something of it waits; and nothing is kept of it.
+#[tokio::test]
+async fn a_send_order_that_comes_after_the_end() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let arrived = Arrived::default();
+    arrived.read(&client);
+    let leftovers = f.server.monitor().leftovers();
+    let mut streams = Vec::new();
+    for tag in 1..4 {
+        let mut send = server.open_uni().await.unwrap();
+        send.set_send_order(tag.into());
+        send.write_chunk(Bytes::from(vec![tag; 3 << 20])).await.unwrap();
+        send.finish().unwrap();
+        streams.push(send);
+    }
+    streams[1].set_send_order(9);
+    let mut reset = server.open_uni().await.unwrap();
+    reset.reset(0);
+    streams.push(reset);
+    arrived.until(|arrived| arrived.place_of(1) > 0).await;
+    let places = [2, 3, 1].map(|tag| arrived.place_of(tag));
+    assert_eq!(places, [1, 2, 3]);
+    let group = server.create_send_group();
+    for send in &streams {
+        send.set_send_order(7);
+        send.set_send_group(&group).unwrap();
+    }
+    assert_eq!(f.server.monitor().leftovers(), leftovers);
+}
+
 #[tokio::test]
 async fn a_lower_send_order_waits_and_a_change_lets_it_go_on() {
     let f = fixture().await;

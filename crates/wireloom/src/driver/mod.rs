@@ -253,7 +253,9 @@ impl Driver {
     /// What is kept for requests, sessions and their streams, here and in QUIC, for tests that end with nothing left over.
     pub(crate) fn leftovers(&self, quic: &mut Transport) -> usize {
         let feeds = self.feeds.keys().filter(|stream| stream.dir() == Dir::Bi).count();
-        let kept = feeds + self.outgoing.len() + self.streams.len() + self.messages.len() + self.sessions.len();
+        let orders = self.sending.as_ref().map_or(0, |sending| sending.orders());
+        let kept =
+            feeds + orders + self.outgoing.len() + self.streams.len() + self.messages.len() + self.sessions.len();
         let quic = quic.remote_open_streams(Dir::Bi);
         kept + self.unaccepted + usize::try_from(quic).unwrap_or(usize::MAX)
     }

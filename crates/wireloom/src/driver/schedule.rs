@@ -97,6 +97,11 @@ impl Schedule {
         self.clock
     }
 
+    /// Where `stream` stands, if it has something to send.
+    pub(super) fn place(&self, stream: StreamId) -> Option<Place> {
+        self.members.get(&stream).map(|member| member.place)
+    }
+
     /// `stream` has something to send at `place`, or another place now. A new one is ready, and goes behind those of its order.
     pub(super) fn insert(&mut self, stream: StreamId, place: Place) {
         let was_ready = match self.members.get(&stream) {

@@ -70,6 +70,11 @@ impl Sending {
         if self.buffered < CROWDED { ROOM } else { QUANTUM }
     }
 
+    /// How many streams have a group or an order.
+    pub(super) fn orders(&self) -> usize {
+        self.orders.len()
+    }
+
     fn set_order(&mut self, stream: StreamId, order: Order) {
         let before = if order == Order::default() {
             self.orders.remove(&stream)
@@ -244,35 +249,50 @@ impl Driver {
         }
     }
 
-    /// Gives a stream of `session` another group or send order.
+    /// Gives a stream of `session` another group or send order. Of one that `is_over` only what still waits can have another
+    /// place: nobody would forget what is noted now.
     pub(crate) fn set_order(
         &mut self,
         quic: &mut Transport,
         wakes: &mut WakeList,
         session: SessionId,
         stream: StreamId,
+        is_over: bool,
         change: impl FnOnce(&mut Order),
     ) {
         if !self.sessions.contains_key(&session) {
             return;
         }
-        let before = self.sending.as_ref().and_then(|sending| sending.orders.get(&stream));
-        let before = before.copied().unwrap_or_default();
+        let known = self.sending.as_ref().and_then(|sending| {
+            if is_over {
+                let Place { group, order, .. } = sending.schedule.place(stream)?;
+                Some(Order { group, order })
+            } else {
+                sending.orders.get(&stream).copied()
+            }
+        });
+        if is_over && known.is_none() {
+            return;
+        }
+        let before = known.unwrap_or_default();
         let mut order = before;
         change(&mut order);
         if order == before {
             return;
         }
         let sending = self.start_scheduling();
-        sending.set_order(stream, order);
+        if !is_over {
+            sending.set_order(stream, order);
+        }
         if sending.is_told {
             quic.set_priority(stream, to_priority(order.order));
         }
+        let Order { group, order } = order;
         let place = self.place_in_session(session, stream);
         if let Some(sending) = &mut self.sending
             && self.outgoing.get(&stream).is_some_and(|outgoing| outgoing.scheduled)
         {
-            sending.schedule.insert(stream, place);
+            sending.schedule.insert(stream, Place { group, order, ..place });
         }
         self.note_senders(quic);
         self.pump(quic, wakes);
