@@ -61,9 +61,12 @@ impl Connection {
     }
 
     /// Ends a session by resetting its CONNECT stream with `code`: the peer learns that something failed here, and no code or
-    /// reason of the application's.
+    /// reason of the application's. A server may do so instead of an answer, too.
     pub fn reset_session(&mut self, now: Instant, session: SessionId, code: Code) -> Result<(), CommandError> {
-        self.usable_session(session)?;
+        let is_visible = self.sessions.get(&session).is_some_and(|session| session.is_visible());
+        if self.out.is_closed() || !is_visible {
+            return Err(CommandError::SessionClosed);
+        }
         self.now = Some(now);
         self.sessions.remove(&session);
         let streams = self.end_streams(session);

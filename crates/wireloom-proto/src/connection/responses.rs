@@ -153,6 +153,9 @@ impl Connection {
             && let Ok(section) = self.encode(stream, &fields)
         {
             self.out.write(stream, section, true);
+        } else {
+            // The client takes no header section of this size. The application has processed nothing.
+            self.out.reset(stream, Code::H3_REQUEST_REJECTED);
         }
         // The client does not discard the response for that (RFC 9114 section 4.1).
         self.out.stop(stream, Code::H3_NO_ERROR);

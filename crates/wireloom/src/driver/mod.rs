@@ -574,8 +574,7 @@ impl Driver {
                     quic.set_priority(session.stream(), CONTROL_PRIORITY);
                     self.new_session(session, &path);
                 } else {
-                    // Over already only if the client cancelled it in the same breath.
-                    let _ = self.h3.reject_session(session, &unavailable(), Bytes::new());
+                    self.refuse_session(now, session, &unavailable(), Code::H3_REQUEST_REJECTED);
                 }
             }
             Event::Response { stream, head } => self.on_message(wakes, stream, MessageEvent::Response(head)),

@@ -209,14 +209,22 @@ impl Driver {
     ) {
         if let Err(error) = self.h3.reject_session(session, head, body) {
             tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected in these words");
-            // The client must not wait for ever because of a head that cannot be sent. Where the session is over already
-            // there is nobody to tell.
+            // The client must not wait for ever because of a head that cannot be sent.
             let mut plain = http::Response::new(());
             *plain.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-            let _ = self.h3.reject_session(session, &plain, Bytes::new());
+            self.refuse_session(now, session, &plain, Code::H3_INTERNAL_ERROR);
         }
         self.sessions.remove(&session);
         self.settle(now, quic, wakes);
+    }
+
+    /// Rejects a session with a plain status, or with `code` where the client does not even take that
+    /// (SETTINGS_MAX_FIELD_SECTION_SIZE).
+    pub(super) fn refuse_session(&mut self, now: Instant, session: SessionId, plain: &http::Response<()>, code: Code) {
+        if self.h3.reject_session(session, plain, Bytes::new()).is_err() {
+            // Over already only if the client cancelled it in the same breath.
+            let _ = self.h3.reset_session(now, session, code);
+        }
     }
 
     pub(crate) fn close_session(

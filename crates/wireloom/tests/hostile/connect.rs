@@ -264,3 +264,31 @@ async fn session_flood() {
     })
     .await;
 }
+
+/// A client that takes no header section in which a status has room: what cannot be answered is reset, and forgotten.
+#[tokio::test]
+async fn answers_that_the_client_does_not_take() {
+    const MAX_FIELD_SECTION_SIZE: (u64, u64) = (0x06, 41);
+    let unknown = head(&[
+        (":method", "CONNECT"),
+        (":protocol", "x"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/"),
+    ]);
+    let cases = [
+        // Accepted; no resource for sessions; a request; nothing that the application hears of.
+        (connect("/wt"), Code::H3_INTERNAL_ERROR),
+        (connect("/"), Code::H3_INTERNAL_ERROR),
+        (get("/"), Code::H3_INTERNAL_ERROR),
+        (unknown, Code::H3_REQUEST_REJECTED),
+    ];
+    hostile(async |f| {
+        let raw = f.raw_with(&[H3_DATAGRAM, DRAFT02, MAX_FIELD_SECTION_SIZE]).await;
+        for (bytes, code) in cases {
+            let (_send, recv) = raw.bi(&bytes, true).await;
+            assert_eq!(within(answer(recv)).await, Answer::Reset(code), "{bytes:?}");
+        }
+    })
+    .await;
+}
