@@ -31,6 +31,34 @@ async fn the_same_where_each_socket_has_a_thread() {
     }
 }
 
+/// Whoever watches the network need not be a task of the runtime.
+#[tokio::test]
+async fn a_move_is_asked_for_from_outside_the_runtime() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let before = server.remote_address();
+    let mover = f.client.clone();
+    let (moved, has_moved) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || moved.send(mover.rebind()));
+    within(has_moved).await.unwrap().unwrap();
+    let mut send = within(client.open_uni()).await.unwrap();
+    send.finish().unwrap();
+    within(server.accept_uni()).await.unwrap();
+    assert_ne!(server.remote_address(), before);
+}
+
+#[test]
+fn a_move_after_the_runtime_has_ended() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let f = runtime.block_on(async {
+        let f = fixture().await;
+        f.session().await;
+        f
+    });
+    drop(runtime);
+    f.client.rebind().unwrap_err();
+}
+
 async fn move_about(f: Fixture) {
     let connection = within(f.client.dial(&f.url)).await.unwrap();
     let request = || {

@@ -92,10 +92,10 @@ impl Client {
     }
 
     /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
-    /// at servers that forbid migration: those hear nothing more, and the connection times out.
+    /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it.
     ///
     /// # Errors
-    /// No socket can be bound.
+    /// No socket can be bound, or the runtime has ended.
     pub fn rebind(&self) -> std::io::Result<()> {
         for (family, endpoint) in self.0.endpoints.iter().enumerate() {
             if let Some(endpoint) = endpoint.get() {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn_proto as qp;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::Application;
@@ -68,6 +69,8 @@ pub(crate) struct Endpoint<A: Application> {
     queues: Arc<[Arc<ReadyQueue<A>>]>,
     local_addr: SocketAddr,
     done: Vec<watch::Receiver<bool>>,
+    /// Of the first task.
+    runtime: Handle,
 }
 
 impl<A: Application> Endpoint<A> {
@@ -77,8 +80,8 @@ impl<A: Application> Endpoint<A> {
         quic: &QuicConfig,
         server: Option<&ServerConfig>,
     ) -> io::Result<Self> {
-        let (first, ..) = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
-        let local_addr = first.local_addr()?;
+        let (first, home, _) = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let (local_addr, runtime) = (first.local_addr()?, home.handle.clone());
         let queues: Arc<[_]> = sockets.iter().map(|_| Arc::new(ReadyQueue::new())).collect();
         let config = endpoint_config(quic);
         let mut done = Vec::new();
@@ -104,6 +107,7 @@ impl<A: Application> Endpoint<A> {
             queues,
             local_addr,
             done,
+            runtime,
         })
     }
 
@@ -142,6 +146,7 @@ impl<A: Application> Endpoint<A> {
 
     /// Moves every connection of an endpoint that only dials to another socket (RFC 9000 section 9).
     pub(crate) fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<()> {
+        let _entered = self.runtime.enter();
         let _ = self.queues[0].command(Command::Rebind(Box::new(Socket::new(socket)?)));
         Ok(())
     }
