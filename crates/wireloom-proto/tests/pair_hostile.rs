@@ -693,6 +693,9 @@ fn floods_close_the_connection() {
         while !lone.core.is_closed() && made < 2000 {
             let _ = lone.recv(4 * made, &bytes, false);
             lone.reset(4 * made, Code::H3_REQUEST_CANCELLED);
+            // As most clients do: it is one request all the same.
+            let code = Code::H3_REQUEST_CANCELLED;
+            lone.core.handle_stopped(lone.now, id(4 * made), code);
             lone.core.reset_message(id(4 * made), Code::H3_REQUEST_CANCELLED);
             made += 1;
         }

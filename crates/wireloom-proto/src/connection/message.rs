@@ -107,6 +107,8 @@ pub(super) struct Message {
     pub(super) send: Progress,
     pub(super) outgoing: Content,
     pub(super) wishes: Wishes,
+    /// Counted as a request that was cancelled unanswered, which RESET_STREAM and STOP_SENDING both mean.
+    pub(super) cancelled: bool,
 }
 
 impl Message {
@@ -122,6 +124,7 @@ impl Message {
             send: Progress::Head,
             outgoing: Content::default(),
             wishes: Wishes::default(),
+            cancelled: false,
         })
     }
 
@@ -137,6 +140,7 @@ impl Message {
             send: if fin { Progress::Closed } else { Progress::Body },
             outgoing,
             wishes: Wishes::default(),
+            cancelled: false,
         })
     }
 

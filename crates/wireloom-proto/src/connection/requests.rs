@@ -299,7 +299,7 @@ impl Connection {
         let Some(Stream::Message(message)) = self.streams.get(&stream) else {
             return;
         };
-        if message.send == Progress::Head {
+        if message.send == Progress::Head && !message.cancelled {
             self.count_cancelled(now);
         }
         self.out.event(Event::MessageFailed {
@@ -314,9 +314,7 @@ impl Connection {
         let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
             return;
         };
-        if self.side == Side::Server && message.send == Progress::Head {
-            self.count_cancelled(now);
-        }
+        self.note_cancelled(now, &mut message);
         if message.recv != Progress::Closed {
             message.waiting = None;
             self.abandon_sections(stream);
@@ -340,9 +338,7 @@ impl Connection {
         let Some(Stream::Message(mut message)) = self.streams.remove(&stream) else {
             return;
         };
-        if self.side == Side::Server && message.send == Progress::Head {
-            self.count_cancelled(now);
-        }
+        self.note_cancelled(now, &mut message);
         if !self.is_visible(&message) {
             self.discard(stream, Code::H3_REQUEST_CANCELLED);
             return;
@@ -360,6 +356,13 @@ impl Connection {
             self.out.event(Event::SendStopped { stream, code });
         }
         self.keep(stream, message);
+    }
+
+    /// Counts a request that the client gave up before it was answered, once.
+    fn note_cancelled(&mut self, now: Instant, message: &mut Message) {
+        if message.send == Progress::Head && !std::mem::replace(&mut message.cancelled, true) {
+            self.count_cancelled(now);
+        }
     }
 
     /// "An endpoint MAY treat activity that is suspicious as a connection error of type H3_EXCESSIVE_LOAD" (RFC 9114 section
