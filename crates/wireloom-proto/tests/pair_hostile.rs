@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::frame;
 use wireloom_proto::testing::peer::{
     ALL_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
@@ -561,6 +562,16 @@ fn responses_are_judged_too() {
     // H3_FRAME_UNEXPECTED" (RFC 9114 section 7.2.6).
     answer(id_frame(frame::GOAWAY, 0), false, Code::H3_FRAME_UNEXPECTED);
     answer(data(b"x"), false, Code::H3_FRAME_UNEXPECTED);
+    // "Receiving this frame type in any other circumstances MUST be treated as a connection error of type
+    // H3_FRAME_ERROR" (draft 16 section 4.3): the server has not opened the stream, so its half begins no stream of its own.
+    answer(varints(&[0x41, 0]), false, Code::H3_FRAME_ERROR);
+    let connecting = || {
+        let mut lone = Lone::client();
+        let request = SessionRequest::new("localhost", "/");
+        lone.core.connect(lone.now, id(0), &request).expect("negotiated");
+        lone
+    };
+    closes(connecting, |_| 0, &varints(&[0x41, 0]), false, Code::H3_FRAME_ERROR);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Connection, frame_reason};
 use crate::capsule::{Capsule, CapsuleError};
 use crate::codes::Code;
 use crate::h3::headers;
-use crate::h3::reader::Frame;
+use crate::h3::reader::{Frame, FrameError};
 use crate::qpack::{DecodeError, Field, Section};
 use crate::stream_id::{SessionId, Side, StreamId};
 use crate::webtransport::negotiate::Dialect;
@@ -110,6 +110,11 @@ impl Connection {
                         Code::H3_EXCESSIVE_LOAD,
                         "the response's header section is too large",
                     ));
+                }
+                // First in a response.
+                Frame::WtStream => {
+                    let error = FrameError::MisplacedWtStream;
+                    return Err(Over::Connection(error.code(), frame_reason(error)));
                 }
                 // "Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream."
                 // "Receipt of any other known frame type MUST be treated as a connection error of type

@@ -521,7 +521,7 @@ const fn frame_reason(error: FrameError) -> &'static str {
         FrameError::Malformed(_) => "the length of a frame does not match its fields",
         FrameError::Truncated => "a stream ended inside a frame",
         FrameError::Http2Type(_) => "a frame type of HTTP/2",
-        FrameError::MisplacedWtStream => "WT_STREAM after the start of a stream",
+        FrameError::MisplacedWtStream => "WT_STREAM elsewhere than at the start of a stream",
         FrameError::TooLarge(_) => "a frame is too large",
     }
 }

@@ -11,7 +11,7 @@ use super::message::{Content, Message, Progress, Waiting};
 use super::{Connection, Stream, frame_reason};
 use crate::codes::Code;
 use crate::h3::headers::{self, RequestHead};
-use crate::h3::reader::Frame;
+use crate::h3::reader::{Frame, FrameError};
 use crate::qpack::{DecodeError, Field, Section};
 use crate::stream_id::{Side, StreamId};
 use crate::webtransport::negotiate;
@@ -184,6 +184,11 @@ impl Connection {
                 message.recv = Progress::Trailed;
                 self.out.event(Event::Trailers { stream, trailers });
                 Ok(true)
+            }
+            // First in a response: a stream of the peer's own that begins so is no message.
+            (Frame::WtStream, _) => {
+                let error = FrameError::MisplacedWtStream;
+                Err(Stop::Connection(error.code(), frame_reason(error)))
             }
             // None was advertised: "A client MUST treat receipt of a PUSH_PROMISE frame that contains a larger push ID
             // than the client has advertised as a connection error of H3_ID_ERROR" (RFC 9114 section 7.2.5).

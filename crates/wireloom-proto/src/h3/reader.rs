@@ -76,8 +76,8 @@ pub enum FrameError {
     /// A frame type that only HTTP/2 has.
     #[error("frame type {0:#x} of HTTP/2")]
     Http2Type(u64),
-    /// 0x41 elsewhere than at the start of the stream.
-    #[error("WT_STREAM after the start of the stream")]
+    /// 0x41 elsewhere than at the start of a stream.
+    #[error("WT_STREAM elsewhere than at the start of a stream")]
     MisplacedWtStream,
     /// A frame that must be buffered whole and is above its limit.
     #[error("frame {0:#x} is too large")]
