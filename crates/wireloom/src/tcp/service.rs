@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ALT_SVC;
+use http::header::{ALT_SVC, COOKIE};
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -87,6 +87,20 @@ pub(super) struct Added {
     pub(super) interim: Option<Arc<InterimLine>>,
 }
 
+/// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string"
+/// before they are passed into "a generic HTTP server application" (RFC 9113 section 8.2.3). hyper does not.
+fn join_cookies(fields: &mut HeaderMap) {
+    let crumbs = fields.get_all(COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
+    // It is a value where its parts are.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        fields.insert(COOKIE, cookie);
+    }
+}
+
 /// Passes one request to the service and adds what every answer has.
 pub(super) async fn answer<S>(
     mut service: S,
@@ -105,6 +119,9 @@ where
     if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref(), scheme) {
         tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
+    }
+    if request.version() == Version::HTTP_2 {
+        join_cookies(request.headers_mut());
     }
     if let Some(peer) = added.peer {
         request.extensions_mut().insert(RemoteAddr(peer));

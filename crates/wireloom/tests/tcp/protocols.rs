@@ -34,6 +34,14 @@ fn router() -> Router {
         )
         .route("/length", post(async |body: Bytes| body.len().to_string()))
         .route("/trailers", any(trailers))
+        .route("/cookies", any(cookies))
+}
+
+/// Answers with the cookie fields, a line each.
+async fn cookies(fields: HeaderMap) -> String {
+    let fields = fields.get_all(header::COOKIE).into_iter();
+    let lines: Vec<&str> = fields.map(|value| value.to_str().expect("text")).collect();
+    lines.join("\n")
 }
 
 /// Answers with a body and the request's own `x-sum` trailer, doubled.
@@ -82,6 +90,28 @@ async fn plaintext_is_http1_without_alt_svc() {
         "{text}"
     );
     within(server.stop()).await.expect("no panic").expect("served");
+}
+
+/// RFC 9113 section 8.2.3.
+#[tokio::test]
+async fn cookies_that_http2_has_split_are_one_field() {
+    let server = Server::tls(router()).await;
+    let (mut sender, _connection) = server.http2().await;
+    for (crumbs, expected) in [
+        (&[][..], ""),
+        (&["a=1"][..], "a=1"),
+        (&["a=1; b=2", "c=3", "d=4"][..], "a=1; b=2; c=3; d=4"),
+    ] {
+        let mut request = request(&server, Version::HTTP_2, "/cookies", Empty::new().boxed());
+        for crumb in crumbs {
+            request
+                .headers_mut()
+                .append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        let response = within(sender.send_request(request)).await.expect("a response");
+        let body = within(response.into_body().collect()).await.expect("a body").to_bytes();
+        assert_eq!(body, expected);
+    }
 }
 
 #[tokio::test]
