@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use wireloom_messaging::codec::{DecodeError, Encoding, Message, Payload};
 
-use super::hex;
+use super::{fault, hex};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 
@@ -87,8 +87,11 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let bytes = parse(&args.hex.concat())?;
     let message = Message::decode(&bytes).map_err(|error| {
         let what = match error {
-            DecodeError::Unknown => "no type of WebWire 2.0",
-            DecodeError::Malformed => "a malformed message: a receiver drops the connection",
+            DecodeError::Unknown => "no type of WebWire 2.0".to_owned(),
+            DecodeError::Malformed => {
+                let fault = fault::of(&bytes).map_or_else(String::new, |fault| format!(", {fault}"));
+                format!("malformed{fault}; a receiver drops the connection")
+            }
         };
         let first = bytes
             .first()

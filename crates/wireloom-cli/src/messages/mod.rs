@@ -2,6 +2,7 @@
 
 mod call;
 mod decode;
+mod fault;
 mod listen;
 mod signal;
 

@@ -263,6 +263,40 @@ fn messages_are_explained() {
     }
 }
 
+#[test]
+fn what_is_malformed_in_a_message_is_told() {
+    for (hex, part) in [
+        (
+            "2100",
+            "nothing may follow the type, and the message goes on at offset 1",
+        ),
+        ("800102", "the identifier at offset 1 is cut: it has 2 of 8 bytes"),
+        (
+            "80 0102030405060708 04 6563",
+            "the name at offset 10 is cut: it has 2 of 4 bytes",
+        ),
+        ("80 0102030405060708 00", "there is neither a name nor a payload"),
+        (
+            "81 0102030405060708 02 6563 61",
+            "the payload at offset 12 has the odd length 1",
+        ),
+        ("00 0102030405060708 00", "the error code is empty"),
+        (
+            "17 02 00 b8 0b",
+            "the read timeout at offset 3 is cut: it has 2 of 4 bytes",
+        ),
+        ("15", "the session is missing: the message ends at offset 1"),
+    ] {
+        let outcome = run(&["decode", hex]);
+        assert_eq!(
+            (outcome.code, outcome.stderr.lines().count()),
+            (Some(1), 1),
+            "{outcome:?}"
+        );
+        assert!(outcome.stderr.contains(part), "{part} in {}", outcome.stderr);
+    }
+}
+
 /// The shape of each result; what it says is the machine's affair.
 #[test]
 fn the_bench_measures_every_transport() {
