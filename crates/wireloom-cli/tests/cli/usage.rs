@@ -45,6 +45,8 @@ fn a_mistake_is_one_line_and_code_2() {
             "/dev/null",
         ],
         &["bench", "--workload", "nonsense"],
+        &["bench", "topics", "wss://127.0.0.1/messages"],
+        &["bench", "topics", "nonsense"],
     ] {
         let outcome = run(args);
         assert_eq!(outcome.code, Some(2), "{args:?}: {outcome:?}");
@@ -52,4 +54,10 @@ fn a_mistake_is_one_line_and_code_2() {
         assert!(outcome.stderr.starts_with("error: "), "{args:?}: {outcome:?}");
         assert!(outcome.stdout.is_empty(), "{args:?}: {outcome:?}");
     }
+}
+
+#[test]
+fn the_bench_of_topics_says_which_urls_it_takes() {
+    let outcome = run(&["bench", "topics", "wss://127.0.0.1:1/messages"]);
+    assert!(outcome.stderr.contains("only ws://"), "{outcome:?}");
 }

@@ -80,6 +80,9 @@ struct Report {
 }
 
 pub(super) async fn run(args: &TopicsArgs) -> Result<(), Failure> {
+    for url in args.url.iter().chain(&args.publish_to) {
+        args.protocol.check(url).map_err(Failure::usage)?;
+    }
     // Ended when this is dropped.
     let own = match args.url {
         None => Some(super::messages::Server::start()?),

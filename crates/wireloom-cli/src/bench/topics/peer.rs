@@ -42,6 +42,21 @@ pub(super) enum Frame {
 }
 
 impl Protocol {
+    /// What is wrong with a URL, if anything is.
+    pub(super) fn check(self, url: &str) -> Result<(), String> {
+        let scheme = match self {
+            Self::Wireloom => "ws",
+            Self::SocketIo | Self::Nats => "http",
+        };
+        let uri: http::Uri = url.parse().map_err(|_| format!("{url} is no URL"))?;
+        if uri.scheme_str() != Some(scheme) || uri.host().is_none() {
+            return Err(format!(
+                "{url}: only {scheme}://host:port is possible here, without TLS"
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) async fn connect(self, url: &str) -> Result<Peer, Error> {
         let uri: http::Uri = url.parse()?;
         let authority = uri
