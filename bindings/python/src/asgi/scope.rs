@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -269,20 +269,8 @@ impl Templates {
             let host = PyBytes::new(py, authority.as_str().as_bytes());
             list.append((self.name(py, &header::HOST), host))?;
         }
-        // "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string"
-        // before they are "passed into a non-HTTP/2 context" (RFC 9113 section 8.2.3); wireloom-proto does so for HTTP/3.
-        let is_split = request.version == Version::HTTP_2 && fields.get_all(header::COOKIE).iter().nth(1).is_some();
-        if is_split {
-            let crumbs: Vec<&[u8]> = fields
-                .get_all(header::COOKIE)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            let cookie = PyBytes::new(py, &crumbs.join(&b"; "[..]));
-            list.append((self.name(py, &header::COOKIE), cookie))?;
-        }
         for (name, value) in fields {
-            if (is_split && name == header::COOKIE) || (authority.is_some() && name == header::HOST) {
+            if authority.is_some() && name == header::HOST {
                 continue;
             }
             list.append((self.name(py, name), PyBytes::new(py, value.as_bytes())))?;
