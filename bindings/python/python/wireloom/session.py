@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -10,8 +11,15 @@ from typing import Any
 
 from ._wireloom import ClientDisconnected, StreamReset, StreamStopped
 
-#: Bytes of one stream that wait to be read; beyond that the stream is paused, and so the client held up.
+#: Bytes of one stream that wait to be read, as Python keeps them; beyond that the stream is paused, and so the client held up.
 _READ_AHEAD = 64 * 1024
+
+#: Streams of the client that wait to be accepted. More are refused, because finished ones do not count against what it may
+#: open. Receiving goes on: the application may wait for something else.
+_INCOMING = 256
+
+#: The code with which those are stopped and reset: HTTP's "too many requests".
+TOO_MANY_STREAMS = 429
 
 #: Datagrams that wait to be received; beyond that the oldest are dropped.
 _DATAGRAMS = 256
@@ -84,7 +92,7 @@ class Stream:
         await self._session._until(self._has_news)
         if self._chunks:
             data = self._chunks.popleft()
-            self._size -= len(data)
+            self._size -= sys.getsizeof(data)
             if self._is_paused and self._size < _READ_AHEAD // 2:
                 self._is_paused = False
                 await self._session._quietly({"type": "webtransport.stream.resume", "stream": self.id})
@@ -129,6 +137,12 @@ class Stream:
         """Asks the client to send no more."""
         await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
         self._is_finished = True
+
+    async def _refuse(self, code: int, *, is_finished: bool) -> None:
+        if not is_finished:
+            await self._session._quietly({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
+        if self.is_bidirectional:
+            await self._session._quietly({"type": "webtransport.stream.reset", "stream": self.id, "code": code})
 
 
 class AsgiSession:
@@ -177,7 +191,7 @@ class AsgiSession:
                 return
 
     async def accept_stream(self) -> Stream:
-        """The next stream that the client opens."""
+        """The next stream that the client opens. While 256 wait for this, others are refused with the code 429."""
         await self._until(lambda: bool(self._incoming))
         return self._incoming.popleft()
 
@@ -250,11 +264,15 @@ class AsgiSession:
         if kind == "webtransport.stream.receive":
             stream = self._streams.get(message["stream"])
             if stream is None:
-                stream = self._streams[message["stream"]] = Stream(self, message["stream"])
+                stream = Stream(self, message["stream"])
+                if len(self._incoming) >= _INCOMING:
+                    await stream._refuse(TOO_MANY_STREAMS, is_finished=not message["more_data"])
+                    return
+                self._streams[stream.id] = stream
                 self._incoming.append(stream)
             if message["data"]:
                 stream._chunks.append(message["data"])
-                stream._size += len(message["data"])
+                stream._size += sys.getsizeof(message["data"])
             if not message["more_data"]:
                 stream._is_finished = True
                 self._streams.pop(stream.id, None)
@@ -291,4 +309,4 @@ class AsgiSession:
                     future.set_exception(self._over)
 
 
-__all__ = ["AsgiSession", "Datagrams", "SessionOver", "Stream"]
+__all__ = ["TOO_MANY_STREAMS", "AsgiSession", "Datagrams", "SessionOver", "Stream"]
