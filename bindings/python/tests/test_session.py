@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from conftest import PATIENCE
 from session import Reset
+from wireloom import StreamStopped
 from wireloom.session import AsgiSession
 from wt_client import dial, soon
 
@@ -25,6 +27,7 @@ class Events:
 
     def __init__(self):
         self.sent = []
+        self.blocked = asyncio.Event()
         self._events = asyncio.Queue()
         self.session = AsgiSession(
             {"type": "webtransport", "extensions": {"webtransport": {"max_datagram_size": 1200}}},
@@ -35,6 +38,13 @@ class Events:
 
     async def _send(self, message):
         self.sent.append({**message, "type": message["type"].removeprefix("webtransport.")})
+
+    async def fail(self, message):
+        raise RuntimeError("refused")
+
+    async def block(self, message):
+        self.blocked.set()
+        await asyncio.Event().wait()
 
     def __call__(self, kind, **fields):
         self._events.put_nowait({"type": f"webtransport.{kind}", **fields})
@@ -108,5 +118,161 @@ def test_small_pieces_count_as_what_they_take():
             for _ in range(3000):
                 assert await soon(stream.read()) == b"x"
             assert len(events.of("stream.resume")) == 1
+
+    run(main())
+
+
+def test_a_cancelled_open_does_not_give_its_stream_to_the_next(server):
+    async def main():
+        async with dial(server) as client:
+            session, _ = await client.session("/impatient")
+            stream = await soon(session.uni.get())
+            assert await soon(stream.read_to_end()) == b"%d 1" % stream.id, "only this one is kept"
+            session.close(0, "")
+
+    run(main())
+
+
+def test_a_stream_that_arrives_after_its_asker_was_cancelled_is_reset():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            first, second = asyncio.ensure_future(session.open_stream()), asyncio.ensure_future(session.open_stream())
+            await events.handled()
+            first.cancel()
+            events("stream.opened", stream=1, bidirectional=True)
+            events("stream.opened", stream=5, bidirectional=True)
+            assert (await soon(second)).id == 5
+            assert [m["stream"] for m in events.of("stream.reset")] == [1]
+            assert [m["stream"] for m in events.of("stream.stop")] == [1]
+            assert list(session._streams) == [5]
+
+    run(main())
+
+
+def test_a_stream_that_arrives_as_its_asker_is_cancelled_is_reset():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            asking = asyncio.ensure_future(session.open_stream(bidirectional=False))
+            await events.handled()
+            events("stream.opened", stream=3, bidirectional=False)
+            # It has the stream, and has not run since.
+            opened = session._opened[0]
+            while not opened.done():
+                await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await soon(asking)
+            await events.handled()
+            assert [m["stream"] for m in events.of("stream.reset")] == [3]
+            assert not events.of("stream.stop") and not session._streams
+
+    run(main())
+
+
+def test_an_open_that_fails_takes_no_turn():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            send, session._asgi_send = session._asgi_send, events.fail
+            with pytest.raises(RuntimeError):
+                await session.open_stream()
+            session._asgi_send = send
+            asking = asyncio.ensure_future(session.open_stream())
+            await events.handled()
+            events("stream.opened", stream=1, bidirectional=True)
+            assert (await soon(asking)).id == 1
+
+    run(main())
+
+
+def test_stopped_streams_of_one_direction_raise(server):
+    async def main():
+        async with dial(server) as client:
+            session, _ = await client.session("/stopped")
+            finished = session.open()
+            finished.write(b"all", end=True)
+            uni = await soon(session.uni.get())
+            told = asyncio.ensure_future(session.datagrams.get())
+            uni.stop(7)
+            finished.stop(8)
+            # Each lets the application try once more.
+            for _ in range(400):
+                session.send_datagram(b"again")
+                if (await asyncio.wait({told}, timeout=0.05))[0]:
+                    break
+            assert json.loads(await soon(told)) == [[7, 8], []], "and nothing is kept"
+            session.close(0, "")
+
+    run(main())
+
+
+@pytest.mark.parametrize("sending_first", [True, False])
+@pytest.mark.parametrize("received", ["finished", "reset", "stopped by us"])
+@pytest.mark.parametrize("sent", ["finished", "reset", "stopped by the client"])
+def test_a_stream_is_kept_until_both_halves_are_over(sending_first, received, sent):
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            events.receive(0, b"x", more=True)
+            stream = await soon(session.accept_stream())
+
+            async def end_sending():
+                if sent == "finished":
+                    await stream.finish()
+                elif sent == "reset":
+                    await stream.reset(1)
+                else:
+                    events("stream.stopped", stream=0, code=5)
+                    await events.handled()
+
+            async def end_receiving():
+                if received == "finished":
+                    events.receive(0)
+                elif received == "reset":
+                    events("stream.reset", stream=0, code=6)
+                else:
+                    await stream.stop(2)
+                await events.handled()
+
+            first, second = (end_sending, end_receiving) if sending_first else (end_receiving, end_sending)
+            await first()
+            assert list(session._streams) == [0]
+            await second()
+            assert not session._streams
+            if sent == "stopped by the client":
+                with pytest.raises(StreamStopped) as stopped:
+                    await stream.write(b"more")
+                assert stopped.value.code == 5
+            # What is over is not given up again: the server does not know it any more.
+            before = list(events.sent)
+            await stream.reset()
+            await stream.stop()
+            assert events.sent == before
+
+    run(main())
+
+
+def test_a_write_that_is_cancelled_has_ended_its_stream_all_the_same():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            asking = asyncio.ensure_future(session.open_stream(bidirectional=False))
+            await events.handled()
+            events("stream.opened", stream=3, bidirectional=False)
+            stream = await soon(asking)
+            session._asgi_send = events.block
+            writing = asyncio.ensure_future(stream.finish())
+            await soon(events.blocked.wait())
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            assert not session._streams
 
     run(main())

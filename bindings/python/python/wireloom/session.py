@@ -79,6 +79,9 @@ class Stream:
         self._is_finished = False
         self._reset: tuple[int | None] | None = None
         self._stopped: tuple[int | None] | None = None
+        # The halves that are not over.
+        self._receives = stream_id % 4 != 3
+        self._sends = stream_id % 4 != 2
 
     @property
     def is_bidirectional(self) -> bool:
@@ -118,31 +121,55 @@ class Stream:
 
     async def write(self, data: bytes, *, end: bool = False) -> None:
         """Sends, waiting while the client takes no more. Raises `StreamStopped` if it wants no more."""
+        self._raise_if_stopped()
+        message = {"type": "webtransport.stream.send", "stream": self.id, "data": data, "end_stream": end}
+        try:
+            await self._session._send(message)
+        except asyncio.CancelledError:
+            # It was taken: only the wait is over.
+            self._over(sending=end)
+            raise
+        self._over(sending=end)
+        # While this waited.
+        self._raise_if_stopped()
+
+    def _raise_if_stopped(self) -> None:
         if self._stopped is not None:
             error = StreamStopped(f"the client stopped stream {self.id}")
             error.code = self._stopped[0]
             raise error
-        message = {"type": "webtransport.stream.send", "stream": self.id, "data": data, "end_stream": end}
-        await self._session._send(message)
 
     async def finish(self) -> None:
         """Ends the stream in good order."""
         await self.write(b"", end=True)
 
     async def reset(self, code: int = 0) -> None:
-        """Gives up sending."""
-        await self._session._send({"type": "webtransport.stream.reset", "stream": self.id, "code": code})
+        """Gives up sending. Does nothing where that is over."""
+        if self._sends or self.id % 4 == 2:
+            await self._session._send({"type": "webtransport.stream.reset", "stream": self.id, "code": code})
+            self._over(sending=True)
 
     async def stop(self, code: int = 0) -> None:
-        """Asks the client to send no more."""
-        await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
-        self._is_finished = True
+        """Asks the client to send no more. Does nothing where it has ended."""
+        if self._receives or self.id % 4 == 3:
+            await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
+            self._is_finished = True
+            self._over(receiving=True)
 
-    async def _refuse(self, code: int, *, is_finished: bool) -> None:
-        if not is_finished:
+    async def _refuse(self, code: int = 0) -> None:
+        """Wants nothing of it, either way."""
+        if self._receives:
             await self._session._quietly({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
-        if self.is_bidirectional:
+        if self._sends:
             await self._session._quietly({"type": "webtransport.stream.reset", "stream": self.id, "code": code})
+        self._over(receiving=True, sending=True)
+
+    def _over(self, *, receiving: bool = False, sending: bool = False) -> None:
+        """Notes the end of halves. With that of both the session has no more events for it."""
+        self._receives = self._receives and not receiving
+        self._sends = self._sends and not sending
+        if not self._receives and not self._sends:
+            self._session._streams.pop(self.id, None)
 
 
 class AsgiSession:
@@ -153,9 +180,11 @@ class AsgiSession:
         self._asgi_receive = receive
         self._asgi_send = send
         self._pump: asyncio.Task[None] | None = None
+        # Those that events may be about.
         self._streams: dict[int, Stream] = {}
         self._incoming: deque[Stream] = deque()
-        self._opened: deque[asyncio.Future[Stream]] = deque()
+        # In the order in which they were asked for, which is that of the answers.
+        self._opened: deque[asyncio.Future[Stream | None]] = deque()
         self._changed = asyncio.Condition()
         self._over: SessionOver | None = None
         self._draining = asyncio.Event()
@@ -197,10 +226,24 @@ class AsgiSession:
 
     async def open_stream(self, *, bidirectional: bool = True) -> Stream:
         """A new stream, when the client allows another."""
-        future: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Stream | None] = asyncio.get_running_loop().create_future()
         self._opened.append(future)
-        await self._send({"type": "webtransport.stream.open", "bidirectional": bidirectional})
-        return await future
+        try:
+            await self._send({"type": "webtransport.stream.open", "bidirectional": bidirectional})
+            stream = await future
+        except asyncio.CancelledError:
+            # It comes all the same, if it has not come in this very turn.
+            future.cancel()
+            if not future.cancelled() and (stream := future.result()) is not None:
+                await stream._refuse()
+            raise
+        except BaseException:
+            if future in self._opened:
+                self._opened.remove(future)
+            raise
+        if stream is None:
+            raise self._over or SessionOver()
+        return stream
 
     async def closed(self) -> SessionOver:
         """Waits for the end, and says how it was."""
@@ -266,7 +309,8 @@ class AsgiSession:
             if stream is None:
                 stream = Stream(self, message["stream"])
                 if len(self._incoming) >= _INCOMING:
-                    await stream._refuse(TOO_MANY_STREAMS, is_finished=not message["more_data"])
+                    stream._over(receiving=not message["more_data"])
+                    await stream._refuse(TOO_MANY_STREAMS)
                     return
                 self._streams[stream.id] = stream
                 self._incoming.append(stream)
@@ -275,27 +319,29 @@ class AsgiSession:
                 stream._size += sys.getsizeof(message["data"])
             if not message["more_data"]:
                 stream._is_finished = True
-                self._streams.pop(stream.id, None)
+                stream._over(receiving=True)
             elif stream._size > _READ_AHEAD and not stream._is_paused:
                 stream._is_paused = True
                 await self._quietly({"type": "webtransport.stream.pause", "stream": stream.id})
         elif kind == "webtransport.stream.opened":
             stream = Stream(self, message["stream"])
-            if message["bidirectional"]:
+            future = self._opened.popleft() if self._opened else None
+            if future is None or future.done():
+                # Whoever asked for it was cancelled.
+                await stream._refuse()
+            else:
                 self._streams[stream.id] = stream
-            while self._opened:
-                future = self._opened.popleft()
-                if not future.done():
-                    future.set_result(stream)
-                    break
+                future.set_result(stream)
         elif kind == "webtransport.stream.reset":
-            reset = self._streams.pop(message["stream"], None)
+            reset = self._streams.get(message["stream"])
             if reset is not None:
                 reset._reset = (message["code"],)
+                reset._over(receiving=True)
         elif kind == "webtransport.stream.stopped":
             stopped = self._streams.get(message["stream"])
             if stopped is not None:
                 stopped._stopped = (message["code"],)
+                stopped._over(sending=True)
         elif kind == "webtransport.datagram.receive":
             self.datagrams._waiting.append(message["data"])
         elif kind == "webtransport.drain":
@@ -306,7 +352,7 @@ class AsgiSession:
             while self._opened:
                 future = self._opened.popleft()
                 if not future.done():
-                    future.set_exception(self._over)
+                    future.set_result(None)
 
 
 __all__ = ["TOO_MANY_STREAMS", "AsgiSession", "Datagrams", "SessionOver", "Stream"]
