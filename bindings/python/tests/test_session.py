@@ -9,7 +9,7 @@ import pytest
 from conftest import PATIENCE
 from session import Reset
 from wireloom import StreamStopped
-from wireloom.session import AsgiSession
+from wireloom.session import AsgiSession, SessionOver
 from wt_client import dial, soon
 
 
@@ -267,12 +267,61 @@ def test_a_write_that_is_cancelled_has_ended_its_stream_all_the_same():
             await events.handled()
             events("stream.opened", stream=3, bidirectional=False)
             stream = await soon(asking)
-            session._asgi_send = events.block
+            send, session._asgi_send = session._asgi_send, events.block
             writing = asyncio.ensure_future(stream.finish())
             await soon(events.blocked.wait())
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing
+            session._asgi_send = send
             assert not session._streams
+
+    run(main())
+
+
+def test_stopping_a_stream_ends_a_read_of_it():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            events.receive(0, more=True)
+            stream = await soon(session.accept_stream())
+            reading = asyncio.ensure_future(stream.read())
+            await asyncio.sleep(0)
+            await stream.stop()
+            assert await soon(reading) == b""
+
+    run(main())
+
+
+def test_leaving_a_session_ends_what_others_wait_for():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            await session.accept()
+            waiting = [
+                asyncio.ensure_future(w)
+                for w in [session.accept_stream(), session.datagrams.receive(), session.open_stream(), session.closed()]
+            ]
+            await asyncio.sleep(0)
+        assert events.of("close") == [{"type": "close", "code": 0, "reason": ""}]
+        *raised, over = await soon(asyncio.gather(*waiting, return_exceptions=True))
+        assert [type(error) for error in raised] == [SessionOver] * 3
+        assert isinstance(over, SessionOver)
+        await soon(session.draining())
+
+    run(main())
+
+
+def test_an_acceptance_may_be_tried_again():
+    async def main():
+        events = Events()
+        async with events.session as session:
+            send, session._asgi_send = session._asgi_send, events.fail
+            with pytest.raises(RuntimeError):
+                await session.accept("not-offered")
+            session._asgi_send = send
+            await soon(session.reject(404))
+        assert [m["type"] for m in events.sent] == ["close"], "and is not closed once more"
 
     run(main())

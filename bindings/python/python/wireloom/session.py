@@ -155,6 +155,7 @@ class Stream:
             await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
             self._is_finished = True
             self._over(receiving=True)
+            self._session._notify()
 
     async def _refuse(self, code: int = 0) -> None:
         """Wants nothing of it, either way."""
@@ -185,10 +186,10 @@ class AsgiSession:
         self._incoming: deque[Stream] = deque()
         # In the order in which they were asked for, which is that of the answers.
         self._opened: deque[asyncio.Future[Stream | None]] = deque()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._over: SessionOver | None = None
         self._draining = asyncio.Event()
-        self._is_accepted = False
+        self._is_connected = False
         self.datagrams = Datagrams(self)
 
     @property
@@ -199,13 +200,12 @@ class AsgiSession:
 
     async def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         await self._connected()
-        await self._asgi_send({"type": "webtransport.accept", "subprotocol": subprotocol, "headers": headers or []})
-        self._is_accepted = True
+        await self._send({"type": "webtransport.accept", "subprotocol": subprotocol, "headers": headers or []})
         self._pump = asyncio.create_task(self._receive_all())
 
     async def reject(self, status: int = 403, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         await self._connected()
-        await self._asgi_send({"type": "webtransport.close", "status": status, "headers": headers or []})
+        await self._send({"type": "webtransport.close", "status": status, "headers": headers or []})
 
     async def close(self, code: int = 0, reason: str = "") -> None:
         """Closes the session. Once it is over this does nothing."""
@@ -248,8 +248,7 @@ class AsgiSession:
     async def closed(self) -> SessionOver:
         """Waits for the end, and says how it was."""
         while self._over is None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._over is not None)
+            await self._changed.wait()
         return self._over
 
     async def draining(self) -> None:
@@ -263,14 +262,22 @@ class AsgiSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if self._pump is not None:
+            if error is None:
+                await self.close()
             self._pump.cancel()
+        # Tasks of the application may still wait for something.
+        self._end(SessionOver(clean=error is None))
         # The end of the session is how most endpoints end.
         return isinstance(error, SessionOver)
 
     async def _connected(self) -> None:
+        if self._is_connected:
+            # An answer that was wrong, as with a subprotocol that was not offered, may be followed by another.
+            return
         message = await self._asgi_receive()
         if message["type"] != "webtransport.connect":
             raise SessionOver(reason="the client gave up")
+        self._is_connected = True
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self._over is not None:
@@ -288,19 +295,34 @@ class AsgiSession:
             return
 
     async def _until(self, check: Any) -> None:
-        if check():
-            return
-        async with self._changed:
-            await self._changed.wait_for(lambda: check() or self._over is not None)
-        if not check() and self._over is not None:
-            raise self._over
+        while not check():
+            if self._over is not None:
+                raise self._over
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        # Those who wait now.
+        self._changed.set()
+        self._changed.clear()
+
+    def _end(self, over: SessionOver) -> None:
+        if self._over is None:
+            self._over = over
+        self._draining.set()
+        while self._opened:
+            future = self._opened.popleft()
+            if not future.done():
+                future.set_result(None)
+        self._notify()
 
     async def _receive_all(self) -> None:
-        while self._over is None:
-            message = await self._asgi_receive()
-            await self._handle(message)
-            async with self._changed:
-                self._changed.notify_all()
+        try:
+            while self._over is None:
+                await self._handle(await self._asgi_receive())
+                self._notify()
+        finally:
+            # However this ends, nothing is received any more.
+            self._end(SessionOver())
 
     async def _handle(self, message: dict[str, Any]) -> None:
         kind = message["type"]
@@ -347,12 +369,7 @@ class AsgiSession:
         elif kind == "webtransport.drain":
             self._draining.set()
         elif kind == "webtransport.disconnect":
-            self._over = SessionOver(message["code"], message["reason"], message["clean"])
-            self._draining.set()
-            while self._opened:
-                future = self._opened.popleft()
-                if not future.done():
-                    future.set_result(None)
+            self._end(SessionOver(message["code"], message["reason"], message["clean"]))
 
 
 __all__ = ["TOO_MANY_STREAMS", "AsgiSession", "Datagrams", "SessionOver", "Stream"]
