@@ -115,6 +115,88 @@ def test_a_second_signal_is_at_once(serve):
         server.ended()
 
 
+def test_a_signal_during_the_start(serve, tmp_path):
+    """The start may finish, and what it began is ended."""
+    file = tmp_path / "start"
+    server = serve("stalling:slow_start", tls=False, wait=0, env={"STALLING_FILE": str(file)})
+    server.wait_for("stalling: starting")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("once more ends it at once")
+    file.touch()
+    assert server.ended() == 0
+    eventually(lambda: "stalling: ended" in server.output, "the end of the lifespan")
+    assert "serving" not in server.output, server.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_ends_a_start_that_hangs(serve, workers, number):
+    arguments = ["--workers", workers, "--graceful-timeout", "600"]
+    server = serve("stalling:never_starts", *arguments, tls=False, wait=0)
+    server.wait_for("stalling: starting", count=int(workers))
+    server.process.send_signal(number)
+    server.wait_for("once more ends it at once", count=int(workers))
+    server.process.send_signal(number)
+    assert server.ended() == 0
+    assert "Traceback" not in server.output, server.output
+
+
+def test_a_second_signal_ends_an_end_that_hangs(serve):
+    server = serve("stalling:never_ends", tls=False)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("stalling: ending")
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGTERM)
+    assert server.ended() == 0
+    assert "Traceback" not in server.output, server.output
+
+
+@pytest.mark.parametrize("when", ["starting", "ending"])
+def test_a_lifespan_that_ignores_its_end(serve, when):
+    app = {"starting": "stalling:ignores_in_start", "ending": "stalling:ignores_in_end"}[when]
+    server = serve(app, tls=False, wait=int(when == "ending"))
+    if when == "starting":
+        server.wait_for("stalling: starting")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("once more ends it at once")
+    else:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stalling: ending")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.ended() == 0
+    eventually(lambda: "does not end when it is cancelled" in server.output, "the reason")
+
+
+def test_a_request_that_ignores_its_end(serve):
+    server = serve("stalling:ignores_in_request", "--graceful-timeout", "0.5", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.wait_for("stalling: requested")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended() == 0
+    eventually(lambda: "does not end when it is cancelled" in server.output, "the reason")
+
+
+def test_tasks_that_the_end_cancels_are_no_exceptions(serve):
+    server = serve("plain:app", "--graceful-timeout", "600", tls=False)
+    handshake = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as request,
+        socket.create_connection(("127.0.0.1", server.port)) as websocket,
+    ):
+        request.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: x\r\n\r\n")
+        websocket.sendall(b"GET /deaf HTTP/1.1\r\nHost: x\r\n" + handshake % b"dGhlIHNhbXBsZSBub25jZQ==" + b"\r\n")
+        websocket.settimeout(PATIENCE)
+        assert b" 101 " in websocket.recv(1024)
+        eventually(lambda: get(server, "/journal?slow").json()["events"])
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("once more ends it at once")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended() == 0
+    eventually(lambda: "2 tasks of the application were cancelled" in server.output, "what was cut off")
+    assert "Traceback" not in server.output, server.output
+
+
 def test_system_exit_of_an_application_ends_the_server(serve):
     server = serve("plain:app")
     with contextlib.suppress(httpx.HTTPError):
@@ -222,6 +304,31 @@ def test_workers_end_with_their_parent(serve):
     server.process.kill()
     server.process.wait()
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in both), "the end of the workers")
+
+
+def test_workers_that_do_not_start_end_with_their_parent(serve):
+    server = serve("stalling:never_starts", "--workers", "2", "--graceful-timeout", "0.2", tls=False, wait=0)
+    server.wait_for("stalling: starting", count=2)
+    both = [match[1] for match in server.wait_for(r"worker \d is process (\d+)", count=2)]
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in both), "the end of the workers")
+
+
+def test_a_signal_after_the_limit_of_requests_is_the_first(serve):
+    server = serve("plain:app", "--limit-max-requests", "3", "--graceful-timeout", "600", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.settimeout(PATIENCE)
+        sock.sendall(b"GET /slow?2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        eventually(lambda: get(server, "/journal?slow").json()["events"])
+        text(server, "/echo")
+        server.wait_for("limit of requests is reached")
+        server.process.send_signal(signal.SIGTERM)
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert answer.endswith(b"slow"), answer
+    assert server.ended() == 0
 
 
 def test_max_requests(serve):

@@ -10,20 +10,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ._wireloom import AsgiServer, Identity
 from .config import Config
 from .importer import Application
-from .lifespan import Lifespan, LifespanFailed
+from .lifespan import CANCELLED, Lifespan, LifespanFailed, cancel
 from .sockets import Address
 
 logger = logging.getLogger("wireloom")
 
 #: How often a worker looks whether it has served its requests, or whether its supervisor is gone.
 _LOOK = 0.5
-
-#: How long tasks that were cancelled may take to end.
-_CANCELLED = 5.0
 
 
 def report(message: str, error: BaseException | None) -> None:
@@ -65,8 +63,12 @@ class Server:
         self._sockets = addresses
         self._worker = worker
         self._board = board
+        self._lifespan = Lifespan(app, config.lifespan)
         self._stop = asyncio.Event()
-        self._is_forced = False
+        self._force = asyncio.Event()
+        self._is_told = False
+        self._has_cancelled = False
+        self._stubborn: set[asyncio.Task[Any]] = set()
         self._native: AsgiServer | None = None
 
     @property
@@ -75,27 +77,63 @@ class Server:
             raise RuntimeError("the server has not started")
         return self._native
 
+    @property
+    def is_forced(self) -> bool:
+        """It was told to end at once."""
+        return self._force.is_set()
+
+    @property
+    def stubborn(self) -> set[asyncio.Task[Any]]:
+        """Tasks of the application that did not end when they were cancelled."""
+        return self._stubborn | self._lifespan.stubborn
+
     def stop(self, *, force: bool = False) -> None:
         """Ends in good order, or at once when `force` is set or this is the second time."""
-        self._is_forced = force or self._stop.is_set()
+        if force or self._is_told:
+            self._force.set()
+            self._lifespan.interrupt()
+        else:
+            # Not the same as `_stop`, which the limit of requests sets, too.
+            self._is_told = True
+            logger.info("shutting down; a signal once more ends it at once")
         self._stop.set()
 
     async def serve(self, *, watch: Callable[[], bool] | None = None) -> None:
         """Serves until `stop`. `watch` is asked now and then whether to go on."""
-        config = self.config
-        lifespan = Lifespan(self.app, config.lifespan)
-        await lifespan.startup()
+        lifespan = self._lifespan
+        watching = None if watch is None else asyncio.ensure_future(self._watch(watch))
         try:
-            await self._serve(lifespan, watch)
+            await lifespan.startup()
+            try:
+                # A signal may have come meanwhile.
+                if not self._stop.is_set():
+                    await self._serve(lifespan)
+            finally:
+                await lifespan.shutdown(patience=CANCELLED if self.is_forced else None)
         finally:
-            await lifespan.shutdown()
+            if watching is not None:
+                watching.cancel()
 
-    async def _serve(self, lifespan: Lifespan, watch: Callable[[], bool] | None) -> None:
+    async def _watch(self, watch: Callable[[], bool]) -> None:
+        while watch():
+            await asyncio.sleep(_LOOK)
+        self.stop()
+        # Nobody is left to lose patience.
+        await asyncio.sleep(self.config.graceful_timeout + CANCELLED)
+        self.stop(force=True)
+
+    def _report(self, message: str, error: BaseException | None) -> None:
+        if self._has_cancelled and isinstance(error, asyncio.CancelledError):
+            # The end of the server did that, and has told how many.
+            return
+        report(message, error)
+
+    async def _serve(self, lifespan: Lifespan) -> None:
         config = self.config
         access = self._access_log()
         self._native = native = AsgiServer(
             self.app,
-            report,
+            self._report,
             config.native(worker=self._worker, access_log=access, board=self._board),
             self.identity,
             lifespan.state,
@@ -119,8 +157,6 @@ class Server:
                 if native.is_exhausted:
                     logger.info("the limit of requests is reached")
                     self._stop.set()
-                if watch is not None and not watch():
-                    self._stop.set()
         finally:
             await self._end(native)
 
@@ -129,20 +165,17 @@ class Server:
         deadline = loop.time() + self.config.graceful_timeout
         native.stop()
         ended = asyncio.ensure_future(native.wait())
-        force = asyncio.ensure_future(self._forced())
+        force = asyncio.ensure_future(self._force.wait())
         try:
             await asyncio.wait({ended, force}, return_when=asyncio.FIRST_COMPLETED)
             tasks = set(native.tasks())
-            while tasks and not self._is_forced and loop.time() < deadline:
+            while tasks and not self.is_forced and loop.time() < deadline:
                 await asyncio.wait(tasks, timeout=min(0.1, deadline - loop.time()))
                 tasks = {task for task in tasks if not task.done()}
-            for task in tasks:
-                task.cancel()
             if tasks:
                 logger.warning("%d tasks of the application were cancelled: they had not ended in time", len(tasks))
-                _, stubborn = await asyncio.wait(tasks, timeout=_CANCELLED)
-                for task in stubborn:
-                    logger.error("a task of the application does not end when it is cancelled: %r", task)
+                self._has_cancelled = True
+                self._stubborn |= await cancel(tasks)
         finally:
             force.cancel()
             if not ended.done():
@@ -150,10 +183,6 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await ended
             native.flush()
-
-    async def _forced(self) -> None:
-        while not self._is_forced:
-            await asyncio.sleep(0.05)
 
     def _access_log(self) -> tuple[str, int] | None:
         config = self.config
@@ -206,7 +235,10 @@ def run_worker(
 ) -> int:
     """Serves in this process until a signal. The exit status: 3 for an application that does not start, as uvicorn has it."""
 
+    server: Server | None = None
+
     async def main() -> int:
+        nonlocal server
         # Imported within the loop: applications make tasks and locks while they are imported.
         server = Server(app(), config, addresses, identity=identity, worker=worker, board=board)
         restore = install_signals(asyncio.get_running_loop(), server.stop)
@@ -215,6 +247,9 @@ def run_worker(
         try:
             await server.serve(watch=watch)
         except LifespanFailed as error:
+            if server.is_forced:
+                logger.warning("the application had not started yet")
+                return 0
             logger.error("the application did not start: %s", error)
             return 3
         finally:
@@ -223,8 +258,18 @@ def run_worker(
                 announced.cancel()
         return 0
 
-    with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+    runner = asyncio.Runner(loop_factory=loop_factory(config.loop))
+    event_loop = runner.get_loop()
+    try:
         return runner.run(main())
+    finally:
+        # The runner would do this, too, and wait for ever.
+        stubborn = set() if server is None else server.stubborn
+        tasks = asyncio.all_tasks(event_loop) - stubborn
+        if tasks:
+            stubborn |= event_loop.run_until_complete(cancel(tasks))
+        if not stubborn:
+            runner.close()
 
 
 async def _announce(server: Server, on_started: Callable[[Server], None]) -> None:
