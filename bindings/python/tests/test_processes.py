@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import time
 import httpx
 import pytest
 from conftest import HERE, PATIENCE, Process, eventually
+from wireloom.config import Config
+from wireloom.supervisor import Supervisor
 from wt_client import dial, soon
 
 
@@ -245,6 +248,83 @@ def test_workers(serve):
     assert server.stop() == 0
     for pid in both | others:
         assert not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.fixture
+def gated(serve, tmp_path):
+    """Two workers that start when the file is there."""
+    file = tmp_path / "start"
+    file.touch()
+    environment = {"STALLING_FILE": str(file)}
+    server = serve("stalling:slow_start", "--workers", "2", "--lifespan", "on", tls=False, wait=2, env=environment)
+    return server, file
+
+
+def workers(server):
+    """The process of each worker that is or was, in order."""
+    found = [re.search(r"worker (\d) is process (\d+)", line) for line in list(server.lines)]
+    return {n: [match[2] for match in found if match and match[1] == n] for n in ("0", "1")}
+
+
+def test_workers_are_replaced_one_by_one(gated):
+    server, file = gated
+    before = workers(server)
+    file.unlink()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("stalling: starting", count=3)
+    # The other goes on until the new one serves.
+    assert pids(server, 20) == set(before["1"])
+    assert workers(server)["1"] == before["1"]
+    file.touch()
+    server.started(4)
+    after = workers(server)
+    assert [len(after[n]) for n in ("0", "1")] == [2, 2]
+    eventually(lambda: pids(server) == {after["0"][1], after["1"][1]}, "the new workers")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["told to", "crashed"])
+def test_workers_that_do_not_start_again_leave_the_others(gated, how):
+    server, file = gated
+    before = workers(server)
+    file.write_text("fail")
+    if how == "crashed":
+        os.kill(int(before["0"][0]), signal.SIGKILL)
+    else:
+        server.process.send_signal(signal.SIGHUP)
+    server.wait_for("worker 0 could not start", count=2)
+    assert pids(server, 20) == set(before["1"])
+    file.write_text("")
+    server.started(3 if how == "crashed" else 4)
+    after = workers(server)
+    assert len(after["1"]) == (1 if how == "crashed" else 2), "what was begun is completed"
+    eventually(lambda: pids(server) == {after["0"][-1], after["1"][-1]}, "both workers")
+    assert server.stop() == 0
+
+
+def test_a_signal_replaces_workers_that_hang_in_their_start(gated):
+    server, file = gated
+    before = workers(server)
+    file.unlink()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("stalling: starting", count=3)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("stalling: starting", count=4)
+    assert [len(workers(server)[n]) for n in ("0", "1")] == [3, 1]
+    assert pids(server, 20) == set(before["1"])
+    file.touch()
+    server.started(4)
+    assert server.stop() == 0
+
+
+def test_a_process_that_cannot_be_made_is_tried_again(monkeypatch):
+    def fail(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    supervisor = Supervisor(Config(app="plain:app", workers=2), [])
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    supervisor._start(1)
+    assert list(supervisor._retry_at) == [1] and not supervisor._workers
 
 
 def test_a_migrating_client_stays_with_its_worker(serve):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -24,8 +25,13 @@ logger = logging.getLogger("wireloom")
 #: How a worker learns what it is.
 VARIABLE = "_WIRELOOM_WORKER"
 
-#: A worker that ends sooner than this is not replaced at once.
+#: A worker that ends sooner than this is not replaced at once, but after a pause that doubles each time, up to a limit.
 _SHORT_LIFE = 1.0
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+
+#: How long workers have that were told to end at once.
+_FORCED = 10.0
 
 #: How often the parent looks after its workers.
 _LOOK = 0.1
@@ -43,10 +49,14 @@ FAILED_TO_START = 3
 class Worker:
     """One process."""
 
-    def __init__(self, index: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, index: int, process: subprocess.Popen[bytes], began: float, news: int) -> None:
         self.index = index
         self.process = process
-        self.began = time.monotonic()
+        self.began = began
+        #: Its application has started.
+        self.serves = False
+        # To its other end the worker writes when it serves.
+        self._news = news
         #: When it is killed, if it was told to stop.
         self.deadline: float | None = None
 
@@ -55,6 +65,22 @@ class Worker:
             self.deadline = time.monotonic() + grace
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGTERM)
+
+    def stop_at_once(self) -> None:
+        self.deadline = min(self.deadline or math.inf, time.monotonic() + _FORCED)
+        # Two of one kind may arrive as one.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def hear(self) -> None:
+        """Looks whether it serves."""
+        if not self.serves:
+            with contextlib.suppress(BlockingIOError):
+                self.serves = bool(os.read(self._news, 1))
+
+    def close(self) -> None:
+        os.close(self._news)
 
 
 class Supervisor:
@@ -66,7 +92,13 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._is_stopping = False
         self._wants_restart = False
+        # Workers of before are to be replaced.
+        self._restart_at = -math.inf
+        # Some worker has served: the application can start.
+        self._has_served = False
         self._retry_at: dict[int, float] = {}
+        # How often in succession a worker's life was short.
+        self._short_lives: dict[int, int] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # It is closed when the parent ends in any way, which its workers notice.
         self._alive, self._life = os.pipe()
@@ -99,6 +131,7 @@ class Supervisor:
             for worker in self._workers.values():
                 worker.process.kill()
                 worker.process.wait()
+                worker.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
             os.close(self._alive)
@@ -123,8 +156,7 @@ class Supervisor:
         if self._is_stopping:
             # Twice: at once.
             for worker in self._workers.values():
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.send_signal(signal.SIGTERM)
+                worker.stop_at_once()
         self._is_stopping = True
 
     def _on_restart(self, *_: Any) -> None:
@@ -132,11 +164,25 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         self._retry_at.pop(index, None)
+        try:
+            worker = self._workers[index] = self._spawn(index)
+        except OSError as error:
+            # No memory, or too many processes: the workers that there are go on.
+            logger.error("worker %d cannot be started: %s", index, error)
+            self._retry(index, is_short=True)
+        else:
+            logger.info("worker %d is process %d", index, worker.process.pid)
+
+    def _spawn(self, index: int) -> Worker:
+        began = time.monotonic()
+        news, news_of_worker = os.pipe()
+        os.set_blocking(news, False)
         kept = [sock for address in self._addresses for sock in address.all()]
         description = {
             "config": asdict(self._config),
             "worker": index,
             "alive": self._alive,
+            "news": news_of_worker,
             "board": self._board,
             "addresses": [
                 {
@@ -148,23 +194,37 @@ class Supervisor:
             ],
         }
         environment = {**os.environ, VARIABLE: json.dumps(description)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "wireloom.worker"],
-            env=environment,
-            pass_fds=[*(sock.fileno() for sock in kept), self._alive, self._board],
-            # Signals of the terminal reach the parent, who tells its workers.
-            process_group=0,
-        )
-        self._workers[index] = Worker(index, process)
-        logger.info("worker %d is process %d", index, process.pid)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "wireloom.worker"],
+                env=environment,
+                pass_fds=[*(sock.fileno() for sock in kept), self._alive, self._board, news_of_worker],
+                # Signals of the terminal reach the parent, who tells its workers.
+                process_group=0,
+            )
+        except BaseException:
+            os.close(news)
+            raise
+        finally:
+            os.close(news_of_worker)
+        return Worker(index, process, began, news)
+
+    def _retry(self, index: int, *, is_short: bool) -> None:
+        """Another worker is to be started, at once unless the life of the last was short."""
+        times = self._short_lives[index] = self._short_lives.get(index, 0) + 1 if is_short else 0
+        pause = min(_FIRST_PAUSE * 2 ** (times - 1), _LONGEST_PAUSE) if times else 0.0
+        self._retry_at[index] = time.monotonic() + pause
 
     def _turn(self) -> None:
         grace = self._config.graceful_timeout + 10
         now = time.monotonic()
         for worker in list(self._workers.values()):
             status = worker.process.poll()
+            worker.hear()
+            self._has_served = self._has_served or worker.serves
             if status is not None:
                 del self._workers[worker.index]
+                worker.close()
                 self._ended(worker, status)
             elif worker.deadline is not None and now > worker.deadline:
                 logger.warning("worker %d does not end and is killed", worker.index)
@@ -178,33 +238,52 @@ class Supervisor:
             self._wants_restart = True
         if self._wants_restart:
             self._wants_restart = False
-            for worker in self._workers.values():
-                worker.stop(grace)
+            self._restart_at = now
+            self._short_lives.clear()
             for index in self._retry_at:
                 self._retry_at[index] = now
+        self._roll(grace)
         for index, at in list(self._retry_at.items()):
             if at <= now:
                 self._start(index)
 
+    def _roll(self, grace: float) -> None:
+        """Replaces the workers of before the last restart, one by one: the others serve meanwhile. A successor takes over the
+        worker's UDP socket, so that it cannot start before its end."""
+        old = [worker for worker in self._workers.values() if worker.began < self._restart_at]
+        for worker in old:
+            if not worker.serves and worker.deadline is None:
+                worker.stop_at_once()
+        others = [worker for worker in self._workers.values() if worker not in old]
+        is_whole = len(self._workers) == self._config.workers and all(worker.serves for worker in others)
+        if old and is_whole and all(worker.deadline is None for worker in old):
+            min(old, key=lambda worker: worker.index).stop(grace)
+
     def _ended(self, worker: Worker, status: int) -> None:
+        was_told = worker.deadline is not None
         if self._is_stopping:
-            if worker.deadline is None:
+            if not was_told:
                 self._status = self._status or max(status, 1)
             return
-        is_short = time.monotonic() - worker.began < _SHORT_LIFE
-        if worker.deadline is None and status == FAILED_TO_START:
-            if not self._config.reload:
+        if was_told:
+            self._retry(worker.index, is_short=False)
+            return
+        if status == FAILED_TO_START:
+            logger.error("worker %d could not start the application", worker.index)
+            if self._config.reload:
+                # Until a file changes.
+                self._retry_at[worker.index] = math.inf
+                return
+            if not self._has_served:
                 # The others could not start either.
-                logger.error("worker %d could not start the application", worker.index)
                 self._status = status
                 self._is_stopping = True
                 return
-            # Until a file changes.
-            self._retry_at[worker.index] = float("inf")
-            return
-        if worker.deadline is None:
+        else:
             logger.warning("worker %d has ended with status %d and is replaced", worker.index, status)
-        self._retry_at[worker.index] = time.monotonic() + (1.0 if is_short and worker.deadline is None else 0.0)
+        # With status 0 it has reached its limit of requests, which may be soon.
+        is_short = not worker.serves or (status != 0 and time.monotonic() - worker.began < _SHORT_LIFE)
+        self._retry(worker.index, is_short=is_short)
 
     def _look(self) -> dict[str, float]:
         suffixes = tuple(self._config.reload_suffixes or [".py"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -34,7 +35,7 @@ def main() -> int:
     config = Config(**description["config"])
     logs.configure(config)
     addresses = [_address(entry) for entry in description["addresses"]]
-    parent = description["alive"]
+    parent, news = description["alive"], description["news"]
 
     def parent_is_alive() -> bool:
         # It never writes; its end closes the pipe.
@@ -42,6 +43,8 @@ def main() -> int:
         return not readable
 
     def started(server: Server) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(news, b"\n")
         logger.info(start_message(config, server.addresses))
 
     def app() -> Application:

@@ -8,7 +8,9 @@ FILE = Path(os.environ.get("STALLING_FILE", "missing"))
 
 
 def is_there():
-    # The test makes it.
+    """The test makes it; who finds "fail" in it does not start."""
+    if FILE.exists() and FILE.read_text() == "fail":
+        raise RuntimeError("told to fail")
     return FILE.exists()
 
 
@@ -31,6 +33,10 @@ async def ignore():
 
 def lifespan(start=None, end=None):
     async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
+            return
         assert scope["type"] == "lifespan"
         await receive()
         say("starting")
