@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import uvloop
 import wireloom
+from conftest import PATIENCE
 from wt_client import dial, soon
 
 LOOPS = {"wireloom": wireloom.new_event_loop, "asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -333,3 +338,32 @@ def test_finished_within_its_block(run):
                 await send.reset(3)
 
     run(main)
+
+
+INTERRUPTED = """
+import asyncio, signal, wireloom
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+try:
+    wireloom.run(main())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_an_interrupt_after_the_last_signal_handler_is_removed():
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(wireloom.__file__))}
+    command = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE)[0] == "interrupted\n"
+        finally:
+            process.kill()

@@ -57,6 +57,13 @@ class EventLoop(asyncio.SelectorEventLoop):
             if not self.is_closed():
                 signal.set_wakeup_fd(before)
 
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed = super().remove_signal_handler(sig)
+        # With the last one asyncio takes the descriptor away, which every signal needs here.
+        if self.is_running() and threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        return removed
+
 
 def new_event_loop() -> EventLoop:
     """For ``asyncio.Runner(loop_factory=wireloom.new_event_loop)``."""
