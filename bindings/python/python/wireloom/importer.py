@@ -29,7 +29,7 @@ def import_from_string(name: str, app_dir: str = "") -> Any:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # A module that the application itself misses is the application's error.
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ImportFailed(f"there is no module {module_name!r} in {folder!r} or on the path") from None
     for part in attribute.split("."):
@@ -47,6 +47,9 @@ def load_application(name: str, *, factory: bool = False, app_dir: str = "") -> 
         try:
             value = value()
         except TypeError as error:
+            # One of the factory's own has its place in there.
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise
             raise ImportFailed(f"the factory {name!r} cannot be called without arguments: {error}") from error
     if not callable(value):
         raise ImportFailed(f"{name!r} is no application: it cannot be called")

@@ -12,3 +12,8 @@ async def raises(scope, receive, send):
         raise RuntimeError("knows no lifespan")
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"served"})
+
+
+def factory():
+    """A mistake in here, not in the call of it."""
+    return len(7)

@@ -1,0 +1,3 @@
+"""Misses a module whose name this one begins with."""
+
+import missing  # noqa: F401
