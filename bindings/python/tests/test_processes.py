@@ -539,6 +539,39 @@ def test_mistakes_are_explained(arguments, says):
     eventually(lambda: says in process.output, says)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--graceful-timeout", "-1"], "--graceful-timeout is a number from 0"),
+        (["--keep-alive", "inf"], "--keep-alive is a number from 0"),
+        (["--session-grace", "nan"], "--session-grace is a number from 0"),
+        (["--limit-concurrency", "-1"], "--limit-concurrency is a number from 0"),
+        (["--header", "bad name:x"], "invalid HTTP header name"),
+        (["--access-log-format", "%(nope)s"], "nope"),
+        (["--access-log-file", "missing/log"], "missing/log"),
+        (["--log-config", "missing.json"], "--log-config missing.json"),
+        (["--metrics", "metrics"], "--metrics is a path"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_settings_that_cannot_be_are_explained(arguments, says, workers):
+    process = Process(["plain:app", "--port", "0", "--workers", workers, *arguments], cwd=HERE / "apps")
+    assert process.ended() not in (0, -signal.SIGKILL)
+    eventually(lambda: says in process.output, says)
+    assert "Traceback" not in process.output, process.output
+
+
+def test_the_application_after_a_flag_without_its_value():
+    process = Process(["--metrics", "plain:app"], cwd=HERE / "apps")
+    assert process.ended() == 2
+    eventually(lambda: "--metrics is a path" in process.output)
+
+
+def test_empty_variables_are_none(serve):
+    empty = {f"WIRELOOM_{name}": "" for name in ["UDS", "FD", "CERTFILE", "METRICS", "WORKERS", "CONFIG", "LOG_LEVEL"]}
+    assert get(serve("plain:app", env=empty, tls=False), "/echo").status_code == 200
+
+
 def test_a_port_that_is_taken(serve):
     server = serve("plain:app", tls=False)
     process = Process(["plain:app", "--port", str(server.port)], cwd=HERE / "apps")

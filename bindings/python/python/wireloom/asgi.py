@@ -42,6 +42,10 @@ def _given(sock: socket.socket | None) -> int | None:
     return None if sock is None else os.dup(sock.fileno())
 
 
+class SettingsRefused(Exception):
+    """The server cannot be made as the settings say; the message is for the user."""
+
+
 class Server:
     """An application on sockets that are bound already."""
 
@@ -130,14 +134,17 @@ class Server:
 
     async def _serve(self, lifespan: Lifespan) -> None:
         config = self.config
-        access = self._access_log()
-        self._native = native = AsgiServer(
-            self.app,
-            self._report,
-            config.native(worker=self._worker, access_log=access, board=self._board),
-            self.identity,
-            lifespan.state,
-        )
+        try:
+            access = self._access_log()
+            self._native = native = AsgiServer(
+                self.app,
+                self._report,
+                config.native(worker=self._worker, access_log=access, board=self._board),
+                self.identity,
+                lifespan.state,
+            )
+        except (OSError, ValueError) as error:
+            raise SettingsRefused(str(error)) from error
         try:
             # UDP has been bound before, but nobody has read it: what came was dropped or waits for this.
             self.addresses = await native.start(
@@ -277,4 +284,4 @@ async def _announce(server: Server, on_started: Callable[[Server], None]) -> Non
     on_started(server)
 
 
-__all__ = ["Server", "identity_of", "install_signals", "loop_factory", "report", "run_worker"]
+__all__ = ["Server", "SettingsRefused", "identity_of", "install_signals", "loop_factory", "report", "run_worker"]

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from . import logs, sockets
-from ._wireloom import IdentityError
-from .asgi import Server, identity_of, run_worker
+from ._wireloom import IdentityError, ServeError
+from .asgi import Server, SettingsRefused, identity_of, run_worker
 from .config import Config, load
 from .importer import Application, ImportFailed, load_application
 from .supervisor import Supervisor, print_hash, start_message
@@ -19,7 +19,10 @@ logger = logging.getLogger("wireloom")
 
 def serve(config: Config) -> int:
     """Serves as the settings say, until a signal. The exit status."""
-    logs.configure(config)
+    try:
+        logs.configure(config)
+    except Exception as error:
+        raise SystemExit(f"--log-config {config.log_config}: {error!r}") from error
     try:
         addresses = sockets.bind(config)
     except OSError as error:
@@ -39,7 +42,7 @@ def serve(config: Config) -> int:
             logger.info(start_message(config, server.addresses))
 
         return run_worker(app, config, addresses, identity=identity, on_started=started)
-    except (ImportFailed, IdentityError) as error:
+    except (ImportFailed, IdentityError, ServeError, SettingsRefused) as error:
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:

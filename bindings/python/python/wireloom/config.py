@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -121,6 +122,12 @@ class Config:
             return "--reload has one worker"
         if not 0 <= self.port < 65536:
             return "--port is a number below 65536"
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                return f"{_flag(setting.name)} is a number from 0"
+        if self.metrics is not None and not self.metrics.startswith("/"):
+            return f"--metrics is a path, as /metrics, not {self.metrics!r}; what follows it is taken for that"
         if self.client_ca and not self.is_secure:
             return "--client-ca needs a certificate of the server: --certfile or --self-signed"
         if not self.is_secure and not self.http1:
@@ -283,7 +290,7 @@ def load(arguments: Sequence[str] | None = None) -> Config:
     made = parser()
     given = vars(made.parse_args(arguments))
     values: dict[str, Any] = {}
-    path = given.pop("config") or os.environ.get("WIRELOOM_CONFIG")
+    path = given.pop("config") or os.environ.get("WIRELOOM_CONFIG") or None
     if path is None and Path("wireloom.toml").is_file():
         path = "wireloom.toml"
     if path is not None:
@@ -296,13 +303,14 @@ def load(arguments: Sequence[str] | None = None) -> Config:
             values[name] = _convert(name, value, path)
     for entry in fields(Config):
         variable = "WIRELOOM_" + entry.name.upper()
-        if variable in os.environ:
+        # An empty one is none, as where a composition of containers passes on what is not set.
+        if os.environ.get(variable):
             values[entry.name] = _convert(entry.name, os.environ[variable], variable)
     values.update(given)
     config = Config(**values)
-    if not config.app:
-        made.error("which application? Name it as module:attribute")
     problem = config.problems()
     if problem:
         made.error(problem)
+    if not config.app:
+        made.error("which application? Name it as module:attribute")
     return config

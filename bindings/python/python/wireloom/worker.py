@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from . import logs
-from ._wireloom import IdentityError
-from .asgi import Server, identity_of, run_worker
+from ._wireloom import IdentityError, ServeError
+from .asgi import Server, SettingsRefused, identity_of, run_worker
 from .config import Config
 from .importer import Application, ImportFailed, load_application
 from .sockets import Address
@@ -61,7 +61,7 @@ def main() -> int:
             on_started=started,
             watch=parent_is_alive,
         )
-    except (ImportFailed, IdentityError) as error:
+    except (ImportFailed, IdentityError, ServeError, SettingsRefused) as error:
         logger.error("%s", error)
     except Exception:
         logger.exception("the worker failed")
