@@ -17,6 +17,7 @@ import time
 import httpx
 import pytest
 from conftest import HERE, PATIENCE, Process, eventually
+from wireloom import sockets
 from wireloom.config import Config
 from wireloom.supervisor import Supervisor
 from wt_client import dial, soon
@@ -458,6 +459,55 @@ def test_a_unix_socket(serve, tmp_path):
         assert not path.exists()
     finally:
         process.process.kill()
+
+
+def test_a_unix_socket_that_another_has_taken_over_stays(tmp_path):
+    path = tmp_path / "socket"
+    processes = []
+    try:
+        for _ in range(2):
+            process = Process(["plain:app", "--uds", str(path)], cwd=HERE / "apps")
+            processes.append(process)
+            process.wait_for("serving plain:app on")
+        assert processes[0].stop() == 0
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
+            assert client.get("http://example.test/echo").status_code == 200
+        assert processes[1].stop() == 0
+        assert not path.exists()
+    finally:
+        for process in processes:
+            process.process.kill()
+
+
+def test_any_address_of_both_families(serve):
+    server = serve("plain:app", "--host", "0.0.0.0", "--host", "::")
+    for host in ("127.0.0.1", "[::1]"):
+        assert httpx.get(f"https://{host}:{server.port}/echo", verify=False, timeout=PATIENCE).status_code == 200
+
+
+def test_a_name_of_which_one_address_is_not_here(monkeypatch):
+    """As localhost where IPv6 is switched off."""
+    resolve = socket.getaddrinfo
+
+    def with_a_foreign_address(host, *arguments, **named):
+        found = resolve(host, *arguments, **named)
+        return [(*entry[:4], ("192.0.2.1", entry[4][1])) for entry in found] + found
+
+    monkeypatch.setattr(socket, "getaddrinfo", with_a_foreign_address)
+    addresses = sockets.bind(Config(host=["127.0.0.1"], port=0))
+    try:
+        assert [address.tcp.getsockname()[0] for address in addresses] == ["127.0.0.1"]
+    finally:
+        sockets.close(addresses)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **n: with_a_foreign_address(*a, **n)[:1])
+    with pytest.raises(OSError, match="assign"):
+        sockets.bind(Config(host=["127.0.0.1"], port=0))
+
+
+def test_descriptors_of_workers_are_not_inherited(serve):
+    """By what an application starts, which would keep the port after the server's end."""
+    server = serve("plain:app", "--workers", "2", wait=2)
+    assert [number for number in get(server, "/inheritable").json() if number > 2] == []
 
 
 def test_an_inherited_descriptor():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -49,8 +48,6 @@ def serve(config: Config) -> int:
         return 130
     finally:
         sockets.close(addresses)
-        if config.uds is not None and os.path.exists(config.uds):
-            os.unlink(config.uds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import logging
 import os
 import socket
 import struct
@@ -11,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .config import Config
+
+logger = logging.getLogger("wireloom")
 
 #: asm-generic/socket.h: a program that chooses among the sockets of a port.
 SO_ATTACH_REUSEPORT_CBPF = 51
@@ -25,6 +29,9 @@ class Address:
     tcp: socket.socket | None = None
     udp: list[socket.socket] = field(default_factory=list)
     unix: socket.socket | None = None
+    #: The path of a Unix socket that was made here, and which file that was.
+    path: str | None = None
+    file: tuple[int, int] | None = None
 
     def all(self) -> list[socket.socket]:
         return [sock for sock in (self.tcp, self.unix, *self.udp) if sock is not None]
@@ -39,14 +46,28 @@ def bind(config: Config) -> list[Address]:
             is_unix = listening.family == socket.AF_UNIX
             addresses.append(Address(unix=listening) if is_unix else Address(tcp=listening))
         if config.uds is not None:
-            addresses.append(Address(unix=_unix(config.uds, config.backlog)))
+            addresses.append(Address(unix=_unix(config.uds, config.backlog), path=config.uds, file=_file(config.uds)))
         if config.fd is None and config.uds is None:
             port = config.port
-            for host in config.hosts():
-                for family, location in _resolve(host, port):
-                    address = _bind(family, location, config)
-                    addresses.append(address)
-                    port = port or address.all()[0].getsockname()[1]
+            hosts = [_resolve(host, port) for host in config.hosts()]
+            # Every IPv4 address is among those of "::", unless some are asked for by themselves.
+            is_dual = all(family != socket.AF_INET for host in hosts for family, _ in host)
+            for host in hosts:
+                before, refused = len(addresses), None
+                for family, location in host:
+                    try:
+                        address = _bind(family, (location[0], port, *location[2:]), config, is_dual)
+                    except OSError as error:
+                        # One of several addresses of a name, as that of localhost where IPv6 is switched off.
+                        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                            raise
+                        refused = error
+                        logger.warning("not listening on %s: %s", location[0], error.strerror)
+                    else:
+                        addresses.append(address)
+                        port = port or address.all()[0].getsockname()[1]
+                if refused is not None and len(addresses) == before:
+                    raise refused
     except BaseException:
         close(addresses)
         raise
@@ -57,6 +78,16 @@ def close(addresses: list[Address]) -> None:
     for address in addresses:
         for sock in address.all():
             sock.close()
+        # It may be another server's by now.
+        if address.path is not None and address.file is not None and _file(address.path) == address.file:
+            os.unlink(address.path)
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
@@ -64,20 +95,20 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
     return list(dict.fromkeys((socket.AddressFamily(family), location) for family, _, _, _, location in found))
 
 
-def _bind(family: socket.AddressFamily, location: Any, config: Config) -> Address:
+def _bind(family: socket.AddressFamily, location: Any, config: Config, is_dual: bool) -> Address:
     wants_udp = config.http3 and config.is_secure
     for attempt in range(_PORT_ATTEMPTS):
         address = Address()
         try:
             if config.tcp:
-                address.tcp = _socket(family, socket.SOCK_STREAM)
+                address.tcp = _socket(family, socket.SOCK_STREAM, is_dual)
                 address.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 address.tcp.bind(location)
                 address.tcp.listen(config.backlog)
             if wants_udp:
                 location_of_udp = location if address.tcp is None else address.tcp.getsockname()
                 for _ in range(config.workers):
-                    udp = _socket(family, socket.SOCK_DGRAM)
+                    udp = _socket(family, socket.SOCK_DGRAM, is_dual)
                     address.udp.append(udp)
                     if config.workers > 1:
                         udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -95,11 +126,11 @@ def _bind(family: socket.AddressFamily, location: Any, config: Config) -> Addres
     raise OSError("no port is free for both TCP and UDP")
 
 
-def _socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+def _socket(family: socket.AddressFamily, kind: socket.SocketKind, is_dual: bool) -> socket.socket:
     made = socket.socket(family, kind)
     if family == socket.AF_INET6:
         with contextlib.suppress(OSError):
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
     made.setblocking(False)
     return made
 

@@ -27,7 +27,11 @@ def _address(entry: dict[str, Any]) -> Address:
         return None if number is None else socket.socket(fileno=number)
 
     udp = [socket.socket(fileno=number) for number in entry["udp"]]
-    return Address(tcp=inherited(entry["tcp"]), udp=udp, unix=inherited(entry["unix"]))
+    address = Address(tcp=inherited(entry["tcp"]), udp=udp, unix=inherited(entry["unix"]))
+    for sock in address.all():
+        # Not by what the application starts, too: that would keep the port.
+        sock.set_inheritable(False)
+    return address
 
 
 def main() -> int:
@@ -35,7 +39,9 @@ def main() -> int:
     config = Config(**description["config"])
     logs.configure(config)
     addresses = [_address(entry) for entry in description["addresses"]]
-    parent, news = description["alive"], description["news"]
+    parent, news, board = description["alive"], description["news"], description["board"]
+    for number in (parent, news, board):
+        os.set_inheritable(number, False)
 
     def parent_is_alive() -> bool:
         # It never writes; its end closes the pipe.
@@ -57,7 +63,7 @@ def main() -> int:
             addresses,
             identity=identity_of(config),
             worker=description["worker"],
-            board=description["board"],
+            board=board,
             on_started=started,
             watch=parent_is_alive,
         )

@@ -42,6 +42,13 @@ def allocated():
     return told.use + told.hblkhd
 
 
+def is_inheritable(number):
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
+
+
 def plain(value):
     if isinstance(value, bytes):
         return value.decode("latin-1")
@@ -72,6 +79,9 @@ async def http(scope, receive, send):
         await asyncio.Event().wait()
     elif path == "/pid":
         await respond(send, 200, str(os.getpid()).encode())
+    elif path == "/inheritable":
+        numbers = [number for number in range(256) if is_inheritable(number)]
+        await respond(send, 200, json.dumps(numbers).encode())
     elif path == "/stream":
         await send({"type": "http.response.start", "status": 200})
         for number in range(5):
