@@ -8,8 +8,11 @@ import ssl
 import httpx
 import pytest
 from conftest import eventually
+from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from wireloom import Router
+from wireloom.starlette import WebTransportRoute, with_webtransport
 from wt_client import dial, soon
 
 
@@ -18,6 +21,10 @@ def websocket(server, path):
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return connect(f"wss://127.0.0.1:{server.port}{path}", ssl=context, open_timeout=60)
+
+
+def starlette_routes(session):
+    return with_webtransport(Starlette(routes=[WebTransportRoute("/baseball", session)]))
 
 
 def run(main):
@@ -97,6 +104,55 @@ def test_starlette_alone_does_no_webtransport(serve):
         async with dial(server) as client:
             _, headers = await client.session("/live")
             assert headers[b":status"] == b"405"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "other"),
+    [("app", "/live", "/live/"), ("middleware", "/room/7", "/rooms/7")],
+)
+@pytest.mark.parametrize("root", ["", "/base"])
+def test_paths_of_sessions_below_a_root_path(serve, app, path, other, root):
+    server = serve(f"starlette_app:{app}", "--root-path", root)
+
+    async def main():
+        async with dial(server) as client:
+            # The scope has the root path in front of it.
+            session, headers = await client.session(path)
+            assert headers[b":status"] == b"200"
+            session.send_datagram(b"7")
+            assert await soon(session.datagrams.get()) == b"7"
+            _, headers = await client.session(other)
+            assert headers[b":status"] == b"404"
+
+    run(main)
+    assert "Traceback" not in server.output, server.output
+
+
+@pytest.mark.parametrize("make", [lambda session: Router(None, {"/baseball": session}), starlette_routes])
+def test_a_root_path_ends_at_a_slash(make):
+    """`/base` is not the root path of `/baseball`."""
+
+    async def ask(path):
+        accepted, sent = [], []
+
+        async def session(*_):
+            accepted.append(path)
+
+        async def receive():
+            return {"type": "webtransport.connect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "webtransport", "path": path, "root_path": "/base", "headers": []}
+        await make(session)(scope, receive, send)
+        return bool(accepted)
+
+    async def main():
+        found = [await ask(path) for path in ["/base/baseball", "/baseball", "/base/ball", "/base"]]
+        assert found == [True, True, False, False]
 
     run(main)
 

@@ -7,6 +7,13 @@ from typing import Any
 from .importer import Application
 
 
+def path_below_root(scope: dict[str, Any]) -> str:
+    """The path as routes have it: without the root path, if it is below that."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
+
+
 class Router:
     """Gives sessions to the application of their path, and everything else to the framework.
 
@@ -14,7 +21,8 @@ class Router:
 
         app = Router(FastAPI(), {"/live": live})
 
-    A path that ends with ``/`` takes everything below it. A session of another path is refused with 404.
+    Paths are those below the root path. One that ends with ``/`` takes everything below it. Sessions of other paths are refused
+    with 404.
     """
 
     def __init__(self, app: Application, sessions: dict[str, Application] | None = None) -> None:
@@ -41,7 +49,7 @@ class Router:
         if scope["type"] != "webtransport":
             await self.app(scope, receive, send)
             return
-        application = self._find(scope["path"])
+        application = self._find(path_below_root(scope))
         if application is not None:
             await application(scope, receive, send)
             return

@@ -24,6 +24,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Match, compile_path
 from starlette.routing import Route as _Route
 
+from .router import path_below_root
 from .session import AsgiSession
 
 Endpoint = Callable[["WebTransport"], Awaitable[None]]
@@ -65,11 +66,7 @@ class WebTransportRoute(_Route):
     def matches(self, scope: Any) -> tuple[Match, Any]:
         if scope["type"] != "webtransport":
             return Match.NONE, {}
-        path = scope["path"]
-        root = scope.get("root_path", "")
-        if root and path.startswith(root):
-            path = path[len(root) :]
-        match = self.path_regex.match(path)
+        match = self.path_regex.match(path_below_root(scope))
         if match is None:
             return Match.NONE, {}
         parameters = {key: self.param_convertors[key].convert(value) for key, value in match.groupdict().items()}
@@ -94,8 +91,9 @@ class with_webtransport:
         if scope["type"] != "webtransport":
             await self.app(scope, receive, send)
             return
-        routes = self.app.routes if self._routes is None else self._routes
-        scope.setdefault("app", self.app)
+        # As a middleware it has only what is below it; the framework is in the scope then.
+        app = scope.setdefault("app", self.app)
+        routes = app.routes if self._routes is None else self._routes
         for route in routes:
             if isinstance(route, WebTransportRoute):
                 match, child = route.matches(scope)

@@ -6,6 +6,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from wireloom import Router
+from wireloom.starlette import WebTransport, WebTransportRoute, with_webtransport
 
 DONE = []
 
@@ -46,3 +47,13 @@ app = Router(
     {"/live": session},
 )
 bare = Starlette()
+
+
+async def room(wt: WebTransport):
+    await wt.accept()
+    await wt.datagrams.send(wt.path_params["room"].encode())
+    await wt.closed()
+
+
+middleware = Starlette(routes=[WebTransportRoute("/room/{room}", room)])
+middleware.add_middleware(with_webtransport)
