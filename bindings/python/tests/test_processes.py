@@ -461,6 +461,30 @@ def test_a_unix_socket(serve, tmp_path):
         process.process.kill()
 
 
+def test_connections_over_a_unix_socket_are_not_of_one_address(tmp_path):
+    path = str(tmp_path / "socket")
+    arguments = ["plain:app", "--uds", path, "--limit-connections-per-address", "1", "--limit-connections", "2"]
+    process = Process(arguments, cwd=HERE / "apps")
+    try:
+        process.wait_for("serving plain:app on")
+
+        def is_served(sock):
+            sock.settimeout(PATIENCE)
+            sock.connect(path)
+            try:
+                sock.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+                return sock.recv(1024).startswith(b"HTTP/1.1 200")
+            except OSError:
+                return False
+
+        with contextlib.ExitStack() as stack:
+            kept = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            assert [is_served(sock) for sock in kept] == [True, True, False]
+        assert process.stop() == 0
+    finally:
+        process.process.kill()
+
+
 def test_a_unix_socket_that_another_has_taken_over_stays(tmp_path):
     path = tmp_path / "socket"
     processes = []

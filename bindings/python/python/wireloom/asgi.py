@@ -135,11 +135,14 @@ class Server:
     async def _serve(self, lifespan: Lifespan) -> None:
         config = self.config
         try:
-            access = self._access_log()
+            options = config.native(worker=self._worker, access_log=self._access_log(), board=self._board)
+            if all(address.unix is not None for address in self._sockets):
+                # Connections over Unix sockets have no address.
+                options["limit_connections_per_address"] = config.limit_connections
             self._native = native = AsgiServer(
                 self.app,
                 self._report,
-                config.native(worker=self._worker, access_log=access, board=self._board),
+                options,
                 self.identity,
                 lifespan.state,
             )
