@@ -399,3 +399,10 @@ def test_what_the_server_itself_answers_is_an_answer(serve, tmp_path):
     assert [answer.headers.get("x-all") for answer in answers] == ["1"] * 5
     for line in ["/static/file.txt 200 7", "/static/missing 404 0", r"/metrics 200 \d+", "/echo 413 17", "/echo 200 0"]:
         server.wait_for(f"^{line}$")
+
+
+def test_who_does_not_wait_for_the_answer_is_in_the_log(serve):
+    server = serve("plain:app", tls=False)
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1.0) as client:
+        client.get(f"{server.url}/wait")
+    server.wait_for('"GET /wait HTTP/1.1" 499 0 ')

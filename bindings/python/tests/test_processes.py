@@ -651,3 +651,24 @@ def test_a_port_that_is_taken(serve):
     process = Process(["plain:app", "--port", str(server.port)], cwd=HERE / "apps")
     assert process.ended() == 1
     eventually(lambda: "cannot listen" in process.output)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_limits_of_connections(serve, tls):
+    def served(*arguments):
+        """How many of three connections are answered at the same time."""
+        server = serve("plain:app", *arguments, tls=tls)
+
+        def is_served(client):
+            try:
+                return client.get(f"{server.url}/echo").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(httpx.Client(verify=False, timeout=PATIENCE)) for _ in range(3)]
+            return sum([is_served(client) for client in clients])
+
+    assert served("--limit-connections", "2") == 2
+    assert served("--no-proxy-headers", "--limit-connections-per-address", "1") == 1
+    assert served("--limit-connections-per-address", "1") == 3, "a proxy's clients have its address"

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// An IPv6 host usually owns a whole /64 network, so that one of these counts as one address; an IPv4 address in its
 /// IPv6 form (`::ffff:192.0.2.1`) counts as the IPv4 address. Memory: some 40 bytes per address that is connected.
-#[derive(Debug, Clone)]
-pub struct ConnectionLimits(Arc<Shared>);
+#[derive(Clone)]
+pub struct ConnectionLimits {
+    shared: Arc<Shared>,
+    exempt: Option<Arc<Exempt>>,
+}
+
+type Exempt = dyn Fn(IpAddr) -> bool + Send + Sync;
 
 #[derive(Debug)]
 struct Shared {
@@ -38,6 +44,12 @@ pub enum Refused {
     PerAddress,
 }
 
+impl fmt::Debug for ConnectionLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConnectionLimits").field(&self.shared).finish()
+    }
+}
+
 impl Default for ConnectionLimits {
     /// [`DEFAULT_TOTAL`](Self::DEFAULT_TOTAL) and [`DEFAULT_PER_ADDRESS`](Self::DEFAULT_PER_ADDRESS).
     fn default() -> Self {
@@ -48,16 +60,28 @@ impl Default for ConnectionLimits {
 impl ConnectionLimits {
     /// Connections at once that a server has by default.
     pub const DEFAULT_TOTAL: usize = 100_000;
-    /// Connections at once that one address has by default. Raise it behind a proxy, where all share one address.
+    /// Connections at once that one address has by default. Behind a proxy all clients share one: [`exempt`](Self::exempt) it.
     pub const DEFAULT_PER_ADDRESS: usize = 1_000;
 
     /// At most `total` connections, and `per_address` from any one address. Zero refuses all.
     pub fn new(total: usize, per_address: usize) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             total,
             per_address,
             counts: Mutex::default(),
-        }))
+        });
+        Self { shared, exempt: None }
+    }
+
+    /// For addresses of which `exempt` is true only the total holds, as for proxies, behind which many clients share one. This
+    /// does not concern clones that were made before, with which the count is shared all the same.
+    ///
+    /// ```
+    /// let limits = wireloom::ConnectionLimits::default().exempt(|address| address.is_loopback());
+    /// ```
+    pub fn exempt(mut self, exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.exempt = Some(Arc::new(exempt));
+        self
     }
 
     /// Counts one connection until the permit is dropped.
@@ -65,25 +89,29 @@ impl ConnectionLimits {
     /// # Errors
     /// When a limit is reached; nothing was counted then.
     pub fn acquire(&self, address: IpAddr) -> Result<ConnectionPermit, Refused> {
-        let address = host_of(address);
-        let mut counts = self.0.lock();
-        if counts.total >= self.0.total {
+        let is_exempt = self.exempt.as_ref().is_some_and(|exempt| exempt(address));
+        let address = (!is_exempt).then(|| host_of(address));
+        let mut counts = self.shared.lock();
+        if counts.total >= self.shared.total {
             return Err(Refused::Total);
         }
-        if counts.per_address.get(&address).copied().unwrap_or(0) >= self.0.per_address {
-            return Err(Refused::PerAddress);
+        if let Some(address) = address {
+            let count = counts.per_address.get(&address).copied().unwrap_or(0);
+            if count >= self.shared.per_address {
+                return Err(Refused::PerAddress);
+            }
+            counts.per_address.insert(address, count + 1);
         }
         counts.total += 1;
-        *counts.per_address.entry(address).or_default() += 1;
         Ok(ConnectionPermit {
-            limits: self.clone(),
+            shared: self.shared.clone(),
             address,
         })
     }
 
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
-        self.0.lock().total
+        self.shared.lock().total
     }
 }
 
@@ -98,15 +126,18 @@ impl Shared {
 #[derive(Debug)]
 #[must_use = "the connection is counted only as long as this lives"]
 pub struct ConnectionPermit {
-    limits: ConnectionLimits,
-    address: IpAddr,
+    shared: Arc<Shared>,
+    /// `None` where only the total counts.
+    address: Option<IpAddr>,
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.limits.0.lock();
+        let mut counts = self.shared.lock();
         counts.total -= 1;
-        if let Entry::Occupied(mut entry) = counts.per_address.entry(self.address) {
+        if let Some(address) = self.address
+            && let Entry::Occupied(mut entry) = counts.per_address.entry(address)
+        {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -135,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn for_exempt_addresses_only_the_total_holds() {
+        let limits = ConnectionLimits::new(3, 1);
+        let exempting = limits.clone().exempt(|address| address == ip("192.0.2.1"));
+        let proxied = [(); 2].map(|()| exempting.acquire(ip("192.0.2.1")).expect("room"));
+        let other = exempting.acquire(ip("192.0.2.2")).expect("room");
+        assert_eq!(limits.acquire(ip("192.0.2.3")).err(), Some(Refused::Total));
+        drop(proxied);
+        assert_eq!(limits.connections(), 1);
+        assert_eq!(exempting.acquire(ip("192.0.2.2")).err(), Some(Refused::PerAddress));
+        drop(other);
+        assert_eq!(limits.connections(), 0);
+    }
+
+    #[test]
     fn limits_hold_and_permits_give_back() {
         let limits = ConnectionLimits::new(3, 2);
         let first = limits.acquire(ip("192.0.2.1")).expect("room");
@@ -158,7 +203,7 @@ mod tests {
         let _other = limits.acquire(ip("2001:db8:0:1::1")).expect("another network");
         drop(permit);
         assert_eq!(
-            limits.0.lock().per_address.len(),
+            limits.shared.lock().per_address.len(),
             1,
             "addresses that left are forgotten"
         );

@@ -136,9 +136,6 @@ class Server:
         config = self.config
         try:
             options = config.native(worker=self._worker, access_log=self._access_log(), board=self._board)
-            if all(address.unix is not None for address in self._sockets):
-                # Connections over Unix sockets have no address.
-                options["limit_connections_per_address"] = config.limit_connections
             self._native = native = AsgiServer(
                 self.app,
                 self._report,

@@ -94,7 +94,9 @@ class Config:
         65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
     )
     limit_connections: int = _option(100_000, "connections at once [100000]")
-    limit_connections_per_address: int = _option(1000, "connections of one address, or IPv6 network, at once [1000]")
+    limit_connections_per_address: int = _option(
+        1000, "connections of one address, or IPv6 network, at once, proxies excepted [1000]"
+    )
     backlog: int = _option(2048, "connections that wait to be accepted [2048]")
     ws_max_size: int = _option(16 * 1024 * 1024, "bytes of a WebSocket message [16777216]")
     ws_ping_interval: float = _option(20.0, "seconds of silence after which a WebSocket is pinged, 0 for never [20]")

@@ -522,6 +522,11 @@ impl State {
     }
 }
 
+/// What the log says of requests whose client did not wait for the response, as nginx has it.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 fn event_of(py: Python<'_>, event: Option<(Bytes, bool)>) -> PyResult<Py<PyAny>> {
     let message = PyDict::new(py);
     match event {
@@ -573,6 +578,9 @@ impl Exchange for HttpExchange {
         let is_complete = matches!(state.phase, Phase::Complete);
         if !is_complete {
             if is_gone {
+                if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
+                    state.status = client_closed_request();
+                }
                 state.phase = Phase::Complete;
                 self.note(&mut state);
             } else if matches!(state.phase, Phase::Waiting | Phase::Started { .. }) {
@@ -592,7 +600,7 @@ impl Exchange for HttpExchange {
                 .report(py, "the ASGI application returned without a complete response", None),
             // What came of sending to a client that is gone is no fault of the application.
             Err(_) if is_gone => {}
-            Err(error) => self.site.report_failure(py, &error),
+            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
         }
     }
 }

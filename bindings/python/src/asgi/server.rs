@@ -192,10 +192,7 @@ impl AsgiServer {
             site: self.site.clone(),
             identity: self.identity.clone(),
             stop: self.stop.clone(),
-            limits: ConnectionLimits::new(
-                self.options.limit_connections,
-                self.options.limit_connections_per_address,
-            ),
+            limits: self.connection_limits(),
             origins: self.options.origins.clone(),
             static_files: self
                 .options
@@ -269,6 +266,21 @@ impl AsgiServer {
     /// The counters of all workers, in the text format of Prometheus.
     fn metrics(&self) -> String {
         super::metrics::text(&self.site)
+    }
+}
+
+impl AsgiServer {
+    /// Behind a proxy all clients share its address.
+    fn connection_limits(&self) -> ConnectionLimits {
+        let limits = ConnectionLimits::new(
+            self.options.limit_connections,
+            self.options.limit_connections_per_address,
+        );
+        let proxies = self.options.forwarded_allow_ips.as_deref().map(TrustedProxies::parse);
+        match proxies {
+            Some(proxies) => limits.exempt(move |address| proxies.trusts(address)),
+            None => limits,
+        }
     }
 }
 
@@ -357,6 +369,7 @@ impl Prepared {
                 .identity(identity)
                 .client_auth(self.clients.clone())
                 .connection_id_route(self.route.0, self.route.1)
+                .connection_limits(self.limits.clone())
                 .tcp_options(self.options())
                 .shutdown_deadline(self.shutdown_deadline);
             for origin in &self.origins {

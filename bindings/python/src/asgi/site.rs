@@ -152,13 +152,6 @@ impl Site {
         }
     }
 
-    /// Tells the log what became of a call of the application, unless it was cancelled because the server shuts down.
-    pub(crate) fn report_failure(&self, py: Python<'_>, error: &PyErr) {
-        if !(self.guests().are_leaving && is_cancelled(py, error)) {
-            self.report(py, "exception in the ASGI application", Some(error));
-        }
-    }
-
     /// Counts a response, and logs it where `entry` is one.
     pub(crate) fn note(&self, entry: Option<Entry>, status: StatusCode, bytes: u64) {
         let status = status.as_u16();
@@ -203,10 +196,6 @@ impl Site {
         }
         Some(active)
     }
-}
-
-pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
-    error.get_type(py).name().is_ok_and(|name| name == "CancelledError")
 }
 
 /// One call of the application, counted until this is dropped.

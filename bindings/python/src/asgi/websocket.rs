@@ -532,7 +532,7 @@ impl Exchange for WebSocketExchange {
                 .site
                 .report(py, "the ASGI application returned without answering a WebSocket", None),
             Err(error) if is_over && error.is_instance_of::<ClientDisconnected>(py) => {}
-            Err(error) => self.site.report_failure(py, &error),
+            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
         }
     }
 }

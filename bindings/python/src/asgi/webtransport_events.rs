@@ -14,7 +14,6 @@ use wireloom::{DatagramError, WriteError};
 use super::exchange::{Exchange, run, sent, was_ready};
 use super::message::Message;
 use super::scope::Kind as ScopeKind;
-use super::site::is_cancelled;
 use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, poll_once};
 use crate::awaitable::{Await, Operation};
 use crate::errors::{ClientDisconnected, DatagramTooLarge};
@@ -243,6 +242,9 @@ impl WebTransportExchange {
                 "stream {id} was ended or reset before"
             )));
         }
+        if stream.waiting.len() >= MAX_WAITING {
+            return Err(PyRuntimeError::new_err("too much is sent without awaiting it"));
+        }
         let mut rest = data;
         if stream.waiting.is_empty()
             && let Some(send) = &mut stream.send
@@ -265,9 +267,6 @@ impl WebTransportExchange {
         }
         stream.ends = ends;
         if !rest.is_empty() {
-            if stream.waiting.len() >= MAX_WAITING {
-                return Err(PyRuntimeError::new_err("too much is sent without awaiting it"));
-            }
             stream.waiting.push_back(Bytes::copy_from_slice(rest));
             stream.queued += 1;
             let until = stream.queued;
@@ -428,8 +427,8 @@ impl Exchange for WebTransportExchange {
         match outcome {
             Ok(()) => {}
             Err(error) if is_over && error.is_instance_of::<ClientDisconnected>(py) => {}
-            Err(error) if is_over && is_cancelled(py, &error) => {}
-            Err(error) => self.site.report_failure(py, &error),
+            Err(error) if is_over && error.get_type(py).name().is_ok_and(|name| name == "CancelledError") => {}
+            Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
         }
     }
 }

@@ -86,8 +86,7 @@ pub struct ServerBuilder {
     origins: OriginPolicy,
     quic: QuicConfig,
     driver: DriverConfig,
-    max_connections: usize,
-    max_connections_per_address: usize,
+    limits: ConnectionLimits,
     retry_above: usize,
     alt_svc: bool,
     early_data: bool,
@@ -118,8 +117,7 @@ impl Default for ServerBuilder {
                 datagram_queue: 4 << 20,
                 send_window: QuicConfig::default().send_window,
             },
-            max_connections: ConnectionLimits::DEFAULT_TOTAL,
-            max_connections_per_address: ConnectionLimits::DEFAULT_PER_ADDRESS,
+            limits: ConnectionLimits::default(),
             retry_above: 512,
             alt_svc: true,
             early_data: false,
@@ -286,9 +284,14 @@ impl ServerBuilder {
 
     /// Connections, of UDP and TCP together, in all (default 100 000) and of one address, which is a /64 of IPv6
     /// (default 1 000). The surplus is refused.
-    pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
-        self.max_connections = total;
-        self.max_connections_per_address = per_address;
+    pub fn max_connections(self, total: usize, per_address: usize) -> Self {
+        self.connection_limits(ConnectionLimits::new(total, per_address))
+    }
+
+    /// The same with limits whose count other servers share, or from which some addresses are
+    /// [exempt](ConnectionLimits::exempt).
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -396,7 +399,7 @@ impl ServerBuilder {
             .ok_or_else(|| ServeError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
         Arc::make_mut(&mut self.driver.h3).shared_data = self.quic.window_of_sessions();
         let connections = Arc::new(Connections::default());
-        let limits = ConnectionLimits::new(self.max_connections, self.max_connections_per_address);
+        let limits = self.limits;
         let driver = Arc::new(self.driver);
         let (homes, workers) = match &self.threads {
             Some(threads) => (threads.homes().to_vec(), threads.count()),

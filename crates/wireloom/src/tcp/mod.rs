@@ -85,15 +85,14 @@ where
 }
 
 /// The same for a Unix socket, in plaintext, as behind a proxy on the same machine. Requests have no
-/// [`RemoteAddr`](crate::RemoteAddr). All connections count as those of one address, so that
-/// [`ConnectionLimits`](crate::ConnectionLimits) ought to allow one address as many as there may be in all.
+/// [`RemoteAddr`](crate::RemoteAddr), and of [`ConnectionLimits`](crate::ConnectionLimits) only the total holds.
 ///
 /// Cancel safe as [`serve`].
 #[cfg(unix)]
 pub async fn serve_unix<S, B>(
     listener: tokio::net::UnixListener,
     service: S,
-    options: Options,
+    mut options: Options,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -102,6 +101,7 @@ pub async fn serve_unix<S, B>(
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    options.limits = options.limits.exempt(|_| true);
     run(listener, None, service, options, shutdown).await;
 }
 
