@@ -110,7 +110,11 @@ def test_starlette_alone_does_no_webtransport(serve):
 
 @pytest.mark.parametrize(
     ("app", "path", "other"),
-    [("app", "/live", "/live/"), ("middleware", "/room/7", "/rooms/7")],
+    [
+        ("app", "/live", "/live/"),
+        ("middleware", "/room/7", "/rooms/7"),
+        ("mounted", "/floor/1/wing/room/7", "/floor/1/room/7"),
+    ],
 )
 @pytest.mark.parametrize("root", ["", "/base"])
 def test_paths_of_sessions_below_a_root_path(serve, app, path, other, root):
@@ -125,6 +129,18 @@ def test_paths_of_sessions_below_a_root_path(serve, app, path, other, root):
             assert await soon(session.datagrams.get()) == b"7"
             _, headers = await client.session(other)
             assert headers[b":status"] == b"404"
+
+    run(main)
+    assert "Traceback" not in server.output, server.output
+
+
+def test_an_http_exception_refuses_a_session(serve):
+    server = serve("starlette_app:middleware")
+
+    async def main():
+        async with dial(server) as client:
+            _, headers = await client.session("/room/full")
+            assert (headers[b":status"], headers[b"retry-after"]) == (b"429", b"7")
 
     run(main)
     assert "Traceback" not in server.output, server.output

@@ -198,6 +198,10 @@ class AsgiSession:
         offered: list[str] = self.scope["subprotocols"]
         return offered
 
+    @property
+    def is_accepted(self) -> bool:
+        return self._pump is not None
+
     async def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         await self._connected()
         await self._send({"type": "webtransport.accept", "subprotocol": subprotocol, "headers": headers or []})

@@ -16,10 +16,11 @@ The application is wrapped because the frameworks refuse the scope before they l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.routing import Match, compile_path
 from starlette.routing import Route as _Route
@@ -48,7 +49,9 @@ class WebTransport(HTTPConnection, AsgiSession):  # type: ignore[misc]
 
 
 class WebTransportRoute(_Route):
-    """A route for sessions: ``WebTransportRoute("/live/{room}", endpoint)``."""
+    """A route for sessions: ``WebTransportRoute("/live/{room}", endpoint)``. An `HTTPException` before the acceptance refuses the
+    session with its status and headers.
+    """
 
     def __init__(self, path: str, endpoint: Endpoint, *, name: str | None = None) -> None:
         self.path = path
@@ -61,7 +64,15 @@ class WebTransportRoute(_Route):
 
     async def _session(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         async with WebTransport(scope, receive, send) as session:
-            await self.endpoint(session)
+            try:
+                await self.endpoint(session)
+            except HTTPException as refused:
+                if session.is_accepted:
+                    raise
+                headers = (refused.headers or {}).items()
+                await session.reject(
+                    refused.status_code, [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+                )
 
     def matches(self, scope: Any) -> tuple[Match, Any]:
         if scope["type"] != "webtransport":
@@ -94,15 +105,28 @@ class with_webtransport:
         # As a middleware it has only what is below it; the framework is in the scope then.
         app = scope.setdefault("app", self.app)
         routes = app.routes if self._routes is None else self._routes
-        for route in routes:
-            if isinstance(route, WebTransportRoute):
-                match, child = route.matches(scope)
-                if match is Match.FULL:
-                    scope.update(child)
-                    await route.handle(scope, receive, send)
-                    return
+        found = _find(routes, scope)
+        if found is not None:
+            route, scope = found
+            await route.handle(scope, receive, send)
+            return
         await receive()
         await send({"type": "webtransport.close", "status": 404})
+
+
+def _find(routes: Iterable[Any], scope: dict[str, Any]) -> tuple[WebTransportRoute, dict[str, Any]] | None:
+    """The route of a session and its scope, also below a `Mount` or a `Host`."""
+    for route in routes:
+        if isinstance(route, WebTransportRoute):
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                return route, {**scope, **child}
+        elif below := getattr(route, "routes", None):
+            # They know HTTP and WebSocket only.
+            match, child = route.matches({**scope, "type": "http"})
+            if match is Match.FULL and (found := _find(below, {**scope, **child})) is not None:
+                return found
+    return None
 
 
 __all__ = ["WebTransport", "WebTransportRoute", "with_webtransport"]

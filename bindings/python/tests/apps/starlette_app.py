@@ -2,8 +2,9 @@
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from wireloom import Router
 from wireloom.starlette import WebTransport, WebTransportRoute, with_webtransport
@@ -50,6 +51,8 @@ bare = Starlette()
 
 
 async def room(wt: WebTransport):
+    if wt.path_params["room"] == "full":
+        raise HTTPException(429, headers={"retry-after": "7"})
     await wt.accept()
     await wt.datagrams.send(wt.path_params["room"].encode())
     await wt.closed()
@@ -57,3 +60,6 @@ async def room(wt: WebTransport):
 
 middleware = Starlette(routes=[WebTransportRoute("/room/{room}", room)])
 middleware.add_middleware(with_webtransport)
+
+floors = [Mount("/floor/{floor}", routes=[Mount("/wing", routes=[WebTransportRoute("/room/{room}", room)])])]
+mounted = with_webtransport(Starlette(routes=floors))
