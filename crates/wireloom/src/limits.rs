@@ -109,6 +109,11 @@ impl ConnectionLimits {
         })
     }
 
+    /// What may use up the places of one address.
+    pub(crate) fn smallest(&self) -> usize {
+        self.shared.total.min(self.shared.per_address)
+    }
+
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
         self.shared.lock().total

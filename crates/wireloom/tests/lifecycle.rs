@@ -485,3 +485,101 @@ async fn a_stream_that_was_stopped_before_its_session_was_accepted_is_known_to_b
     let (mut send, _recv) = within(session.accept_bi()).await.unwrap();
     assert_eq!(within(send.stopped()).await, Ok(Some(77)));
 }
+
+/// A session that nobody has accepted when the server shuts down is refused, and holds nothing up.
+#[tokio::test]
+async fn a_shutdown_refuses_what_nobody_has_accepted() {
+    let f = fixture_with(|b| b.shutdown_deadline(Duration::MAX)).await;
+    let monitor = f.server.monitor();
+    let connecting = f.client.connect(&f.url);
+    let shutting_down = async {
+        while monitor.stats().sessions == 0 {
+            tokio::task::yield_now().await;
+        }
+        f.server.shut_down(7, "bye").await;
+        assert!(f.server.accept().await.is_none());
+    };
+    let (refused, ()) = within(async { tokio::join!(connecting, shutting_down) }).await;
+    let Err(ConnectError::Rejected(response)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A client that falls back to TCP learns at once that nobody is there.
+#[tokio::test]
+async fn a_server_that_accepts_sessions_closes_tcp() {
+    let f = fixture().await;
+    let address = f.server.local_addrs()[0];
+    let accepting = async {
+        f.server.accept().await;
+    };
+    let connecting = async {
+        while let Ok(mut tcp) = tokio::net::TcpStream::connect(address).await {
+            // One that the kernel took before.
+            let _ = tokio::io::AsyncReadExt::read_u8(&mut tcp).await;
+        }
+    };
+    within(async {
+        tokio::select! {
+            () = accepting => panic!("accepted"),
+            () = connecting => {}
+        }
+    })
+    .await;
+}
+
+/// A rejection's body ends with the client that it is for.
+#[tokio::test]
+async fn a_rejection_that_goes_on_ends_with_its_client() {
+    let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    let app = Router::new().route(
+        "/endless",
+        any(move |_: WebTransportUpgrade| {
+            let alive = alive.clone();
+            async move {
+                let body = futures_util::stream::poll_fn(move |_| {
+                    let _ = &alive;
+                    std::task::Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
+                });
+                (StatusCode::NOT_FOUND, axum::body::Body::from_stream(body))
+            }
+        }),
+    );
+    let mut run = run(app, |b| b).await;
+    {
+        let url = format!("{}/endless", run.url);
+        let asked = async {
+            while run.monitor.stats().sessions == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            answer = run.client.connect(&url) => panic!("{answer:?}"),
+            () = within(asked) => {}
+        }
+    }
+    run.client.shut_down().await;
+    while run.monitor.stats().connections > 0 {
+        tokio::task::yield_now().await;
+    }
+    // The router's own handle goes with the server.
+    let _ = run.stop.take().unwrap().send(());
+    assert_eq!(within(ended.recv()).await, None);
+}
+
+/// A callback that panics leaves nobody without an answer.
+#[tokio::test]
+async fn a_check_of_origins_that_panics() {
+    let app = Router::new().route(
+        "/",
+        any(async |upgrade: WebTransportUpgrade| upgrade.on_upgrade(async |_| {})),
+    );
+    let run = run(app, |b| b.check_origin(|_, _| panic!("on purpose"))).await;
+    let session = run.client.session(&run.url).origin("https://evil.test").connect();
+    let refused = within(session).await;
+    assert!(
+        matches!(&refused, Err(ConnectError::Rejected(response)) if response.status() == StatusCode::INTERNAL_SERVER_ERROR),
+        "{refused:?}"
+    );
+}

@@ -1,6 +1,6 @@
 //! What an endpoint announces and allows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::Dialects;
@@ -100,3 +100,8 @@ pub(crate) const MAX_IDLE_FRAMES: u32 = 1024;
 pub(crate) const MAX_CANCELLED: u32 = 512;
 /// See [`MAX_CANCELLED`].
 pub(crate) const CANCEL_WINDOW: Duration = Duration::from_secs(10);
+
+/// The time `timeout` from now, or as far as a clock counts in any case: a hundred years.
+pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
+    now + timeout.min(Duration::from_secs(100 * 365 * 24 * 60 * 60))
+}

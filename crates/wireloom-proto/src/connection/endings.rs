@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::capsules::Over;
+use super::deadline;
 use super::events::{CommandError, Event, Recv, SessionEnd};
 use super::{Connection, Stream};
 use crate::capsule;
@@ -178,16 +179,17 @@ impl Connection {
         // A session cannot come about before the caller has told the time.
         let Some(now) = self.now else { return };
         let (streams, sessions) = (&self.streams, &self.sessions);
-        self.close_deadlines
-            .push(now + self.config.close_timeout, stream, |stream| {
-                match streams.get(&stream) {
-                    Some(Stream::Closing { .. }) => true,
-                    Some(Stream::Connect) => SessionId::new(stream)
-                        .and_then(|id| sessions.get(&id))
-                        .is_some_and(|session| session.stopped.is_some()),
-                    _ => false,
-                }
-            });
+        self.close_deadlines.push(
+            deadline(now, self.config.close_timeout),
+            stream,
+            |stream| match streams.get(&stream) {
+                Some(Stream::Closing { .. }) => true,
+                Some(Stream::Connect) => SessionId::new(stream)
+                    .and_then(|id| sessions.get(&id))
+                    .is_some_and(|session| session.stopped.is_some()),
+                _ => false,
+            },
+        );
     }
 
     pub(super) fn recv_closing(&mut self, stream: StreamId, data: &Bytes, fin: bool, peer_closed: bool) -> Recv {

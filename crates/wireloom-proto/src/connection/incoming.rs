@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::deadline;
 use super::events::Recv;
 use super::message::{Message, Progress};
 use super::{Connection, Stream};
@@ -131,14 +132,15 @@ impl Connection {
 
     fn await_header(&mut self, now: Instant, stream: StreamId) {
         let streams = &self.streams;
-        self.header_deadlines
-            .push(now + self.config.header_timeout, stream, |stream| {
-                match streams.get(&stream) {
-                    Some(Stream::Header(_)) => true,
-                    Some(Stream::Message(message)) => message.recv == Progress::Head,
-                    _ => false,
-                }
-            });
+        self.header_deadlines.push(
+            deadline(now, self.config.header_timeout),
+            stream,
+            |stream| match streams.get(&stream) {
+                Some(Stream::Header(_)) => true,
+                Some(Stream::Message(message)) => message.recv == Progress::Head,
+                _ => false,
+            },
+        );
     }
 
     /// A stream header or a request's header section took too long.

@@ -58,6 +58,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 pub use config::Config;
+pub(crate) use config::deadline;
 pub use events::{Action, CommandError, Event, OwnStreams, PeerTransport, Recv, SessionEnd, SessionRequest};
 
 use crate::codes::Code;
@@ -189,7 +190,7 @@ impl Connection {
         self.now = Some(now);
         self.transport = Some(transport);
         if self.control.settings.is_none() {
-            self.settings_deadline = Some(now + self.config.settings_timeout);
+            self.settings_deadline = Some(deadline(now, self.config.settings_timeout));
         }
         self.negotiate();
     }

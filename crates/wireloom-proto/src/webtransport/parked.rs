@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::connection::Config;
+use crate::connection::{Config, deadline};
 use crate::stream_id::{SessionId, StreamId};
 
 /// What waits.
@@ -72,7 +72,7 @@ impl Parked {
         };
         self.queue.push_back(Entry {
             session,
-            expires: now + config.parked_timeout,
+            expires: deadline(now, config.parked_timeout),
             item,
         });
         true

@@ -50,14 +50,14 @@ impl Driver {
             } else {
                 self.config.unused_timeout
             };
-            self.deadline = timeout.map(|timeout| now + timeout);
+            self.deadline = timeout.and_then(|timeout| now.checked_add(timeout));
             // An application task may have ended the last request: only the endpoint's task can arm the timer.
             quic.wake();
             wakes.all(&self.signals);
         } else if !unused {
             self.deadline = None;
         } else if !idle && self.deadline.is_none() {
-            self.deadline = self.config.unused_timeout.map(|timeout| now + timeout);
+            self.deadline = self.config.unused_timeout.and_then(|timeout| now.checked_add(timeout));
             self.sent_before = quic.stream_frames_sent();
             quic.wake();
         }

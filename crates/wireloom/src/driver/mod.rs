@@ -98,6 +98,9 @@ pub(crate) struct DriverConfig {
 pub(crate) trait Permit: Send {
     /// The handshake is complete, which proves the peer's address.
     fn proven(&mut self);
+    /// The connection is over. It is counted until this is dropped, when QUIC forgets it: whoever opens and closes connections
+    /// makes QUIC remember them for a while.
+    fn ended(&mut self);
 }
 
 pub(crate) struct Driver {
@@ -198,7 +201,7 @@ impl Driver {
             closing: false,
             incoming,
             me: Weak::new(),
-            deadline: Some(now + config.handshake_timeout),
+            deadline: now.checked_add(config.handshake_timeout),
             sent_before: 0,
             tell_blocked_at: None,
             limits: [(); 2].map(|()| StreamLimit::new(config.initial_streams, config.max_streams, now)),
@@ -659,7 +662,9 @@ impl Driver {
         self.sending = None;
         self.queued_datagrams = None;
         self.deadline = None;
-        self.permit = None;
+        if let Some(permit) = &mut self.permit {
+            permit.ended();
+        }
         self.lost = Some(error);
         wakes.all(&self.signals);
     }
@@ -737,8 +742,13 @@ impl Application for Driver {
         }
     }
 
+    fn forgotten(&mut self) {
+        self.permit = None;
+    }
+
     fn endpoint_lost(&mut self, wakes: &mut WakeList) {
         self.lose(ConnectionError::EndpointGone, wakes);
+        self.permit = None;
     }
 }
 

@@ -35,7 +35,7 @@ type Stamp = [(u64, SystemTime); 2];
 impl PemFiles {
     pub(super) fn open(certificate: PathBuf, key: PathBuf, check_interval: Duration) -> Result<Self, IdentityError> {
         let stamp = stamp(&certificate, &key).ok();
-        let current = read(&certificate, &key)?;
+        let current = pem::parse(&contents(&certificate)?, &contents(&key)?)?;
         let state = Mutex::new(State {
             current,
             stamp,
@@ -83,8 +83,11 @@ impl PemFiles {
 
     /// `stamp` was taken before this reads: a change in between then shows as a difference at the next look.
     fn load(&self, state: &mut State, stamp: Option<Stamp>) -> Result<(), IdentityError> {
+        // What could not be read may be readable the next time, with nothing changed about it; what is no certificate stays none.
+        state.stamp = None;
+        let contents = [contents(&self.certificate)?, contents(&self.key)?];
         state.stamp = stamp;
-        state.current = read(&self.certificate, &self.key)?;
+        state.current = pem::parse(&contents[0], &contents[1])?;
         tracing::info!(certificate = %self.certificate.display(), "certificate loaded");
         Ok(())
     }
@@ -107,12 +110,33 @@ fn stamp(certificate: &Path, key: &Path) -> Result<Stamp, IdentityError> {
     Ok([look(certificate)?, look(key)?])
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, IdentityError> {
-    let load = |path: &Path| {
-        fs::read(path).map_err(|source| IdentityError::File {
-            path: path.to_owned(),
-            source,
-        })
-    };
-    pem::parse(&load(certificate)?, &load(key)?)
+fn contents(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|source| IdentityError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::PemPair;
+
+    /// As without a free descriptor: nothing about the files need change before they are read again.
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let folder = std::env::temp_dir().join(format!("wireloom-unreadable-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("made");
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        let pair = PemPair::self_signed(["localhost"], 13).expect("generated");
+        fs::write(&certificate, &pair.certificate).expect("written");
+        fs::write(&key, &pair.private_key).expect("written");
+        let files = PemFiles::open(certificate, key.clone(), Duration::ZERO).expect("opened");
+        // A folder can be looked at, and not be read.
+        fs::remove_file(&key).expect("removed");
+        fs::create_dir(&key).expect("made");
+        files.current(Instant::now());
+        assert_eq!(files.lock().stamp, None);
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -9,6 +9,9 @@ use quinn_proto as qp;
 
 use super::socket::MAX_BATCH;
 
+/// More than any idle timeout, and what a clock can count.
+const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How fast is sent when the network is the limit (RFC 9002 section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -101,7 +104,7 @@ impl QuicConfig {
         discovery.upper_bound(self.max_mtu).minimum_change(64);
         transport
             .max_idle_timeout(qp::IdleTimeout::try_from(self.idle_timeout).ok())
-            .keep_alive_interval(self.keep_alive)
+            .keep_alive_interval(self.keep_alive.map(|interval| interval.min(LONGEST_KEEP_ALIVE)))
             .max_concurrent_bidi_streams(self.streams.into())
             .max_concurrent_uni_streams(self.streams.into())
             .stream_receive_window(self.stream_window.into())

@@ -160,6 +160,16 @@ impl<A: Application> Endpoint<A> {
         }
     }
 
+    /// Resolves when one of the tasks has ended.
+    pub(crate) async fn lost(&self) {
+        let ends = self.done.iter().cloned().map(|mut done| {
+            Box::pin(async move {
+                let _ = done.wait_for(|done| *done).await;
+            })
+        });
+        futures_util::future::select_all(ends).await;
+    }
+
     fn end(&self) {
         for queue in &*self.queues {
             let _ = queue.command(Command::Shutdown);

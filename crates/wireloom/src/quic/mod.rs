@@ -57,6 +57,8 @@ pub(crate) trait Application: Send + 'static {
     fn handle_timeout(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
     /// The endpoint wants to end: close now if nobody uses the connection, else as soon as that is so.
     fn wind_down(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList);
+    /// QUIC has forgotten the connection, some time after its end: it costs the endpoint nothing any more.
+    fn forgotten(&mut self);
     /// The endpoint is gone (its task was dropped with the runtime): nothing will ever happen again.
     fn endpoint_lost(&mut self, wakes: &mut WakeList);
 }

@@ -299,6 +299,8 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         state.app.process(now, &mut state.quic, &mut self.wakes);
         if self.routing.settle(key, &mut state.quic) {
             self.activate(key);
+        } else {
+            state.app.forgotten();
         }
     }
 
@@ -389,6 +391,8 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
         }
         if self.routing.settle(key, &mut state.quic) {
             self.timers.set(key, deadline(state));
+        } else {
+            state.app.forgotten();
         }
         None
     }

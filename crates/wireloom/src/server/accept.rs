@@ -1,5 +1,6 @@
 //! Sessions for servers without a router.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -42,9 +43,8 @@ pub(super) async fn accept(
         if connections.is_stopped() {
             return None;
         }
-        let any = select_all(queues.iter().map(|(_, queue)| Box::pin(queue.pop())));
         let Incoming { conn, head, kind } = tokio::select! {
-            (incoming, ..) = any => incoming,
+            incoming = next(queues) => incoming,
             () = stop => return None,
         };
         match kind {
@@ -64,6 +64,25 @@ pub(super) async fn accept(
                     dialect,
                     remote,
                 });
+            }
+        }
+    }
+}
+
+/// Cancel safe: nothing is taken before it resolves.
+async fn next(queues: &[(Home, Arc<IncomingQueue>)]) -> Incoming {
+    let (incoming, ..) = select_all(queues.iter().map(|(_, queue)| Box::pin(queue.pop()))).await;
+    incoming
+}
+
+/// Refuses what nobody will accept any more, until this is dropped.
+pub(super) async fn refuse_all(queues: &[(Home, Arc<IncomingQueue>)]) -> Infallible {
+    loop {
+        let Incoming { conn, head, kind } = next(queues).await;
+        match kind {
+            IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
+            IncomingKind::Session { id, .. } => {
+                dispatch::reject(&conn, id, &status(StatusCode::SERVICE_UNAVAILABLE), Bytes::new());
             }
         }
     }

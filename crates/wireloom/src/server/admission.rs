@@ -50,7 +50,8 @@ impl Connections {
 /// A connection's place among the others, until it is over. The list must not keep what is over: a `Weak` keeps the memory.
 struct Place {
     connections: Arc<Connections>,
-    key: usize,
+    /// In the list.
+    key: Option<usize>,
     /// Counted in `unproven`.
     is_unproven: bool,
     _permit: ConnectionPermit,
@@ -62,17 +63,23 @@ impl Permit for Place {
             self.connections.unproven.fetch_sub(1, Ordering::Relaxed);
         }
     }
+
+    fn ended(&mut self) {
+        let mut list = self.connections.lock();
+        if let Some(key) = self.key.take() {
+            list.try_remove(key);
+        }
+        if list.is_empty() {
+            // The most there ever were may have been many.
+            list.shrink_to_fit();
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.proven();
-        let mut list = self.connections.lock();
-        list.try_remove(self.key);
-        if list.is_empty() {
-            // The most there ever were may have been many.
-            list.shrink_to_fit();
-        }
+        self.ended();
     }
 }
 
@@ -82,7 +89,8 @@ pub(super) struct ServerAcceptor {
     pub(super) queue: Arc<IncomingQueue>,
     pub(super) connections: Arc<Connections>,
     pub(super) limits: ConnectionLimits,
-    /// From this many handshakes of unproven addresses on, newcomers prove theirs first.
+    /// From this many handshakes of unproven addresses on, newcomers prove theirs first. Less than the limits allow of one
+    /// address: whoever spoofs it must not use up its places.
     pub(super) retry_above: usize,
     /// The place of the connection that was admitted last.
     pub(super) admitted: usize,
@@ -108,7 +116,7 @@ impl Acceptor<Driver> for ServerAcceptor {
         }
         let place = Place {
             connections: self.connections.clone(),
-            key: self.admitted,
+            key: Some(self.admitted),
             is_unproven: !validated,
             _permit: permit,
         };
@@ -127,6 +135,10 @@ impl Acceptor<Driver> for ServerAcceptor {
         conn.lock().app.set_handle(conn);
         if let Some(place) = self.connections.lock().get_mut(self.admitted) {
             *place = Arc::downgrade(conn);
+        }
+        if self.connections.is_stopped() {
+            // Whoever told the others may have missed it.
+            conn.with(|quic, driver, wakes| driver.go_away(Instant::now(), quic, wakes));
         }
     }
 }

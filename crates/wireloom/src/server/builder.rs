@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +12,11 @@ use tower_service::Service;
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::Dialects;
 
-use super::Server;
 use super::admission::{Connections, ServerAcceptor};
 use super::bind::{Sockets, bind};
 use super::origin::OriginPolicy;
 use super::serve::Serve;
+use super::{Server, TcpSide};
 use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
@@ -58,6 +58,9 @@ pub enum ServeError {
     /// The socket cannot be used.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// QUIC ended before the server did: its task panicked, or the runtime that it ran on is gone.
+    #[error("a UDP socket is no longer served")]
+    EndpointLost,
 }
 
 /// Settings of a [`Server`]. An address and an identity are needed; everything else has a default.
@@ -296,7 +299,8 @@ impl ServerBuilder {
     }
 
     /// While this many handshakes wait for clients whose address nothing has proven, further QUIC clients prove theirs before
-    /// they get a place (Retry, RFC 9000 section 8.1.2), which costs them a round trip. Default 512; 0 for always. A handshake
+    /// they get a place (Retry, RFC 9000 section 8.1.2), which costs them a round trip. Default 512; 0 for always; never more than
+    /// half of what the [limits of connections](Self::max_connections) allow. A handshake
     /// that stays unfinished costs some 45 KiB until [`handshake_timeout`](Self::handshake_timeout), so spoofed addresses
     /// cost at most this many times that.
     pub fn retry_above(mut self, handshakes: usize) -> Self {
@@ -432,7 +436,11 @@ impl ServerBuilder {
         for Sockets { udp, tcp: listener } in self.sockets {
             if let Some(listener) = listener {
                 listener.set_nonblocking(true)?;
-                tcp.push(tokio::net::TcpListener::from_std(listener)?);
+                let udp = udp.first().map(UdpSocket::local_addr).transpose()?;
+                tcp.push(TcpSide {
+                    listener: tokio::net::TcpListener::from_std(listener)?,
+                    http3: udp.map(|address| address.port()),
+                });
             }
             if udp.is_empty() {
                 continue;
@@ -443,7 +451,7 @@ impl ServerBuilder {
                     queue: queue.clone(),
                     connections: connections.clone(),
                     limits: limits.clone(),
-                    retry_above: self.retry_above,
+                    retry_above: self.retry_above.min(limits.smallest() / 2),
                     admitted: 0,
                 };
                 (socket, home.clone(), acceptor)
@@ -456,7 +464,7 @@ impl ServerBuilder {
         }
         Ok(Server {
             endpoints,
-            tcp,
+            tcp: Mutex::new(tcp),
             queues,
             connections,
             limits,

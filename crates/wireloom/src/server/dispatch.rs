@@ -87,27 +87,29 @@ where
             None
         }
         IncomingKind::Session { id, protocols, dialect } => {
+            let unanswered = Unanswered(Some((conn.clone(), id)));
             if !origins.allows(&head) {
                 tracing::debug!(%remote, "session from a foreign origin rejected");
-                reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+                unanswered.reject(&status(StatusCode::FORBIDDEN), Bytes::new());
                 return None;
             }
             let state = conn.with(|_, driver, _| driver.session_state(id))?;
             let upgrade = WebTransportUpgrade::new(protocols, dialect, remote, max_datagram_size(&conn, &state));
             head.extensions_mut().insert(upgrade.clone());
             let request = head.map(|()| Body::empty());
-            let unanswered = Unanswered(Some((conn, id)));
-            let response = tokio::select! {
-                biased;
-                response = call(&mut service, request) => response,
-                _ = state.closed() => return None,
-            };
-            match response {
-                Ok(response) => decide(unanswered, dialect, response, &upgrade).await,
-                Err(error) => {
-                    tracing::warn!(%remote, %error, "the service failed");
-                    None
+            let answer = async {
+                match call(&mut service, request).await {
+                    Ok(response) => decide(unanswered, dialect, response, &upgrade).await,
+                    Err(error) => {
+                        tracing::warn!(%remote, %error, "the service failed");
+                        None
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                handler = answer => handler,
+                _ = state.closed() => None,
             }
         }
     }

@@ -11,7 +11,7 @@ mod tunnel;
 mod upgrade;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,7 +44,8 @@ use crate::wake::Topic;
 /// Dropping it closes every connection.
 pub struct Server {
     endpoints: Vec<Endpoint<Driver>>,
-    tcp: Vec<tokio::net::TcpListener>,
+    /// Until [`serve`](Self::serve) takes them, or [`accept`](Self::accept) closes them.
+    tcp: Mutex<Vec<TcpSide>>,
     /// What has been asked for, by where it is answered.
     queues: Vec<(Home, Arc<IncomingQueue>)>,
     connections: Arc<Connections>,
@@ -57,6 +58,13 @@ pub struct Server {
     tcp_options: crate::tcp::Options,
 }
 
+/// A TCP socket.
+struct TcpSide {
+    listener: tokio::net::TcpListener,
+    /// The port of the UDP socket beside it.
+    http3: Option<u16>,
+}
+
 /// A count of what a server holds, for monitoring and tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -65,8 +73,8 @@ pub struct ServerStats {
     pub connections: usize,
     /// WebTransport sessions that are open or waiting for an answer.
     pub sessions: usize,
-    /// QUIC handshakes under way whose client's address nothing has proven; they count as connections too
-    /// ([`ServerBuilder::retry_above`]).
+    /// QUIC handshakes whose client's address nothing has proven ([`ServerBuilder::retry_above`]): those under way, which count
+    /// as connections too, and those that were given up and QUIC has not forgotten yet.
     pub unproven: usize,
 }
 
@@ -120,12 +128,16 @@ impl Server {
     /// [`sockets`](ServerBuilder::sockets) come first, and where one has no UDP, its TCP address.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> = self.endpoints.iter().map(Endpoint::local_addr).collect();
-        for address in self.tcp.iter().filter_map(|listener| listener.local_addr().ok()) {
+        for address in self.tcp().iter().filter_map(|side| side.listener.local_addr().ok()) {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
         addresses
+    }
+
+    fn tcp(&self) -> MutexGuard<'_, Vec<TcpSide>> {
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A monitor that outlives the server.
@@ -151,18 +163,27 @@ impl Server {
     }
 
     /// The next WebTransport session that a client asks for, for servers without a router. Requests of foreign origins are
-    /// answered 403, other HTTP/3 requests 404; TCP is not served. `None` once the server is shut down.
+    /// answered 403, other HTTP/3 requests 404; TCP is not served, and closed at the first call. `None` once the server is shut
+    /// down.
     ///
     /// Cancel safe.
     pub async fn accept(&self) -> Option<SessionRequest> {
+        // Clients that fall back to TCP are to learn at once that there is nobody.
+        self.tcp().clear();
         accept::accept(&self.queues, &self.origins, &self.connections).await
     }
 
-    /// Ends in good order: refuses newcomers, sends GOAWAY and WT_DRAIN_SESSION, waits for requests and sessions to end
-    /// until the deadline, then closes what is left, with `code` and `reason` for sessions.
+    /// Ends in good order: refuses newcomers and, with 503, sessions that were not accepted yet, sends GOAWAY and
+    /// WT_DRAIN_SESSION, waits for requests and sessions to end until the deadline, then closes what is left, with `code` and
+    /// `reason` for sessions.
     pub async fn shut_down(&self, code: u32, reason: &str) {
         self.start_draining();
-        let idle = self.connections.wait_idle();
+        let idle = async {
+            tokio::select! {
+                () = self.connections.wait_idle() => {}
+                never = accept::refuse_all(&self.queues) => match never {},
+            }
+        };
         if tokio::time::timeout(self.shutdown_deadline, idle).await.is_err() {
             tracing::debug!("shutdown deadline passed with sessions or requests open");
         }

@@ -2,9 +2,10 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use http::Request;
 use http_body::Body as HttpBody;
 use tokio::sync::watch;
@@ -13,15 +14,16 @@ use tower_service::Service;
 
 use super::builder::{ServeError, ServerBuilder};
 use super::dispatch::dispatch;
-use super::{OriginPolicy, Server};
+use super::{OriginPolicy, Server, TcpSide};
 use crate::body::Body;
-use crate::driver::IncomingQueue;
+use crate::driver::{Driver, IncomingQueue};
+use crate::quic::Endpoint;
 use crate::service::{BoxError, HttpService};
 use crate::tcp;
 
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A server about to run: await it. It ends with an error if it cannot start, or well after a graceful shutdown.
+/// A server about to run: await it. It ends with an error if it cannot start or go on, or well after a graceful shutdown.
 #[must_use = "a server runs only while it is awaited"]
 pub struct Serve<S> {
     server: Result<Server, Box<ServerBuilder>>,
@@ -84,7 +86,8 @@ where
     let (stop, stopped) = watch::channel(false);
     // Dropped with this future: no task outlives the server.
     let mut tcp_tasks = JoinSet::new();
-    for listener in std::mem::take(&mut server.tcp) {
+    let tcp = std::mem::take(server.tcp.get_mut().unwrap_or_else(PoisonError::into_inner));
+    for TcpSide { listener, http3 } in tcp {
         let mut options = server
             .tcp_options
             .clone()
@@ -92,8 +95,10 @@ where
             .origins(server.origins.clone())
             .handshake_timeout(server.handshake_timeout)
             .shutdown_deadline(server.shutdown_deadline);
-        if server.alt_svc {
-            options = options.http3_port(listener.local_addr()?.port());
+        if server.alt_svc
+            && let Some(port) = http3
+        {
+            options = options.http3_port(port);
         }
         let (identity, service) = (server.identity.clone(), service.clone());
         let mut stopped = stopped.clone();
@@ -108,7 +113,10 @@ where
         let answers = answer(queue.clone(), service.clone(), server.origins.clone(), phases.clone());
         answering.spawn_on(answers, &home.handle);
     }
-    shutdown.await;
+    let is_lost = tokio::select! {
+        () = shutdown => false,
+        () = endpoint_lost(&server.endpoints) => true,
+    };
     let _ = stop.send(true);
     server.start_draining();
     let _ = tokio::time::timeout(server.shutdown_deadline, async {
@@ -126,7 +134,18 @@ where
             result?;
         }
     }
+    if is_lost {
+        return Err(ServeError::EndpointLost);
+    }
     Ok(())
+}
+
+/// Resolves when a socket's task has ended before its time.
+async fn endpoint_lost(endpoints: &[Endpoint<Driver>]) {
+    if endpoints.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(endpoints.iter().map(|endpoint| Box::pin(endpoint.lost()))).await;
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -10,6 +10,9 @@ use crate::server::OriginPolicy;
 use crate::threads::Threads;
 use crate::tls::ClientAuth;
 
+/// What a clock can count in any case: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Which versions of HTTP a connection over TLS may speak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,7 +111,7 @@ impl Options {
     /// makes it the longest idle time of a kept connection. On HTTP/2 an idle connection may live up to twice as long.
     /// Default: 30 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.header_timeout = timeout;
+        self.header_timeout = timeout.min(LONGEST);
         self
     }
 

@@ -67,15 +67,15 @@ async fn a_flood_of_initials() {
             session.close(0, "");
             drop(session);
 
-            // Until they are given up, with all repetitions.
-            while f.running.monitor.stats().connections > 1 {
+            // Until they are given up, with all repetitions, and QUIC has forgotten them.
+            while f.running.monitor.stats().unproven > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let heard: Vec<(usize, bool)> = sockets.iter().map(heard).collect();
             let retried = heard.iter().filter(|(_, retry)| *retry).count();
             assert!(retried >= usize::from(SOURCES) - ABOVE - 1, "{retried} of them");
             assert!(heard.iter().all(|(bytes, _)| *bytes <= 3 * INITIAL), "{heard:?}");
-            assert_eq!(f.running.monitor.stats().unproven, 0);
+            assert!(f.running.monitor.stats().connections <= 1);
             // From now on without.
             let mut valid = Handmade::new("127.0.0.1", f.server).await;
             assert!(!within(valid.handshake()).await, "Retry without need");

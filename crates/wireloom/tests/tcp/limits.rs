@@ -1,15 +1,22 @@
 //! Peers that are silent, slow or too many.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use http_body_util::{BodyExt as _, Empty};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use wireloom::ConnectionLimits;
 use wireloom::tcp::Options;
 
-use crate::support::{Server, localhost, within};
+use crate::support::{ClientBody, Server, curl, localhost, within};
 
 fn router() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -101,4 +108,89 @@ async fn one_connection_too_many_is_closed_at_once() {
         }
     })
     .await;
+}
+
+/// A socket that is no longer read once it is told so.
+struct Stoppable<T> {
+    io: T,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stoppable<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_read(cx, out)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stoppable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A client with huge windows that stops reading has a little of each answer made ahead.
+#[tokio::test]
+async fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+    const ANSWERS: usize = 200;
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = made.clone();
+    let endless = async move || {
+        let chunks = futures_util::stream::repeat_with(move || {
+            counted.fetch_add(16 << 10, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(bytes::Bytes::from(vec![7; 16 << 10]))
+        });
+        axum::body::Body::from_stream(chunks)
+    };
+    let router = router().route("/endless", get(endless));
+    let server = Server::start(router, Some(&localhost()), Options::new()).await;
+    let stopped = Arc::<AtomicBool>::default();
+    let io = Stoppable {
+        io: server.connect_tls("h2").await,
+        stopped: stopped.clone(),
+    };
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size((1 << 31) - 1)
+        .initial_connection_window_size((1 << 31) - 1)
+        .handshake::<_, ClientBody>(TokioIo::new(io))
+        .await
+        .expect("a connection");
+    tokio::spawn(connection);
+    let mut ask = |path| {
+        let request = http::Request::get(format!("https://localhost{path}")).body(Empty::new().boxed());
+        sender.send_request(request.expect("a request"))
+    };
+    within(ask("/")).await.expect("an answer");
+    stopped.store(true, Ordering::Relaxed);
+    let _answers: Vec<_> = (0..ANSWERS).map(|_| ask("/endless")).collect();
+    // What the kernel and hyper keep is full when nothing more is made.
+    let (mut last, mut quiet) = (0, 0);
+    while last == 0 || quiet < 10 {
+        tokio::time::sleep(SHORT).await;
+        let now = made.load(Ordering::Relaxed);
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+    }
+    assert!(last < ANSWERS * (256 << 10), "{last} bytes");
+}
+
+#[tokio::test]
+async fn the_longest_time_for_a_header() {
+    let options = Options::new()
+        .header_timeout(Duration::MAX)
+        .handshake_timeout(Duration::MAX);
+    let server = Server::start(router(), Some(&localhost()), options).await;
+    for version in ["--http1.1", "--http2"] {
+        assert!(curl(&[version, &server.url("https", "/")]).await.contains("hello"));
+    }
 }
