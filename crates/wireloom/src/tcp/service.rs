@@ -52,6 +52,12 @@ impl Activity {
         })
     }
 
+    /// From now on it is never idle: it carries a WebSocket, of whose end hyper does not tell. A client that is gone does not
+    /// answer the PINGs.
+    fn stay_busy(&self) {
+        self.with(|requests| requests.running += 1);
+    }
+
     fn begin(self: &Arc<Self>) -> Running {
         self.with(|requests| requests.running += 1);
         Running(Arc::clone(self))
@@ -120,6 +126,7 @@ where
         tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok(refusal.map(|()| Either::Right(Empty::new())));
     }
+    let is_tunnel = websocket::is_extended_connect(&request);
     if request.version() == Version::HTTP_2 {
         join_cookies(request.headers_mut());
     }
@@ -141,6 +148,9 @@ where
         }
         None => service.call(request.map(Body::from)).await?,
     };
+    if is_tunnel && response.status().is_success() {
+        added.activity.stay_busy();
+    }
     if let Some(alt_svc) = &added.alt_svc
         && !response.status().is_informational()
     {

@@ -1,5 +1,7 @@
 //! axum's WebSocket over HTTP/1.1 and over the extended CONNECT of HTTP/2.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::routing::any;
@@ -77,4 +79,31 @@ async fn over_http2() {
     talk(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await).await;
     drop(sender);
     within(server.stop()).await.expect("no panic").expect("served");
+}
+
+/// A connection that carries a WebSocket takes further requests, however long the last one is ago.
+#[tokio::test]
+async fn over_http2_beside_requests() {
+    let header_timeout = Duration::from_secs(2);
+    let options = Options::new().header_timeout(header_timeout);
+    let server = Server::start(router(), Some(&localhost()), options).await;
+    let (mut sender, _connection) = server.http2().await;
+    let probe = || {
+        let request = http::Request::get("https://localhost/nowhere").body(Empty::new().boxed());
+        request.expect("a request")
+    };
+    within(sender.send_request(probe())).await.expect("an answer");
+    let request = http::Request::connect("https://localhost/ws")
+        .version(http::Version::HTTP_2)
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(Empty::new().boxed())
+        .expect("a request");
+    let response = within(sender.send_request(request)).await.expect("an answer");
+    let upgraded = within(hyper::upgrade::on(response)).await.expect("an upgrade");
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
+    // An idle connection would be given up to twice as long.
+    tokio::time::sleep(header_timeout * 5 / 2).await;
+    within(sender.send_request(probe())).await.expect("an answer");
+    talk(socket).await;
 }
