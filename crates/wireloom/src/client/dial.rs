@@ -1,8 +1,9 @@
 //! From a URL to a connection: resolution, racing IPv6 against IPv4 (RFC 8305), the QUIC handshake, SETTINGS.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -70,12 +71,47 @@ pub(super) fn unspecified(family: usize) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-/// Closes the connection if the attempt is dropped, because another won or the caller gave up.
-struct Attempt(Option<Arc<Conn>>);
+/// What is told if no attempt wins: of their errors the one that tells most.
+#[derive(Default)]
+struct Failure(Mutex<Option<ConnectError>>);
 
-impl Drop for Attempt {
+impl Failure {
+    fn note(&self, error: ConnectError) {
+        let mut most = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if most.as_ref().is_none_or(|most| weight(&error) > weight(most)) {
+            *most = Some(error);
+        }
+    }
+
+    fn into_error(self) -> ConnectError {
+        let most = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        most.unwrap_or(ConnectError::Unreachable)
+    }
+}
+
+/// The more of the server an attempt has seen, the more its error tells.
+fn weight(error: &ConnectError) -> u8 {
+    match error {
+        ConnectError::Certificate(_) => 3,
+        ConnectError::Connection(_) => 2,
+        ConnectError::Unreachable => 1,
+        // It never left this machine.
+        _ => 0,
+    }
+}
+
+/// An attempt that is dropped, because another won, time is up, or the caller gave up, closes its connection.
+struct Attempt<'a> {
+    conn: Option<Arc<Conn>>,
+    failure: &'a Failure,
+}
+
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if let Some(conn) = self.0.take() {
+        if let Some(conn) = self.conn.take() {
+            if conn.with(|quic, _, _| quic.stats().packets_received > 0) {
+                self.failure.note(ConnectionError::HandshakeTimedOut.into());
+            }
             close(&conn, Code::H3_NO_ERROR);
         }
     }
@@ -87,54 +123,65 @@ pub(super) fn close(conn: &Arc<Conn>, code: Code) {
     });
 }
 
-pub(super) async fn dial(client: &Client, target: &Target) -> Result<Connection, ConnectError> {
-    let deadline = client.0.connect_timeout;
-    let race = race(client, target);
-    match tokio::time::timeout(deadline, race).await {
-        Ok(result) => result,
-        Err(_) => Err(ConnectError::Unreachable),
-    }
+/// What comes of `future` until `deadline`.
+async fn until<T>(deadline: tokio::time::Instant, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(deadline, future).await.ok()
 }
 
-async fn race(client: &Client, target: &Target) -> Result<Connection, ConnectError> {
-    let resolved = resolve(&*client.0.resolver, &target.host, target.port).await;
-    let resolved = resolved.map_err(|source| ConnectError::Resolve {
+pub(super) async fn dial(
+    client: &Client,
+    target: &Target,
+    deadline: tokio::time::Instant,
+) -> Result<Connection, ConnectError> {
+    let resolved = until(deadline, resolve(&*client.0.resolver, &target.host, target.port)).await;
+    let resolved = resolved.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let addresses = resolved.map_err(|source| ConnectError::Resolve {
         host: target.host.clone(),
         source,
     })?;
-    let mut addresses = resolved.into_iter();
+    let failure = Failure::default();
+    match until(deadline, race(client, target, addresses, &failure)).await {
+        Some(Some(connection)) => return Ok(connection),
+        Some(None) => {}
+        // Whoever has said nothing by now is silent.
+        None => failure.note(ConnectError::Unreachable),
+    }
+    Err(failure.into_error())
+}
+
+/// The first connection that is ready; `None` if there is none, and `failure` says why.
+async fn race(client: &Client, target: &Target, addresses: Vec<SocketAddr>, failure: &Failure) -> Option<Connection> {
+    let mut addresses = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut first_error = None;
     loop {
-        let next = addresses.next();
-        if let Some(address) = next {
-            attempts.push(attempt_or_refused(client, target, address));
+        if let Some(address) = addresses.next() {
+            attempts.push(attempt_or_refused(client, target, address, failure));
         }
         let more = addresses.len() > 0;
         let mut delay = pin!(tokio::time::sleep(ATTEMPT_DELAY));
         tokio::select! {
             Some(result) = attempts.next() => match result {
-                Ok(connection) => return Ok(connection),
-                Err(e) => {
-                    first_error.get_or_insert(e);
-                }
+                Ok(connection) => return Some(connection),
+                Err(error) => failure.note(error),
             },
             () = &mut delay, if more => {}
             else => {}
         }
         if attempts.is_empty() && addresses.len() == 0 {
-            return Err(first_error.unwrap_or_else(|| ConnectError::Resolve {
-                host: target.host.clone(),
-                source: std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"),
-            }));
+            return None;
         }
     }
 }
 
 /// An attempt that fails as soon as ICMP says that nobody listens.
-async fn attempt_or_refused(client: &Client, target: &Target, address: SocketAddr) -> Result<Connection, ConnectError> {
+async fn attempt_or_refused(
+    client: &Client,
+    target: &Target,
+    address: SocketAddr,
+    failure: &Failure,
+) -> Result<Connection, ConnectError> {
     tokio::select! {
-        result = attempt(client, target, address) => result,
+        result = attempt(client, target, address, failure) => result,
         () = refused(address) => Err(ConnectError::Unreachable),
     }
 }
@@ -150,12 +197,17 @@ async fn refused(address: SocketAddr) {
         socket.recv(&mut [0; 16]).await
     };
     match ask.await {
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {}
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
         _ => std::future::pending().await,
     }
 }
 
-async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Result<Connection, ConnectError> {
+async fn attempt(
+    client: &Client,
+    target: &Target,
+    address: SocketAddr,
+    failure: &Failure,
+) -> Result<Connection, ConnectError> {
     let inner = &client.0;
     let known = inner
         .known
@@ -180,7 +232,10 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
         .ok_or(ConnectionError::EndpointGone)?
         .map_err(|_| ConnectError::InvalidUrl("the host cannot be dialled"))?;
     conn.with(|_, driver, _| driver.set_handle(&conn));
-    let mut guard = Attempt(Some(conn.clone()));
+    let mut guard = Attempt {
+        conn: Some(conn.clone()),
+        failure,
+    };
     let signals = conn.with(|_, driver, _| driver.signals.clone());
     loop {
         let mut changed = pin!(signals.notified(Topic::State));
@@ -191,11 +246,11 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
         });
         match outcome {
             Some(Ok(())) => {
-                guard.0 = None;
+                guard.conn = None;
                 return Ok(Connection::new(conn, presented));
             }
             Some(Err((lost, silent))) => {
-                guard.0 = None;
+                guard.conn = None;
                 return Err(match presented.rejection() {
                     Some(rejection) => ConnectError::Certificate(rejection.clone()),
                     None if silent => ConnectError::Unreachable,
@@ -210,6 +265,7 @@ async fn attempt(client: &Client, target: &Target, address: SocketAddr) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::CertificateRejection;
 
     #[test]
     fn urls_are_taken_apart() {
@@ -223,6 +279,33 @@ mod tests {
             (&*t.host, t.port, &*t.authority, &*t.path),
             ("example.com", 443, "example.com", "/")
         );
+    }
+
+    #[test]
+    fn what_tells_most_of_the_server_is_told() {
+        let socket = || ConnectError::Socket(io::ErrorKind::AddrInUse.into());
+        let lost = |reason: &str| {
+            ConnectError::Connection(ConnectionError::Transport {
+                code: 1,
+                reason: reason.to_owned(),
+            })
+        };
+        let told = |errors: Vec<ConnectError>| {
+            let failure = Failure::default();
+            errors.into_iter().for_each(|error| failure.note(error));
+            failure.into_error()
+        };
+        let refused = || ConnectError::Certificate(CertificateRejection::Expired);
+        assert!(matches!(told(vec![]), ConnectError::Unreachable));
+        assert!(matches!(told(vec![socket()]), ConnectError::Socket(_)));
+        assert!(matches!(
+            told(vec![socket(), ConnectError::Unreachable, socket()]),
+            ConnectError::Unreachable
+        ));
+        let first = told(vec![ConnectError::Unreachable, lost("first"), lost("second"), socket()]);
+        assert_eq!(first.to_string(), lost("first").to_string());
+        assert!(matches!(told(vec![lost("x"), refused()]), ConnectError::Certificate(_)));
+        assert!(matches!(told(vec![refused(), lost("x")]), ConnectError::Certificate(_)));
     }
 
     #[test]

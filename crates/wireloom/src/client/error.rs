@@ -6,7 +6,8 @@ use crate::driver::RequestError;
 use crate::error::{ConnectionError, SessionError};
 use crate::tls::{CertificateRejection, TrustError};
 
-/// Why a session could not be opened, by whose fault it was.
+/// Why a session could not be opened, by whose fault it was. Where several addresses were tried, it is the error that tells most:
+/// that of a refused certificate before that of a connection, and this before [`Unreachable`](Self::Unreachable).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -16,7 +17,7 @@ pub enum ConnectError {
     /// The caller's: a field or a subprotocol that may not be sent.
     #[error("invalid request: {0}")]
     InvalidRequest(&'static str),
-    /// The name cannot be resolved.
+    /// The name cannot be resolved, or not in time (the source is of kind `TimedOut` then).
     #[error("cannot resolve {host}: {source}")]
     Resolve {
         /// The name.
@@ -36,7 +37,8 @@ pub enum ConnectError {
     /// The server's certificate is not trusted.
     #[error(transparent)]
     Certificate(#[from] CertificateRejection),
-    /// The connection failed.
+    /// The connection failed. With [`HandshakeTimedOut`](ConnectionError::HandshakeTimedOut) the server was heard of, but did not get
+    /// to its SETTINGS in time.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
     /// The server speaks HTTP/3, but no WebTransport in a dialect that is enabled here.

@@ -78,7 +78,7 @@ impl Client {
     /// See [`ConnectError`].
     pub async fn dial(&self, url: &str) -> Result<Connection, ConnectError> {
         let target = dial::Target::parse(url)?;
-        dial::dial(self, &target).await
+        dial::dial(self, &target, self.deadline()).await
     }
 
     /// Closes the connections that nobody uses, waits until the others are closed too and the closing words are out; dial no
@@ -103,6 +103,11 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// When a connection attempt that begins now is given up.
+    fn deadline(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.0.connect_timeout
     }
 
     async fn endpoint(&self, family: usize) -> std::io::Result<&Endpoint<Driver>> {

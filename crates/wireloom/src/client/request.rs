@@ -1,7 +1,6 @@
 //! What a session is asked for with.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::Instant;
 use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::priority::{PRIORITY, Priority};
 
@@ -95,12 +94,9 @@ impl SessionBuilder {
         request.requires_protocol = self.requires_protocol;
         request.headers = self.headers;
         request.origin = self.origin;
-        let deadline = Instant::now() + self.client.0.connect_timeout;
-        let connect = async {
-            let connection = dial(&self.client, &target).await?;
-            connection.open_early(request).await
-        };
-        let early = tokio::time::timeout_at(deadline, connect).await;
+        let deadline = self.client.deadline();
+        let connection = dial(&self.client, &target, deadline).await?;
+        let early = tokio::time::timeout_at(deadline, connection.open_early(request)).await;
         let early = early.unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut)))?;
         Ok(early.until(deadline))
     }

@@ -1,0 +1,117 @@
+//! Which connection a client gets, and what it is told when it gets none.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use common::raw_server::RawServer;
+use common::{fixture, within};
+use futures_util::future::join_all;
+use wireloom::{
+    CertificateHash, CertificateRejection, Client, ClientBuilder, ConnectError, ConnectionError, LookupFuture, Resolve,
+};
+
+/// A name with these addresses.
+struct Fixed(Vec<SocketAddr>);
+
+impl Resolve for Fixed {
+    fn lookup<'a>(&'a self, _: &'a str, _: u16) -> LookupFuture<'a> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+/// Trusts anybody.
+fn anybody() -> ClientBuilder {
+    Client::builder().dangerous().accept_any_certificate()
+}
+
+/// Takes what comes and answers nothing.
+fn silent() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+#[tokio::test]
+async fn a_refused_certificate_is_told_whatever_the_other_addresses_do() {
+    let f = fixture().await;
+    let server = f.server.local_addrs()[0];
+    let (_silent, silent) = silent();
+    // A port that was free a moment ago.
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dials = [[silent, server], [server, silent], [closed, server], [server, closed]].map(|addresses| async move {
+        let client = Client::builder()
+            .server_certificate_hash(CertificateHash::new([7; 32]))
+            .resolver(Fixed(addresses.into()))
+            // All of it is waited for where an address is silent.
+            .connect_timeout(Duration::from_secs(5))
+            .build()
+            .unwrap();
+        let error = within(client.dial("https://example.test/"))
+            .await
+            .map(|_| ())
+            .unwrap_err();
+        let expected = CertificateRejection::HashMismatch { presented: f.hash };
+        assert!(
+            matches!(&error, ConnectError::Certificate(rejection) if *rejection == expected),
+            "{addresses:?}: {error:?}"
+        );
+    });
+    join_all(dials).await;
+}
+
+#[tokio::test]
+async fn a_resolver_that_hangs_is_to_blame() {
+    struct Hangs;
+    impl Resolve for Hangs {
+        fn lookup<'a>(&'a self, _: &'a str, _: u16) -> LookupFuture<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let client = anybody().resolver(Hangs).connect_timeout(Duration::from_millis(50));
+    let client = client.build().unwrap();
+    let url = "https://example.test/";
+    let (dialled, connected) = within(async { tokio::join!(client.dial(url), client.connect(url)) }).await;
+    for error in [dialled.map(|_| ()).unwrap_err(), connected.map(|_| ()).unwrap_err()] {
+        let ConnectError::Resolve { host, source } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((&*host, source.kind()), ("example.test", ErrorKind::TimedOut));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answered_is_not_unreachable() {
+    let server = RawServer::new();
+    let (url, endpoint) = (server.url(), server.0.clone());
+    let serve = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        // The handshake, and no SETTINGS.
+        while let Some(incoming) = endpoint.accept().await {
+            connections.push(incoming.await);
+        }
+    });
+    let client = anybody().connect_timeout(Duration::from_secs(3)).build().unwrap();
+    let (dialled, connected) = within(async { tokio::join!(client.dial(&url), client.connect(&url)) }).await;
+    for error in [dialled.map(|_| ()).unwrap_err(), connected.map(|_| ()).unwrap_err()] {
+        assert!(
+            matches!(error, ConnectError::Connection(ConnectionError::HandshakeTimedOut)),
+            "{error:?}"
+        );
+    }
+    serve.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_unreachable() {
+    let (_silent, address) = silent();
+    let url = format!("https://{address}/");
+    let client = anybody().connect_timeout(Duration::from_millis(50)).build().unwrap();
+    let (dialled, connected) = within(async { tokio::join!(client.dial(&url), client.connect(&url)) }).await;
+    for error in [dialled.map(|_| ()).unwrap_err(), connected.map(|_| ()).unwrap_err()] {
+        assert!(matches!(error, ConnectError::Unreachable), "{error:?}");
+    }
+}
