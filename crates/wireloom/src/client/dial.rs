@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Uri;
+use http::uri::Authority;
 use wireloom_proto::{Code, Side};
 
 use super::connection::Connection;
@@ -55,11 +56,22 @@ impl Target {
         };
         Ok(Self {
             host: host.to_owned(),
-            port: uri.port_u16().unwrap_or(443),
+            port: port(authority)?,
             authority: authority.as_str().to_owned(),
             path,
         })
     }
+}
+
+/// 443 unless there is one. `http` knows none where there is something else behind the colon.
+fn port(authority: &Authority) -> Result<u16, ConnectError> {
+    let text = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    match text.strip_prefix(':') {
+        None | Some("") => Some(443),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok(),
+        Some(_) => None,
+    }
+    .ok_or(ConnectError::InvalidUrl("its port is no number up to 65535"))
 }
 
 pub(super) fn unspecified(family: usize) -> SocketAddr {
@@ -279,6 +291,10 @@ mod tests {
             (&*t.host, t.port, &*t.authority, &*t.path),
             ("example.com", 443, "example.com", "/")
         );
+        // "port = *DIGIT" (RFC 3986 section 3.2.3)
+        for (url, port) in [("https://a:/", 443), ("https://a:00080/", 80), ("https://[::1]:/", 443)] {
+            assert_eq!(Target::parse(url).expect("valid").port, port, "{url}");
+        }
     }
 
     #[test]
@@ -317,6 +333,11 @@ mod tests {
             "https://u:p@example.com/",
             "https:///x",
             "",
+            "https://example.com:99999/",
+            "https://example.com:65536/",
+            "https://example.com:abc/",
+            "https://example.com:+80/",
+            "https://[::1]:-1/",
         ] {
             assert!(matches!(Target::parse(url), Err(ConnectError::InvalidUrl(_))), "{url}");
         }
