@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use quinn_proto as qp;
 use tokio::runtime::Handle;
@@ -47,13 +48,15 @@ impl<A> Acceptor<A> for NoAcceptor {
     fn accepted(&mut self, _: &Arc<Slot<A>>) {}
 }
 
+type Connected<A> = Result<Arc<Slot<A>>, qp::ConnectError>;
+
 pub(super) enum Command<A> {
     Connect {
         config: Box<qp::ClientConfig>,
         remote: SocketAddr,
         server_name: String,
         app: A,
-        reply: oneshot::Sender<Result<Arc<Slot<A>>, qp::ConnectError>>,
+        reply: oneshot::Sender<Connected<A>>,
     },
     /// Refuse newcomers.
     StopAccepting,
@@ -61,6 +64,23 @@ pub(super) enum Command<A> {
     Rebind(Box<Socket>),
     /// End the task once the connections are closed.
     Shutdown,
+}
+
+/// Waits for the connection that was dialled.
+struct Answer<A: Application>(oneshot::Receiver<Connected<A>>);
+
+impl<A: Application> Drop for Answer<A> {
+    fn drop(&mut self) {
+        self.0.close();
+        if let Ok(Ok(slot)) = self.0.try_recv() {
+            abandon(&slot);
+        }
+    }
+}
+
+/// Ends a new connection that nobody wants any more.
+pub(super) fn abandon<A: Application>(slot: &Arc<Slot<A>>) {
+    slot.with(|quic, app, wakes| app.wind_down(Instant::now(), quic, wakes));
 }
 
 /// Handle to the tasks of one address, of which each has a socket. They end when this is dropped and their last connections are
@@ -122,8 +142,9 @@ impl<A: Application> Endpoint<A> {
         remote: SocketAddr,
         server_name: &str,
         app: A,
-    ) -> Option<Result<Arc<Slot<A>>, qp::ConnectError>> {
+    ) -> Option<Connected<A>> {
         let (reply, answer) = oneshot::channel();
+        let mut answer = Answer(answer);
         let server_name = server_name.to_owned();
         let command = Command::Connect {
             config: Box::new(config),
@@ -134,7 +155,7 @@ impl<A: Application> Endpoint<A> {
         };
         // Who dials has one task.
         self.queues[0].command(command).ok()?;
-        answer.await.ok()
+        (&mut answer.0).await.ok()
     }
 
     /// Refuses newcomers from now on.

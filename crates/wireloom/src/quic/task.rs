@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use super::buffers::Buffers;
-use super::endpoint::{Acceptor, Command};
+use super::endpoint::{Acceptor, Command, abandon};
 use super::inbox::{Inbox, Message};
 use super::ready::{Slot, SlotState};
 use super::routing::{Received, Routing};
@@ -232,11 +232,18 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                     app,
                     reply,
                 } => {
+                    // Who dialled may have given up before, or give up just now.
+                    if reply.is_closed() {
+                        continue;
+                    }
                     let connected = self.routing.connect(now, *config, remote, &server_name, app);
-                    let _ = reply.send(connected.map(|(key, slot)| {
+                    let connected = connected.map(|(key, slot)| {
                         self.activate(key);
                         slot
-                    }));
+                    });
+                    if let Err(Ok(slot)) = reply.send(connected) {
+                        abandon(&slot);
+                    }
                 }
                 Command::StopAccepting => self.routing.stop_accepting(),
                 Command::Rebind(socket) => {

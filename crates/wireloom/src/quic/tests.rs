@@ -1,16 +1,20 @@
-//! Two ends of a connection on one thread, with an own clock.
+//! Two ends of a connection on one thread, with an own clock; and endpoints in bad circumstances.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use quinn_proto as qp;
 
 use super::config::endpoint_config;
-use super::{QuicConfig, client_config, server_config};
+use super::{Application, Endpoint, NoAcceptor, QuicConfig, Rest, Transport, client_config, server_config};
 use crate::identity::Identity;
+use crate::threads::Home;
 use crate::tls::{ClientAuth, ClientTls, ServerTrust, quic_server_config};
+use crate::wake::WakeList;
 
 /// One end.
 struct End {
@@ -153,4 +157,77 @@ fn either_end_can_keep_a_quiet_connection_alive() {
         // A packet or two in fifteen seconds, PING or acknowledgement, and the handshake.
         assert!((200..600).contains(&sent), "{sent}");
     }
+}
+
+/// Counts what happens to the connection that it is for.
+struct Counted {
+    begun: Arc<AtomicUsize>,
+    wound_down: Arc<AtomicUsize>,
+}
+
+impl Application for Counted {
+    fn process(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) -> bool {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        false
+    }
+    fn sent_all(&mut self, _: &mut Transport, _: &mut WakeList) -> Rest {
+        Rest::Nothing
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+    fn handle_timeout(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) {}
+    fn wind_down(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) {
+        self.wound_down.fetch_add(1, Ordering::SeqCst);
+    }
+    fn endpoint_lost(&mut self, _: &mut WakeList) {}
+}
+
+fn any_client() -> qp::ClientConfig {
+    let tls = ClientTls::new(&ServerTrust::Insecure).expect("a configuration");
+    client_config(&QuicConfig::default(), Arc::new(tls.observed().0)).expect("a suite for QUIC")
+}
+
+fn loopback() -> std::net::UdpSocket {
+    std::net::UdpSocket::bind("127.0.0.1:0").expect("a port")
+}
+
+#[tokio::test]
+async fn a_dial_that_is_given_up_leaves_no_connection() {
+    let home = Home::current();
+    let endpoint = Endpoint::spawn(vec![(loopback(), home, NoAcceptor)], &QuicConfig::default(), None);
+    let endpoint = endpoint.expect("an endpoint");
+    // Nobody answers.
+    let nobody = loopback();
+    let remote = nobody.local_addr().expect("bound");
+    let dial = || {
+        let (begun, wound_down) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let app = Counted {
+            begun: begun.clone(),
+            wound_down: wound_down.clone(),
+        };
+        (
+            endpoint.connect(any_client(), remote, "localhost", app),
+            begun,
+            wound_down,
+        )
+    };
+    // Before the endpoint's task has heard of it.
+    let (given_up, begun, _) = dial();
+    assert!(given_up.now_or_never().is_none());
+    let (kept, kept_begun, kept_wound_down) = dial();
+    let slot = kept.await.expect("the task is there").expect("it can be dialled");
+    assert!(kept_begun.load(Ordering::SeqCst) > 0);
+    assert_eq!((begun.load(Ordering::SeqCst), Arc::strong_count(&begun)), (0, 1));
+    // After it has made the connection, and before the caller has it.
+    let (given_up, begun, wound_down) = dial();
+    let mut given_up = Box::pin(given_up);
+    assert!(given_up.as_mut().now_or_never().is_none());
+    while begun.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(given_up);
+    assert_eq!(wound_down.load(Ordering::SeqCst), 1);
+    assert_eq!(kept_wound_down.load(Ordering::SeqCst), 0);
+    drop(slot);
 }
