@@ -7,12 +7,17 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use bytes::Bytes;
+use common::raw::{frame_of, head};
 use common::raw_server::RawServer;
 use common::{fixture, within};
 use futures_util::future::join_all;
+use quinn::VarInt;
 use wireloom::{
-    CertificateHash, CertificateRejection, Client, ClientBuilder, ConnectError, ConnectionError, LookupFuture, Resolve,
+    CertificateHash, CertificateRejection, Client, ClientBuilder, ConnectError, ConnectionError, LookupFuture,
+    RequestError, Resolve,
 };
+use wireloom_proto::{Code, h3};
 
 /// A name with these addresses.
 struct Fixed(Vec<SocketAddr>);
@@ -114,4 +119,50 @@ async fn a_server_that_is_silent_is_unreachable() {
     for error in [dialled.map(|_| ()).unwrap_err(), connected.map(|_| ()).unwrap_err()] {
         assert!(matches!(error, ConnectError::Unreachable), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_response_that_ends_midway_is_the_servers_fault() {
+    let server = RawServer::new();
+    let client = anybody().receive_windows(1 << 10, 1 << 20).build().unwrap();
+    let url = server.url();
+    // More than the window has room for: all of it is written when the client has begun to read the body.
+    let body = frame_of(h3::frame::DATA, &[7; 16 << 10]);
+    let head_and_body = |fields: &[(&str, &str)]| [head(fields), body.clone()].concat();
+    let serve = async {
+        let peer = server.accept().await;
+        let (mut send, _recv) = peer.request().await;
+        send.write_all(&head_and_body(&[(":status", "200"), ("content-length", "20000")]))
+            .await
+            .unwrap();
+        send.finish().unwrap();
+        let (mut send, _recv) = peer.request().await;
+        send.write_all(&head_and_body(&[(":status", "200")])).await.unwrap();
+        let code = VarInt::from_u64(Code::H3_INTERNAL_ERROR.into_u64()).unwrap();
+        send.reset(code).unwrap();
+        let (mut send, _recv) = peer.request().await;
+        send.write_all(&head_and_body(&[(":status", "200")])).await.unwrap();
+        peer.conn
+            .close(VarInt::from_u64(Code::H3_NO_ERROR.into_u64()).unwrap(), b"");
+    };
+    let ask = async {
+        let connection = client.dial(&url).await.unwrap();
+        let mut errors = Vec::new();
+        for _ in 0..3 {
+            let request = http::Request::get(&url).body(Bytes::new()).unwrap();
+            errors.push(connection.request_whole(request, 1 << 20).await.unwrap_err());
+        }
+        errors
+    };
+    let (errors, ()) = within(async { tokio::join!(ask, serve) }).await;
+    let closed = ConnectionError::ClosedByPeer {
+        code: Code::H3_NO_ERROR,
+        reason: String::new(),
+    };
+    let expected = [
+        RequestError::Malformed(Code::H3_MESSAGE_ERROR),
+        RequestError::Cancelled(Code::H3_INTERNAL_ERROR),
+        RequestError::Connection(closed),
+    ];
+    assert_eq!(errors, expected);
 }

@@ -14,7 +14,7 @@ use wireloom_proto::{Code, StreamId};
 
 use super::priority::RequestPriority;
 use super::{ConnectError, EarlySession};
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
 use crate::session::Session;
@@ -178,7 +178,7 @@ impl Connection {
         let (head, mut body) = self.request(request).await?.into_parts();
         let mut out = Vec::new();
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(|_| RequestError::Body)?.into_data() {
+            if let Ok(data) = frame.map_err(request_error)?.into_data() {
                 if out.len() + data.len() > limit {
                     return Err(RequestError::Malformed(Code::H3_EXCESSIVE_LOAD));
                 }
@@ -258,6 +258,13 @@ impl Connection {
             driver.close_soon(Instant::now(), quic, wakes);
         });
     }
+}
+
+/// What made a response's body end.
+fn request_error(error: BodyError) -> RequestError {
+    let (BodyError::Incomplete(source) | BodyError::Malformed(source)) = error;
+    // Over HTTP/3 there is no other.
+    source.downcast().map_or(RequestError::Body, |error| *error)
 }
 
 fn command_error(error: CommandError) -> ConnectError {
