@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::net::{SocketAddr, UdpSocket};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::{any, get};
@@ -16,7 +18,7 @@ use wireloom::proto::connection::SessionRequest;
 use wireloom::proto::h3::settings::Settings;
 use wireloom::proto::h3::{headers, settings as names};
 use wireloom::proto::{Code, StreamId, qpack, varint};
-use wireloom::{Client, Connection, ConnectionError, EarlyData, WebTransportUpgrade};
+use wireloom::{Client, Connection, ConnectionError, EarlyData, LookupFuture, Resolve, WebTransportUpgrade};
 
 /// Says whether the request came early.
 async fn when(request: Request) -> &'static str {
@@ -322,4 +324,91 @@ async fn a_server_lets_only_safe_requests_through_early() {
     assert_eq!(within(read_status(&mut connected)).await, 200);
     let (_post, posted) = raw.bi(&request("POST"), true).await;
     assert_eq!(within(answer(posted)).await, Answer::Status(200));
+}
+
+/// A name with these addresses.
+struct Fixed(Vec<SocketAddr>);
+
+impl Resolve for Fixed {
+    fn lookup<'a>(&'a self, _: &'a str, _: u16) -> LookupFuture<'a> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+/// A client that comes back to a server which is gone since: nobody answers at its first address any more.
+struct ComesBack {
+    client: Client,
+    gone: SocketAddr,
+    _silent: UdpSocket,
+    other: Running,
+}
+
+impl ComesBack {
+    const URL: &str = "https://example.test";
+
+    async fn new() -> Self {
+        let mut first = run(app(), |b| b.early_data(true)).await;
+        let other = run(app(), |b| b.early_data(true)).await;
+        let addresses = [&first, &other].map(address);
+        let client = Client::builder()
+            .server_certificate_hash(first.hash)
+            .server_certificate_hash(other.hash)
+            .resolver(Fixed(addresses.into()))
+            .early_data(true)
+            .build()
+            .unwrap();
+        // Tickets for several connections.
+        let dial = || client.dial(Self::URL);
+        let (one, two) = within(async { tokio::join!(dial(), dial()) }).await;
+        for connection in [one.unwrap(), two.unwrap()] {
+            assert_eq!(connection.remote_address(), addresses[0]);
+            ask(&first, &connection, "GET", "/").await;
+            connection.close();
+        }
+        first.stop.take().unwrap().send(()).unwrap();
+        within(first.task).await.unwrap();
+        let silent = within(async {
+            loop {
+                match UdpSocket::bind(addresses[0]) {
+                    Ok(socket) => break socket,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        });
+        Self {
+            client,
+            gone: addresses[0],
+            _silent: silent.await,
+            other,
+        }
+    }
+}
+
+fn address(run: &Running) -> SocketAddr {
+    run.url.trim_start_matches("https://").parse().unwrap()
+}
+
+/// It does not leave early, so there is nothing to lose by asking at each address.
+#[tokio::test]
+async fn a_session_is_opened_where_somebody_answers() {
+    let f = ComesBack::new().await;
+    let url = format!("{}/wt", ComesBack::URL);
+    let session = within(f.client.connect(&url)).await.unwrap();
+    assert_eq!(session.remote_address(), address(&f.other));
+}
+
+#[tokio::test]
+async fn an_address_that_has_not_answered_yet_is_trusted_by_one_connection() {
+    let f = ComesBack::new().await;
+    let dial = async || within(f.client.dial(ComesBack::URL)).await.unwrap();
+    let early = dial().await;
+    assert_eq!(early.remote_address(), f.gone);
+    let late = dial().await;
+    assert_eq!(late.remote_address(), address(&f.other));
+    ask(&f.other, &late, "GET", "/").await;
+    late.close();
+    // This one has answered.
+    let again = dial().await;
+    assert_eq!(again.remote_address(), address(&f.other));
+    assert_eq!(ask(&f.other, &again, "GET", "/").await, "early");
 }

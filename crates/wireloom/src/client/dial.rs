@@ -30,6 +30,8 @@ pub(super) struct Target {
     pub(super) port: u16,
     pub(super) authority: String,
     pub(super) path: String,
+    /// A connection is enough on which requests can leave before anybody has answered.
+    pub(super) early: bool,
 }
 
 impl Target {
@@ -59,6 +61,7 @@ impl Target {
             port: port(authority)?,
             authority: authority.as_str().to_owned(),
             path,
+            early: false,
         })
     }
 }
@@ -224,7 +227,7 @@ async fn attempt(
     let known = inner
         .known
         .as_ref()
-        .map(|known| known.get(&target.authority, &inner.tls));
+        .map(|known| known.get(&target.authority, address, &inner.tls));
     let (tls, presented) = match &known {
         Some(known) => known.tls.observed(),
         None => inner.tls.observed(),
@@ -254,7 +257,7 @@ async fn attempt(
         changed.as_mut().enable();
         let outcome = conn.with(|quic, driver, _| match driver.lost() {
             Some(lost) => Some(Err((lost.clone(), quic.stats().packets_received == 0))),
-            None => (driver.is_ready() || driver.is_early()).then_some(Ok(())),
+            None => (driver.is_ready() || (target.early && driver.is_early())).then_some(Ok(())),
         });
         match outcome {
             Some(Ok(())) => {

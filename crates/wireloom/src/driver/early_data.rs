@@ -1,6 +1,5 @@
 //! Early data (0-RTT): requests that leave with a client's first packet (RFC 9114 section 7.2.4.2, RFC 8470).
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,20 +9,18 @@ use wireloom_proto::{Code, Connection as H3, Dir, StreamId};
 use super::{Driver, MessageEvent, Transport, WakeList};
 use crate::driver::RequestError;
 
-/// What a client remembers of a server until it comes back: where it answered, and what it announced.
+/// What a client remembers of a server at one address until it comes back: what it announced. The first connection that comes back
+/// takes it along, and its answer brings it back: an address that does not answer any more is trusted once.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<Option<(SocketAddr, Settings)>>);
+pub(crate) struct Memory(Mutex<Option<Settings>>);
 
 impl Memory {
-    /// What was announced at this address. Another one has to prove first that anybody is there.
-    fn settings(&self, address: SocketAddr) -> Option<Settings> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, settings) = known.as_ref()?;
-        (*at == address).then(|| settings.clone())
+    fn take(&self) -> Option<Settings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn remember(&self, address: SocketAddr, settings: Settings) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((address, settings));
+    fn remember(&self, settings: Settings) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
     }
 }
 
@@ -44,8 +41,7 @@ impl Driver {
         if !quic.has_early_data() {
             return false;
         }
-        let memory = self.memory.as_ref();
-        let Some(settings) = memory.and_then(|memory| memory.settings(quic.remote_address())) else {
+        let Some(settings) = self.memory.as_ref().and_then(|memory| memory.take()) else {
             return false;
         };
         self.h3.resume(settings);
@@ -61,9 +57,9 @@ impl Driver {
     }
 
     /// Client: what the server announced is what it is held to next time.
-    pub(super) fn remember(&mut self, address: SocketAddr, settings: Settings) {
+    pub(super) fn remember(&mut self, settings: Settings) {
         if let Some(memory) = &self.memory {
-            memory.remember(address, settings);
+            memory.remember(settings);
         }
     }
 

@@ -527,7 +527,7 @@ impl Driver {
         }
         match event {
             Event::Ready { dialect, settings } => {
-                self.remember(quic.remote_address(), settings);
+                self.remember(settings);
                 tracing::debug!(parent: &self.span, ?dialect, "ready");
                 self.ready = true;
                 self.deadline = None;
