@@ -11,6 +11,7 @@ use bytes::Bytes;
 use common::raw::{frame_of, head};
 use common::raw_server::RawServer;
 use common::{fixture, within};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quinn::VarInt;
 use wireloom::{
@@ -165,4 +166,23 @@ async fn a_response_that_ends_midway_is_the_servers_fault() {
         RequestError::Connection(closed),
     ];
     assert_eq!(errors, expected);
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_it_dialled_on_first() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let servers = runtime();
+    let f = servers.block_on(fixture());
+    for _ in 0..3 {
+        let runtime = runtime();
+        let connection = runtime.block_on(within(f.client.dial(&f.url))).unwrap();
+        drop(runtime);
+        connection.draining().now_or_never().expect("it is over");
+    }
 }

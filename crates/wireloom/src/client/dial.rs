@@ -236,7 +236,6 @@ async fn attempt(
         .ok_or_else(|| TrustError::Tls(rustls::Error::General("no cipher suite for QUIC".into())))?;
     let endpoint = client
         .endpoint(usize::from(address.is_ipv6()))
-        .await
         .map_err(ConnectError::Socket)?;
     let span = tracing::debug_span!("connection", remote = %address, side = "client");
     let driver = Driver::new(Side::Client, inner.driver.clone(), None, None, span, Instant::now())

@@ -8,10 +8,9 @@ mod known;
 mod priority;
 mod request;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
@@ -31,6 +30,9 @@ use crate::tls::{ClientTls, RootCertificates, ServerTrust};
 
 /// Dials WebTransport servers over HTTP/3. A cheap handle; clones share sockets.
 ///
+/// Its sockets belong to the Tokio runtime on which they are first needed: its connections end with that one. It can be used on
+/// another one then.
+///
 /// ```no_run
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = wireloom::Client::builder().build()?;
@@ -49,8 +51,8 @@ struct Inner {
     quic: QuicConfig,
     driver: Arc<DriverConfig>,
     connect_timeout: Duration,
-    /// IPv4 and IPv6, bound when first needed.
-    endpoints: [OnceCell<Endpoint<Driver>>; 2],
+    /// IPv4 and IPv6, bound when first needed, and anew where the runtime of the last has ended.
+    endpoints: [Mutex<Option<Arc<Endpoint<Driver>>>>; 2],
 }
 
 impl Client {
@@ -88,8 +90,11 @@ impl Client {
     ///
     /// Without it, a program that ends right after `Session::close` may end before the peer hears of it.
     pub async fn shut_down(&self) {
-        for endpoint in self.0.endpoints.iter().filter_map(OnceCell::get) {
-            endpoint.shut_down().await;
+        for family in 0..2 {
+            let endpoint = self.bound(family).clone();
+            if let Some(endpoint) = endpoint {
+                endpoint.shut_down().await;
+            }
         }
     }
 
@@ -99,8 +104,8 @@ impl Client {
     /// # Errors
     /// No socket can be bound, or the runtime has ended.
     pub fn rebind(&self) -> std::io::Result<()> {
-        for (family, endpoint) in self.0.endpoints.iter().enumerate() {
-            if let Some(endpoint) = endpoint.get() {
+        for family in 0..2 {
+            if let Some(endpoint) = &*self.bound(family) {
                 endpoint.rebind(std::net::UdpSocket::bind(dial::unspecified(family))?)?;
             }
         }
@@ -112,13 +117,18 @@ impl Client {
         tokio::time::Instant::now() + self.0.connect_timeout
     }
 
-    async fn endpoint(&self, family: usize) -> std::io::Result<&Endpoint<Driver>> {
-        self.0.endpoints[family]
-            .get_or_try_init(|| async {
-                let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
-                Endpoint::spawn(vec![(socket, Home::current(), NoAcceptor)], &self.0.quic, None)
-            })
-            .await
+    fn bound(&self, family: usize) -> MutexGuard<'_, Option<Arc<Endpoint<Driver>>>> {
+        self.0.endpoints[family].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn endpoint(&self, family: usize) -> std::io::Result<Arc<Endpoint<Driver>>> {
+        let mut bound = self.bound(family);
+        if let Some(endpoint) = bound.as_ref().filter(|endpoint| !endpoint.is_gone()) {
+            return Ok(endpoint.clone());
+        }
+        let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
+        let endpoint = Endpoint::spawn(vec![(socket, Home::current(), NoAcceptor)], &self.0.quic, None)?;
+        Ok(bound.insert(Arc::new(endpoint)).clone())
     }
 }
 

@@ -135,6 +135,11 @@ impl<A: Application> Endpoint<A> {
         self.local_addr
     }
 
+    /// Whether its first task is over, as when the runtime has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.queues[0].is_closed()
+    }
+
     /// Starts a handshake. `None` if the endpoint is gone.
     pub(crate) async fn connect(
         &self,

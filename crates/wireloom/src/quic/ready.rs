@@ -165,6 +165,10 @@ impl<A> ReadyQueue<A> {
         std::mem::take(&mut inner.commands)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
