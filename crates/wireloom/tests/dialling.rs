@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::raw::{frame_of, head};
 use common::raw_server::RawServer;
-use common::{fixture, within};
+use common::{Fixture, fixture, within};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quinn::VarInt;
@@ -185,4 +185,19 @@ fn a_client_outlives_the_runtime_that_it_dialled_on_first() {
         drop(runtime);
         connection.draining().now_or_never().expect("it is over");
     }
+}
+
+#[tokio::test]
+async fn there_need_be_no_deadline() {
+    let f = fixture().await;
+    let client = Client::builder()
+        .server_certificate_hash(f.hash)
+        .connect_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let f = Fixture { client, ..f };
+    let (server, client) = f.session().await;
+    client.close(1, "");
+    within(server.closed()).await;
+    within(f.client.dial(&f.url)).await.unwrap();
 }

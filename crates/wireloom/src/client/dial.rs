@@ -13,7 +13,7 @@ use http::uri::Authority;
 use wireloom_proto::{Code, Side};
 
 use super::connection::Connection;
-use super::{Client, ConnectError};
+use super::{Client, ConnectError, until};
 use crate::driver::{Conn, Driver};
 use crate::error::ConnectionError;
 use crate::quic::client_config;
@@ -138,15 +138,10 @@ pub(super) fn close(conn: &Arc<Conn>, code: Code) {
     });
 }
 
-/// What comes of `future` until `deadline`.
-async fn until<T>(deadline: tokio::time::Instant, future: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout_at(deadline, future).await.ok()
-}
-
 pub(super) async fn dial(
     client: &Client,
     target: &Target,
-    deadline: tokio::time::Instant,
+    deadline: Option<tokio::time::Instant>,
 ) -> Result<Connection, ConnectError> {
     let resolved = until(deadline, resolve(&*client.0.resolver, &target.host, target.port)).await;
     let resolved = resolved.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use tokio::time::Instant;
 
-use super::ConnectError;
+use super::{ConnectError, until};
 use crate::error::{ConnectionError, DatagramError, SessionError};
 use crate::session::Session;
 use crate::stream::{RecvStream, SendStream};
@@ -34,11 +34,8 @@ impl EarlySession {
     }
 
     /// Bounds how long the server may take.
-    pub(super) fn until(self, deadline: Instant) -> Self {
-        Self {
-            deadline: Some(deadline),
-            ..self
-        }
+    pub(super) fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Opens a bidirectional stream, as [`Session::open_bi`] does.
@@ -73,13 +70,8 @@ impl EarlySession {
     /// [`ConnectError::Rejected`] with the server's response; the connection failed; the server took longer than the client's
     /// `connect_timeout`.
     pub async fn ready(&self) -> Result<Session, ConnectError> {
-        let answer = self.answer();
-        match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, answer)
-                .await
-                .unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut))),
-            None => answer.await,
-        }
+        let answer = until(self.deadline, self.answer()).await;
+        answer.unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut)))
     }
 
     async fn answer(&self) -> Result<Session, ConnectError> {

@@ -11,6 +11,7 @@ mod request;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use wireloom_proto::webtransport::flow::FlowControl;
 
 pub use connection::Connection;
@@ -53,6 +54,14 @@ struct Inner {
     connect_timeout: Duration,
     /// IPv4 and IPv6, bound when first needed, and anew where the runtime of the last has ended.
     endpoints: [Mutex<Option<Arc<Endpoint<Driver>>>>; 2],
+}
+
+/// What comes of `future` until `deadline`, if there is one.
+async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
 }
 
 impl Client {
@@ -112,9 +121,9 @@ impl Client {
         Ok(())
     }
 
-    /// When a connection attempt that begins now is given up.
-    fn deadline(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now() + self.0.connect_timeout
+    /// When a connection attempt that begins now is given up. Never, where the clock does not reach that far.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.0.connect_timeout)
     }
 
     fn bound(&self, family: usize) -> MutexGuard<'_, Option<Arc<Endpoint<Driver>>>> {
@@ -191,7 +200,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a connection attempt may take, from name resolution to the server's answer. Default 10 s.
+    /// How long a connection attempt may take, from name resolution to the server's answer. Default 10 s; with
+    /// [`Duration::MAX`] only the idle timeout ends one.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

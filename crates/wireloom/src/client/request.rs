@@ -5,7 +5,7 @@ use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::priority::{PRIORITY, Priority};
 
 use super::dial::{Target, dial};
-use super::{Client, ConnectError, EarlySession};
+use super::{Client, ConnectError, EarlySession, until};
 use crate::error::ConnectionError;
 use crate::session::Session;
 
@@ -96,7 +96,7 @@ impl SessionBuilder {
         request.origin = self.origin;
         let deadline = self.client.deadline();
         let connection = dial(&self.client, &target, deadline).await?;
-        let early = tokio::time::timeout_at(deadline, connection.open_early(request)).await;
+        let early = until(deadline, connection.open_early(request)).await;
         let early = early.unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut)))?;
         Ok(early.until(deadline))
     }
