@@ -8,6 +8,7 @@ mod known;
 mod priority;
 mod request;
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -111,12 +112,27 @@ impl Client {
     /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it.
     ///
     /// # Errors
-    /// No socket can be bound, or the runtime has ended.
+    /// A socket cannot be bound, and no connection has moved, or the runtime has ended.
     pub fn rebind(&self) -> std::io::Result<()> {
-        for family in 0..2 {
-            if let Some(endpoint) = &*self.bound(family) {
-                endpoint.rebind(std::net::UdpSocket::bind(dial::unspecified(family))?)?;
-            }
+        self.rebind_to(UdpSocket::bind)
+    }
+
+    fn rebind_to(&self, bind: impl Fn(SocketAddr) -> std::io::Result<UdpSocket>) -> std::io::Result<()> {
+        let bound = [0, 1].map(|family| (family, self.bound(family).clone()));
+        let bound = bound
+            .into_iter()
+            .filter_map(|(family, endpoint)| Some((family, endpoint?)));
+        // Of a runtime that has ended there is nothing to move.
+        let (gone, alive): (Vec<_>, Vec<_>) = bound.partition(|(_, endpoint)| endpoint.is_gone());
+        if alive.is_empty() && !gone.is_empty() {
+            return Err(std::io::Error::other("the runtime has ended"));
+        }
+        let moves = alive
+            .iter()
+            .map(|(family, endpoint)| endpoint.rebind(bind(dial::unspecified(*family))?));
+        let moves = moves.collect::<std::io::Result<Vec<_>>>()?;
+        for go in moves {
+            go();
         }
         Ok(())
     }
@@ -135,7 +151,7 @@ impl Client {
         if let Some(endpoint) = bound.as_ref().filter(|endpoint| !endpoint.is_gone()) {
             return Ok(endpoint.clone());
         }
-        let socket = std::net::UdpSocket::bind(dial::unspecified(family))?;
+        let socket = UdpSocket::bind(dial::unspecified(family))?;
         let endpoint = Endpoint::spawn(vec![(socket, Home::current(), NoAcceptor)], &self.0.quic, None)?;
         Ok(bound.insert(Arc::new(endpoint)).clone())
     }
@@ -330,5 +346,49 @@ impl DangerousClientBuilder {
     pub fn accept_any_certificate(mut self) -> ClientBuilder {
         self.0.trust = ServerTrust::Insecure;
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_sockets_move_or_none() {
+        let client = Client::builder().dangerous().accept_any_certificate();
+        let client = client.build().expect("a client");
+        for family in 0..2 {
+            client.endpoint(family).expect("a socket");
+        }
+        let moved = Mutex::new(None);
+        let moving = client.rebind_to(|address| {
+            if address.is_ipv6() {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
+            let socket = UdpSocket::bind(address)?;
+            *moved.lock().expect("no panic") = Some(socket.local_addr()?);
+            Ok(socket)
+        });
+        assert_eq!(moving.expect_err("no IPv6").kind(), io::ErrorKind::AddrNotAvailable);
+        let moved = moved.into_inner().expect("no panic").expect("IPv4 first");
+        UdpSocket::bind(moved).expect("nobody uses it");
+    }
+
+    #[test]
+    fn sockets_of_a_runtime_that_has_ended_hold_up_no_others() {
+        let client = Client::builder().dangerous().accept_any_certificate();
+        let client = client.build().expect("a client");
+        let runtimes = [(); 2].map(|()| tokio::runtime::Runtime::new().expect("a runtime"));
+        for (family, runtime) in runtimes.iter().enumerate() {
+            let _entered = runtime.enter();
+            client.endpoint(family).expect("a socket");
+        }
+        let [v4, v6] = runtimes;
+        drop(v6);
+        client.rebind().expect("IPv4 moves");
+        drop(v4);
+        client.rebind().expect_err("nothing is left to move");
     }
 }

@@ -170,11 +170,14 @@ impl<A: Application> Endpoint<A> {
         }
     }
 
-    /// Moves every connection of an endpoint that only dials to another socket (RFC 9000 section 9).
-    pub(crate) fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<()> {
+    /// Prepares to move every connection of an endpoint that only dials to another socket (RFC 9000 section 9): what is returned does
+    /// so, and cannot fail.
+    pub(crate) fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<impl FnOnce()> {
         let _entered = self.runtime.enter();
-        let _ = self.queues[0].command(Command::Rebind(Box::new(Socket::new(socket)?)));
-        Ok(())
+        let socket = Box::new(Socket::new(socket)?);
+        Ok(|| {
+            let _ = self.queues[0].command(Command::Rebind(socket));
+        })
     }
 
     /// Closes unused connections, waits until the others are closed too, and ends the tasks.
