@@ -103,14 +103,19 @@ impl<A: Application> Endpoint<A> {
         let (first, home, _) = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
         let (local_addr, runtime) = (first.local_addr()?, home.handle.clone());
         let queues: Arc<[_]> = sockets.iter().map(|_| Arc::new(ReadyQueue::new())).collect();
-        let config = endpoint_config(quic);
-        let mut done = Vec::new();
-        for (index, (socket, home, acceptor)) in sockets.into_iter().enumerate() {
+        // All of them before the first task: a task would go on, and hold the port, when a later socket fails.
+        let sockets = sockets.into_iter().map(|(socket, home, acceptor)| {
             let socket = {
                 // It registers with the runtime that is entered.
                 let _home = home.handle.enter();
                 Socket::new(socket)?
             };
+            Ok((socket, home, acceptor))
+        });
+        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+        let config = endpoint_config(quic);
+        let mut done = Vec::new();
+        for (index, (socket, home, acceptor)) in sockets.into_iter().enumerate() {
             let shards = Shards::new(queues.clone(), index, quic.route);
             let mut config = config.clone();
             if let Some(ids) = shards.ids() {

@@ -231,3 +231,17 @@ async fn a_dial_that_is_given_up_leaves_no_connection() {
     assert_eq!(kept_wound_down.load(Ordering::SeqCst), 0);
     drop(slot);
 }
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_have_all_its_sockets_has_none() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let ended = runtime.spawn(async { Home::current() }).await.expect("no panic");
+    std::thread::spawn(|| drop(runtime)).join().expect("no panic");
+    let first = loopback();
+    let address = first.local_addr().expect("bound");
+    let sockets = vec![(first, Home::current(), NoAcceptor), (loopback(), ended, NoAcceptor)];
+    let spawned = Endpoint::<Counted>::spawn(sockets, &QuicConfig::default(), None);
+    assert!(spawned.is_err());
+    std::net::UdpSocket::bind(address).expect("the port is free again");
+}
