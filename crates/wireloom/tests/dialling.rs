@@ -70,6 +70,21 @@ async fn a_refused_certificate_is_told_whatever_the_other_addresses_do() {
 }
 
 #[tokio::test]
+async fn each_of_several_dials_is_told_of_the_certificate() {
+    let f = fixture().await;
+    let client = Client::builder()
+        .server_certificate_hash(CertificateHash::new([7; 32]))
+        .early_data(true)
+        .build()
+        .unwrap();
+    let dials = (0..4).map(|_| client.dial(&f.url));
+    for dialled in within(join_all(dials)).await {
+        let error = dialled.map(|_| ()).unwrap_err();
+        assert!(matches!(error, ConnectError::Certificate(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_resolver_that_hangs_is_to_blame() {
     struct Hangs;
     impl Resolve for Hangs {

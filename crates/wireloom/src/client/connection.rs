@@ -18,7 +18,6 @@ use crate::body::{Body, BodyError};
 use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
 use crate::session::Session;
-use crate::tls::CertificateObserver;
 use crate::wake::Topic;
 
 /// A connection to a server. It is closed when it has carried no session and no request for a second, or by
@@ -26,12 +25,11 @@ use crate::wake::Topic;
 #[derive(Clone)]
 pub struct Connection {
     conn: Arc<Conn>,
-    presented: Arc<CertificateObserver>,
 }
 
 impl Connection {
-    pub(super) fn new(conn: Arc<Conn>, presented: Arc<CertificateObserver>) -> Self {
-        Self { conn, presented }
+    pub(super) fn new(conn: Arc<Conn>) -> Self {
+        Self { conn }
     }
 
     /// Opens a session for `request`, and waits for the server's answer.
@@ -201,9 +199,7 @@ impl Connection {
 
     /// The server's certificate, in DER.
     pub fn server_certificate(&self) -> Option<Vec<u8>> {
-        let presented = self.presented.certificate().map(|certificate| certificate.to_vec());
-        // A connection that resumes another is presented none.
-        presented.or_else(|| self.conn.with(|quic, _, _| quic.peer_certificate()))
+        self.conn.with(|quic, _, _| quic.peer_certificate())
     }
 
     /// The server's QUIC transport parameters, encoded as in RFC 9000 section 18 (those that the QUIC library knows).

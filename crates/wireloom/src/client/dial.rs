@@ -223,8 +223,8 @@ async fn attempt(
         .known
         .as_ref()
         .map(|known| known.get(&target.authority, address, &inner.tls));
-    let (tls, presented) = match &known {
-        Some(known) => known.tls.observed(),
+    let (tls, rejections) = match &known {
+        Some(known) => known.tls.clone(),
         None => inner.tls.observed(),
     };
     let config = client_config(&inner.quic, Arc::new(tls))
@@ -256,12 +256,16 @@ async fn attempt(
         match outcome {
             Some(Ok(())) => {
                 guard.conn = None;
-                return Ok(Connection::new(conn, presented));
+                return Ok(Connection::new(conn));
             }
             Some(Err((lost, silent))) => {
                 guard.conn = None;
-                return Err(match presented.rejection() {
-                    Some(rejection) => ConnectError::Certificate(rejection.clone()),
+                let rejection = match &lost {
+                    ConnectionError::Transport { reason, .. } => rejections.find(reason),
+                    _ => None,
+                };
+                return Err(match rejection {
+                    Some(rejection) => ConnectError::Certificate(rejection),
                     None if silent => ConnectError::Unreachable,
                     None => ConnectError::Connection(lost),
                 });

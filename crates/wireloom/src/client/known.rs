@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ClientConfig;
+
 use crate::driver::Memory;
-use crate::tls::{ClientTls, ResumingTls};
+use crate::tls::{ClientTls, Rejections};
 
 /// So many are remembered, the oldest forgotten first.
 const MAX_KNOWN: usize = 64;
@@ -13,7 +15,7 @@ const MAX_KNOWN: usize = 64;
 /// One server, by the authority of its URL and the address where it answered: another address has to prove that anybody is there,
 /// and uses up no ticket of this one.
 pub(super) struct Known {
-    pub(super) tls: ResumingTls,
+    pub(super) tls: (ClientConfig, Arc<Rejections>),
     pub(super) memory: Arc<Memory>,
 }
 

@@ -97,9 +97,10 @@ fn be_quiet(
         1,
     );
     let start = Instant::now();
-    let (tls, _) = ClientTls::new(&ServerTrust::Insecure)
+    let tls = ClientTls::new(&ServerTrust::Insecure)
         .expect("a configuration")
-        .observed();
+        .observed()
+        .0;
     let config = client_config(client, Arc::new(tls)).expect("a suite for QUIC");
     let connected = client_end.endpoint.connect(start, config, server.address, "localhost");
     client_end.connection = Some(connected.expect("can be dialled"));

@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::verify::{Observed, Pin, Pinned};
-use super::{ALPN_H3, CertificateObserver, key_log, provider};
+use super::{ALPN_H3, Rejections, key_log, provider};
 use crate::identity::CertificateHash;
 
 /// Which servers a client trusts.
@@ -136,6 +136,7 @@ impl ClientTls {
             .with_custom_certificate_verifier(Arc::clone(&verifier))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        config.resumption = Resumption::disabled();
         Ok(Self { config, verifier })
     }
 
@@ -145,42 +146,23 @@ impl ClientTls {
         self
     }
 
-    /// A configuration for one connection, and where to read afterwards which certificate it saw and why it refused it.
-    ///
-    /// Such a connection does not resume an earlier one: a resumed one is shown no certificate.
-    pub(crate) fn observed(&self) -> (ClientConfig, Arc<CertificateObserver>) {
-        let verifier = Observed::new(Arc::clone(&self.verifier));
-        let observer = verifier.renew();
+    /// A configuration for one connection, which does not resume another, and where to read afterwards why it refused a certificate.
+    pub(crate) fn observed(&self) -> (ClientConfig, Arc<Rejections>) {
+        let rejections = Arc::<Rejections>::default();
+        let verifier = Observed::new(Arc::clone(&self.verifier), Arc::clone(&rejections));
         let mut config = self.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        config.resumption = Resumption::disabled();
-        (config, observer)
+        (config, rejections)
     }
 
-    /// For connections to one server that resume each other and send early data.
-    pub(crate) fn resuming(&self) -> ResumingTls {
-        let verifier = Arc::new(Observed::new(Arc::clone(&self.verifier)));
-        let mut config = self.config.clone();
-        config.dangerous().set_certificate_verifier(verifier.clone());
+    /// The same for all connections to one server, which resume each other and send early data. Their verifier is one, or TLS would
+    /// not resume.
+    pub(crate) fn resuming(&self) -> (ClientConfig, Arc<Rejections>) {
+        let (mut config, rejections) = self.observed();
         // One server; each has room for a few tickets.
         config.resumption = Resumption::in_memory_sessions(8);
         config.enable_early_data = true;
-        ResumingTls { config, verifier }
-    }
-}
-
-/// The client's TLS for connections to one server that resume each other.
-#[derive(Debug)]
-pub(crate) struct ResumingTls {
-    config: ClientConfig,
-    /// The same for all of them, or TLS would not resume.
-    verifier: Arc<Observed>,
-}
-
-impl ResumingTls {
-    /// As [`ClientTls::observed`]. Of handshakes at the same time only the last is observed.
-    pub(crate) fn observed(&self) -> (ClientConfig, Arc<CertificateObserver>) {
-        (self.config.clone(), self.verifier.renew())
+        (config, rejections)
     }
 }
 

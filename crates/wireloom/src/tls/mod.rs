@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-pub(crate) use client::{ClientTls, ResumingTls};
+pub(crate) use client::ClientTls;
 pub use client::{RootCertificates, ServerTrust, TrustError};
 pub use peer::{ClientAuth, TlsInfo};
 pub use rejection::CertificateRejection;
@@ -25,7 +25,7 @@ pub(crate) fn key_log(write: bool) -> Arc<dyn rustls::KeyLog> {
         Arc::new(rustls::NoKeyLog)
     }
 }
-pub(crate) use verify::CertificateObserver;
+pub(crate) use verify::Rejections;
 
 /// HTTP/3's ALPN name (RFC 9114, section 3.1).
 const ALPN_H3: &[u8] = b"h3";

@@ -1,6 +1,7 @@
 //! The verifiers that rustls asks about a server's certificate.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -15,57 +16,51 @@ use crate::identity::CertificateHash;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What one handshake saw of the server's certificate, for whoever cannot get at the error of rustls: QUIC keeps only
-/// the alert and a text of it.
+/// So many rejections are kept, the oldest forgotten first: one server has few, and only those of handshakes that end just now are
+/// asked for.
+const MAX_KEPT: usize = 16;
+
+/// The latest rejections, for whoever cannot get at the error of rustls: QUIC keeps only the alert and the error's text. The same
+/// text means the same rejection, so handshakes at the same time can share this.
 #[derive(Debug, Default)]
-pub(crate) struct CertificateObserver {
-    certificate: OnceLock<CertificateDer<'static>>,
-    rejection: OnceLock<CertificateRejection>,
-}
+pub(crate) struct Rejections(Mutex<VecDeque<(String, CertificateRejection)>>);
 
-impl CertificateObserver {
-    /// The server's own certificate, accepted or not; `None` before it has arrived.
-    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.certificate.get()
+impl Rejections {
+    fn note(&self, error: &Error) {
+        let Some(rejection) = CertificateRejection::from_rustls(error) else {
+            return;
+        };
+        let text = error.to_string();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(known, _)| *known != text);
+        if kept.len() == MAX_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((text, rejection));
     }
 
-    /// Why it was refused; `None` when it was not.
-    pub(crate) fn rejection(&self) -> Option<&CertificateRejection> {
-        self.rejection.get()
+    /// The rejection that ended a handshake, of whose end QUIC tells `reason`; `None` if it was something else.
+    pub(crate) fn find(&self, reason: &str) -> Option<CertificateRejection> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().find(|(text, _)| reason.ends_with(text));
+        found.map(|(_, rejection)| rejection.clone())
     }
 }
 
-/// Asks another verifier and keeps what it was shown and what it answered.
+/// Asks another verifier and keeps what it refused.
 #[derive(Debug)]
 pub(super) struct Observed {
-    pub(super) inner: Arc<dyn ServerCertVerifier>,
-    /// That of the latest handshake.
-    pub(super) observer: Mutex<Arc<CertificateObserver>>,
+    inner: Arc<dyn ServerCertVerifier>,
+    rejections: Arc<Rejections>,
 }
 
 impl Observed {
-    pub(super) fn new(inner: Arc<dyn ServerCertVerifier>) -> Self {
-        let observer = Mutex::default();
-        Self { inner, observer }
-    }
-
-    /// The next handshake is observed by itself.
-    pub(super) fn renew(&self) -> Arc<CertificateObserver> {
-        let observer = Arc::default();
-        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&observer);
-        observer
-    }
-
-    fn observer(&self) -> Arc<CertificateObserver> {
-        Arc::clone(&self.observer.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn new(inner: Arc<dyn ServerCertVerifier>, rejections: Arc<Rejections>) -> Self {
+        Self { inner, rejections }
     }
 
     fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Some(rejection) = result.as_ref().err().and_then(CertificateRejection::from_rustls) {
-            // One handshake has one certificate and stops at its first failure: a second value is never lost here.
-            let _ = self.observer().rejection.set(rejection);
-        }
-        result
+        result.inspect_err(|error| self.rejections.note(error))
     }
 }
 
@@ -78,7 +73,6 @@ impl ServerCertVerifier for Observed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let _ = self.observer().certificate.set(end_entity.clone().into_owned());
         self.note(
             self.inner
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
