@@ -181,6 +181,8 @@ impl Application for Counted {
     fn wind_down(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) {
         self.wound_down.fetch_add(1, Ordering::SeqCst);
     }
+    fn forgotten(&mut self) {}
+
     fn endpoint_lost(&mut self, _: &mut WakeList) {}
 }
 
