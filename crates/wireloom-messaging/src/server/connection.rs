@@ -156,9 +156,8 @@ impl Inner {
         self.server.pending_limit
     }
 
-    /// Bytes of payload in a signal with a name of so many bytes.
-    pub(crate) fn message_room(&self, name: usize) -> usize {
-        self.server.message_buffer_size().saturating_sub(3 + name)
+    pub(crate) fn message_buffer(&self) -> usize {
+        self.server.message_buffer_size()
     }
 
     /// Who the client is to others: the same for all connections of a session, otherwise the connection's own. It tells nothing

@@ -1,19 +1,21 @@
 //! What happens at a topic, on its way to the subscribers of one server.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OnceCell};
 
-use super::message::{Batch, TopicMessage};
+use super::message::{Batch, PresenceBatch, TopicMessage};
 use super::options::Topic;
 use super::subscription::{Change, Subscription};
 use super::wire::{PresenceSignal, Present};
 
-/// Bytes of messages that wait to be handed to the subscribers. Publishers on this server wait beyond that, and brokers should.
+/// Bytes of messages, joins and leaves that wait to be handed to the subscribers. Those who publish or join on this server wait beyond
+/// that, and brokers should.
 const MAX_WAITING: usize = 1 << 20;
 
-/// Messages that are handed to the subscribers together.
+/// Messages, or joins and leaves, that are handed to the subscribers together.
 const MAX_BATCH: usize = 256;
 
 /// Where a broker puts what happens at a topic, for the subscribers of one server. A cheap handle; it does nothing once the server
@@ -33,16 +35,12 @@ impl Feed {
         self.0.put(Event::Message(message));
     }
 
-    /// Somebody has joined, or has new info.
+    /// Somebody has joined, or has new info: it takes the place of the last, where subscribers have not been told that yet.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn joined(&self, who: Present) {
-        let join = vec![who];
-        self.0.put(Event::Presence(PresenceSignal {
-            join,
-            ..PresenceSignal::default()
-        }));
+        self.0.put(Event::Joined(who));
     }
 
     /// Somebody has left.
@@ -50,11 +48,7 @@ impl Feed {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn left(&self, id: String) {
-        let leave = vec![id];
-        self.0.put(Event::Presence(PresenceSignal {
-            leave,
-            ..PresenceSignal::default()
-        }));
+        self.0.put(Event::Left(id));
     }
 
     /// Nobody can say what the subscribers have missed: they have to ask for it, and who is present.
@@ -65,8 +59,8 @@ impl Feed {
         self.0.put(Event::Reset);
     }
 
-    /// Waits until there is room for more messages. Cancel safe. Whoever puts messages that a publisher does not wait for should
-    /// wait for this first.
+    /// Waits until there is room for more. Cancel safe. Whoever puts what nobody on this server has waited to publish or to join with
+    /// should wait for this first.
     pub async fn room(&self) {
         self.0.room().await;
     }
@@ -75,8 +69,21 @@ impl Feed {
 #[derive(Debug)]
 enum Event {
     Message(Arc<TopicMessage>),
-    Presence(PresenceSignal),
+    Joined(Present),
+    Left(String),
     Reset,
+}
+
+impl Event {
+    /// About how much memory it takes, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Message(message) => message.size(),
+            Self::Joined(who) => size_of::<Self>() + who.size(),
+            Self::Left(id) => size_of::<Self>() + id.len(),
+            Self::Reset => size_of::<Self>(),
+        }
+    }
 }
 
 /// A topic, as long as one server has subscribers.
@@ -100,6 +107,8 @@ struct State {
     subscribers: Arc<Vec<Arc<Subscription>>>,
     waiting: Vec<Event>,
     waiting_bytes: usize,
+    /// Which of those that wait is the join of whom, unless they have left since.
+    joins: HashMap<String, usize>,
     /// There is a task that hands out what waits.
     handing_out: bool,
     /// The last subscriber is gone.
@@ -174,12 +183,25 @@ impl Outlet {
         if state.subscribers.is_empty() {
             return;
         }
-        if let Event::Message(message) = &event {
-            if message.offset().is_none() && state.waiting_bytes >= MAX_WAITING {
-                return;
+        match &event {
+            Event::Message(message) if message.offset().is_none() && state.waiting_bytes >= MAX_WAITING => return,
+            Event::Joined(who) => {
+                if let Some(at) = state.joins.get(&who.id).copied() {
+                    // Who has new info again and again waits once.
+                    let before = state.waiting[at].size();
+                    state.waiting_bytes = state.waiting_bytes + event.size() - before;
+                    state.waiting[at] = event;
+                    return;
+                }
+                let (id, at) = (who.id.clone(), state.waiting.len());
+                state.joins.insert(id, at);
             }
-            state.waiting_bytes += message.size();
+            Event::Left(id) => {
+                state.joins.remove(id);
+            }
+            Event::Message(_) | Event::Reset => {}
         }
+        state.waiting_bytes += event.size();
         state.waiting.push(event);
         if !state.handing_out {
             state.handing_out = true;
@@ -189,6 +211,7 @@ impl Outlet {
     }
 
     async fn hand_out(self: Arc<Self>) {
+        let mut told = 0;
         loop {
             let (events, subscribers) = {
                 let mut state = self.lock();
@@ -197,29 +220,36 @@ impl Outlet {
                     return;
                 }
                 state.waiting_bytes = 0;
+                state.joins = HashMap::new();
                 (std::mem::take(&mut state.waiting), state.subscribers.clone())
             };
             self.room.notify_waiters();
             let mut changes = Changes::default();
             events.into_iter().for_each(|event| changes.add(event));
             for change in changes.finish() {
-                tell(&subscribers, &change).await;
+                tell(&subscribers, &change, &mut told).await;
             }
             drop(subscribers);
             // The subscribers write, and publishers publish, before the next are handed out: more of them at once.
             tokio::task::yield_now().await;
+            told = 0;
         }
     }
 }
 
-/// Subscribers that are told something without a pause.
+/// How often subscribers are told something without a pause.
 const AT_ONCE: usize = 4096;
 
-async fn tell(subscribers: &[Arc<Subscription>], change: &Change) {
-    for some in subscribers.chunks(AT_ONCE) {
+/// `told`: how often since the last pause.
+async fn tell(mut subscribers: &[Arc<Subscription>], change: &Change, told: &mut usize) {
+    while !subscribers.is_empty() {
+        let (some, rest) = subscribers.split_at(subscribers.len().min(AT_ONCE - *told));
         some.iter().for_each(|subscription| subscription.push(change));
-        if some.len() == AT_ONCE {
+        subscribers = rest;
+        *told += some.len();
+        if *told == AT_ONCE {
             tokio::task::yield_now().await;
+            *told = 0;
         }
     }
 }
@@ -246,20 +276,27 @@ impl Changes {
                 }
                 self.messages.push(message);
             }
-            Event::Presence(PresenceSignal { join, leave }) => {
+            Event::Joined(who) => {
                 // In one signal joins come before leaves: who leaves and comes again does so in two.
-                let again = join.iter().any(|who| self.presence.leave.contains(&who.id));
-                let full = self.presence.join.len() + self.presence.leave.len() >= MAX_BATCH;
-                if again || full || !self.messages.is_empty() {
-                    self.end();
-                }
-                self.presence.join.extend(join);
-                self.presence.leave.extend(leave);
+                let again = self.presence.leave.contains(&who.id);
+                self.begin_presence(again);
+                self.presence.join.push(who);
+            }
+            Event::Left(id) => {
+                self.begin_presence(false);
+                self.presence.leave.push(id);
             }
             Event::Reset => {
                 self.end();
                 self.done.push(Change::Reset);
             }
+        }
+    }
+
+    fn begin_presence(&mut self, again: bool) {
+        let full = self.presence.join.len() + self.presence.leave.len() >= MAX_BATCH;
+        if again || full || !self.messages.is_empty() {
+            self.end();
         }
     }
 
@@ -271,7 +308,7 @@ impl Changes {
         }
         let presence = std::mem::take(&mut self.presence);
         if !presence.is_empty() {
-            self.done.push(Change::Presence(Arc::new(presence)));
+            self.done.push(Change::Presence(PresenceBatch::new(presence)));
         }
     }
 

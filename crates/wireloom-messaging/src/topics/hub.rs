@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::broker::{BrokerError, DynBroker, HistoryQuery, Member, MemberKey, Publication};
 use super::feed::LocalTopic;
-use super::message::{Framing, room};
+use super::message::{self, Framing, PresenceBatch};
 use super::name::{InvalidTopicName, TopicName, is_key};
 use super::options::{Topic, TopicAccess, TopicAction, Topics};
 use super::position::{MAX_OFFSET, Position};
@@ -175,7 +175,7 @@ impl Hub {
         if data.encoding == Encoding::Utf16 && !data.bytes.len().is_multiple_of(2) {
             return Err(TopicError::Invalid("a payload in UTF-16 has an even number of bytes"));
         }
-        if data.bytes.len() > room(self.message_buffer, &topic.name) {
+        if data.bytes.len() > message::room(self.message_buffer, &topic.name) {
             return Err(TopicError::Limit(
                 "the message does not fit into the message buffer of subscribers",
             ));
@@ -184,12 +184,12 @@ impl Hub {
     }
 
     pub(crate) async fn publish(&self, topic: &Topic, data: Data, key: &str) -> Result<Position, TopicError> {
-        self.ready_to_publish(topic).await;
+        self.room(topic).await;
         self.publish_now(topic, data, key).await
     }
 
-    /// Publishers do not outrun the subscribers' queues.
-    pub(super) async fn ready_to_publish(&self, topic: &Topic) {
+    /// Those who publish or join do not outrun the feed.
+    pub(super) async fn room(&self, topic: &Topic) {
         if let Some(local) = self.live_topic(&topic.name) {
             local.room().await;
         }
@@ -274,7 +274,7 @@ impl Hub {
             here,
             id: self.joined_id(inner, topic),
         };
-        if !subscription.go_live(history, &rest) {
+        if !subscription.go_live(history, &PresenceBatch::new(rest)) {
             return Err(TopicError::Disconnected);
         }
         entered.keep = true;
@@ -356,6 +356,7 @@ impl Hub {
         if info.get().len() > MAX_INFO {
             return Err(TopicError::Limit("the info is longer than 1024 bytes"));
         }
+        self.room(topic).await;
         let member = Member {
             id: inner.public_id(self.server),
             key: MemberKey {

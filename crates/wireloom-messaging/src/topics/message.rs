@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::name::TopicName;
+use super::wire::{PresenceSignal, Present};
 use crate::codec::{Encoding, Message, Name, Payload};
 use crate::data::Data;
 use crate::transport::Signals;
@@ -140,4 +141,42 @@ impl Batch {
     pub(crate) fn is_ephemeral(&self) -> bool {
         self.messages.first().is_some_and(|message| message.offset == 0)
     }
+}
+
+/// Joins and leaves that all subscribers of a topic are told together.
+#[derive(Debug)]
+pub(crate) struct PresenceBatch {
+    presence: PresenceSignal,
+    signals: OnceLock<Arc<Signals>>,
+}
+
+impl PresenceBatch {
+    pub(crate) fn new(presence: PresenceSignal) -> Arc<Self> {
+        Arc::new(Self {
+            presence,
+            signals: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.presence.join.iter().map(Present::size).sum::<usize>() + 100
+    }
+
+    /// In messages that fit into a buffer of this size, which is the same for all connections of a server.
+    pub(crate) fn signals(&self, topic: &TopicName, buffer: usize) -> &Arc<Signals> {
+        self.signals
+            .get_or_init(|| Arc::new(presence_signals(&self.presence, topic, buffer)))
+    }
+}
+
+/// Joins and leaves, in messages that fit into a buffer of this size.
+pub(crate) fn presence_signals(presence: &PresenceSignal, topic: &TopicName, buffer: usize) -> Signals {
+    let name = format!("$presence/{topic}");
+    let room = buffer.saturating_sub(3 + name.len());
+    let signal = |json: String| {
+        let name = Name::new(&name).ok()?;
+        let payload = Payload::utf8(&json);
+        Message::Signal { name, payload }.to_vec().ok().map(Bytes::from)
+    };
+    presence.pieces(room).into_iter().filter_map(signal).collect()
 }

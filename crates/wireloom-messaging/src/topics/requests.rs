@@ -111,7 +111,7 @@ impl Hub {
         // Unconstrained: a task that has done much may not make one step back in the queue.
         let turn = unconstrained(connection.inner.publishing.acquire()).await;
         let topic = self.authorised(connection, &name, TopicAction::Publish).await?;
-        self.ready_to_publish(&topic).await;
+        self.room(&topic).await;
         // The next one's turn begins when this future waits, which is when the broker has the publication.
         drop(turn);
         json(&self.publish_now(&topic, data.clone(), key).await?)

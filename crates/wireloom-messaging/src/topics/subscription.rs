@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::broker::History;
 use super::feed::LocalTopic;
-use super::message::{Batch, Framing};
+use super::message::{Batch, Framing, PresenceBatch};
 use super::options::{SlowSubscriber, Topic};
-use super::wire::{PresenceSignal, Present};
 use crate::codec::{Message, Name, Payload};
 use crate::server::{Inner, TopicItem, TopicItemKind};
 use crate::transport::Signals;
@@ -16,7 +15,7 @@ use crate::transport::Signals;
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Messages(Arc<Batch>),
-    Presence(Arc<PresenceSignal>),
+    Presence(Arc<PresenceBatch>),
     Reset,
 }
 
@@ -24,7 +23,7 @@ impl Change {
     fn size(&self) -> usize {
         match self {
             Self::Messages(batch) => batch.size(),
-            Self::Presence(presence) => presence.join.iter().map(Present::size).sum::<usize>() + 100,
+            Self::Presence(presence) => presence.size(),
             Self::Reset => 100,
         }
     }
@@ -84,18 +83,14 @@ impl Subscription {
     /// For the outbox, when it has dropped something that only this makes good.
     pub(crate) fn reset_item(self: &Arc<Self>) -> TopicItem {
         let name = format!("$reset/{}", self.topic().name);
-        self.signal(&name, "", TopicItemKind::Reset)
-    }
-
-    fn signal(self: &Arc<Self>, name: &str, json: &str, kind: TopicItemKind) -> TopicItem {
-        let message = Name::new(name).and_then(|name| {
-            let payload = Payload::utf8(json);
+        let message = Name::new(&name).and_then(|name| {
+            let payload = Payload::utf8("");
             Message::Signal { name, payload }.to_vec()
         });
         // The name is one: a verb and the name of a topic.
         let signals: Signals = message.ok().map(Into::into).into_iter().collect();
         let range = 0..signals.messages().len();
-        TopicItem::new(self.clone(), Arc::new(signals), range, kind)
+        TopicItem::new(self.clone(), Arc::new(signals), range, TopicItemKind::Reset)
     }
 
     pub(super) fn push(self: &Arc<Self>, change: &Change) {
@@ -116,7 +111,7 @@ impl Subscription {
     }
 
     /// The past is known: queues it and what has happened since. `false` if the subscription is over.
-    pub(super) fn go_live(self: &Arc<Self>, history: History, others: &PresenceSignal) -> bool {
+    pub(super) fn go_live(self: &Arc<Self>, history: History, others: &PresenceBatch) -> bool {
         let mut state = self.lock();
         let State::Waiting(waiting, _) = &mut *state else {
             return false;
@@ -178,16 +173,12 @@ impl Subscription {
         }
     }
 
-    fn queue_presence(self: &Arc<Self>, presence: &PresenceSignal) {
+    fn queue_presence(self: &Arc<Self>, presence: &PresenceBatch) {
         if !self.presence {
             return;
         }
-        let name = format!("$presence/{}", self.topic().name);
-        let room = self.connection.message_room(name.len());
-        for json in presence.pieces(room) {
-            let item = self.signal(&name, &json, TopicItemKind::Presence);
-            self.connection.outbox.push_topic(item, self.connection.pending_limit());
-        }
+        let signals = presence.signals(&self.topic().name, self.connection.message_buffer());
+        self.put(TopicItemKind::Presence, signals, 0..signals.messages().len());
     }
 
     fn put(self: &Arc<Self>, kind: TopicItemKind, signals: &Arc<Signals>, range: Range<usize>) {

@@ -1,0 +1,215 @@
+//! Topics on the server where there is much of something: what waits is bounded, and nobody waits for ever.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+
+#[path = "conformance/peer.rs"]
+mod peer;
+#[path = "conformance/rig.rs"]
+mod rig;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use wireloom_messaging::Data;
+use wireloom_messaging::codec::Message;
+use wireloom_messaging::server::{Handlers, Server};
+use wireloom_messaging::topics::{
+    Broker, BrokerError, Feed, History, HistoryQuery, Member, MemoryBroker, MemorySubscription, Position, Present,
+    Publication, Topic, TopicMessage, TopicOptions, Topics,
+};
+
+use peer::Peer;
+use rig::{Memory, Rig as _};
+
+/// More than may wait in a feed, in members with the longest info.
+const MANY: usize = 1100;
+
+fn info(text: &str) -> Box<RawValue> {
+    to_raw_value(text).unwrap()
+}
+
+/// The longest.
+fn long_info() -> Box<RawValue> {
+    info(&"i".repeat(1022))
+}
+
+fn server(topics: Topics) -> Server {
+    Server::builder().topics(topics).build(Handlers::new())
+}
+
+async fn connect(server: &Server) -> Peer {
+    Peer::connect(&Memory::start(server).await).await
+}
+
+/// Asks and waits for the reply, before which nothing else comes.
+async fn ask(peer: &mut Peer, name: &str, json: &Value) -> Value {
+    peer.text(1, name, &json.to_string()).await;
+    reply(peer).await
+}
+
+async fn reply(peer: &mut Peer) -> Value {
+    loop {
+        match Message::decode(&peer.recv().await).unwrap() {
+            Message::Reply { payload, .. } => return Data::from(payload).parse_json().unwrap(),
+            Message::Signal { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The next signal, as it was sent, and what it says.
+async fn signal(peer: &mut Peer, expected: &str) -> (Bytes, Data) {
+    loop {
+        let bytes = peer.recv().await;
+        match Message::decode(&bytes).unwrap() {
+            Message::Signal { name, payload } if name.as_str() == Some(expected) => {
+                let data = payload.into();
+                return (bytes, data);
+            }
+            Message::Reply { .. } | Message::Signal { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A broker in memory whose feed the test has too.
+#[derive(Clone, Default)]
+struct Opened {
+    broker: MemoryBroker,
+    feed: Arc<Mutex<Option<Feed>>>,
+    /// Whoever joins leaves the feed full.
+    fills: bool,
+    /// Somebody joined though it was.
+    was_full: Arc<AtomicBool>,
+}
+
+impl Opened {
+    fn feed(&self) -> Feed {
+        self.feed.lock().unwrap().clone().expect("a subscriber")
+    }
+}
+
+impl Broker for Opened {
+    type Subscription = MemorySubscription;
+
+    async fn publish(&self, topic: &Topic, publication: Publication) -> Result<Position, BrokerError> {
+        self.broker.publish(topic, publication).await
+    }
+
+    async fn publish_ephemeral(&self, topic: &Topic, data: Data) -> Result<(), BrokerError> {
+        self.broker.publish_ephemeral(topic, data).await
+    }
+
+    async fn subscribe(&self, topic: &Topic, feed: Feed) -> Result<MemorySubscription, BrokerError> {
+        *self.feed.lock().unwrap() = Some(feed.clone());
+        self.broker.subscribe(topic, feed).await
+    }
+
+    async fn history(&self, topic: &Topic, query: &HistoryQuery) -> Result<History, BrokerError> {
+        self.broker.history(topic, query).await
+    }
+
+    async fn join(&self, topic: &Topic, member: &Member, info: &RawValue) -> Result<(), BrokerError> {
+        if self.fills {
+            let feed = self.feed();
+            let is_full = feed.room().now_or_never().is_none();
+            self.was_full.fetch_or(is_full, Ordering::Relaxed);
+            feed.message(TopicMessage::ephemeral(
+                topic.name.clone(),
+                Data::binary(vec![0; 1 << 20]),
+            ));
+        }
+        self.broker.join(topic, member, info).await
+    }
+
+    fn leave(&self, topic: &Topic, member: &Member) {
+        self.broker.leave(topic, member);
+    }
+
+    async fn present(&self, topic: &Topic) -> Result<Vec<Present>, BrokerError> {
+        self.broker.present(topic).await
+    }
+}
+
+fn opened(broker: &Opened) -> Server {
+    server(Topics::open(TopicOptions::new()).broker(broker.clone()))
+}
+
+#[tokio::test]
+async fn joins_and_leaves_take_room_in_a_feed() {
+    let broker = Opened::default();
+    let server = opened(&broker);
+    let mut subscriber = connect(&server).await;
+    ask(&mut subscriber, "$subscribe/t", &json!({"presence": true})).await;
+    let feed = broker.feed();
+    for number in 0..MANY {
+        feed.joined(Present::new(format!("somebody {number}"), long_info()));
+    }
+    assert!(feed.room().now_or_never().is_none(), "more than may wait");
+    peer::within(feed.room()).await;
+    for number in 0..100_000 {
+        feed.left(format!("somebody {number}"));
+    }
+    assert!(feed.room().now_or_never().is_none(), "more than may wait");
+}
+
+#[tokio::test]
+async fn who_joins_waits_for_room_in_the_feed() {
+    let broker = Opened {
+        fills: true,
+        ..Opened::default()
+    };
+    let server = opened(&broker);
+    let mut subscriber = connect(&server).await;
+    ask(&mut subscriber, "$subscribe/t", &json!({"presence": true})).await;
+    let mut peer = connect(&server).await;
+    // Read by the server in one turn.
+    for id in 1..=3 {
+        peer.text(id, "$presence/t", r#"{"join": 1}"#).await;
+    }
+    for _ in 1..=3 {
+        assert_eq!(reply(&mut peer).await["count"], json!(1));
+    }
+    assert!(!broker.was_full.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn only_the_newest_info_is_told() {
+    let broker = Opened::default();
+    let server = opened(&broker);
+    let mut subscriber = connect(&server).await;
+    ask(&mut subscriber, "$subscribe/t", &json!({"presence": true})).await;
+    let feed = broker.feed();
+    for number in 1..=10 * MANY {
+        feed.joined(Present::new("a", info(&format!("{number:01000}"))));
+    }
+    assert!(feed.room().now_or_never().is_some(), "one waits");
+    // Who has left and comes back is told of anew.
+    feed.left("a".to_owned());
+    feed.joined(Present::new("a", info("back")));
+    let (_, said) = signal(&mut subscriber, "$presence/t").await;
+    let newest = format!("{:01000}", 10 * MANY);
+    let said: Value = said.parse_json().unwrap();
+    assert_eq!(said, json!({"join": [{"id": "a", "info": newest}], "leave": ["a"]}));
+    let (_, said) = signal(&mut subscriber, "$presence/t").await;
+    let said: Value = said.parse_json().unwrap();
+    assert_eq!(said, json!({"join": [{"id": "a", "info": "back"}]}));
+}
+
+#[tokio::test]
+async fn joins_are_encoded_once_for_all_subscribers() {
+    let server = server(Topics::open(TopicOptions::new()));
+    let (mut a, mut b) = (connect(&server).await, connect(&server).await);
+    for peer in [&mut a, &mut b] {
+        ask(peer, "$subscribe/t", &json!({"presence": true})).await;
+    }
+    ask(&mut connect(&server).await, "$presence/t", &json!({"join": "c"})).await;
+    let (in_a, said) = signal(&mut a, "$presence/t").await;
+    assert_eq!(said.parse_json::<Value>().unwrap()["join"][0]["info"], json!("c"));
+    let (in_b, _) = signal(&mut b, "$presence/t").await;
+    assert_eq!(in_a, in_b);
+    assert_eq!(in_a.as_ptr(), in_b.as_ptr(), "the same bytes");
+}
