@@ -213,3 +213,32 @@ async fn joins_are_encoded_once_for_all_subscribers() {
     assert_eq!(in_a, in_b);
     assert_eq!(in_a.as_ptr(), in_b.as_ptr(), "the same bytes");
 }
+
+/// What the server's end of a link takes is sent, whatever happens then: no more than it buffers.
+#[tokio::test]
+async fn a_link_takes_no_more_than_it_buffers() {
+    for past in [true, false] {
+        let server = server(Topics::open(TopicOptions::new()));
+        let mut subscriber = connect(&server).await;
+        if !past {
+            ask(&mut subscriber, "$subscribe/t", &json!({})).await;
+        }
+        for _ in 0..100 {
+            server.publish("t", vec![0; 8000]).await.unwrap();
+        }
+        if past {
+            subscriber.text(1, "$subscribe/t", r#"{"history": {}}"#).await;
+        }
+        signal(&mut subscriber, "$message/1/t").await;
+        // What waits is dropped.
+        let connection = server.connections().pop().unwrap();
+        connection.unsubscribe("t").unwrap();
+        connection.close();
+        let mut more = 0;
+        while subscriber.try_recv().await.is_ok() {
+            more += 1;
+        }
+        // 64 KiB in the link with what it took last, what it takes next, a reply.
+        assert!(more < 20, "{more} messages, past: {past}");
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) struct TopicItem {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TopicItemKind {
-    /// What was asked for: never dropped. The topic's history bounds it, and everybody who gets it shares it.
+    /// What was asked for: never dropped. The topic's history bounds it, of which everybody who gets it holds the same messages.
     Past,
     Messages,
     /// Nobody misses it.
@@ -53,6 +53,14 @@ impl TopicItem {
 
     fn is_ephemeral(&self) -> bool {
         matches!(self.kind, TopicItemKind::Ephemeral | TopicItemKind::Unreliable)
+    }
+
+    /// Takes away as many of the first as fit.
+    fn split(&mut self, bytes: usize) -> Self {
+        let mut first = self.clone();
+        first.cut_to(bytes);
+        self.range.start = first.range.end;
+        first
     }
 
     /// Keeps as many of the first as fit.
@@ -197,23 +205,25 @@ impl TopicQueue {
         self.count();
     }
 
-    /// Moves what has waited longest to `out`, about so many bytes.
+    /// Moves what has waited longest to `out`, at most so many bytes, or one message.
     pub(super) fn take(&mut self, out: &mut VecDeque<TopicItem>, bytes: usize) {
         let mut taken = 0;
         while taken < bytes
             && let Some(mut item) = self.items.pop_front()
         {
-            let size = item.bytes();
-            if taken > 0 && taken + size > bytes && item.range.len() > 1 {
-                let mut first = item.clone();
-                first.cut_to(bytes - taken);
-                if !first.range.is_empty() {
-                    item.range.start = first.range.end;
-                    self.forget(&first);
-                    out.push_back(first);
+            let mut size = item.bytes();
+            if taken + size > bytes && (taken > 0 || item.range.len() > 1) {
+                let mut first = item.split(bytes - taken);
+                if first.range.is_empty() && taken == 0 {
+                    first.range.end += 1;
+                    item.range.start += 1;
                 }
                 self.items.push_front(item);
-                return;
+                if first.range.is_empty() {
+                    return;
+                }
+                size = first.bytes();
+                item = first;
             }
             self.forget(&item);
             taken += size;

@@ -29,6 +29,9 @@ impl Change {
     }
 }
 
+/// Bytes of the past that are queued together, unless one message is longer.
+const PIECE: usize = 32 * 1024;
+
 pub(crate) struct Subscription {
     pub(super) local: Arc<LocalTopic>,
     connection: Arc<Inner>,
@@ -118,11 +121,19 @@ impl Subscription {
         };
         let waiting = waiting.take();
         let mut last = history.from;
-        if !history.messages.is_empty() {
-            let batch = Batch::new(history.messages);
-            let range = 0..batch.messages().len();
-            last = batch.messages().last().and_then(|last| last.offset()).unwrap_or(last);
-            self.put(TopicItemKind::Past, batch.signals(self.framing), range);
+        let mut past = &history.messages[..];
+        last = past.last().and_then(|last| last.offset()).unwrap_or(last);
+        while !past.is_empty() {
+            // The messages are everybody's. What a link makes of them, for this subscriber alone, it makes of a piece at a time.
+            let mut size = 0;
+            let fits = past.iter().take_while(|message| {
+                size += message.size();
+                size <= PIECE
+            });
+            let (piece, rest) = past.split_at(fits.count().max(1));
+            let signals: Signals = piece.iter().map(|message| message.frame(self.framing)).collect();
+            self.put(TopicItemKind::Past, &Arc::new(signals), 0..piece.len());
+            past = rest;
         }
         self.queue_presence(others);
         match waiting {

@@ -1,0 +1,75 @@
+//! Memory for subscribers that do not read. In a process of its own, where nothing else allocates.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::server::{Handlers, Server};
+use wireloom_messaging::topics::{TopicOptions, Topics};
+
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+
+const CLIENTS: usize = 50;
+/// 64 KiB in the link and a piece of 32 KiB, which has room for another while it is made; a piece that it takes next; and the rest.
+const MAY_TAKE: usize = 256 << 10;
+
+/// A client over WebSocket that reads nothing by itself.
+async fn connect(server: &Server) -> DuplexStream {
+    let (mut ours, theirs) = tokio::io::duplex(1024);
+    let server = server.clone();
+    tokio::spawn(async move { server.accept_websocket(theirs, None).await });
+    ours.write_all(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(ours.read_u8().await.unwrap());
+    }
+    // The first message, with its header.
+    ours.read_exact(&mut [0; 2 + 11]).await.unwrap();
+    ours
+}
+
+async fn send(client: &mut DuplexStream, message: &Message<'_>) {
+    let message = message.to_vec().unwrap();
+    // Masked, with a mask that changes nothing.
+    let mut frame = vec![0x82, 0x80 | u8::try_from(message.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend(message);
+    client.write_all(&frame).await.unwrap();
+}
+
+#[tokio::test]
+async fn history_waits_as_what_it_is_not_as_what_a_link_makes_of_it() {
+    let server = Server::builder()
+        .topics(Topics::open(TopicOptions::new()))
+        .build(Handlers::new());
+    for _ in 0..100 {
+        server.publish("t", vec![3; 8000]).await.unwrap();
+    }
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(connect(&server).await);
+    }
+    let before = ALLOCATOR.allocated();
+    let subscribe = Message::Request {
+        id: RequestId::from_u64(1),
+        name: Name::new("$subscribe/t").unwrap(),
+        payload: Payload::utf8(r#"{"history": {}}"#),
+    };
+    for client in &mut clients {
+        send(client, &subscribe).await;
+    }
+    for client in &mut clients {
+        // What comes first is there when the link has taken all that it takes.
+        let first = tokio::time::timeout(Duration::from_secs(60), client.read_u8()).await;
+        first.expect("hung").unwrap();
+    }
+    let taken = ALLOCATOR.allocated().saturating_sub(before) / CLIENTS;
+    assert!(taken < MAY_TAKE, "{taken} bytes for each");
+    drop(clients);
+}
