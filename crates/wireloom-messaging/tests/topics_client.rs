@@ -1,16 +1,19 @@
 //! The client's subscriptions: whatever happens to its connections, each message comes once, in order.
 #![allow(clippy::unwrap_used)]
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use wireloom_messaging::client::{Backoff, Client, ConnectError, RequestError, TopicEvent};
+use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
 use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::{Handlers, Server};
 use wireloom_messaging::topics::{SlowSubscriber, TopicOptions, Topics};
+use wireloom_messaging::transport::memory::{self, MemoryLink};
+use wireloom_messaging::transport::{self, Incoming};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future)
@@ -249,4 +252,59 @@ async fn refusals() {
     client.close().await;
     assert_eq!(within(subscription.next()).await, None);
     assert!(matches!(subscription.error(), Some(RequestError::Closed(_))));
+}
+
+/// A server that says with each subscription that something was missed, and never what.
+#[tokio::test]
+async fn what_cannot_be_made_good_is_not_asked_for_without_a_pause() {
+    let (ours, mut theirs) = memory::pair();
+    let renewals = Arc::new(AtomicUsize::new(0));
+    let counted = renewals.clone();
+    tokio::spawn(async move {
+        let conf = Message::AcceptConf(AcceptConf::new(60_000, 8192));
+        say(&mut theirs, &conf).await;
+        loop {
+            let Ok(incoming) = transport::recv(&mut theirs).await else {
+                return;
+            };
+            let Incoming::Message { bytes, .. } = incoming else {
+                continue;
+            };
+            let Ok(Message::Request { id, name, .. }) = Message::decode(&bytes) else {
+                continue;
+            };
+            let is_subscription = name.as_str() == Some("$subscribe/t");
+            let payload = match is_subscription {
+                true => r#"{"epoch": "e", "offset": 0, "from": 0, "recovered": true}"#,
+                false => "",
+            };
+            let payload = Payload::utf8(payload);
+            say(&mut theirs, &Message::Reply { id, payload }).await;
+            if is_subscription {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let name = Name::new("$reset/t").unwrap();
+                let payload = Payload::EMPTY;
+                say(&mut theirs, &Message::Signal { name, payload }).await;
+            }
+        }
+    });
+    let once = std::sync::Mutex::new(Some(ours));
+    let dial = move || {
+        let link = once.lock().unwrap().take().ok_or(ConnectError::Closed);
+        async move { link }
+    };
+    let client = Client::over(dial).build();
+    let _subscription = within(client.topic("t").unwrap().subscribe().into_future())
+        .await
+        .unwrap();
+    // Each as long as a renewal.
+    for _ in 0..1000 {
+        within(client.request("anything", "").into_future()).await.unwrap();
+    }
+    let renewals = renewals.load(Ordering::Relaxed);
+    assert!((2..100).contains(&renewals), "{renewals}");
+}
+
+async fn say(link: &mut MemoryLink, message: &Message<'_>) {
+    let _ = transport::send(link, message.to_vec().unwrap().into()).await;
 }

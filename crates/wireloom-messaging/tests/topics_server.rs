@@ -130,6 +130,8 @@ impl Broker for Opened {
     }
 
     async fn present(&self, topic: &Topic) -> Result<Vec<Present>, BrokerError> {
+        // As a broker that is elsewhere.
+        tokio::task::yield_now().await;
         self.broker.present(topic).await
     }
 }
@@ -241,4 +243,67 @@ async fn a_link_takes_no_more_than_it_buffers() {
         // 64 KiB in the link with what it took last, what it takes next, a reply.
         assert!(more < 20, "{more} messages, past: {past}");
     }
+}
+
+/// So many are present at each topic, as long as they are not dropped.
+async fn present(server: &Server, count: usize, topics: &[&str]) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        let mut peer = connect(server).await;
+        for topic in topics {
+            let name = format!("$presence/{topic}");
+            ask(&mut peer, &name, &json!({"join": long_info()})).await;
+        }
+        peers.push(peer);
+    }
+    peers
+}
+
+#[tokio::test]
+async fn everybody_who_is_present_is_told_of_whatever_the_limit() {
+    let server = Server::builder()
+        .topics(Topics::open(TopicOptions::new()).broker(Opened::default()))
+        .pending_limit(100_000)
+        .concurrency(8)
+        .build(Handlers::new());
+    let topics = ["a", "b", "c"];
+    let here = present(&server, 100, &topics).await;
+    let mut subscriber = connect(&server).await;
+    // At once, so that what is said of one topic waits when that of the next is known.
+    for (id, topic) in (0..).zip(topics) {
+        let name = format!("$subscribe/{topic}");
+        subscriber.text(id, &name, r#"{"presence": true}"#).await;
+    }
+    let mut missing = [here.len(); 3];
+    while missing != [0; 3] {
+        let bytes = subscriber.recv().await;
+        let (topic, said, list) = match Message::decode(&bytes).unwrap() {
+            Message::Reply { id, payload } => (usize::try_from(id.to_u64()).unwrap(), payload, "here"),
+            Message::Signal { name, payload } => {
+                let name = name.as_str().unwrap();
+                let topic = name.strip_prefix("$presence/");
+                let topic = topic.unwrap_or_else(|| panic!("{name}, {missing:?} are missing"));
+                let topic = topics.iter().position(|other| *other == topic);
+                (topic.unwrap(), payload, "join")
+            }
+            other => panic!("{other:?}"),
+        };
+        let said: Value = Data::from(said).parse_json().unwrap();
+        missing[topic] -= said[list].as_array().unwrap().len();
+    }
+}
+
+#[tokio::test]
+async fn those_who_do_not_fit_into_a_reply_are_encoded_once() {
+    let server = server(Topics::open(TopicOptions::new()));
+    // More than a link takes, so that some of it waits for the first when the second comes.
+    let _here = present(&server, 200, &["t"]).await;
+    let (mut a, mut b) = (connect(&server).await, connect(&server).await);
+    for peer in [&mut a, &mut b] {
+        peer.text(1, "$subscribe/t", r#"{"presence": true}"#).await;
+    }
+    let (in_a, _) = signal(&mut a, "$presence/t").await;
+    let (in_b, _) = signal(&mut b, "$presence/t").await;
+    assert_eq!(in_a, in_b);
+    assert_eq!(in_a.as_ptr(), in_b.as_ptr(), "the same bytes");
 }

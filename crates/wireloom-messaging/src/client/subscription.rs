@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -142,6 +142,47 @@ pub(super) struct SubscriptionTask {
     position: watch::Sender<Position>,
     epoch: Epoch,
     sequence: Sequence,
+    renewals: Renewals,
+}
+
+/// How often a subscription is renewed because something was missed: at once, but with growing pauses while that brings no message. A
+/// server that cannot say what it is asked for would be asked without end.
+struct Renewals {
+    backoff: Backoff,
+    in_vain: u32,
+    /// Of the last one.
+    begun: Instant,
+}
+
+impl Renewals {
+    fn new() -> Self {
+        Self {
+            // Joins and leaves may be missed meanwhile.
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            in_vain: 0,
+            begun: Instant::now(),
+        }
+    }
+
+    fn has_begun(&mut self) {
+        self.begun = Instant::now();
+    }
+
+    fn was_of_use(&mut self) {
+        self.in_vain = 0;
+    }
+
+    /// How long to wait before the next.
+    fn pause(&mut self) -> Duration {
+        if self.begun.elapsed() >= self.backoff.stable {
+            self.in_vain = 0;
+        }
+        let failures = self.in_vain.checked_sub(1);
+        self.in_vain = self.in_vain.saturating_add(1);
+        failures.map_or(Duration::ZERO, |failures| {
+            self.backoff.pause(failures, backoff::random())
+        })
+    }
 }
 
 /// Puts messages into the order of their offsets.
@@ -211,6 +252,8 @@ impl Sequence {
 enum Change {
     /// Something was missed.
     Again,
+    /// There is another connection.
+    Connected,
     End(Option<RequestError>),
 }
 
@@ -238,6 +281,7 @@ impl SubscriptionTask {
             position: position_in,
             epoch: reply.epoch.clone(),
             sequence: Sequence::new(reply.from, reply.offset),
+            renewals: Renewals::new(),
             request,
         };
         tokio::spawn(task.run(begun, ended_in));
@@ -260,15 +304,21 @@ impl SubscriptionTask {
                     Err(error) => break Some(error),
                 },
             };
+            self.renewals.has_begun();
             let is_current = begun.is_current;
-            let change = match self.begin(begun, wanted).await {
+            let mut change = match self.begin(begun, wanted).await {
                 Ok(()) if is_current => self.listen().await,
-                Ok(()) => Change::Again,
+                Ok(()) => Change::Connected,
                 Err(change) => change,
             };
             wanted = true;
-            if let Change::End(error) = change {
-                break error;
+            if let Change::Again = change {
+                change = self.pause().await;
+            }
+            match change {
+                Change::End(error) => break error,
+                Change::Connected => self.renewals.was_of_use(),
+                Change::Again => {}
             }
         };
         let is_unsubscribed = error.is_none() && !self.heard.is_closed();
@@ -331,6 +381,24 @@ impl SubscriptionTask {
         Ok(())
     }
 
+    /// Waits until it may be renewed. What comes meanwhile is of use all the same.
+    async fn pause(&mut self) -> Change {
+        let pause = self.renewals.pause();
+        if pause.is_zero() {
+            return Change::Again;
+        }
+        let mut over = std::pin::pin!(tokio::time::sleep(pause));
+        loop {
+            let change = tokio::select! {
+                () = &mut over => return Change::Again,
+                change = self.listen() => change,
+            };
+            if !matches!(change, Change::Again) {
+                return change;
+            }
+        }
+    }
+
     async fn listen(&mut self) -> Change {
         loop {
             let next = tokio::select! {
@@ -342,7 +410,7 @@ impl SubscriptionTask {
                     }
                     match self.status.borrow_and_update().clone() {
                         Status::Connecting { .. } => continue,
-                        Status::Connected(_) => return Change::Again,
+                        Status::Connected(_) => return Change::Connected,
                         Status::Closed(error) => return Change::End(Some(RequestError::Closed(error))),
                     }
                 }
@@ -380,6 +448,7 @@ impl SubscriptionTask {
     async fn message(&mut self, offset: u64, data: Data) -> Result<(), Change> {
         self.sequence.hold(offset, data);
         while let Some((offset, data)) = self.sequence.next() {
+            self.renewals.was_of_use();
             self.tell(TopicEvent::Message { offset, data }).await?;
             self.told();
         }

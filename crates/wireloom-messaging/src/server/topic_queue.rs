@@ -19,7 +19,8 @@ pub(crate) struct TopicItem {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TopicItemKind {
-    /// What was asked for: never dropped. The topic's history bounds it, of which everybody who gets it holds the same messages.
+    /// What was asked for, of the past or of who is present: never dropped. The topic's history and the number of its members bound
+    /// it, and those who get it share it.
     Past,
     Messages,
     /// Nobody misses it.

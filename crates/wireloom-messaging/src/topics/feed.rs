@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, OnceCell};
 
@@ -10,6 +10,7 @@ use super::message::{Batch, PresenceBatch, TopicMessage};
 use super::options::Topic;
 use super::subscription::{Change, Subscription};
 use super::wire::{PresenceSignal, Present};
+use crate::transport::Signals;
 
 /// Bytes of messages, joins and leaves that wait to be handed to the subscribers. Those who publish or join on this server wait beyond
 /// that, and brokers should.
@@ -92,6 +93,8 @@ pub(crate) struct LocalTopic {
     outlet: Arc<Outlet>,
     /// The feed's place at the broker. Not within what the feed holds, or it would never be dropped.
     pub(super) source: OnceCell<Box<dyn Any + Send + Sync>>,
+    /// What the last subscriber was told of those who had no room in its reply.
+    rest: Mutex<Weak<Signals>>,
 }
 
 /// The subscribers, and what they have not been told yet.
@@ -121,7 +124,21 @@ impl LocalTopic {
             topic,
             outlet: Arc::default(),
             source: OnceCell::new(),
+            rest: Mutex::default(),
         })
+    }
+
+    /// Subscribers who are told of the same share it.
+    pub(super) fn share_rest(&self, rest: Signals) -> Arc<Signals> {
+        let mut last = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.upgrade()
+            && last.messages() == rest.messages()
+        {
+            return last;
+        }
+        let rest = Arc::new(rest);
+        *last = Arc::downgrade(&rest);
+        rest
     }
 
     pub(super) fn feed(&self) -> Feed {

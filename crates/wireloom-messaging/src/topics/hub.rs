@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use super::broker::{BrokerError, DynBroker, HistoryQuery, Member, MemberKey, Publication};
 use super::feed::LocalTopic;
-use super::message::{self, Framing, PresenceBatch};
+use super::message::{self, Framing};
 use super::name::{InvalidTopicName, TopicName, is_key};
 use super::options::{Topic, TopicAccess, TopicAction, Topics};
 use super::position::{MAX_OFFSET, Position};
 use super::subscription::Subscription;
-use super::wire::{MAX_INFO, PresenceSignal, Present};
+use super::wire::{MAX_INFO, Present};
 use super::{TOPIC_FORBIDDEN, TOPIC_INVALID, TOPIC_LIMIT, TOPIC_NOT_SUBSCRIBED, TOPIC_UNAVAILABLE};
 use crate::codec::Encoding;
 use crate::data::Data;
@@ -262,11 +262,7 @@ impl Hub {
             false => None,
         };
         // Those that have no room in the reply are told as joins.
-        let rest = here.as_mut().map(|here| self.split_off_rest(here));
-        let rest = PresenceSignal {
-            join: rest.unwrap_or_default(),
-            ..PresenceSignal::default()
-        };
+        let rest = here.as_mut().map(|here| self.split_off_rest(here)).unwrap_or_default();
         let subscribed = Subscribed {
             position: history.position.clone(),
             from: history.from,
@@ -274,7 +270,7 @@ impl Hub {
             here,
             id: self.joined_id(inner, topic),
         };
-        if !subscription.go_live(history, &PresenceBatch::new(rest)) {
+        if !subscription.go_live(history, rest) {
             return Err(TopicError::Disconnected);
         }
         entered.keep = true;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::broker::History;
 use super::feed::LocalTopic;
-use super::message::{Batch, Framing, PresenceBatch};
+use super::message::{Batch, Framing, PresenceBatch, presence_signals};
 use super::options::{SlowSubscriber, Topic};
+use super::wire::{PresenceSignal, Present};
 use crate::codec::{Message, Name, Payload};
 use crate::server::{Inner, TopicItem, TopicItemKind};
 use crate::transport::Signals;
@@ -113,8 +114,8 @@ impl Subscription {
         }
     }
 
-    /// The past is known: queues it and what has happened since. `false` if the subscription is over.
-    pub(super) fn go_live(self: &Arc<Self>, history: History, others: &PresenceBatch) -> bool {
+    /// The past is known: queues it, the others who are present, and what has happened since. `false` if the subscription is over.
+    pub(super) fn go_live(self: &Arc<Self>, history: History, others: Vec<Present>) -> bool {
         let mut state = self.lock();
         let State::Waiting(waiting, _) = &mut *state else {
             return false;
@@ -135,7 +136,16 @@ impl Subscription {
             self.put(TopicItemKind::Past, &Arc::new(signals), 0..piece.len());
             past = rest;
         }
-        self.queue_presence(others);
+        if !others.is_empty() {
+            let others = PresenceSignal {
+                join: others,
+                ..PresenceSignal::default()
+            };
+            let others = presence_signals(&others, &self.topic().name, self.connection.message_buffer());
+            let range = 0..others.messages().len();
+            // What was asked for: were it dropped, the client would ask for it again, and for ever.
+            self.put(TopicItemKind::Past, &self.local.share_rest(others), range);
+        }
         match waiting {
             Some(waiting) => waiting.iter().for_each(|change| self.queue(change, &mut last)),
             None if self.can_reset() => self.connection.outbox.push_topic(self.reset_item(), usize::MAX),
@@ -174,7 +184,11 @@ impl Subscription {
                     );
                 }
             }
-            Change::Presence(presence) => self.queue_presence(presence),
+            Change::Presence(presence) if self.presence => {
+                let signals = presence.signals(&self.topic().name, self.connection.message_buffer());
+                self.put(TopicItemKind::Presence, signals, 0..signals.messages().len());
+            }
+            Change::Presence(_) => {}
             Change::Reset if self.can_reset() => {
                 // A new epoch may have lower offsets.
                 *last = 0;
@@ -182,14 +196,6 @@ impl Subscription {
             }
             Change::Reset => *last = 0,
         }
-    }
-
-    fn queue_presence(self: &Arc<Self>, presence: &PresenceBatch) {
-        if !self.presence {
-            return;
-        }
-        let signals = presence.signals(&self.topic().name, self.connection.message_buffer());
-        self.put(TopicItemKind::Presence, signals, 0..signals.messages().len());
     }
 
     fn put(self: &Arc<Self>, kind: TopicItemKind, signals: &Arc<Signals>, range: Range<usize>) {
