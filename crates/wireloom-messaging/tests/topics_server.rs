@@ -307,3 +307,36 @@ async fn those_who_do_not_fit_into_a_reply_are_encoded_once() {
     assert_eq!(in_a, in_b);
     assert_eq!(in_a.as_ptr(), in_b.as_ptr(), "the same bytes");
 }
+
+/// Topics that are never silent, with a subscriber that takes its time.
+#[tokio::test]
+async fn connections_end_though_their_topics_are_busy() {
+    for shuts_down in [true, false] {
+        let server = server(Topics::open(TopicOptions::new()));
+        let mut subscriber = connect(&server).await;
+        ask(&mut subscriber, "$subscribe/t", &json!({})).await;
+        for _ in 0..20 {
+            server.publish("t", vec![0; 8000]).await.unwrap();
+        }
+        signal(&mut subscriber, "$message/1/t").await;
+        let ending = server.clone();
+        let ended = tokio::spawn(async move {
+            match shuts_down {
+                true => ending.shut_down().await,
+                false => ending.connections()[0].close(),
+            }
+        });
+        let mut taken = 0;
+        while let Ok(bytes) = subscriber.try_recv().await {
+            if matches!(Message::decode(&bytes), Ok(Message::Signal { .. })) {
+                taken += 1;
+                assert!(taken < 1000, "it does not end");
+                // As much as is taken.
+                server.publish("t", vec![0; 8000]).await.unwrap();
+            }
+        }
+        // What waited was sent.
+        assert!(taken >= 19, "{taken}");
+        peer::within(ended).await.unwrap();
+    }
+}

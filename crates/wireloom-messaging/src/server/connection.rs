@@ -434,8 +434,8 @@ impl Connection {
         Arc::downcast(found.clone()).ok()
     }
 
-    /// Closes the connection in good order: new requests are refused, running handlers finish and their replies are sent,
-    /// then it is closed. Returns at once; the second call does nothing.
+    /// Closes the connection in good order: new requests are refused, running handlers finish and their replies are sent, and what
+    /// waits of topics, then it is closed. Returns at once; the second call does nothing.
     pub fn close(&self) {
         self.inner.outbox.command(Command::End {
             code: CloseCode::Normal,

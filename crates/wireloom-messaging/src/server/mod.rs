@@ -309,9 +309,9 @@ impl Server {
     }
 
     /// Shuts down (section 10). From this call on newcomers are refused, new requests are answered with ReplyShutdown,
-    /// signals are ignored and clients are told to go elsewhere (WT_DRAIN_SESSION). It returns when all handlers have
-    /// ended, the last reply is written and every connection is closed with the code for shutdown. A client that does not
-    /// answer the closing is waited for [a moment](ServerBuilder::linger).
+    /// signals are ignored and clients are told to go elsewhere (WT_DRAIN_SESSION). Messages of topics that wait are sent, and no
+    /// others. It returns when all handlers have ended, the last reply is written and every connection is closed with the code for
+    /// shutdown. A client that does not answer the closing is waited for [a moment](ServerBuilder::linger).
     ///
     /// There is no deadline: put a timeout around it, and call [`abort`](Self::abort) after. Cancel safe: the shutdown goes
     /// on without it.

@@ -101,7 +101,8 @@ impl Outbox {
     /// Queues something of a topic; what does not fit is dropped, or the connection is, as the topic's policy says.
     pub(crate) fn push_topic(&self, item: TopicItem, limit: usize) {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed || state.command.is_some() {
+            // A connection that ends sends what waits already: topics do not pause, and it would never be done.
             return;
         }
         match state.topics.push(item, limit) {
