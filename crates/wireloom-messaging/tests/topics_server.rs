@@ -8,6 +8,7 @@ mod rig;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -18,7 +19,7 @@ use wireloom_messaging::codec::Message;
 use wireloom_messaging::server::{Handlers, Server};
 use wireloom_messaging::topics::{
     Broker, BrokerError, Feed, History, HistoryQuery, Member, MemoryBroker, MemorySubscription, Position, Present,
-    Publication, Topic, TopicMessage, TopicOptions, Topics,
+    Publication, Recent, Topic, TopicMessage, TopicOptions, Topics,
 };
 
 use peer::Peer;
@@ -338,5 +339,31 @@ async fn connections_end_though_their_topics_are_busy() {
         // What waited was sent.
         assert!(taken >= 19, "{taken}");
         peer::within(ended).await.unwrap();
+    }
+}
+
+/// Where a topic is, and how many messages of it are kept.
+async fn kept(server: &Server, topic: &str) -> (Position, usize) {
+    let all = HistoryQuery::new().recent(Recent::default());
+    let history = server.topic_history(topic, &all).await.unwrap();
+    (history.position, history.messages.len())
+}
+
+#[tokio::test]
+async fn a_topic_is_not_forgotten_by_a_publication_to_it() {
+    let options = TopicOptions::new()
+        .history(100_000, Duration::from_secs(3600))
+        .history_bytes(8 << 20);
+    let broker = MemoryBroker::new().max_bytes(100_000);
+    let server = server(Topics::open(options).broker(broker));
+    server.publish("other", vec![0; 1000]).await.unwrap();
+    let first = server.publish("t", vec![0; 1000]).await.unwrap();
+    // Nobody has subscribed.
+    for offset in 2..=200 {
+        let position = server.publish("t", vec![0; 1000]).await.unwrap();
+        assert_eq!((&position.epoch, position.offset), (&first.epoch, offset));
+        let (at, count) = kept(&server, "t").await;
+        assert_eq!(at, position);
+        assert!(count >= usize::try_from(offset).unwrap().min(80), "{count} of {offset}");
     }
 }

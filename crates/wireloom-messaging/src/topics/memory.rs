@@ -181,7 +181,7 @@ impl State {
     fn topic(&mut self, topic: &Topic, limits: Limits, now: Instant) -> Result<&mut TopicState, BrokerError> {
         if !self.topics.contains_key(&topic.name) {
             if self.topics.len() >= limits.topics {
-                self.forget_idle(limits.topics - limits.topics / 8 - 1, usize::MAX);
+                self.forget_idle(limits.topics - limits.topics / 8 - 1, usize::MAX, &topic.name);
                 if self.topics.len() >= limits.topics {
                     return Err(BrokerError::Limit("topics"));
                 }
@@ -200,13 +200,13 @@ impl State {
         Ok(state)
     }
 
-    /// Forgets topics that nobody uses until at most so many, with so many bytes, are left. Goes through all of them: callers ask
-    /// for more than they need, so that they have to do so rarely.
-    fn forget_idle(&mut self, topics: usize, bytes: usize) {
+    /// Forgets topics that nobody uses, but not the one in hand, until at most so many, with so many bytes, are left. Goes through all
+    /// of them: callers ask for more than they need, so that they have to do so rarely.
+    fn forget_idle(&mut self, topics: usize, bytes: usize, in_hand: &TopicName) {
         let mut idle: Vec<_> = self
             .topics
             .iter()
-            .filter(|(_, state)| state.is_idle())
+            .filter(|(name, state)| state.is_idle() && *name != in_hand)
             .map(|(name, state)| (state.used, name.clone()))
             .collect();
         idle.sort_unstable();
@@ -241,7 +241,7 @@ impl Broker for MemoryBroker {
         let (position, after) = (log.position(log.offset), log.bytes());
         state.bytes = state.bytes + after - before;
         if state.bytes > limits.bytes {
-            state.forget_idle(usize::MAX, limits.bytes - limits.bytes / 8);
+            state.forget_idle(usize::MAX, limits.bytes - limits.bytes / 8, &topic.name);
             let over = state.bytes.saturating_sub(limits.bytes);
             if over > 0
                 && let Some(this) = state.topics.get_mut(&topic.name)
