@@ -367,3 +367,42 @@ async fn a_topic_is_not_forgotten_by_a_publication_to_it() {
         assert!(count >= usize::try_from(offset).unwrap().min(80), "{count} of {offset}");
     }
 }
+
+#[tokio::test]
+async fn a_journal_is_cut_to_what_is_kept() {
+    const TOPICS: usize = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let start = |max_bytes: usize| {
+        let broker = MemoryBroker::with_journal(folder.path().join("journal"), 100 << 20).unwrap();
+        let options = TopicOptions::new().history(10, Duration::from_secs(3600));
+        server(Topics::open(options).broker(broker.max_bytes(max_bytes)))
+    };
+    let running = start(300_000);
+    let mut last = Vec::new();
+    for _ in 0..50 {
+        last.clear();
+        for topic in 0..TOPICS {
+            last.push(running.publish(&format!("t{topic}"), "x".repeat(1000)).await.unwrap());
+        }
+    }
+    drop(running);
+
+    // All that was kept before, and not four times as much as may be.
+    let running = start(300_000);
+    last[0] = running.publish("t0", "more").await.unwrap();
+    for (topic, position) in last.iter().enumerate() {
+        assert_eq!(kept(&running, &format!("t{topic}")).await, (position.clone(), 10));
+    }
+    drop(running);
+
+    // Less than that: what there is of the past is not all, but nothing begins anew.
+    let running = start(120_000);
+    last[0] = running.publish("t0", "more").await.unwrap();
+    let mut count = 0;
+    for (topic, position) in last.iter().enumerate() {
+        let (at, messages) = kept(&running, &format!("t{topic}")).await;
+        assert_eq!(at, *position);
+        count += messages;
+    }
+    assert!((60..100).contains(&count), "{count} messages");
+}

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::feed::Feed;
 use super::message::TopicMessage;
+use super::name::TopicName;
 use super::options::Topic;
 use super::position::Position;
 use super::wire::Present;
@@ -155,6 +156,11 @@ pub trait Broker: Send + Sync + 'static {
     /// A feed's place at a topic. Dropping it ends the feed.
     type Subscription: Send + Sync + 'static;
 
+    /// A server begins to use it, which knows the options of its topics: for a broker that already keeps some of them.
+    fn configure(&self, find: &dyn Fn(&TopicName) -> Option<Topic>) {
+        let _ = find;
+    }
+
     /// Publishes a message; answers where it is.
     fn publish(
         &self,
@@ -195,6 +201,7 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Se
 
 /// [`Broker`] behind a pointer, so that a server's type does not name it.
 pub(crate) trait DynBroker: Send + Sync {
+    fn configure(&self, find: &dyn Fn(&TopicName) -> Option<Topic>);
     fn publish<'a>(&'a self, topic: &'a Topic, publication: Publication) -> BoxFuture<'a, Position>;
     fn publish_ephemeral<'a>(&'a self, topic: &'a Topic, data: Data) -> BoxFuture<'a, ()>;
     fn subscribe<'a>(&'a self, topic: &'a Topic, feed: Feed) -> BoxFuture<'a, Box<dyn Any + Send + Sync>>;
@@ -205,6 +212,10 @@ pub(crate) trait DynBroker: Send + Sync {
 }
 
 impl<B: Broker> DynBroker for B {
+    fn configure(&self, find: &dyn Fn(&TopicName) -> Option<Topic>) {
+        Broker::configure(self, find);
+    }
+
     fn publish<'a>(&'a self, topic: &'a Topic, publication: Publication) -> BoxFuture<'a, Position> {
         Box::pin(Broker::publish(self, topic, publication))
     }

@@ -117,8 +117,10 @@ pub(super) struct Subscribed {
 
 impl Hub {
     pub(crate) fn new(mut topics: Topics, message_buffer: usize) -> Arc<Self> {
+        let broker = topics.take_broker();
+        broker.configure(&|name| topics.find_topic(name));
         Arc::new(Self {
-            broker: topics.take_broker(),
+            broker,
             topics,
             live: Mutex::default(),
             // Without randomness nothing else works either.

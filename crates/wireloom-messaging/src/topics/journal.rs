@@ -32,6 +32,9 @@ impl MemoryBroker {
     /// writing that much; a topic of which then nothing is left begins a new epoch with the next start. Reading it at the
     /// start holds it in memory once.
     ///
+    /// Of what it holds, histories are kept as the topics' options say, from when a server has this broker; where that is more than
+    /// [`max_bytes`](Self::max_bytes), those of the topics that were published to last. The others go on without their past.
+    ///
     /// # Errors
     /// The file cannot be opened, read or written, or holds something else.
     pub fn with_journal(path: impl Into<PathBuf>, max_bytes: u64) -> io::Result<Self> {

@@ -154,13 +154,14 @@ impl MemoryBroker {
             let at = |age: Duration| now.checked_sub(age).unwrap_or(now);
             let before = topic.offset.saturating_sub(topic.messages.len() as u64);
             let mut log = TopicLog::new(topic.epoch, before);
+            let used = topic.messages.last().map_or(now, |(age, _)| at(*age));
             for (age, message) in topic.messages {
                 log.add(&topic.name, "", message.data().clone(), at(age));
             }
             for (age, key, offset) in topic.keys {
                 log.remember(&key, offset, at(age));
             }
-            let this = TopicState::new(log, now);
+            let this = TopicState::new(log, used);
             state.bytes += this.bytes();
             state.topics.insert(topic.name, this);
         }
@@ -200,6 +201,24 @@ impl State {
         Ok(state)
     }
 
+    /// Drops messages of topics that nobody uses, whole histories, until so many bytes are left. The topics go on where they are.
+    fn drop_idle_messages(&mut self, bytes: usize, keys: KeyLimits, now: Instant) {
+        let mut idle: Vec<_> = self.topics.values_mut().filter(|state| state.is_idle()).collect();
+        idle.sort_unstable_by_key(|state| state.used);
+        let nothing = TopicOptions {
+            history_count: 0,
+            ..TopicOptions::default()
+        };
+        for state in idle {
+            if self.bytes <= bytes {
+                break;
+            }
+            let before = state.log.bytes();
+            state.log.trim(&nothing, keys, now);
+            self.bytes = self.bytes + state.log.bytes() - before;
+        }
+    }
+
     /// Forgets topics that nobody uses, but not the one in hand, until at most so many, with so many bytes, are left. Goes through all
     /// of them: callers ask for more than they need, so that they have to do so rarely.
     fn forget_idle(&mut self, topics: usize, bytes: usize, in_hand: &TopicName) {
@@ -223,6 +242,27 @@ impl State {
 
 impl Broker for MemoryBroker {
     type Subscription = MemorySubscription;
+
+    /// A journal knows nothing of options, and holds what had been dropped and forgotten. Were all of that kept, the first publication
+    /// would make room by forgetting topics, of which none has been used yet.
+    fn configure(&self, find: &dyn Fn(&TopicName) -> Option<Topic>) {
+        let (now, limits) = (Instant::now(), self.0.limits);
+        let names: Vec<TopicName> = self.lock().topics.keys().cloned().collect();
+        // The application's: not under the lock.
+        let topics: Vec<Topic> = names.iter().filter_map(find).collect();
+        let mut state = self.lock();
+        for topic in topics {
+            if let Some(this) = state.topics.get_mut(&topic.name) {
+                let before = this.log.bytes();
+                this.log.trim(&topic.options, limits.keys, now);
+                let after = this.log.bytes();
+                state.bytes = state.bytes + after - before;
+            }
+        }
+        if state.bytes > limits.bytes {
+            state.drop_idle_messages(limits.bytes - limits.bytes / 8, limits.keys, now);
+        }
+    }
 
     async fn publish(&self, topic: &Topic, publication: Publication) -> Result<Position, BrokerError> {
         let (now, limits) = (Instant::now(), self.0.limits);
