@@ -85,6 +85,8 @@ struct Opened {
     fills: bool,
     /// Somebody joined though it was.
     was_full: Arc<AtomicBool>,
+    /// Nobody can join.
+    is_away: Arc<AtomicBool>,
 }
 
 impl Opened {
@@ -122,6 +124,9 @@ impl Broker for Opened {
                 topic.name.clone(),
                 Data::binary(vec![0; 1 << 20]),
             ));
+        }
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(BrokerError::Unavailable("away".to_owned()));
         }
         self.broker.join(topic, member, info).await
     }
@@ -405,4 +410,37 @@ async fn a_journal_is_cut_to_what_is_kept() {
         count += messages;
     }
     assert!((60..100).contains(&count), "{count} messages");
+}
+
+#[tokio::test]
+async fn who_is_present_stays_so_when_new_info_fails() {
+    let broker = Opened::default();
+    let server = opened(&broker);
+    let mut peer = connect(&server).await;
+    ask(&mut peer, "$presence/t", &json!({"join": 1})).await;
+    for is_away in [true, false] {
+        broker.is_away.store(is_away, Ordering::Relaxed);
+        peer.text(1, "$presence/t", r#"{"join": 2}"#).await;
+        if is_away {
+            assert_eq!(peer.expect_error(1).await.0, "TOPIC_UNAVAILABLE");
+        } else {
+            reply(&mut peer).await;
+        }
+        let present = server.presence("t").await.unwrap();
+        assert_eq!(present.len(), 1);
+        assert_eq!(present[0].info.get(), if is_away { "1" } else { "2" });
+    }
+    // One that was not is not, and counts for nothing.
+    broker.is_away.store(true, Ordering::Relaxed);
+    peer.text(1, "$presence/other", r#"{"join": 1}"#).await;
+    assert_eq!(peer.expect_error(1).await.0, "TOPIC_UNAVAILABLE");
+    assert_eq!(server.presence("other").await.unwrap(), []);
+    // And it still leaves.
+    peer.close().await;
+    peer::within(async {
+        while !server.presence("t").await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -182,7 +182,7 @@ pub trait Broker: Send + Sync + 'static {
     fn history(&self, topic: &Topic, query: &HistoryQuery)
     -> impl Future<Output = Result<History, BrokerError>> + Send;
 
-    /// A member is present from now on, or has new info.
+    /// A member is present from now on, or has new info. One that was present still is if this fails.
     fn join(
         &self,
         topic: &Topic,

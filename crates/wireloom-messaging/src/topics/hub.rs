@@ -94,7 +94,15 @@ pub(crate) struct Involved {
 #[derive(Default)]
 struct Involvement {
     subscription: Option<Arc<Subscription>>,
-    joined: Option<(Topic, Member)>,
+    joined: Option<Joined>,
+}
+
+/// Presence of a connection.
+struct Joined {
+    topic: Topic,
+    member: Member,
+    /// The broker has said so, and not only been asked.
+    is_present: bool,
 }
 
 /// How a connection is to be subscribed.
@@ -346,8 +354,8 @@ impl Hub {
                 involved.tidy(&topic.name);
                 left
             };
-            if let Some((topic, member)) = left {
-                self.broker.leave(&topic, &member);
+            if let Some(left) = left {
+                self.broker.leave(&left.topic, &left.member);
             }
             return Ok(None);
         };
@@ -363,15 +371,19 @@ impl Hub {
             },
         };
         // Entered first: whoever ends the connection meanwhile lets it leave.
-        let old = self.enter(inner, topic, |involvement| {
-            involvement.joined.replace((topic.clone(), member.clone()))
+        let old = self.enter(inner, topic, |involvement| match &involvement.joined {
+            Some(joined) if joined.member == member => None,
+            _ => involvement.joined.replace(Joined {
+                topic: topic.clone(),
+                member: member.clone(),
+                is_present: false,
+            }),
         })?;
-        if let Some((topic, old)) = old.filter(|(_, old)| *old != member) {
-            self.broker.leave(&topic, &old);
+        if let Some(old) = old {
+            self.broker.leave(&old.topic, &old.member);
         }
         let joined = self.broker.join(topic, &member, &info).await;
-        if joined.is_err() || inner.topics().over {
-            inner.topics().leave(&topic.name);
+        if !inner.topics().has_joined(&topic.name, &member, joined.is_ok()) {
             self.broker.leave(topic, &member);
         }
         joined?;
@@ -381,7 +393,7 @@ impl Hub {
     pub(super) fn joined_id(&self, inner: &Inner, topic: &Topic) -> Option<String> {
         let involved = inner.topics();
         let joined = involved.topics.get(&topic.name)?.joined.as_ref();
-        joined.map(|(_, member)| member.id.clone())
+        joined.map(|joined| joined.member.id.clone())
     }
 
     /// Ends a subscription and presence.
@@ -396,8 +408,8 @@ impl Hub {
         if let Some(subscription) = &involvement.subscription {
             self.drop_subscription(subscription);
         }
-        if let Some((topic, member)) = &involvement.joined {
-            self.broker.leave(topic, member);
+        if let Some(joined) = &involvement.joined {
+            self.broker.leave(&joined.topic, &joined.member);
         }
     }
 
@@ -426,11 +438,22 @@ impl Hub {
 }
 
 impl Involved {
-    fn leave(&mut self, name: &TopicName) {
-        if let Some(involvement) = self.topics.get_mut(name) {
+    /// The broker has answered. `false`: the member is not to be present, as it has left or failed to join. One that was present
+    /// already is so after a failure, too.
+    fn has_joined(&mut self, name: &TopicName, member: &Member, is_ok: bool) -> bool {
+        let Some(involvement) = self.topics.get_mut(name) else {
+            return false;
+        };
+        let Some(joined) = involvement.joined.as_mut().filter(|joined| joined.member == *member) else {
+            return false;
+        };
+        joined.is_present |= is_ok;
+        let is_present = joined.is_present;
+        if !is_present {
             involvement.joined = None;
+            self.tidy(name);
         }
-        self.tidy(name);
+        is_present
     }
 
     fn tidy(&mut self, name: &TopicName) {
