@@ -1,15 +1,22 @@
-//! Memory for subscribers that do not read. In a process of its own, where nothing else allocates.
+//! Memory for subscribers that do not read, and for small questions about much. In a process of its own, where nothing else allocates.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::Mutex;
 use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
 use wireloom_messaging::server::{Handlers, Server};
 use wireloom_messaging::topics::{TopicOptions, Topics};
+use wireloom_messaging::transport::memory::MemoryLink;
+use wireloom_messaging::transport::{self, Incoming};
 
 #[global_allocator]
 static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+
+/// Nothing else allocates while a test has this.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 const CLIENTS: usize = 50;
 /// 64 KiB in the link and a piece of 32 KiB, which has room for another while it is made; a piece that it takes next; and the rest.
@@ -45,6 +52,7 @@ async fn send(client: &mut DuplexStream, message: &Message<'_>) {
 
 #[tokio::test]
 async fn history_waits_as_what_it_is_not_as_what_a_link_makes_of_it() {
+    let _alone = ALONE.lock().await;
     let server = Server::builder()
         .topics(Topics::open(TopicOptions::new()))
         .build(Handlers::new());
@@ -72,4 +80,48 @@ async fn history_waits_as_what_it_is_not_as_what_a_link_makes_of_it() {
     let taken = ALLOCATOR.allocated().saturating_sub(before) / CLIENTS;
     assert!(taken < MAY_TAKE, "{taken} bytes for each");
     drop(clients);
+}
+
+async fn next(link: &mut MemoryLink) -> Bytes {
+    loop {
+        let incoming = tokio::time::timeout(Duration::from_secs(60), transport::recv(link)).await;
+        if let Incoming::Message { bytes, .. } = incoming.expect("hung").unwrap() {
+            return bytes;
+        }
+    }
+}
+
+async fn ask(link: &mut MemoryLink, name: &str, json: &str) -> Bytes {
+    let request = Message::Request {
+        id: RequestId::from_u64(1),
+        name: Name::new(name).unwrap(),
+        payload: Payload::utf8(json),
+    };
+    transport::send(link, request.to_vec().unwrap().into()).await.unwrap();
+    next(link).await
+}
+
+#[tokio::test]
+async fn who_asks_for_a_few_of_those_present_is_not_given_all() {
+    let _alone = ALONE.lock().await;
+    let server = Server::builder()
+        .topics(Topics::open(TopicOptions::new()))
+        .build(Handlers::new());
+    let join = format!(r#"{{"join": "{}"}}"#, "i".repeat(1000));
+    let mut members = Vec::new();
+    for _ in 0..2000 {
+        let mut link = server.connect_memory();
+        next(&mut link).await;
+        ask(&mut link, "$presence/t", &join).await;
+        members.push(link);
+    }
+    let before = ALLOCATOR.total_allocated();
+    let reply = ask(&mut members[0], "$presence/t", "{}").await;
+    let took = ALLOCATOR.total_allocated() - before;
+    let Ok(Message::Reply { payload, .. }) = Message::decode(&reply) else {
+        panic!("{reply:?}");
+    };
+    let said: serde_json::Value = serde_json::from_slice(payload.bytes).unwrap();
+    assert_eq!(said["count"], 2000);
+    assert!(took < 200_000, "{took} bytes");
 }

@@ -195,6 +195,21 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Who is present.
     fn present(&self, topic: &Topic) -> impl Future<Output = Result<Vec<Present>, BrokerError>> + Send;
+
+    /// As many of those who are present as fit into so many bytes of JSON, and how many they all are. By default everybody is asked
+    /// for; a broker that has them at hand should not copy more than fits.
+    fn some_present(
+        &self,
+        topic: &Topic,
+        bytes: usize,
+    ) -> impl Future<Output = Result<(Vec<Present>, usize), BrokerError>> + Send {
+        async move {
+            let mut present = self.present(topic).await?;
+            let count = present.len();
+            present.truncate(Present::fitting(&present, bytes));
+            Ok((present, count))
+        }
+    }
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send + 'a>>;
@@ -209,6 +224,7 @@ pub(crate) trait DynBroker: Send + Sync {
     fn join<'a>(&'a self, topic: &'a Topic, member: &'a Member, info: &'a RawValue) -> BoxFuture<'a, ()>;
     fn leave(&self, topic: &Topic, member: &Member);
     fn present<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Vec<Present>>;
+    fn some_present<'a>(&'a self, topic: &'a Topic, bytes: usize) -> BoxFuture<'a, (Vec<Present>, usize)>;
 }
 
 impl<B: Broker> DynBroker for B {
@@ -245,5 +261,9 @@ impl<B: Broker> DynBroker for B {
 
     fn present<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Vec<Present>> {
         Box::pin(Broker::present(self, topic))
+    }
+
+    fn some_present<'a>(&'a self, topic: &'a Topic, bytes: usize) -> BoxFuture<'a, (Vec<Present>, usize)> {
+        Box::pin(Broker::some_present(self, topic, bytes))
     }
 }

@@ -272,7 +272,10 @@ impl Hub {
             false => None,
         };
         // Those that have no room in the reply are told as joins.
-        let rest = here.as_mut().map(|here| self.split_off_rest(here)).unwrap_or_default();
+        let rest = here
+            .as_mut()
+            .map(|here| here.split_off(Present::fitting(here, self.reply_room())))
+            .unwrap_or_default();
         let subscribed = Subscribed {
             position: history.position.clone(),
             from: history.from,
@@ -287,17 +290,10 @@ impl Hub {
         Ok(subscribed)
     }
 
-    /// Takes away those that would make a reply too long.
-    pub(super) fn split_off_rest(&self, here: &mut Vec<Present>) -> Vec<Present> {
-        // Less than a tenth of the default buffer goes to everything else in a reply.
-        let mut room = self.message_buffer.saturating_sub(512);
-        let fits = here.iter().take_while(|who| {
-            let fits = who.size() <= room;
-            room = room.saturating_sub(who.size());
-            fits
-        });
-        let fits = fits.count();
-        here.split_off(fits)
+    /// How many bytes those who are present may take in a reply.
+    pub(super) fn reply_room(&self) -> usize {
+        // Less than a tenth of the default buffer goes to everything else.
+        self.message_buffer.saturating_sub(512)
     }
 
     /// Changes what a connection has to do with a topic, which may be new to it.

@@ -380,12 +380,14 @@ impl Broker for MemoryBroker {
     }
 
     async fn present(&self, topic: &Topic) -> Result<Vec<Present>, BrokerError> {
+        Ok(self.some_present(topic, usize::MAX).await?.0)
+    }
+
+    async fn some_present(&self, topic: &Topic, bytes: usize) -> Result<(Vec<Present>, usize), BrokerError> {
         let state = self.lock();
-        Ok(state.topics.get(&topic.name).map_or_else(Vec::new, |this| {
-            let present = this.present.iter();
-            present
-                .map(|(id, somebody)| Present::new(id.clone(), somebody.info.clone()))
-                .collect()
+        Ok(state.topics.get(&topic.name).map_or((Vec::new(), 0), |this| {
+            let present = this.present.iter().map(|(id, somebody)| (id, &*somebody.info));
+            (Present::first(present, bytes), this.present.len())
         }))
     }
 }

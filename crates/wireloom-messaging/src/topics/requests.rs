@@ -127,9 +127,7 @@ impl Hub {
             }
             self.set_presence(connection, &topic, join).await?;
         }
-        let mut here = self.broker().present(&topic).await?;
-        let count = here.len();
-        self.split_off_rest(&mut here);
+        let (here, count) = self.broker().some_present(&topic, self.reply_room()).await?;
         json(&PresenceReply {
             here,
             count,

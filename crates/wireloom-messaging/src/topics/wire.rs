@@ -148,7 +148,39 @@ impl Present {
     /// About how many bytes it takes in JSON.
     #[cfg(feature = "server")]
     pub(crate) fn size(&self) -> usize {
-        self.id.len() + self.info.get().len() + r#"{"id":"","info":},"#.len()
+        Self::size_of(&self.id, &self.info)
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn size_of(id: &str, info: &RawValue) -> usize {
+        id.len() + info.get().len() + r#"{"id":"","info":},"#.len()
+    }
+
+    /// Answers of one after the other whether they fit into so many bytes together.
+    #[cfg(feature = "server")]
+    fn fit(mut bytes: usize) -> impl FnMut(&str, &RawValue) -> bool {
+        move |id, info| {
+            let left = bytes.checked_sub(Self::size_of(id, info));
+            bytes = left.unwrap_or(bytes);
+            left.is_some()
+        }
+    }
+
+    /// How many of the first fit into so many bytes.
+    #[cfg(feature = "server")]
+    pub(crate) fn fitting(present: &[Self], bytes: usize) -> usize {
+        let mut fits = Self::fit(bytes);
+        present.iter().take_while(|who| fits(&who.id, &who.info)).count()
+    }
+
+    /// Copies of the first that fit into so many bytes.
+    #[cfg(feature = "server")]
+    pub(crate) fn first<'a>(present: impl Iterator<Item = (&'a String, &'a RawValue)>, bytes: usize) -> Vec<Self> {
+        let mut fits = Self::fit(bytes);
+        present
+            .take_while(|(id, info)| fits(id, info))
+            .map(|(id, info)| Self::new(id.clone(), info.to_owned()))
+            .collect()
     }
 }
 

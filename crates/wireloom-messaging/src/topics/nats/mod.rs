@@ -297,7 +297,11 @@ impl Broker for NatsBroker {
     }
 
     async fn present(&self, topic: &Topic) -> Result<Vec<Present>, BrokerError> {
-        self.0.presence.present(&topic.name).await
+        Ok(self.some_present(topic, usize::MAX).await?.0)
+    }
+
+    async fn some_present(&self, topic: &Topic, bytes: usize) -> Result<(Vec<Present>, usize), BrokerError> {
+        self.0.presence.present(&topic.name, bytes).await
     }
 }
 

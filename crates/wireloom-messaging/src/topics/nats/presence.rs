@@ -229,14 +229,17 @@ impl Shared {
         }
     }
 
-    pub(super) async fn present(&self, topic: &TopicName) -> Result<Vec<Present>, BrokerError> {
+    /// As many as fit into so many bytes of JSON, and how many they all are.
+    pub(super) async fn present(&self, topic: &TopicName, bytes: usize) -> Result<(Vec<Present>, usize), BrokerError> {
         let mut synced = self.synced.clone();
         let synced = tokio::time::timeout(PATIENCE, synced.wait_for(|synced| *synced)).await;
         synced.map_err(unavailable)?.map_err(unavailable)?;
         let state = self.lock();
-        let present = state.topics.get(topic).into_iter().flatten();
-        let present = present.filter_map(|(id, places)| Some(Present::new(id.clone(), places.last()?.info.clone())));
-        Ok(present.collect())
+        Ok(state.topics.get(topic).map_or((Vec::new(), 0), |members| {
+            let present = members.iter();
+            let present = present.filter_map(|(id, places)| Some((id, &*places.last()?.info)));
+            (Present::first(present, bytes), members.len())
+        }))
     }
 }
 
