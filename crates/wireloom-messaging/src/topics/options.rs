@@ -94,7 +94,8 @@ impl TopicOptions {
         self
     }
 
-    /// How many may be present; who comes then is answered `TOPIC_LIMIT`.
+    /// How many may be present; who comes then is answered `TOPIC_LIMIT`. With up to 1 KiB of info for each they bound what waits for a
+    /// client that has asked who is there, beside [`pending_limit`](crate::server::ServerBuilder::pending_limit).
     #[must_use]
     pub fn max_present(mut self, members: usize) -> Self {
         self.max_present = members;
