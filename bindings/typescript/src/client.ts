@@ -9,7 +9,7 @@ import { Dialer, linked } from './dial.js';
 import { describe, WireloomError } from './errors.js';
 import { concat } from './framing.js';
 import type { Body, Delivery, Ended, Link, TransportKind } from './link.js';
-import { TOO_SLOW } from './link.js';
+import { NORMAL, TOO_SLOW } from './link.js';
 import type { ClientOptions, RequestOptions } from './options.js';
 import type {
   EventName,
@@ -481,6 +481,11 @@ export class Client<P extends Protocol = any> {
     }, timeoutMs);
     try {
       const link = await dial(abort.signal);
+      // A transport may have opened meanwhile that waited for a better one.
+      if (abort.signal.aborted) {
+        link.close(NORMAL, '');
+        throw abort.signal.reason as Error;
+      }
       const connection: Connection = new Connection(link, this.#settings, {
         signal: (name, payload) => {
           this.#dispatch(connection, name, payload);
@@ -507,11 +512,14 @@ export class Client<P extends Protocol = any> {
     }
   }
 
+  /** @throws WireloomError if it is lost already. */
   #adopt(connection: Connection, failures: number): void {
     if (this.#close.signal.aborted) {
       connection.close();
       return;
     }
+    // Its end was told to nobody who would connect again.
+    if (connection.isOver) throw new WireloomError('disconnected', 'the connection was lost before it was used');
     this.#connection = connection;
     this.#failures = failures;
     this.#since = Date.now();
@@ -578,9 +586,9 @@ export class Client<P extends Protocol = any> {
         connection.close();
         return;
       }
+      this.#adopt(connection, 0);
       this.#returnMs = this.#options.returnMs ?? 15_000;
       old.isLeft = true;
-      this.#adopt(connection, 0);
       await quiesce(old, 60_000);
       for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));
     } catch {

@@ -135,6 +135,10 @@ export class Connection {
     return parseSession((await this.#ask('restoreSession', key)).text());
   }
 
+  get isOver(): boolean {
+    return this.#over;
+  }
+
   /** How many requests wait for their replies. */
   get pending(): number {
     return this.#calls.size;

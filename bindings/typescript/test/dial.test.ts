@@ -15,17 +15,23 @@ afterEach(() => {
 
 const never = new Promise<never>(() => {});
 /** What became of each session: its URL, its options, and whether it was closed. */
-const sessions: { url: string; options: object; isClosed: boolean }[] = [];
+const sessions: { url: string; options: object; isClosed: boolean; lose: () => void }[] = [];
 
 /** Sessions that get ready, or not, as `ready` says; a ready one says what a server says first. */
 function fake(ready: () => Promise<void>): WebTransportConstructor {
   sessions.length = 0;
   class Fake {
     readonly ready: Promise<void>;
-    readonly closed = new Promise<never>(() => {});
+    readonly closed: Promise<never>;
     #session: (typeof sessions)[number];
     constructor(url: string, options: object) {
-      this.#session = { url, options, isClosed: false };
+      let lose = () => {};
+      this.closed = new Promise((_, reject) => {
+        lose = () => {
+          reject(new Error('lost'));
+        };
+      });
+      this.#session = { url, options, isClosed: false, lose };
       sessions.push(this.#session);
       this.ready = ready();
     }
@@ -107,6 +113,40 @@ test('slow WebTransport is preferred while its time is not up, and the WebSocket
   await connected(client);
   expect(client.transport).toBe('webtransport');
   expect(await peer.closed).toBe(1000);
+});
+
+test('a WebSocket that is lost while WebTransport has its time is not taken', async () => {
+  const client = open(() => never);
+  (await script.accept()).socket.close(1001);
+  await script.accept();
+  await client.connected();
+  expect(client.transport).toBe('websocket');
+});
+
+test('an attempt whose time is up does not wait for a WebSocket that has opened', async () => {
+  const client = open(() => never, { connectTimeoutMs: 300 });
+  const silent = await script.peers.next();
+  await script.accept();
+  await client.connected();
+  await silent.closed;
+});
+
+test('WebTransport that is lost during the change-over to it is not taken', async () => {
+  let works = false;
+  const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  works = true;
+  // The server answers nothing: the change waits a while.
+  await expect.poll(() => sessions.length).toBe(2);
+  await after(100);
+  sessions[1]!.lose();
+  works = false;
+  await expect.poll(() => sessions.length, { timeout: 10_000 }).toBeGreaterThan(2);
+  expect(client.transport).toBe('websocket');
+  const request = client.request('a');
+  await expect.poll(async () => (await peer.next()).type).toBe('request');
+  request.catch(() => {});
 });
 
 test('WebTransport that fails: WebSocket at once', async () => {
