@@ -76,6 +76,10 @@ export class Client<P extends Protocol = any> {
   /** Calls and signals that have not ended. */
   #pending = 0;
   #lastToken = 0;
+  /** How to give up each call, wherever it is: on a connection, waiting for one, or having its body read. */
+  #calls = new Set<(error: unknown) => void>();
+  /** Connections that were left for a better one, while they answer what they were asked. */
+  #left = new Set<Connection>();
   /** Nothing new is sent: what was sent before must arrive first. */
   #isHeld = false;
   #draining = false;
@@ -270,6 +274,7 @@ export class Client<P extends Protocol = any> {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
         this.#pending--;
+        this.#calls.delete(giveUp);
         call.isOver = true;
         call.resolve = call.reject = () => {};
       };
@@ -301,6 +306,7 @@ export class Client<P extends Protocol = any> {
       const abort = () => {
         giveUp(signal?.reason);
       };
+      this.#calls.add(giveUp);
       signal?.addEventListener('abort', abort);
       if (timeoutMs < 2 ** 31) {
         timer = setTimeout(() => {
@@ -343,6 +349,9 @@ export class Client<P extends Protocol = any> {
     let size = 0;
     try {
       const reader = body.stream().getReader();
+      call.cancel = () => {
+        reader.cancel().catch(() => {});
+      };
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
@@ -588,9 +597,7 @@ export class Client<P extends Protocol = any> {
       }
       this.#adopt(connection, 0);
       this.#returnMs = this.#options.returnMs ?? 15_000;
-      old.isLeft = true;
-      await quiesce(old, 60_000);
-      for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));
+      void this.#leave(old);
     } catch {
       this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
     } finally {
@@ -599,6 +606,15 @@ export class Client<P extends Protocol = any> {
       this.#flush();
       if (this.#connection === old) this.#planReturn(this.#returnMs);
     }
+  }
+
+  /** What is under way on it is still answered. */
+  async #leave(old: Connection): Promise<void> {
+    old.isLeft = true;
+    this.#left.add(old);
+    await quiesce(old, 60_000);
+    this.#left.delete(old);
+    for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));
   }
 
   // --- State
@@ -636,10 +652,10 @@ export class Client<P extends Protocol = any> {
     this.#stopWake();
     this.#wakeUp?.();
     clearTimeout(this.#returnTimer);
-    const connection = this.#connection;
+    for (const connection of [this.#connection, ...this.#left]) connection?.close();
     this.#connection = null;
     const closed = this.#closedError();
-    for (const call of connection?.close() ?? []) call.reject(closed);
+    for (const giveUp of this.#calls) giveUp(closed);
     for (const waiting of this.#waiting.splice(0)) waiting.fail(closed);
     this.#topics.closed(closed);
   }

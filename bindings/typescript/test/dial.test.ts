@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Client, ClientOptions, WebTransportConstructor } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
+import type { Peer } from './script.js';
 
 let script: Script;
 beforeEach(async () => {
@@ -147,6 +148,37 @@ test('WebTransport that is lost during the change-over to it is not taken', asyn
   const request = client.request('a');
   await expect.poll(async () => (await peer.next()).type).toBe('request');
   request.catch(() => {});
+});
+
+/** On WebSocket, with a request that nobody answers, and then on WebTransport. */
+async function changedOver(): Promise<{ client: Client; peer: Peer; request: Promise<unknown>; setWorks: (works: boolean) => void }> {
+  let works = false;
+  const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  const request = client.request('a');
+  request.catch(() => {});
+  works = true;
+  await expect.poll(() => client.transport, { timeout: 20_000 }).toBe('webtransport');
+  return { client, peer, request, setWorks: (value) => (works = value) };
+}
+
+test('closing ends the WebSocket, too, that was left with a request on it', async () => {
+  const { client, peer, request } = await changedOver();
+  client.close();
+  await expect(Promise.race([request, after(2_000)])).rejects.toMatchObject({ kind: 'closed' });
+  expect(await Promise.race([peer.closed, after(2_000)])).toBe(1000);
+});
+
+test('WebTransport is tried again while a WebSocket that was left has a request on it', async () => {
+  const { client, setWorks } = await changedOver();
+  setWorks(false);
+  sessions.at(-1)!.lose();
+  await script.accept();
+  await client.connected();
+  expect(client.transport).toBe('websocket');
+  setWorks(true);
+  await expect.poll(() => client.transport, { timeout: 5_000 }).toBe('webtransport');
 });
 
 test('WebTransport that fails: WebSocket at once', async () => {

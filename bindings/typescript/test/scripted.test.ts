@@ -134,6 +134,38 @@ test('a client that was too slow comes back at once', async () => {
   await script.accept();
 });
 
+describe('a stream that is being read before it is sent', () => {
+  /** Never has an end. */
+  function endless(): { stream: ReadableStream<Uint8Array>; cancelled: Promise<void> } {
+    let cancel = () => {};
+    const cancelled = new Promise<void>((resolve) => (cancel = resolve));
+    return { stream: new ReadableStream({ cancel }), cancelled };
+  }
+
+  test('is cancelled when the request is given up', async () => {
+    const client = open();
+    await script.accept();
+    await client.connected();
+    const { stream, cancelled } = endless();
+    const abort = new AbortController();
+    const request = client.request('a', stream, { signal: abort.signal });
+    abort.abort(new Error('mine'));
+    await expect(request).rejects.toThrow('mine');
+    await cancelled;
+  });
+
+  test('does not outlive the client', async () => {
+    const client = open();
+    await script.accept();
+    await client.connected();
+    const { stream, cancelled } = endless();
+    const request = client.request('a', stream, { timeoutMs: Infinity });
+    client.close();
+    await expect(request).rejects.toMatchObject({ kind: 'closed' });
+    await cancelled;
+  });
+});
+
 test('a handler that throws takes nothing with it', async () => {
   const client = open();
   const peer = await script.accept();
