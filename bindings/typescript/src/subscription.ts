@@ -141,25 +141,40 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.#readers.add(reader);
     const end = () => {
       this.#readers.delete(reader);
+      reader.queue.length = 0;
+      reader.wake();
       // Of a loop that nobody else needs.
       if (this.#readers.size === 0 && !this.#options.onMessage) this.unsubscribe();
+      else this.#catchUp();
     };
+    const next = async (): Promise<IteratorResult<TopicMessage<T>, undefined>> => {
+      while (reader.queue.length === 0) {
+        if (this.#error) throw this.#error;
+        if (this.#round === 0 || !this.#readers.has(reader)) return { done: true, value: undefined };
+        await new Promise<void>((resolve) => (reader.wake = resolve));
+      }
+      const value = reader.queue.shift()!;
+      this.#catchUp();
+      return { done: false, value };
+    };
+    let last: Promise<unknown> = Promise.resolve();
     return {
-      next: async () => {
-        while (reader.queue.length === 0) {
-          if (this.#error) throw this.#error;
-          if (this.#round === 0) return { done: true, value: undefined };
-          await new Promise<void>((resolve) => (reader.wake = resolve));
-        }
-        const value = reader.queue.shift()!;
-        if (this.#isBehind && [...this.#readers].every(({ queue }) => queue.length <= this.#buffer / 2)) this.begin();
-        return { done: false, value };
+      // Several may be asked for at once.
+      next: () => {
+        const result = last.then(next, next);
+        last = result;
+        return result;
       },
       return: () => {
         end();
         return Promise.resolve({ done: true, value: undefined });
       },
     };
+  }
+
+  /** When the readers that were full have room again. */
+  #catchUp(): void {
+    if (this.#isBehind && [...this.#readers].every(({ queue }) => queue.length <= this.#buffer / 2)) this.begin();
   }
 
   get #buffer(): number {

@@ -239,6 +239,41 @@ describe('a loop over a subscription', () => {
     expect(await iterator.next()).toEqual({ done: true, value: undefined });
   });
 
+  test('that was slow and is left holds up nobody', async () => {
+    const client = open();
+    const { got, subscription } = noted(client, { buffer: 2 });
+    const slow = subscription[Symbol.asyncIterator]();
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    await subscription.ready;
+    for (const offset of [1, 2, 3]) say(peer, offset);
+    await expect.poll(() => got).toEqual(['live', '1:a', '2:b']);
+    await expect.poll(() => subscription.isLive).toBe(false);
+    await slow.return!();
+    const again = await peer.request('$subscribe/t');
+    expect(again.json).toEqual({ since: { epoch: 'e', offset: 2 } });
+    peer.reply(again, subscribed(2, { offset: 3 }));
+    say(peer, 3);
+    await expect.poll(() => got.slice(3)).toEqual(['3:c', 'live']);
+  });
+
+  test('may ask for several at once, and be ended while it waits', async () => {
+    const client = open();
+    const { subscription } = noted(client);
+    const iterator = subscription[Symbol.asyncIterator]();
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    const both = Promise.all([iterator.next(), iterator.next()]);
+    say(peer, 1);
+    say(peer, 2);
+    expect((await both).map(({ value }) => value?.offset)).toEqual([1, 2]);
+    const waits = iterator.next();
+    await client.connected();
+    await iterator.return!();
+    expect(await waits).toEqual({ done: true, value: undefined });
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
+  });
+
   test('throws what the server says', async () => {
     const client = open();
     const iterator = client.topic('t').subscribe()[Symbol.asyncIterator]();
