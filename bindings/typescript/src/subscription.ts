@@ -2,7 +2,7 @@
 
 import { BACKOFF, pause } from './backoff.js';
 import { Data } from './data.js';
-import { WireloomError } from './errors.js';
+import { describe, WireloomError } from './errors.js';
 import type { Topics } from './topics.js';
 
 /** Everything up to and including this offset has been seen. Offsets begin anew in each epoch. */
@@ -65,7 +65,8 @@ interface Subscribed {
 }
 
 /** Answers that trying again does not change. */
-const isFinal = (error: WireloomError): boolean => error.kind === 'application' && error.code !== 'TOPIC_UNAVAILABLE';
+const isFinal = ({ kind, code }: WireloomError): boolean =>
+  kind === 'application' ? code !== 'TOPIC_UNAVAILABLE' : kind === 'invalid' || kind === 'tooLarge';
 /** Messages that may arrive before the reply that they belong to. */
 const MAX_HELD = 10_000;
 const SUBSCRIBE_TIMEOUT_MS = 20_000;
@@ -84,7 +85,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   readonly here = new Map<string, unknown>();
   /** One's own id among those, where `join` was given. */
   id: string | null = null;
-  /** Resolves when the server has accepted the subscription; rejects if it refuses. */
+  /** Resolves when the server has accepted the subscription; rejects if it refuses, or the subscription or client ends before. */
   readonly ready: Promise<void>;
   #topics: Topics;
   #options: SubscribeOptions<T>;
@@ -92,6 +93,8 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   /** Which request for the subscription counts: the newest. 0: over. */
   #round = 1;
   #isLive = false;
+  /** Takes back the request of a round that is over: it may not have been sent yet. */
+  #takeBack = new AbortController();
   /** The topic's newest offset when the subscription was taken, until that has come. */
   #newest = Infinity;
   #failures = 0;
@@ -123,6 +126,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   /** Ends it, and the loops over it. */
   unsubscribe(): void {
     if (!this.#end()) return;
+    this.#settle.reject(new WireloomError('closed', `${this.topic} was unsubscribed`));
     if (this.#topics.isConnected) {
       this.#topics.wire.request(`$unsubscribe/${this.topic}`, Data.of(undefined), false).catch(() => {});
     }
@@ -130,9 +134,18 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
 
   /** Changes the info that one is present with; `null`: is not present any more. */
   async join(info: unknown): Promise<void> {
-    this.#options = { ...this.#options, join: info ?? undefined };
+    const payload = Data.json({ join: info ?? null });
+    const before = this.#options;
+    const options = (this.#options = { ...before, join: info ?? undefined });
     if (!this.#isLive) return;
-    const reply = await this.#topics.wire.request(`$presence/${this.topic}`, Data.json({ join: info ?? null }), false);
+    let reply;
+    try {
+      reply = await this.#topics.wire.request(`$presence/${this.topic}`, payload, false);
+    } catch (error) {
+      // What is refused would end the subscription when it is made anew.
+      if (this.#options === options && error instanceof WireloomError && isFinal(error)) this.#options = before;
+      throw error;
+    }
     this.id = (reply.json() as { id?: string }).id ?? null;
   }
 
@@ -189,6 +202,8 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.#isLive = false;
     this.#isBehind = false;
     this.#held = [];
+    this.#takeBack.abort();
+    this.#takeBack = new AbortController();
     void this.#subscribe(++this.#round);
   }
 
@@ -202,15 +217,17 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     };
     const isCurrent = () => round === this.#round;
     try {
-      const options = { timeoutMs: SUBSCRIBE_TIMEOUT_MS };
+      const options = { timeoutMs: SUBSCRIBE_TIMEOUT_MS, signal: this.#takeBack.signal };
       const reply = await this.#topics.wire.request(`$subscribe/${this.topic}`, Data.json(wanted), false, options);
       if (!isCurrent()) return;
       this.#take(reply.json() as Subscribed);
       // It was changed meanwhile.
       if (this.#options.join !== join) await this.join(this.#options.join);
     } catch (caught) {
+      // Whoever subscribes is told afterwards, even of what cannot be sent.
+      await Promise.resolve();
       if (!isCurrent()) return;
-      const error = caught instanceof WireloomError ? caught : new WireloomError('internal', String(caught));
+      const error = caught instanceof WireloomError ? caught : new WireloomError('invalid', describe(caught), undefined, caught);
       if (isFinal(error)) {
         this.fail(error);
       } else if (this.#topics.isConnected && error.kind !== 'disconnected') {
@@ -257,6 +274,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     if (this.#round === 0) return;
     this.#round++;
     this.#isLive = false;
+    this.#takeBack.abort();
   }
 
   /** @internal */
@@ -324,6 +342,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     if (this.#round === 0) return false;
     this.#round = 0;
     this.#isLive = false;
+    this.#takeBack.abort();
     this.#topics.subscriptions.delete(this.topic);
     for (const reader of this.#readers) reader.wake();
     return true;

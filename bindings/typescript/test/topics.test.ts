@@ -150,6 +150,48 @@ describe('a subscription', () => {
     expect(got).toEqual(['live']);
   });
 
+  test('that ends before the server has answered says so', async () => {
+    const client = open();
+    const { subscription } = noted(client);
+    const peer = await script.accept();
+    await peer.request('$subscribe/t');
+    subscription.unsubscribe();
+    await expect(subscription.ready).rejects.toMatchObject({ kind: 'closed' });
+    await peer.request('$unsubscribe/t');
+  });
+
+  test('that ends before it is sent is not sent over the next connection', async () => {
+    const client = open();
+    const peer = await script.accept();
+    // Nothing more goes to a server that shuts down.
+    client.request('r', 'x', { idempotent: true }).catch(() => {});
+    const request = await peer.request('r');
+    peer.send('01', Buffer.from([request.id]), '00'.repeat(7));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const { subscription } = noted(client);
+    const lost = new Promise<void>((resolve) => client.onState(() => resolve()));
+    peer.socket.close(1001);
+    await lost;
+    subscription.unsubscribe();
+    const next = await script.accept();
+    await next.request('r');
+    await client.signal('done');
+    expect(await next.next()).toMatchObject({ type: 'signal', name: 'done' });
+  });
+
+  test.each([
+    ['is no JSON', 1n],
+    ['is larger than the message buffer', 'x'.repeat(10_000)],
+  ])('is not tried again where its info %s', async (_, join) => {
+    const client = open();
+    await script.accept();
+    await client.connected();
+    const { got, subscription } = noted(client, { join });
+    await expect(Promise.race([subscription.ready, new Promise((resolve) => setTimeout(resolve, 2_000))])).rejects.toThrow();
+    expect(got).toHaveLength(1);
+    expect(() => client.topic('t').subscribe().unsubscribe()).not.toThrow();
+  });
+
   test('a plain signal of a topic that is not subscribed to reaches the handlers', async () => {
     const client = open();
     const peer = await script.accept();
@@ -189,6 +231,20 @@ describe('presence', () => {
     next.reply(leave, { here: [] });
     await joined;
     expect(subscription.id).toBeNull();
+  });
+
+  test('info that is refused does not end the subscription later', async () => {
+    const client = open();
+    const { subscription } = noted(client, { join: 1 });
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0, { id: 'a' }));
+    await subscription.ready;
+    const joined = subscription.join('too large');
+    peer.fail(await peer.request('$presence/t'), 'TOPIC_LIMIT');
+    await expect(joined).rejects.toMatchObject({ code: 'TOPIC_LIMIT' });
+    await expect(subscription.join(1n)).rejects.toThrow(TypeError);
+    peer.socket.terminate();
+    expect((await (await script.accept()).request('$subscribe/t')).json).toMatchObject({ join: 1 });
   });
 
   test('is asked for', async () => {
