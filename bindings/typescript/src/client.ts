@@ -559,7 +559,7 @@ export class Client<P extends Protocol = any> {
   #dispatch(connection: Connection, name: string, payload: Data): void {
     // What the subscriptions of a connection that was left say comes again over the next.
     if (name.startsWith('$') && (connection.isLeft || this.#topics.handle(name, payload))) return;
-    for (const handler of this.#handlers.get(name) ?? this.#handlers.get(null) ?? []) guard(handler, payload, name);
+    tell(this.#handlers.get(name) ?? this.#handlers.get(null), payload, name);
   }
 
   #on(name: string | null, handler: (message: Data, name: string) => void): () => void {
@@ -568,7 +568,8 @@ export class Client<P extends Protocol = any> {
     const stop = listen(handlers, handler);
     return () => {
       stop();
-      if (handlers.size === 0) this.#handlers.delete(name);
+      // It may have been called before, and others have come since.
+      if (handlers.size === 0 && this.#handlers.get(name) === handlers) this.#handlers.delete(name);
     };
   }
 
@@ -621,7 +622,7 @@ export class Client<P extends Protocol = any> {
 
   #setState(state: ClientState): void {
     this.#state = state;
-    for (const listener of this.#stateListeners) guard(listener, state);
+    tell(this.#stateListeners, state);
   }
 
   /** Resolves when it is stored, or forgotten. */
@@ -630,7 +631,7 @@ export class Client<P extends Protocol = any> {
     this.#session = session;
     if (!session && !had) return;
     const stored = session ? this.#memory.setSession(session) : this.#forgetSession(had!.key);
-    for (const listener of this.#sessionListeners) guard(listener, session);
+    tell(this.#sessionListeners, session);
     await stored;
   }
 
@@ -668,6 +669,11 @@ function listen<T>(listeners: Set<T>, listener: T): () => void {
   return () => {
     listeners.delete(listener);
   };
+}
+
+/** Calls those that are there now: one that is added meanwhile has its turn next time, one that is removed has none. */
+function tell<A extends unknown[]>(listeners = new Set<(...values: A) => void>(), ...values: A): void {
+  for (const listener of [...listeners]) if (listeners.has(listener)) guard(listener, ...values);
 }
 
 /** Waits until all calls are answered and what was sent has been read, or the time is up. */

@@ -5,7 +5,7 @@ import type { Payload } from './data.js';
 import { WireloomError } from './errors.js';
 import type { Delivery } from './link.js';
 import type { RequestOptions } from './options.js';
-import { Subscription } from './subscription.js';
+import { guard, Subscription } from './subscription.js';
 import type { Position, Present, SubscribeOptions } from './subscription.js';
 
 /** What topics need of a client. */
@@ -55,7 +55,7 @@ export class Topics {
     const subscription = this.subscriptions.get(rest.slice(slash + 1));
     if (!subscription) return false;
     if (kind === 'reset') subscription.begin();
-    else if (kind === 'presence') subscription.presence(payload);
+    else if (kind === 'presence') guard(() => { subscription.presence(payload); });
     else subscription.message(payload, slash > 0 ? Number(rest.slice(0, slash)) : null);
     return true;
   }

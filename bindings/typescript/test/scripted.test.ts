@@ -183,6 +183,42 @@ test('a handler that throws takes nothing with it', async () => {
   expect(seen).toEqual([new Error('mine')]);
 });
 
+test('stopping twice stops nobody else', async () => {
+  const client = open();
+  const peer = await script.accept();
+  const stop = client.on('a', () => {});
+  stop();
+  const heard = new Promise((resolve) => client.on('a', (message) => resolve(message.text())));
+  stop();
+  client.onAny((message) => expect.fail(message.text()));
+  peer.signal('a', 'x');
+  expect(await heard).toBe('x');
+});
+
+test('a handler that is added or removed by another', async () => {
+  const client = open();
+  const peer = await script.accept();
+  const got: string[] = [];
+  const once = () => {
+    stop();
+    // Not for ever.
+    if (got.push('once') < 10) stop = client.on('a', once);
+  };
+  client.on('a', () => {});
+  let stop = client.on('a', once);
+  const end = client.on('b', () => {
+    stopOther();
+    end();
+    got.push('end');
+  });
+  const stopOther = client.on('b', () => got.push('other'));
+  peer.signal('a', '1');
+  peer.signal('a', '2');
+  peer.signal('b', '3');
+  await expect.poll(() => got.at(-1)).toBe('end');
+  expect(got).toEqual(['once', 'once', 'end']);
+});
+
 /** Conversations of the original's client and server, recorded between them. */
 describe('webwire-recorded.json', () => {
   interface Conversation {

@@ -247,6 +247,22 @@ describe('presence', () => {
     expect((await (await script.accept()).request('$subscribe/t')).json).toMatchObject({ join: 1 });
   });
 
+  test('that makes no sense is reported, and no more', async () => {
+    const client = open();
+    const { got, subscription } = noted(client, { presence: true });
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0, { here: [] }));
+    await subscription.ready;
+    const seen: unknown[] = [];
+    const { error } = console;
+    console.error = (thrown: unknown) => seen.push(thrown);
+    peer.signal('$presence/t', 'what');
+    say(peer, 1);
+    await expect.poll(() => got).toEqual(['live', '1:a']);
+    console.error = error;
+    expect(seen).toHaveLength(1);
+  });
+
   test('is asked for', async () => {
     const client = open();
     const here = client.topic('t').here();
