@@ -38,8 +38,8 @@ export abstract class Link {
   readonly webTransport?: WebTransport;
   /** Whether requests have streams of their own. */
   readonly canStream: boolean = false;
-  /** The largest message that is taken, in bytes. */
-  limit = 65_536;
+  /** The largest message that is taken, in bytes. What comes in one piece with the first message, which says it, may be as large. */
+  limit = Infinity;
   #onMessage: ((message: Uint8Array) => void) | undefined;
   #onEnd: (ended: Ended) => void = () => {};
   /** What came before anybody listened: the server speaks first, and transports are compared before one is taken. */

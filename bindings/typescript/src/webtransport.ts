@@ -16,8 +16,10 @@ const QUERY = 'wwr=2m';
 const CANCELLED = 0x10;
 /** Bytes that may wait before senders do. */
 const HIGH_WATER = 1 << 18;
-/** Requests with a stream of their own; those beyond take the control stream. Servers allow 100 streams and more. */
+/** Requests, and unordered signals, with a stream of their own; those beyond take the control stream. Servers allow 100 streams and more. */
 const MAX_STREAMS = 64;
+/** Datagrams that may wait for the browser to take them; those beyond are lost. */
+const MAX_DATAGRAMS = 1024;
 /** How long the end of the control stream waits for the session's, which says why; and a good-bye for its answer. */
 const END_MS = 1000;
 
@@ -82,6 +84,8 @@ class WebTransportLink extends Link {
   #datagrams: WritableStreamDefaultWriter<Uint8Array> | undefined;
   override readonly canStream: boolean;
   #streams = 0;
+  #signals = 0;
+  #waitingDatagrams = 0;
   #out: Uint8Array[] = [];
   #size = 0;
   /** While something is being written. */
@@ -218,16 +222,29 @@ class WebTransportLink extends Link {
   override signal(message: Uint8Array, { unreliable }: Delivery): boolean {
     if (!this.canStream) return false;
     if (unreliable && this.#datagrams && message.length <= this.webTransport.datagrams.maxDatagramSize) {
-      this.#datagrams.write(message).catch(ignore);
+      if (this.#waitingDatagrams >= MAX_DATAGRAMS) return true;
+      this.#waitingDatagrams++;
+      this.#datagrams
+        .write(message)
+        .catch(ignore)
+        .finally(() => this.#waitingDatagrams--);
       return true;
     }
+    if (this.#signals >= MAX_STREAMS) return false;
+    this.#signals++;
+    let stream: unknown;
     const send = async () => {
-      const stream = await this.webTransport.createUnidirectionalStream({ sendOrder: 0 });
+      stream = await this.webTransport.createUnidirectionalStream({ sendOrder: 0 });
       const writer = (stream as WritableStream<Uint8Array>).getWriter();
       await writer.write(frame(message));
       await writer.close();
     };
-    send().catch(ignore);
+    send()
+      .catch(() => {
+        // As with requests.
+        if (!stream) this.send(message);
+      })
+      .finally(() => this.#signals--);
     return true;
   }
 

@@ -16,10 +16,10 @@ afterEach(() => {
 
 const never = new Promise<never>(() => {});
 /** What became of each session: its URL, its options, and whether it was closed. */
-const sessions: { url: string; options: object; isClosed: boolean; lose: () => void }[] = [];
+const sessions: { url: string; options: object; isClosed: boolean; lose: () => void; control: string; datagrams: number }[] = [];
 
 /** Sessions that get ready, or not, as `ready` says; a ready one says what a server says first. */
-function fake(ready: () => Promise<void>): WebTransportConstructor {
+function fake(ready: () => Promise<void>, { first = '0b17020060ea000000200000', stream = () => never } = {}): WebTransportConstructor {
   sessions.length = 0;
   class Fake {
     readonly ready: Promise<void>;
@@ -32,21 +32,33 @@ function fake(ready: () => Promise<void>): WebTransportConstructor {
           reject(new Error('lost'));
         };
       });
-      this.#session = { url, options, isClosed: false, lose };
+      this.#session = { url, options, isClosed: false, lose, control: '', datagrams: 0 };
       sessions.push(this.#session);
       this.ready = ready();
     }
     createBidirectionalStream() {
-      const accept = Uint8Array.from(Buffer.from('0b17020060ea000000200000', 'hex'));
+      const accept = Uint8Array.from(Buffer.from(first, 'hex'));
       const readable = new ReadableStream({
         start(controller) {
           controller.enqueue(accept);
         },
       });
-      return Promise.resolve({ readable, writable: new WritableStream() });
+      const writable = new WritableStream<Uint8Array>({
+        write: (bytes) => {
+          this.#session.control += Buffer.from(bytes).toString('latin1');
+        },
+      });
+      return Promise.resolve({ readable, writable });
+    }
+    createUnidirectionalStream() {
+      return stream();
     }
     incomingUnidirectionalStreams = new ReadableStream();
-    datagrams = { readable: new ReadableStream(), writable: new WritableStream(), maxDatagramSize: 1000 };
+    datagrams = {
+      readable: new ReadableStream(),
+      writable: new WritableStream({ write: () => never }, { highWaterMark: 1, size: () => ((this.#session.datagrams++), 1) }),
+      maxDatagramSize: 1000,
+    };
     close() {
       this.#session.isClosed = true;
     }
@@ -148,6 +160,32 @@ test('WebTransport that is lost during the change-over to it is not taken', asyn
   const request = client.request('a');
   await expect.poll(async () => (await peer.next()).type).toBe('request');
   request.catch(() => {});
+});
+
+test('a large message may come in one piece with the first', async () => {
+  const signal = Buffer.concat([Buffer.from('400161', 'hex'), Buffer.alloc(70_000, 'x')]);
+  // A message buffer of 1 MiB.
+  const first = `0b17020060ea000000001000${(0x80000000 + signal.length).toString(16)}${signal.toString('hex')}`;
+  const client = open(() => Promise.resolve(), { WebTransport: fake(() => Promise.resolve(), { first }), webSocketUrl: null });
+  const heard = new Promise((resolve) => client.on('a', (message) => resolve(message.text().length)));
+  expect(await Promise.race([heard, after(2_000)])).toBe(70_000);
+});
+
+test.each([
+  ['waits', () => never, 64],
+  ['is refused', () => Promise.reject(new Error('no more streams')), 0],
+])('unordered signals take the control stream when one of their own %s', async (_, stream, waiting) => {
+  const client = open(() => Promise.resolve(), { WebTransport: fake(() => Promise.resolve(), { stream }), webSocketUrl: null });
+  await client.connected();
+  for (let n = 0; n < 200; n++) await client.signal('many', 'x', { unordered: true });
+  await expect.poll(() => sessions[0]!.control.split('many').length - 1).toBe(200 - waiting);
+});
+
+test('datagrams that the browser does not take do not pile up', async () => {
+  const client = open(() => Promise.resolve(), { webSocketUrl: null });
+  await client.connected();
+  for (let n = 0; n < 5000; n++) await client.signal('a', 'x', { unreliable: true });
+  expect(sessions[0]!.datagrams).toBeLessThan(2000);
 });
 
 /** On WebSocket, with a request that nobody answers, and then on WebTransport. */
