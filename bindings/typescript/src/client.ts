@@ -501,6 +501,7 @@ export class Client<P extends Protocol = any> {
         },
         session: (session) => {
           void this.#setSession(session);
+          if (session && connection.isLeft) void this.#moveSession(session);
         },
         end: (ended, calls) => {
           this.#lost(connection, ended, calls);
@@ -513,7 +514,7 @@ export class Client<P extends Protocol = any> {
       const key = this.#session?.key;
       const session = await connection.open(key);
       abort.signal.removeEventListener('abort', lose);
-      if (key !== undefined && this.#session?.key === key) void this.#setSession(session);
+      if (key !== undefined && this.#session?.key === key) void this.#setSession(session, true);
       return connection;
     } finally {
       clearTimeout(timer);
@@ -586,13 +587,15 @@ export class Client<P extends Protocol = any> {
     const old = this.#connection;
     if (this.#returning || old?.link.kind !== 'websocket') return;
     this.#returning = true;
+    const key = this.#session?.key;
     try {
       const connection = await this.#attempt((abort) => this.#dialer.webTransport(abort), RETURN_TIMEOUT_MS);
       // What was sent before the change is handled before what is sent after it.
       this.#isHeld = true;
       await quiesce(old, QUIESCE_MS);
       this.#isHeld = false;
-      if (this.#connection !== old) {
+      // A session that was made meanwhile would be missing there.
+      if (this.#connection !== old || this.#session?.key !== key) {
         connection.close();
         return;
       }
@@ -618,6 +621,19 @@ export class Client<P extends Protocol = any> {
     for (const call of old.close()) call.reject(new WireloomError('disconnected', 'the connection was left for a better one'));
   }
 
+  /** A connection that was left has made a session: the one in its place takes it up before anything else is sent. */
+  async #moveSession({ key }: Session): Promise<void> {
+    const connection = this.#connection;
+    this.#isHeld = true;
+    try {
+      await connection?.restore(key);
+    } catch {
+      connection?.lose('the session could not be restored');
+    }
+    this.#isHeld = false;
+    this.#flush();
+  }
+
   // --- State
 
   #setState(state: ClientState): void {
@@ -626,19 +642,20 @@ export class Client<P extends Protocol = any> {
   }
 
   /** Resolves when it is stored, or forgotten. */
-  async #setSession(session: Session | null): Promise<void> {
+  async #setSession(session: Session | null, isRestored = false): Promise<void> {
     const had = this.#session;
     this.#session = session;
     if (!session && !had) return;
-    const stored = session ? this.#memory.setSession(session) : this.#forgetSession(had!.key);
+    const isNew = session && !isRestored;
+    const stored = isNew ? this.#memory.setSession(session) : this.#updateSession((session ?? had!).key, session);
     tell(this.#sessionListeners, session);
     await stored;
   }
 
-  /** Unless another client has stored another there, or this one has meanwhile. */
-  async #forgetSession(key: string): Promise<void> {
+  /** Unless another client has stored another there, or none any more, or this one has meanwhile. */
+  async #updateSession(key: string, session: Session | null): Promise<void> {
     const stored = await this.#memory.session();
-    if (stored?.key === key && !this.#session) await this.#memory.set('session', null);
+    if (stored?.key === key && this.#session === session) await this.#memory.setSession(session);
   }
 
   #closedError(): WireloomError {

@@ -60,8 +60,10 @@ export class Memory {
     }
   }
 
-  async setSession({ key, created, lastUsed, info }: Session): Promise<void> {
-    await this.set('session', JSON.stringify({ k: key, c: created, l: lastUsed, i: info }));
+  /** `null` removes it. */
+  async setSession(session: Session | null): Promise<void> {
+    const { key: k, created: c, lastUsed: l, info: i } = session ?? ({} as Partial<Session>);
+    await this.set('session', session && JSON.stringify({ k, c, l, i }));
   }
 
   /** `null` removes it. */

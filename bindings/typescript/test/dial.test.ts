@@ -219,6 +219,38 @@ test('WebTransport is tried again while a WebSocket that was left has a request 
   await expect.poll(() => client.transport, { timeout: 5_000 }).toBe('webtransport');
 });
 
+/** That the server has made a session with this key. */
+const created = (key: string) => Buffer.from(`\x15{"k":"${key}","c":"2026-01-01T00:00:00Z","l":"2026-01-01T00:00:00Z"}`);
+
+test('WebTransport is not taken without a session that was made during the change-over', async () => {
+  let works = false;
+  const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  const login = client.request('login');
+  const request = await peer.request('login');
+  works = true;
+  await expect.poll(() => sessions.length).toBe(2);
+  await after(100);
+  peer.send(created('mine'));
+  peer.reply(request);
+  await login;
+  expect(client.session?.key).toBe('mine');
+  await expect.poll(() => sessions.length, { timeout: 10_000 }).toBe(3);
+  expect(client.transport).toBe('websocket');
+  expect(sessions[1]!.control).not.toContain('mine');
+  await expect.poll(() => sessions[2]!.control).toContain('mine');
+});
+
+test('a session that is made on the WebSocket that was left is restored before anything else is sent', async () => {
+  const { client, peer } = await changedOver();
+  peer.send(created('mine'));
+  await expect.poll(() => client.session?.key).toBe('mine');
+  void client.signal('later').catch(() => {});
+  await expect.poll(() => sessions.at(-1)!.control).toContain('mine');
+  expect(sessions.at(-1)!.control).not.toContain('later');
+});
+
 test('WebTransport that fails: WebSocket at once', async () => {
   accepts();
   const client = open(() => Promise.reject(new Error('no')), { fallbackMs: 30_000 });

@@ -219,6 +219,36 @@ test('a handler that is added or removed by another', async () => {
   expect(got).toEqual(['once', 'once', 'end']);
 });
 
+test('a restored session does not take the place of one that another tab has stored, or closed', async () => {
+  const session = (k: string) => ({ k, c: '2026-01-01T00:00:00.000Z', l: '2026-01-01T00:00:00.000Z', i: {} });
+  const stored = new Map([[`wireloom:session:${script.url}`, JSON.stringify(session('first'))]]);
+  const storage = {
+    getItem: (key: string) => stored.get(key) ?? null,
+    setItem: (key: string, value: string) => stored.set(key, value),
+    removeItem: (key: string) => stored.delete(key),
+  };
+  const client = open({ storage });
+  let peer = await script.accept();
+  const restored = async () => {
+    const request = await peer.next();
+    expect(request).toMatchObject({ type: 'restoreSession', key: 'first' });
+    peer.reply(request as { id: number }, { ...session('first'), i: { n: 1 } });
+    await client.connected();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return [...stored.values()].map((value) => (JSON.parse(value) as { k: string }).k);
+  };
+  expect(await restored()).toEqual(['first']);
+  expect([...stored.values()][0]).toContain('"n":1');
+  for (const [change, expected] of [[() => stored.set([...stored.keys()][0]!, JSON.stringify(session('second'))), ['second']], [() => stored.clear(), []]] as const) {
+    change();
+    const lost = new Promise<void>((resolve) => client.onState(() => resolve()));
+    peer.socket.terminate();
+    await lost;
+    peer = await script.accept();
+    expect(await restored()).toEqual(expected);
+  }
+});
+
 /** Conversations of the original's client and server, recorded between them. */
 describe('webwire-recorded.json', () => {
   interface Conversation {
