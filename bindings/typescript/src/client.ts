@@ -695,8 +695,8 @@ function tell<A extends unknown[]>(listeners = new Set<(...values: A) => void>()
 
 /** Waits until all calls are answered and what was sent has been read, or the time is up. */
 async function quiesce(connection: Connection, ms: number): Promise<void> {
-  const end = Date.now() + ms;
-  while (connection.pending > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
+  const end = performance.now() + ms;
+  while (connection.pending > 0 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
   await Promise.race([connection.probe(), new Promise((resolve) => setTimeout(resolve, Math.min(ms, QUIESCE_MS)))]);
 }
 

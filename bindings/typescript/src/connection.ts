@@ -85,8 +85,9 @@ export class Connection {
   #accepted: ((error?: unknown) => void) | null = null;
   #heartbeatMs = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #sentAt = Date.now();
-  #heardAt = Date.now();
+  /** By a clock that nobody sets. */
+  #sentAt = performance.now();
+  #heardAt = performance.now();
   #uneasy: ReturnType<typeof setTimeout> | undefined;
   #probing = false;
   #over = false;
@@ -163,7 +164,7 @@ export class Connection {
           if (body) throw new WireloomError('invalid', 'this connection cannot stream a payload');
           this.#send(message);
         }
-        this.#sentAt = Date.now();
+        this.#sentAt = performance.now();
         call.cancel = () => {
           this.#calls.delete(id);
           cancel?.();
@@ -189,19 +190,19 @@ export class Connection {
     this.#checkSize(message.length);
     const beside = (delivery.unordered || delivery.unreliable) && this.link.signal?.(message, delivery);
     if (!beside) this.#send(message);
-    this.#sentAt = Date.now();
+    this.#sentAt = performance.now();
   }
 
   /** Asks for a sign of life, unless one is awaited: whether what was sent before has been read. */
   async probe(): Promise<void> {
     if (this.#probing || this.#over) return;
     this.#probing = true;
-    const asked = Date.now();
+    const asked = performance.now();
     const look = setInterval(() => {
       // Where all share one stream, a handler at work may keep the server from reading on.
       const isBusy = !this.link.canStream && [...this.#calls.values()].some((call) => !call.isPrompt);
       const patience = isBusy ? Math.max(BUSY_PATIENCE_MS, this.#settings.patienceMs) : this.#settings.patienceMs;
-      if (this.#heardAt < asked && Date.now() - asked >= patience) this.lose('the server does not answer');
+      if (this.#heardAt < asked && performance.now() - asked >= patience) this.lose('the server does not answer');
     }, LOOK_MS);
     // Any answer is one.
     await this.#ask('restoreSession', NO_KEY).catch(() => {});
@@ -213,7 +214,7 @@ export class Connection {
   #worry(): void {
     this.#uneasy = undefined;
     if (this.#calls.size === 0 || this.#over) return;
-    if (Date.now() - this.#heardAt >= UNEASY_MS) void this.probe();
+    if (performance.now() - this.#heardAt >= UNEASY_MS) void this.probe();
     this.#uneasy = setTimeout(() => {
       this.#worry();
     }, UNEASY_MS);
@@ -234,12 +235,12 @@ export class Connection {
   #send(message: Uint8Array): void {
     this.#checkSize(message.length);
     this.link.send(message);
-    this.#sentAt = Date.now();
+    this.#sentAt = performance.now();
   }
 
   #receive(bytes: Uint8Array): void {
     if (this.#over) return;
-    this.#heardAt = Date.now();
+    this.#heardAt = performance.now();
     const message = bytes.length > this.link.limit ? null : decode(bytes);
     if (!message) {
       this.#reject(MALFORMED, new WireloomError('disconnected', 'the server sent what is no message'));
@@ -312,10 +313,11 @@ export class Connection {
 
   /** Says that the client is still there, and asks whether the server is. */
   #tick(): void {
-    const now = Date.now();
+    const now = performance.now();
     const { silenceMs } = this.#settings;
     if (silenceMs > 0 && now - this.#heardAt >= silenceMs) void this.probe();
-    else if (this.#heartbeatMs > 0 && now - this.#sentAt >= this.#heartbeatMs) this.#send(encodeHeartbeat());
+    // Also while that is awaited.
+    if (this.#heartbeatMs > 0 && performance.now() - this.#sentAt >= this.#heartbeatMs) this.#send(encodeHeartbeat());
     const next = [
       this.#heartbeatMs > 0 ? this.#sentAt + this.#heartbeatMs : Infinity,
       silenceMs > 0 ? Math.max(this.#heardAt + silenceMs, now + 1000) : Infinity,

@@ -93,6 +93,27 @@ test('heartbeats come at three quarters of the read timeout, and whatever is sen
   expect(peer.heard.isEmpty).toBe(true);
 });
 
+test.each([
+  ['the clock, which is set back', 0, 3_600_000],
+  ['a sign of life, which does not come', 100, 0],
+])('heartbeats do not wait for %s', async (_, silenceMs, setBackMs) => {
+  open({ silenceMs, patienceMs: 30_000 });
+  const peer = await script.peers.next();
+  // 800 ms.
+  peer.send('17020020030000002000', '00');
+  await peer.heard.next();
+  const { now } = Date;
+  Date.now = () => now() - setBackMs;
+  const late = () => new Promise<never>((_, reject) => setTimeout(reject, 800, new Error('no heartbeat')));
+  try {
+    for (let heartbeats = 0; heartbeats < 3; ) {
+      if (decode(await Promise.race([peer.heard.next(), late()]))!.type === 'heartbeat') heartbeats++;
+    }
+  } finally {
+    Date.now = now;
+  }
+});
+
 test('a dead connection is noticed by the requests on it', async () => {
   const client = open({ patienceMs: 300, silenceMs: 0 });
   const peer = await script.accept();
