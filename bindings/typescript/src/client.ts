@@ -1,4 +1,4 @@
-import { BACKOFF, pause } from './backoff.js';
+import { BACKOFF, later, pause } from './backoff.js';
 import type { Backoff } from './backoff.js';
 import { checkName } from './codec.js';
 import { Connection, disconnected } from './connection.js';
@@ -380,7 +380,7 @@ export class Client<P extends Protocol = any> {
 
   #signal(name: string, payload: Data, delivery: Delivery): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (delivery.unreliable && !this.#connection) {
+      if (delivery.unreliable && !this.#connection && this.#state.status !== 'closed') {
         // Stale by then.
         resolve();
         return;
@@ -447,6 +447,8 @@ export class Client<P extends Protocol = any> {
   async #connect(failed: number): Promise<void> {
     let failures = failed;
     for (;;) {
+      // A listener may have closed it.
+      if (this.#close.signal.aborted) return;
       if (failures > 0 && (await this.#rest(pause(this.#backoff, failures - 1, Math.random())))) failures = 1;
       if (this.#close.signal.aborted) return;
       try {
@@ -475,7 +477,9 @@ export class Client<P extends Protocol = any> {
         this.#wakeUp = null;
         resolve(woken);
       };
-      const timer = setTimeout(end, ms, false);
+      const timer = later(() => {
+        end(false);
+      }, ms);
       this.#wakeUp = () => {
         end(true);
       };
@@ -485,7 +489,7 @@ export class Client<P extends Protocol = any> {
   /** One attempt, to the restored session. */
   async #attempt(dial: (abort: AbortSignal) => Promise<Link>, timeoutMs: number): Promise<Connection> {
     const abort = linked(this.#close.signal);
-    const timer = setTimeout(() => {
+    const timer = later(() => {
       abort.abort(new WireloomError('unreachable', `no connection within ${timeoutMs} ms`));
     }, timeoutMs);
     try {
@@ -579,7 +583,7 @@ export class Client<P extends Protocol = any> {
   #planReturn(ms: number): void {
     clearTimeout(this.#returnTimer);
     const mayReturn = this.#options.returnMs !== 0 && this.transport === 'websocket' && this.#dialer.has('webtransport');
-    if (mayReturn) this.#returnTimer = setTimeout(() => void this.#return(), ms);
+    if (mayReturn) this.#returnTimer = later(() => void this.#return(), ms);
   }
 
   /** Tries WebTransport beside the WebSocket, and changes over without a gap. */

@@ -159,6 +159,7 @@ export const encodeRequestHeader = (id: Id, name: string, size: number): Uint8Ar
   header(REQUEST, name, 'binary', size, false, id);
 
 export function encodeRestoreSession(id: Id, key: string): Uint8Array {
+  if (key === '') throw new WireloomError('invalid', 'the key of a session has a character at least');
   const text = encodeText(key);
   const bytes = begin(RESTORE_SESSION, 9 + text.length, id);
   bytes.set(text, 9);

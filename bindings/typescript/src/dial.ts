@@ -1,5 +1,6 @@
 // Which transport: WebTransport first, WebSocket where it cannot connect, and what worked last before the other.
 
+import { later } from './backoff.js';
 import { describe, WireloomError } from './errors.js';
 import type { Link, TransportKind } from './link.js';
 import type { Memory } from './session.js';
@@ -103,7 +104,8 @@ export class Dialer {
   async #race(abort: AbortSignal, ready?: Link): Promise<Link> {
     const [first, second] = [linked(abort), linked(abort)];
     const { fallbackMs } = this.#endpoints;
-    const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+    const timers: ReturnType<typeof setTimeout>[] = [];
+    const sleep = (ms: number) => new Promise<void>((resolve) => timers.push(later(resolve, ms)));
     const webTransport = this.webTransport(first.signal);
     const failed = webTransport.then(
       () => new Promise<never>(() => {}),
@@ -127,6 +129,7 @@ export class Dialer {
       const why = (error as AggregateError).errors.map(describe).join('; ');
       throw new WireloomError('unreachable', why, undefined, error);
     } finally {
+      for (const timer of timers) clearTimeout(timer);
       // Those that lost are closed whenever they open.
       first.abort('another transport was faster');
       second.abort('another transport was faster');

@@ -1,5 +1,5 @@
 // Which transport is taken. WebTransport is made up here, because Node has none: how it fails is what matters. `e2e` has the real one.
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Client, ClientOptions, WebTransportConstructor } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
@@ -282,6 +282,20 @@ test('the choice is remembered, and forgotten when WebTransport works', async ()
   // The server above answers nothing: the change waits a while for what was sent before it.
   await expect.poll(() => second.transport, { timeout: 20_000 }).toBe('webtransport');
   expect(storage.size).toBe(0);
+});
+
+test('WebTransport may have all the time that there is', async () => {
+  const set = vi.spyOn(globalThis, 'setTimeout');
+  const clear = vi.spyOn(globalThis, 'clearTimeout');
+  const client = open(() => after(300), { fallbackMs: Infinity });
+  accepts();
+  await connected(client);
+  expect(client.transport).toBe('webtransport');
+  // Nothing keeps a process from ending.
+  const cleared = clear.mock.calls.map(([timer]) => timer);
+  const left = set.mock.calls.flatMap(([, ms], n) => (ms! > 1_000_000 ? [set.mock.results[n]!.value as NodeJS.Timeout] : []));
+  expect(left.filter((timer) => !cleared.includes(timer))).toEqual([]);
+  vi.restoreAllMocks();
 });
 
 test('an old memory does not count', async () => {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { decode } from '../src/codec.js';
 import type { Client, ClientOptions } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
@@ -112,6 +112,40 @@ test.each([
   } finally {
     Date.now = now;
   }
+});
+
+test('times may be infinite', async () => {
+  const client = open({ connectTimeoutMs: Infinity });
+  const peer = await script.peers.next();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  peer.accept();
+  await client.connected();
+  expect(script.peers.isEmpty).toBe(true);
+});
+
+test('a listener that closes the client leaves no pause behind', async () => {
+  const client = open({ backoff: { firstMs: 3_600_000, maxMs: 3_600_000 } });
+  const peer = await script.accept();
+  await client.connected();
+  const set = vi.spyOn(globalThis, 'setTimeout');
+  client.onState(() => {
+    client.close();
+  });
+  peer.socket.terminate();
+  await expect.poll(() => client.state.status).toBe('closed');
+  expect(set.mock.calls.filter(([, ms]) => ms! > 1_000_000)).toEqual([]);
+  set.mockRestore();
+});
+
+test('what cannot be sent says so', async () => {
+  const client = open();
+  const peer = await script.accept();
+  await client.connected();
+  await expect(client.restoreSession('')).rejects.toMatchObject({ kind: 'invalid' });
+  await client.signal('a');
+  expect(await peer.next()).toMatchObject({ type: 'signal' });
+  client.close();
+  await expect(client.signal('a', 'x', { unreliable: true })).rejects.toMatchObject({ kind: 'closed' });
 });
 
 test('a dead connection is noticed by the requests on it', async () => {
