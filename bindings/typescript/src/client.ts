@@ -370,7 +370,7 @@ export class Client<P extends Protocol = any> {
 
   /** Whether a call that the server did not take, or whose connection is lost, is to be sent again. */
   #mayRepeat(call: Call, error: unknown): boolean {
-    if (!call.idempotent || !(error instanceof WireloomError)) return false;
+    if (!call.idempotent || call.body?.isOnce || !(error instanceof WireloomError)) return false;
     if (error.kind !== 'disconnected' && error.kind !== 'shutdown') return false;
     // Again, from a server that has time: this connection is about to end.
     if (error.kind === 'shutdown') this.#draining = true;
@@ -706,7 +706,7 @@ async function quiesce(connection: Connection, ms: number): Promise<void> {
 
 /** A payload that may be streamed. */
 function bodyOf(payload: unknown, size: number | undefined): Body | undefined {
-  if (typeof Blob !== 'undefined' && payload instanceof Blob) return { size: payload.size, stream: () => payload.stream() };
+  if (typeof Blob !== 'undefined' && payload instanceof Blob) return { size: payload.size, stream: () => payload.stream(), isOnce: false };
   if (typeof ReadableStream === 'undefined' || !(payload instanceof ReadableStream)) return undefined;
-  return { size: size ?? Infinity, stream: () => payload as ReadableStream<Uint8Array> };
+  return { size: size ?? Infinity, stream: () => payload as ReadableStream<Uint8Array>, isOnce: true };
 }

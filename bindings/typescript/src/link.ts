@@ -29,6 +29,8 @@ export const TOO_SLOW = 0x12;
 export interface Body {
   size: number;
   stream: () => ReadableStream<Uint8Array>;
+  /** It cannot be read a second time. */
+  isOnce: boolean;
 }
 
 /** Whole messages over something. */

@@ -50,7 +50,10 @@ export interface RequestOptions {
   signal?: AbortSignal;
   /** How long it may take, from now to the reply, waiting for a connection included, in ms. `Infinity`: for ever. */
   timeoutMs?: number;
-  /** It does no harm if it is handled twice: sent again over the next connection if this one is lost before the reply. */
+  /**
+   * It does no harm if it is handled twice: sent again over the next connection if this one is lost before the reply; not so over
+   * WebTransport if it is a `ReadableStream`, which is gone by then.
+   */
   idempotent?: boolean;
   /**
    * Its handler answers at once. While only such requests wait, a server that says nothing for `patienceMs` is gone; otherwise over

@@ -36,7 +36,10 @@ function fake(ready: () => Promise<void>, { first = '0b17020060ea000000200000', 
       sessions.push(this.#session);
       this.ready = ready();
     }
+    #isFirst = true;
     createBidirectionalStream() {
+      if (!this.#isFirst) return Promise.resolve({ readable: new ReadableStream(), writable: new WritableStream() });
+      this.#isFirst = false;
       const accept = Uint8Array.from(Buffer.from(first, 'hex'));
       const readable = new ReadableStream({
         start(controller) {
@@ -186,6 +189,24 @@ test('datagrams that the browser does not take do not pile up', async () => {
   await client.connected();
   for (let n = 0; n < 5000; n++) await client.signal('a', 'x', { unreliable: true });
   expect(sessions[0]!.datagrams).toBeLessThan(2000);
+});
+
+test('a stream that went with its connection is not sent again', async () => {
+  const client = open(() => Promise.resolve(), { webSocketUrl: null });
+  await client.connected();
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      controller.enqueue(new Uint8Array(10));
+    },
+  });
+  const request = client.request('upload', body, { size: 5000, idempotent: true });
+  await expect.poll(() => body.locked).toBe(true);
+  sessions[0]!.lose();
+  await expect(request).rejects.toMatchObject({ kind: 'disconnected' });
+  const blob = client.request('upload', new Blob(['x']), { idempotent: true, timeoutMs: 300 });
+  await client.connected();
+  sessions[1]!.lose();
+  await expect(blob).rejects.toMatchObject({ kind: 'timeout' });
 });
 
 /** On WebSocket, with a request that nobody answers, and then on WebTransport. */
