@@ -90,7 +90,8 @@ export class Topic<T = unknown> {
 
   /**
    * Publishes a message: resolves with its position when the server's broker has accepted it. If the connection is lost it is
-   * repeated, which publishes it once, for nearly two minutes; after that it rejects as `unknownOutcome`.
+   * repeated, which publishes it once, until `timeoutMs`, but not longer than nearly two minutes. One that rejects as `timeout`, or as
+   * `unknownOutcome` when it would be repeated later than that, may have been published.
    *
    * @throws WireloomError, of kind `application` with the codes `TOPIC_FORBIDDEN`, `TOPIC_INVALID`, `TOPIC_LIMIT` and
    * `TOPIC_UNAVAILABLE` (try again).
