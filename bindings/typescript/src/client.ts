@@ -80,6 +80,8 @@ export class Client<P extends Protocol = any> {
   #calls = new Set<(error: unknown) => void>();
   /** Connections that were left for a better one, while they answer what they were asked. */
   #left = new Set<Connection>();
+  /** What is waited for before more is sent. */
+  #room: Promise<void> | null = null;
   /** Nothing new is sent: what was sent before must arrive first. */
   #isHeld = false;
   #draining = false;
@@ -426,9 +428,13 @@ export class Client<P extends Protocol = any> {
     while (this.#waiting.length > 0 && this.#connection === connection && !this.#draining) {
       const room = connection.link.ready();
       if (room) {
-        void room.then(() => {
-          this.#flush();
-        });
+        // Once, however much comes meanwhile.
+        if (room !== this.#room) {
+          void room.then(() => {
+            this.#flush();
+          });
+        }
+        this.#room = room;
         break;
       }
       this.#waiting.shift()!.send(connection);

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { WebSocket } from 'ws';
 import { decode } from '../src/codec.js';
-import type { Client, ClientOptions } from '../src/index.js';
+import type { Client, ClientOptions, WebSocketConstructor } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
 
@@ -112,6 +113,29 @@ test.each([
   } finally {
     Date.now = now;
   }
+});
+
+test('a connection that takes little at a time is asked once for all that waits', async () => {
+  let [room, looks] = [50, 0];
+  class Slow extends WebSocket {
+    // @ts-expect-error: it is a getter there, too
+    override get bufferedAmount(): number {
+      looks++;
+      return room > 0 ? 0 : 2 ** 20;
+    }
+    override send(data: Buffer): void {
+      room--;
+      super.send(data);
+    }
+  }
+  const client = open({ WebSocket: Slow as unknown as WebSocketConstructor });
+  const peer = await script.accept();
+  await client.connected();
+  const refill = setInterval(() => (room = 50), 30);
+  await Promise.all(Array.from({ length: 500 }, (_, n) => client.signal(String(n))));
+  for (let n = 0; n < 500; n++) expect(await peer.next()).toMatchObject({ name: String(n) });
+  clearInterval(refill);
+  expect(looks).toBeLessThan(2000);
 });
 
 test('times may be infinite', async () => {
