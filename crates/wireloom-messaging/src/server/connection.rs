@@ -347,7 +347,8 @@ impl Connection {
         })
     }
 
-    /// Gives the connection a session: makes a key, stores the session, tells the client. The client learns `info`.
+    /// Gives the connection a session: makes a key, stores the session, tells the client. The client learns `info`. It takes the place
+    /// of one that the client restores meanwhile.
     ///
     /// # Errors
     /// The connection has one already or is over, the server has none, or the store failed: the client is told nothing then.
@@ -369,13 +370,22 @@ impl Connection {
         let session = session.map_err(ConnectionSessionError::Store)?;
         let json = session.to_json();
         let fits = json.len() < inner.server.message_buffer_size();
-        let over = {
+        let (over, restored) = {
             let mut state = inner.lock();
+            let mut restored = None;
             if !state.over && fits {
-                state.session = Some(session.clone());
+                // The client may have restored one while the store was busy. The last one counts, and the client is told in the same
+                // order: under the lock.
+                restored = state.session.replace(session.clone());
+                self.notify(Message::SessionCreated {
+                    session: json.as_bytes(),
+                });
             }
-            state.over
+            (state.over, restored)
         };
+        if let Some(restored) = restored {
+            sessions.detach(inner.id, &restored.key);
+        }
         if over || !fits {
             // Nobody learned the key.
             if let Err(error) = sessions.close(inner.id, &session.key).await {
@@ -387,9 +397,6 @@ impl Connection {
                 ConnectionSessionError::TooLarge
             });
         }
-        self.notify(Message::SessionCreated {
-            session: json.as_bytes(),
-        });
         Ok(session)
     }
 

@@ -370,6 +370,8 @@ impl Driver {
             InlineDone::Restored(id, route, Ok(session)) => {
                 let json = session.to_json();
                 self.listed.inner.adopt(session);
+                // That the one before was created, if it was, precedes the reply that replaces it.
+                let _ = self.listed.inner.outbox.take(&mut self.out, &mut self.topics_out);
                 self.reply(id, route, Answer::Payload(Payload::utf8(&json)));
             }
             InlineDone::Restored(id, route, Err(error)) => {

@@ -117,6 +117,7 @@ conformance! {
         disabled
         restoring_replaces
         closed_by_the_server
+        restored_during_a_login
     }
     topics::{
         messages_reach_all_subscribers

@@ -1,13 +1,15 @@
 //! Sessions (section 9).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, mpsc};
 use wireloom_messaging::codec::{Message, Payload, RequestId};
 use wireloom_messaging::server::{Connection, ConnectionSessionError, Handlers, ReplyError, Server};
-use wireloom_messaging::session::{FileStore, Session, SessionKey};
+use wireloom_messaging::session::{FileStore, MemoryStore, Session, SessionKey, SessionStore, StoreError};
 
 use super::echo;
-use crate::peer::{Peer, start};
+use crate::peer::{Peer, start, within};
 use crate::rig::Rig;
 
 /// `login`, `logout` and `whoami`.
@@ -239,5 +241,61 @@ pub async fn closed_by_the_server<R: Rig>() {
     until_connections(&server, 1).await;
     assert_eq!(server.close_session(&key).await.unwrap(), []);
     second.restore_fails(key.as_str().as_bytes(), not_found).await;
+    assert_eq!(server.active_sessions(), 0);
+}
+
+/// A store whose creations say that they have begun, and wait to be let through.
+struct SlowToCreate {
+    store: MemoryStore,
+    begun: mpsc::UnboundedSender<()>,
+    turns: Arc<Semaphore>,
+}
+
+impl SessionStore for SlowToCreate {
+    async fn create(&self, session: &Session) -> Result<(), StoreError> {
+        self.begun.send(())?;
+        self.turns.acquire().await?.forget();
+        self.store.create(session).await
+    }
+
+    async fn look_up(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
+        self.store.look_up(key).await
+    }
+
+    async fn remove(&self, key: &SessionKey) -> Result<(), StoreError> {
+        self.store.remove(key).await
+    }
+}
+
+/// The last one counts, and the other has one connection less.
+pub async fn restored_during_a_login<R: Rig>() {
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let turns = Arc::new(Semaphore::new(1));
+    let store = SlowToCreate {
+        store: MemoryStore::new(),
+        begun,
+        turns: turns.clone(),
+    };
+    let server = Server::builder().sessions(store, 1).build(service());
+    let (rig, mut first) = start::<R>(&server).await;
+    let ann = first.login("Ann").await;
+    within(begins.recv()).await.unwrap();
+    drop(first);
+    until_connections(&server, 0).await;
+    let mut second = Peer::connect(&rig).await;
+    second.text(90, "login", "Bob").await;
+    within(begins.recv()).await.unwrap();
+    second.restore(&ann.key).await;
+    turns.add_permits(1);
+    let bytes = second.recv().await;
+    assert!(matches!(Message::decode(&bytes), Ok(Message::SessionCreated { .. })));
+    second.expect_text(90, "welcome").await;
+    second.is("Bob").await;
+    assert_eq!(server.session_connections(&ann.key), []);
+    assert_eq!(server.active_sessions(), 1);
+    let mut third = Peer::connect(&rig).await;
+    third.restore(&ann.key).await;
+    drop((second, third));
+    until_connections(&server, 0).await;
     assert_eq!(server.active_sessions(), 0);
 }
