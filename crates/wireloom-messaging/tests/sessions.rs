@@ -329,9 +329,10 @@ async fn the_limit_holds_for_restorations_at_once() {
     assert_eq!(sessions.connections(&session.key).len(), 5);
 }
 
-/// A store whose removals wait to be let through.
+/// A store whose removals wait to be let through, and the answers to its look-ups.
 struct Slow {
     store: MemoryStore,
+    answers: Arc<Semaphore>,
     removals: Arc<Semaphore>,
 }
 
@@ -341,7 +342,9 @@ impl SessionStore for Slow {
     }
 
     async fn look_up(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
-        self.store.look_up(key).await
+        let found = self.store.look_up(key).await;
+        let _turn = self.answers.acquire().await?;
+        found
     }
 
     async fn remove(&self, key: &SessionKey) -> Result<(), StoreError> {
@@ -358,6 +361,7 @@ async fn nobody_restores_what_is_being_destroyed() {
     let sessions = Sessions::new(
         Slow {
             store: store.clone(),
+            answers: Arc::new(Semaphore::new(1)),
             removals: removals.clone(),
         },
         0,
@@ -370,6 +374,31 @@ async fn nobody_restores_what_is_being_destroyed() {
     assert!(store.look_up(&session.key).await.expect("no failure").is_some());
     removals.add_permits(1);
     assert!(closing.await.expect("no failure"));
+    assert_eq!(sessions.active(), 0);
+}
+
+/// The store found it, and was told to destroy it before anybody took up what it found.
+#[tokio::test]
+async fn nobody_restores_what_was_destroyed_meanwhile() {
+    let answers = Arc::new(Semaphore::new(0));
+    let store = Slow {
+        store: MemoryStore::new(),
+        answers: answers.clone(),
+        removals: Arc::new(Semaphore::new(1)),
+    };
+    let sessions = Sessions::new(store, 0);
+    let session = sessions.create(1, info(), SystemTime::now()).await.expect("created");
+    let key = session.key.as_str().as_bytes();
+    // Also not the connection that had it.
+    let mut again = std::pin::pin!(sessions.restore(1, key));
+    let mut other = std::pin::pin!(sessions.restore(2, key));
+    assert!(poll_immediate(&mut again).await.is_none());
+    assert!(poll_immediate(&mut other).await.is_none());
+    sessions.destroy(&session.key).await.expect("destroyed");
+    answers.add_permits(1);
+    for answer in [again.await, other.await] {
+        assert!(matches!(answer, Err(RestoreError::NotFound)), "{answer:?}");
+    }
     assert_eq!(sessions.active(), 0);
 }
 

@@ -96,8 +96,12 @@ impl Sessions {
         let place = self.enter(&key, connection)?;
         let found = self.store.look_up(&key).await.map_err(RestoreError::Store)?;
         let session = found.ok_or(RestoreError::NotFound)?;
-        place.keep();
-        Ok(session)
+        // Found before it was destroyed, perhaps.
+        if place.keep() {
+            Ok(session)
+        } else {
+            Err(RestoreError::NotFound)
+        }
     }
 
     fn enter<'a>(&'a self, key: &'a SessionKey, connection: u64) -> Result<Place<'a>, RestoreError> {
@@ -221,8 +225,15 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn keep(mut self) {
-        self.undo = false;
+    /// Answers whether the session is still there.
+    fn keep(mut self) -> bool {
+        let active = self.sessions.lock();
+        let is_there = active
+            .get(self.key)
+            .is_some_and(|session| !session.closing && session.connections.contains(&self.connection));
+        drop(active);
+        self.undo &= !is_there;
+        is_there
     }
 }
 
