@@ -43,7 +43,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "rustc-hash",
         "fast maps keyed by stream ids, which peers choose only in part",
     ),
-    ("rustix", "watching asyncio's file descriptors from Tokio"),
+    (
+        "rustix",
+        "watching asyncio's file descriptors from Tokio; locks of sessions' files",
+    ),
     ("rustls", "TLS"),
     (
         "rustls-platform-verifier",

@@ -29,7 +29,10 @@ use super::{Session, SessionInfo, SessionKey, SessionStore, StoreError, go_json,
 ///
 /// # Cost
 /// Each operation reads or writes one file of some hundred bytes on the runtime's blocking threads, at most
-/// [`CONCURRENCY`](Self::CONCURRENCY) at once; others wait. Nothing is kept in memory. Several processes may share a folder.
+/// [`CONCURRENCY`](Self::CONCURRENCY) at once; others wait. Nothing is kept in memory.
+///
+/// # Several processes
+/// They may share a folder on Unix, where its file system has locks (`flock`): whoever looks a session up or removes it locks its file.
 #[derive(Debug, Clone)]
 pub struct FileStore {
     folder: Arc<Folder>,
@@ -159,11 +162,25 @@ impl Folder {
         Ok(folder)
     }
 
-    fn lock(&self, key: &SessionKey) -> MutexGuard<'_, ()> {
+    fn turn(&self, key: &SessionKey) -> MutexGuard<'_, ()> {
         let index = self.hash.hash_one(key) % self.locks.len() as u64;
         self.locks[index as usize]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody else changes the session, in other processes neither. `None`: there is no such session.
+    fn lock(&self, key: &SessionKey) -> io::Result<Option<Locked<'_>>> {
+        let turn = self.turn(key);
+        #[cfg(unix)]
+        let Some(file) = lock_file(&self.file(key))? else {
+            return Ok(None);
+        };
+        Ok(Some(Locked {
+            _turn: turn,
+            #[cfg(unix)]
+            _file: file,
+        }))
     }
 
     fn file(&self, key: &SessionKey) -> PathBuf {
@@ -171,13 +188,15 @@ impl Folder {
     }
 
     fn create(&self, session: &Session) -> io::Result<()> {
-        let _lock = self.lock(&session.key);
+        let _turn = self.turn(&session.key);
         self.write(session, session.last_lookup)?;
         self.sync()
     }
 
     fn look_up(&self, key: SessionKey, lifetime: Option<Duration>) -> io::Result<Option<Session>> {
-        let _lock = self.lock(&key);
+        let Some(_lock) = self.lock(&key)? else {
+            return Ok(None);
+        };
         let Some(session) = self.read(key)? else {
             return Ok(None);
         };
@@ -191,13 +210,17 @@ impl Folder {
     }
 
     fn remove(&self, key: &SessionKey) -> io::Result<()> {
-        let _lock = self.lock(key);
-        self.delete(key)
+        match self.lock(key)? {
+            Some(_lock) => self.delete(key),
+            None => Ok(()),
+        }
     }
 
     /// Removes it if it is still expired.
     fn expire(&self, key: &SessionKey, lifetime: Duration) -> io::Result<bool> {
-        let _lock = self.lock(key);
+        let Some(_lock) = self.lock(key)? else {
+            return Ok(false);
+        };
         let session = self.read(key.clone())?;
         let expired = session.is_some_and(|it| is_expired(it.last_lookup, Some(lifetime), SystemTime::now()));
         if expired {
@@ -232,8 +255,7 @@ impl Folder {
     fn read(&self, key: SessionKey) -> io::Result<Option<Session>> {
         let file = match File::open(self.file(&key)) {
             Ok(file) => file,
-            // InvalidFilename: longer than any name that this file system can have.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => return Ok(None),
+            Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut json = Vec::new();
@@ -272,7 +294,7 @@ impl Folder {
     fn delete(&self, key: &SessionKey) -> io::Result<()> {
         match fs::remove_file(self.file(key)) {
             Ok(()) => self.sync(),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -291,6 +313,47 @@ impl Folder {
         File::open(&self.path)?.sync_all()?;
         Ok(())
     }
+}
+
+struct Locked<'a> {
+    _turn: MutexGuard<'a, ()>,
+    #[cfg(unix)]
+    _file: File,
+}
+
+/// Locks a file until it is closed. A look-up puts a new file in the place of the old one, so that the one that was locked may not be
+/// there any more: then it is the next one's turn.
+#[cfg(unix)]
+fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FlockOperation, flock};
+    use rustix::io::{Errno, retry_on_intr};
+
+    let identity = |file: fs::Metadata| (file.dev(), file.ino());
+    let attempt = || -> io::Result<Option<File>> {
+        // NFS locks only what may be written.
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        match retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)) {
+            // Without locks there is only this process.
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_there = identity(file.metadata()?) == identity(fs::metadata(path)?);
+        Ok(is_there.then_some(file))
+    };
+    loop {
+        match attempt() {
+            Ok(None) => {}
+            Err(error) if is_absent(&error) => return Ok(None),
+            locked => return locked,
+        }
+    }
+}
+
+/// A name may also be longer than any that the file system can have.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename)
 }
 
 fn invalid(message: &'static str) -> io::Error {
