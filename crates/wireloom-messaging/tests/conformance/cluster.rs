@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::kv::Operation;
+use futures_util::StreamExt as _;
 use serde_json::json;
 use wireloom_messaging::codec::Payload;
 use wireloom_messaging::server::Server;
@@ -379,6 +381,46 @@ async fn presence_heals_when_a_node_was_cut_off() {
     a.proxy.heal();
     count(&b, 2).await;
     count(&a, 2).await;
+}
+
+/// Written one by one, they take longer than the ten seconds after which a server that is silent is taken for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_members_come_back_over_a_slow_network() {
+    const MEMBERS: usize = 600;
+    let nats = NatsServer::start();
+    let (a, b) = (Node::start(&nats).await, Node::start(&nats).await);
+    let joined = (0..MEMBERS).map(async |_| {
+        let mut fan = a.fan().await;
+        fan.subscribe("t", json!({"join": "a"})).await;
+        fan
+    });
+    let members = within(futures_util::future::join_all(joined)).await;
+    within(async {
+        while b.server.presence("t").await.unwrap().len() != MEMBERS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let client = async_nats::connect(nats.address.to_string()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let bucket = context.get_key_value("wireloom-members").await.unwrap();
+    let mut changes = bucket.watch_all().await.unwrap();
+    a.proxy.slow_down(Duration::from_millis(15));
+    a.proxy.cut();
+    within(async { while a.server.publish("t", "is it cut?").await.is_ok() {} }).await;
+    a.proxy.heal();
+    // The other server has deleted none of them when all were written again.
+    let mut written = std::collections::BTreeSet::new();
+    within(async {
+        while written.len() < MEMBERS {
+            let change = changes.next().await.unwrap().unwrap();
+            assert_eq!(change.operation, Operation::Put, "{} of {MEMBERS}", written.len());
+            written.insert(change.key);
+        }
+    })
+    .await;
+    assert_eq!(b.server.presence("t").await.unwrap().len(), MEMBERS);
+    drop(members);
 }
 
 #[tokio::test]

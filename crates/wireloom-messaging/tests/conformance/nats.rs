@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     target: Arc<Mutex<SocketAddr>>,
     network: watch::Sender<Network>,
+    /// Of everything, each way, in milliseconds.
+    delay: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -125,17 +128,19 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let target = Arc::new(Mutex::new(nats.address));
         let (network, seen) = watch::channel(Network::Whole);
-        let to = target.clone();
+        let delay = Arc::new(AtomicU64::new(0));
+        let (to, by) = (target.clone(), delay.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let to = *to.lock().unwrap();
-                tokio::spawn(carry(client, to, seen.clone()));
+                tokio::spawn(carry(client, to, seen.clone(), by.clone()));
             }
         });
         Self {
             address,
             target,
             network,
+            delay,
         }
     }
 
@@ -145,6 +150,11 @@ impl Proxy {
 
     pub fn stall(&self) {
         self.network.send_replace(Network::Stalled);
+    }
+
+    pub fn slow_down(&self, delay: Duration) {
+        let delay = u64::try_from(delay.as_millis()).unwrap();
+        self.delay.store(delay, Ordering::Relaxed);
     }
 
     pub fn heal(&self) {
@@ -161,13 +171,14 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, to: SocketAddr, mut network: watch::Receiver<Network>) {
+async fn carry(mut client: TcpStream, to: SocketAddr, mut network: watch::Receiver<Network>, delay: Arc<AtomicU64>) {
     if *network.borrow() == Network::Cut {
         return;
     }
     let Ok(mut server) = TcpStream::connect(to).await else {
         return;
     };
+    let wait = || tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed)));
     let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         let state = *network.borrow_and_update();
@@ -177,11 +188,11 @@ async fn carry(mut client: TcpStream, to: SocketAddr, mut network: watch::Receiv
         tokio::select! {
             changed = network.changed() => if changed.is_err() { return },
             read = tokio::io::AsyncReadExt::read(&mut client, &mut from_client), if state == Network::Whole => match read {
-                Ok(len @ 1..) if server.write_all(&from_client[..len]).await.is_ok() => {}
+                Ok(len @ 1..) if { wait().await; server.write_all(&from_client[..len]).await.is_ok() } => {}
                 _ => return,
             },
             read = tokio::io::AsyncReadExt::read(&mut server, &mut from_server), if state == Network::Whole => match read {
-                Ok(len @ 1..) if client.write_all(&from_server[..len]).await.is_ok() => {}
+                Ok(len @ 1..) if { wait().await; client.write_all(&from_server[..len]).await.is_ok() } => {}
                 _ => return,
             },
         }

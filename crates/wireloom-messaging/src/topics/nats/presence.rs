@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Entry, Operation, Store};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +38,9 @@ const ENTRY_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long the first look at the bucket may take.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
+/// Entries of members that are written or deleted at once: one by one, those of a large server would take longer than others wait.
+const IN_FLIGHT: usize = 64;
+
 pub(super) struct Shared {
     state: Mutex<State>,
     members: Store,
@@ -55,8 +58,32 @@ struct State {
     feeds: HashMap<TopicName, Vec<(u64, Feed)>>,
     /// By key: what this server has said.
     own: HashMap<String, Box<RawValue>>,
-    /// When each server was last heard of.
-    nodes: HashMap<u64, Instant>,
+    nodes: HashMap<u64, Heard>,
+}
+
+/// When a server was last heard of.
+struct Heard {
+    at: Instant,
+    /// Of its entry; 0 before one was seen.
+    revision: u64,
+}
+
+impl Heard {
+    fn now(revision: u64) -> Self {
+        Self {
+            at: Instant::now(),
+            revision,
+        }
+    }
+
+    /// Silent for as long as servers may be.
+    fn long_ago(revision: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            at: now.checked_sub(SILENCE).unwrap_or(now),
+            revision,
+        }
+    }
 }
 
 /// One member; several may share an identifier, of which the last one's info counts.
@@ -251,6 +278,8 @@ pub(super) struct PresenceTask {
     replicas: usize,
     node: u64,
     gone: mpsc::UnboundedReceiver<String>,
+    /// Taken from `gone`, and not deleted yet.
+    deleting: Vec<String>,
     synced: watch::Sender<bool>,
     connects: watch::Receiver<u64>,
     looks: u64,
@@ -284,6 +313,7 @@ impl PresenceTask {
             replicas: options.replicas,
             node,
             gone: gone_out,
+            deleting: Vec::new(),
             synced: synced_in,
             connects,
             looks: 0,
@@ -301,28 +331,89 @@ impl PresenceTask {
         }
     }
 
-    /// Until the connection is another one, or something fails: then everything is looked at again.
+    /// Until the connection is another one, or something fails: then everything is looked at again. Nothing waits for anything else: a
+    /// server that is busy still says that it is there.
     async fn watch(&mut self) -> Result<(), BrokerError> {
         self.connects.borrow_and_update();
         check_connected(&self.client)?;
         self.looks += 1;
-        let look = self.looks;
         let members = self.open(0).await?;
         let servers = self.open(1).await?;
-        let beat_key = format!("{:x}", self.node);
-        servers.put(&beat_key, "".into()).await.map_err(unavailable)?;
-        self.write_own(&members).await?;
-        if let Some(shared) = self.shared.upgrade() {
+        let Self {
+            shared,
+            client,
+            node,
+            gone,
+            deleting,
+            synced,
+            connects,
+            looks,
+            ..
+        } = self;
+        let this = Watch {
+            shared,
+            client,
+            node: *node,
+            members,
+            servers,
+            synced,
+            look: *looks,
+        };
+        this.say_that_it_is_there().await?;
+        if let Some(shared) = this.shared.upgrade() {
             // Nobody could be heard while this server was cut off.
             let now = Instant::now();
-            shared.lock().nodes.values_mut().for_each(|heard| *heard = now);
+            shared.lock().nodes.values_mut().for_each(|heard| heard.at = now);
         }
-        let mut members_changed = members.watch_with_history(">").await.map_err(unavailable)?;
-        let mut servers_changed = servers.watch_with_history(">").await.map_err(unavailable)?;
+        tokio::select! {
+            ended = this.beat() => ended,
+            ended = this.listen() => ended,
+            ended = this.look_around() => ended,
+            ended = this.delete(gone, deleting) => ended,
+            changed = connects.changed() => changed.map_err(unavailable),
+        }
+    }
+
+    async fn open(&self, bucket: usize) -> Result<Store, BrokerError> {
+        let opened = open_bucket(&self.context, &self.buckets[bucket], ENTRY_LIFETIME, self.replicas);
+        opened.await.map_err(unavailable)
+    }
+
+}
+
+/// One look at the buckets, and what follows it, over one connection.
+struct Watch<'a> {
+    shared: &'a Weak<Shared>,
+    client: &'a Client,
+    node: u64,
+    members: Store,
+    servers: Store,
+    synced: &'a watch::Sender<bool>,
+    look: u64,
+}
+
+impl Watch<'_> {
+    async fn say_that_it_is_there(&self) -> Result<(), BrokerError> {
+        let put = self.servers.put(server_key(self.node), "".into());
+        let put = tokio::time::timeout(PATIENCE, put).await.map_err(unavailable)?;
+        put.map(drop).map_err(unavailable)
+    }
+
+    async fn beat(&self) -> Result<(), BrokerError> {
         let mut beat = tokio::time::interval(BEAT);
-        let mut timer = tokio::time::interval(LOOK);
-        let mut rewrite = tokio::time::interval(ENTRY_LIFETIME / 3);
-        rewrite.reset();
+        loop {
+            beat.tick().await;
+            if self.shared.strong_count() == 0 {
+                let _ = tokio::time::timeout(PATIENCE, self.servers.delete(server_key(self.node))).await;
+                return Ok(());
+            }
+            self.say_that_it_is_there().await?;
+        }
+    }
+
+    async fn listen(&self) -> Result<(), BrokerError> {
+        let mut members_changed = self.members.watch_with_history(">").await.map_err(unavailable)?;
+        let mut servers_changed = self.servers.watch_with_history(">").await.map_err(unavailable)?;
         let first_look = tokio::time::sleep(FIRST_LOOK);
         tokio::pin!(first_look);
         let mut looked = false;
@@ -331,10 +422,10 @@ impl PresenceTask {
                 entry = members_changed.next() => {
                     let entry = entry.ok_or_else(|| unavailable("the watch has ended"))?.map_err(unavailable)?;
                     let all_seen = entry.seen_current;
-                    self.take_member(&entry, look);
+                    self.take_member(&entry);
                     if all_seen && !looked {
                         looked = true;
-                        self.looked(look);
+                        self.looked();
                     }
                 }
                 entry = servers_changed.next() => {
@@ -344,49 +435,61 @@ impl PresenceTask {
                 // An empty bucket says nothing.
                 () = &mut first_look, if !looked => {
                     looked = true;
-                    self.looked(look);
+                    self.looked();
                 }
-                Some(key) = self.gone.recv() => {
-                    // What cannot be deleted now goes with its server, or after an hour.
-                    let _ = tokio::time::timeout(PATIENCE, members.delete(&key)).await;
-                }
-                _ = beat.tick() => {
-                    if self.shared.strong_count() == 0 {
-                        let _ = tokio::time::timeout(PATIENCE, servers.delete(&beat_key)).await;
-                        return Ok(());
-                    }
-                    let beat = tokio::time::timeout(PATIENCE, servers.put(&beat_key, "".into()));
-                    beat.await.map_err(unavailable)?.map_err(unavailable)?;
-                }
-                _ = timer.tick() => self.look_for_the_dead(&members).await?,
-                _ = rewrite.tick() => self.write_own(&members).await?,
-                changed = self.connects.changed() => return changed.map_err(unavailable),
             }
         }
     }
 
-    async fn open(&self, bucket: usize) -> Result<Store, BrokerError> {
-        let opened = open_bucket(&self.context, &self.buckets[bucket], ENTRY_LIFETIME, self.replicas);
-        opened.await.map_err(unavailable)
+    async fn look_around(&self) -> Result<(), BrokerError> {
+        self.write_own().await?;
+        let mut timer = tokio::time::interval(LOOK);
+        let mut rewrite = tokio::time::interval(ENTRY_LIFETIME / 3);
+        rewrite.reset();
+        loop {
+            tokio::select! {
+                _ = timer.tick() => self.look_for_the_dead().await?,
+                _ = rewrite.tick() => self.write_own().await?,
+            }
+        }
+    }
+
+    async fn delete(
+        &self,
+        gone: &mut mpsc::UnboundedReceiver<String>,
+        deleting: &mut Vec<String>,
+    ) -> Result<(), BrokerError> {
+        // There are some if the connection was lost meanwhile.
+        while !deleting.is_empty() || gone.recv_many(deleting, IN_FLIGHT).await > 0 {
+            let deleted = stream::iter(&*deleting).for_each_concurrent(None, async |key| {
+                // What cannot be deleted now goes with its server, or after an hour.
+                let _ = tokio::time::timeout(PATIENCE, self.members.delete(key)).await;
+            });
+            deleted.await;
+            deleting.clear();
+        }
+        // The broker is gone; others are told with the next beat.
+        std::future::pending().await
     }
 
     /// Others may have taken this server for dead.
-    async fn write_own(&self, members: &Store) -> Result<(), BrokerError> {
+    async fn write_own(&self) -> Result<(), BrokerError> {
         let Some(shared) = self.shared.upgrade() else {
             return Ok(());
         };
         let own: Vec<(String, Box<RawValue>)> = shared.lock().own.clone().into_iter().collect();
-        for (key, info) in own {
-            let put = tokio::time::timeout(PATIENCE, members.put(&key, info.get().to_owned().into()));
+        let written = stream::iter(own.into_iter().map(Ok)).try_for_each_concurrent(IN_FLIGHT, async |(key, info)| {
+            let put = tokio::time::timeout(PATIENCE, self.members.put(&key, info.get().to_owned().into()));
             put.await.map_err(unavailable)?.map_err(unavailable)?;
             if !shared.lock().own.contains_key(&key) {
                 let _ = shared.gone.send(key);
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        written.await
     }
 
-    fn take_member(&self, entry: &Entry, look: u64) {
+    fn take_member(&self, entry: &Entry) {
         let (Some(shared), Some(key)) = (self.shared.upgrade(), Key::parse(&entry.key)) else {
             return;
         };
@@ -396,8 +499,7 @@ impl PresenceTask {
                 state.remove(&key.topic, |id, place| id == key.id && place.key == key.key);
             } else if state.own.contains_key(&entry.key) {
                 // Others took this server for dead. It writes again when it looks for the dead.
-                let now = Instant::now();
-                state.nodes.insert(self.node, now.checked_sub(SILENCE).unwrap_or(now));
+                state.nodes.insert(self.node, Heard::long_ago(0));
             }
             return;
         }
@@ -405,9 +507,9 @@ impl PresenceTask {
             // It knows better.
             return;
         }
-        state.nodes.entry(key.node).or_insert_with(Instant::now);
+        state.nodes.entry(key.node).or_insert_with(|| Heard::now(0));
         if let Ok(info) = serde_json::from_slice::<Box<RawValue>>(&entry.value) {
-            state.add(key, &info, look);
+            state.add(key, &info, self.look);
         }
     }
 
@@ -424,17 +526,17 @@ impl PresenceTask {
         // Of old entries nobody knows whether their server lives; clocks may differ, so that they get the usual time.
         let stale = entry.operation != Operation::Put || age > ENTRY_LIFETIME / 2;
         let heard = if stale {
-            Instant::now().checked_sub(SILENCE)
+            Heard::long_ago(entry.revision)
         } else {
-            None
+            Heard::now(entry.revision)
         };
-        shared.lock().nodes.insert(node, heard.unwrap_or_else(Instant::now));
+        shared.lock().nodes.insert(node, heard);
     }
 
     /// Everything in the bucket has been seen: what was not is gone.
-    fn looked(&self, look: u64) {
+    fn looked(&self) {
         if let Some(shared) = self.shared.upgrade() {
-            let own = self.node;
+            let (own, look) = (self.node, self.look);
             shared
                 .lock()
                 .remove_everywhere(|place| place.node != own && place.seen < look);
@@ -442,40 +544,56 @@ impl PresenceTask {
         self.synced.send_replace(true);
     }
 
-    async fn look_for_the_dead(&self, members: &Store) -> Result<(), BrokerError> {
+    async fn look_for_the_dead(&self) -> Result<(), BrokerError> {
         let Some(shared) = self.shared.upgrade() else {
             return Ok(());
         };
-        let (mut keys, mut write_own) = (Vec::new(), false);
-        {
+        let silent: Vec<(u64, u64)> = {
             let mut state = shared.lock();
             let now = Instant::now();
-            if check_connected(&self.client).is_err() {
-                state.nodes.values_mut().for_each(|heard| *heard = now);
+            if check_connected(self.client).is_err() {
+                state.nodes.values_mut().for_each(|heard| heard.at = now);
                 return Ok(());
             }
-            let silent = state
-                .nodes
-                .iter()
-                .filter(|(_, heard)| now.duration_since(**heard) >= SILENCE);
-            let dead: Vec<u64> = silent.map(|(node, _)| *node).collect();
-            for node in dead {
-                state.nodes.remove(&node);
-                if node == self.node {
-                    write_own = true;
-                    continue;
+            let nodes = state.nodes.iter();
+            nodes
+                .filter(|(_, heard)| now.duration_since(heard.at) >= SILENCE)
+                .map(|(node, heard)| (*node, heard.revision))
+                .collect()
+        };
+        let mut write_own = false;
+        for (node, revision) in silent {
+            if node == self.node {
+                shared.lock().nodes.remove(&node);
+                write_own = true;
+                continue;
+            }
+            // It may have said so, and not been heard because of all that is told besides.
+            let entry = tokio::time::timeout(PATIENCE, self.servers.entry(server_key(node))).await;
+            let entry = entry.map_err(unavailable)?.map_err(unavailable)?;
+            let mut state = shared.lock();
+            match entry {
+                Some(entry) if entry.operation == Operation::Put && entry.revision != revision => {
+                    state.nodes.insert(node, Heard::now(entry.revision));
                 }
-                keys.extend(state.keys_of(node));
-                state.remove_everywhere(|place| place.node == node);
+                _ => {
+                    state.nodes.remove(&node);
+                    for key in state.keys_of(node) {
+                        // Every server that lives does it; what is left goes by itself.
+                        let _ = shared.gone.send(key);
+                    }
+                    state.remove_everywhere(|place| place.node == node);
+                }
             }
         }
-        for key in keys {
-            // Every server that lives does it; what is left goes by itself.
-            let _ = tokio::time::timeout(PATIENCE, members.delete(&key)).await;
-        }
         if write_own {
-            self.write_own(members).await?;
+            self.write_own().await?;
         }
         Ok(())
     }
+}
+
+/// The key of a server in the bucket.
+fn server_key(node: u64) -> String {
+    format!("{node:x}")
 }

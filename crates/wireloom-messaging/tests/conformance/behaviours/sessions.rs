@@ -178,7 +178,7 @@ pub async fn keys_that_are_none<R: Rig>() {
 }
 
 pub async fn limit_of_connections<R: Rig>() {
-    let store = wireloom_messaging::session::MemoryStore::new();
+    let store = MemoryStore::new();
     let server = Server::builder().sessions(store, 2).build(service());
     let (rig, mut first) = start::<R>(&server).await;
     let key = first.login("Ann").await.key;
