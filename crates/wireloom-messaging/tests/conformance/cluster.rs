@@ -9,7 +9,7 @@ use serde_json::json;
 use wireloom_messaging::codec::Payload;
 use wireloom_messaging::server::Server;
 use wireloom_messaging::session::{NatsStore, SessionInfo};
-use wireloom_messaging::topics::{HistoryQuery, Recent, TopicError, TopicOptions, Topics};
+use wireloom_messaging::topics::{HistoryQuery, NatsBroker, Recent, TopicError, TopicOptions, Topics};
 
 use crate::behaviours::echo;
 use crate::behaviours::topics::Fan;
@@ -325,9 +325,7 @@ async fn presence_heals_when_a_node_dies() {
         .unwrap();
     let address = nats.address;
     let dying = runtime.spawn(async move {
-        let broker = wireloom_messaging::topics::NatsBroker::connect(address.to_string())
-            .await
-            .unwrap();
+        let broker = NatsBroker::connect(address.to_string()).await.unwrap();
         let topics = Topics::open(TopicOptions::new()).broker(broker);
         let server = Server::builder().topics(topics).build(echo());
         let rig = Memory::start(&server).await;
@@ -381,6 +379,36 @@ async fn presence_heals_when_a_node_was_cut_off() {
     a.proxy.heal();
     count(&b, 2).await;
     count(&a, 2).await;
+}
+
+/// NATS takes 1 MiB. What does not fit is refused, and nothing else: also not what is published together with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nats_does_not_take_is_refused_alone() {
+    let nats = NatsServer::start();
+    let broker = NatsBroker::connect(nats.address.to_string()).await.unwrap();
+    let topics = Topics::open(TopicOptions::new()).broker(broker);
+    let server = Server::builder()
+        .message_buffer_size(4 << 20)
+        .topics(topics)
+        .build(echo());
+    let sizes = (0..400).map(|number| match number {
+        // Beside half a record.
+        100 | 200 => 900 << 10,
+        300 => 2 << 20,
+        _ => 1 << 10,
+    });
+    let published = sizes.map(async |size| (size, server.publish("t", vec![0; size]).await));
+    for (size, outcome) in within(futures_util::future::join_all(published)).await {
+        match outcome {
+            Ok(_) => assert!(size < 1 << 20),
+            Err(error) => assert!(
+                size > 1 << 20 && matches!(error, TopicError::Limit(_)),
+                "{size}: {error}"
+            ),
+        }
+    }
+    let ephemeral = server.publish_ephemeral("t", vec![0; 2 << 20]).await;
+    assert!(matches!(ephemeral, Err(TopicError::Limit(_))), "{ephemeral:?}");
 }
 
 /// Written one by one, they take longer than the ten seconds after which a server that is silent is taken for dead.

@@ -27,6 +27,12 @@ use crate::topics::position::{Epoch, Position};
 const MAX_ENTRIES: usize = 256;
 const MAX_RECORD: usize = 256 * 1024;
 
+/// Bytes of a record's header fields and of what stands before its publications, with room to spare.
+const AROUND: usize = 512;
+
+/// Bytes that a publication takes in a record beside its data and its key.
+const AROUND_EACH: usize = 8;
+
 /// How often a topic with subscribers is compared with the stream: the last live message before a silence may have been lost.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -88,7 +94,25 @@ enum Event {
 enum Refused {
     /// Somebody else was faster.
     Conflict,
+    /// This one is not wanted; others may be.
+    Rejected(BrokerError),
     Failed(BrokerError),
+}
+
+/// Bytes in a record.
+fn size(publication: &Publication) -> usize {
+    publication.data.bytes.len() + publication.key.len() + AROUND_EACH
+}
+
+fn largest_record(client: &Client) -> usize {
+    client.max_payload().saturating_sub(AROUND)
+}
+
+pub(super) fn check_size(client: &Client, publication: &Publication) -> Result<(), BrokerError> {
+    if size(publication) > largest_record(client) {
+        return Err(BrokerError::Limit("bytes of a message"));
+    }
+    Ok(())
 }
 
 impl LogTask {
@@ -295,10 +319,14 @@ impl LogTask {
         let (mut entries, mut replies, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let mut new_keys = HashMap::new();
         let (first, mut bytes) = (known.log.offset + 1, 0);
+        let limit = MAX_RECORD.min(largest_record(&self.client));
+        let fits = |bytes: usize, (publication, _): &(Publication, _)| bytes == 0 || bytes + size(publication) <= limit;
         while entries.len() < MAX_ENTRIES
-            && bytes < MAX_RECORD
-            && let Some((Publication { data, key }, reply)) = waiting.pop_front()
+            && waiting.front().is_some_and(|next| fits(bytes, next))
+            && let Some((publication, reply)) = waiting.pop_front()
         {
+            let size = size(&publication);
+            let Publication { data, key } = publication;
             if let Some(offset) = known.log.known(&key) {
                 let _ = reply.send(Ok(known.log.position(offset)));
             } else if let Some(offset) = new_keys.get(&key) {
@@ -307,7 +335,7 @@ impl LogTask {
                 if !key.is_empty() {
                     new_keys.insert(key.clone(), first + entries.len() as u64);
                 }
-                bytes += data.bytes.len() + key.len();
+                bytes += size;
                 entries.push((key, data));
                 replies.push(reply);
             }
@@ -347,15 +375,16 @@ impl LogTask {
                 self.catch_up().await
             }
             Err(refused) => {
-                let error = match refused {
-                    Refused::Conflict => BrokerError::Unavailable("others publish all the time".to_owned()),
-                    Refused::Failed(error) => error,
+                let (error, is_everybodys) = match refused {
+                    Refused::Conflict => (BrokerError::Unavailable("others publish all the time".to_owned()), true),
+                    Refused::Rejected(error) => (error, false),
+                    Refused::Failed(error) => (error, true),
                 };
                 let replies = replies.into_iter().chain(again.into_iter().map(|(_, reply)| reply));
                 for reply in replies {
                     let _ = reply.send(Err(error.clone()));
                 }
-                Err(error)
+                if is_everybodys { Err(error) } else { Ok(()) }
             }
         }
     }
@@ -377,6 +406,14 @@ impl LogTask {
         let refused = match acknowledged {
             Ok(Ok(acknowledgement)) => return Ok(acknowledgement.sequence),
             Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Refused::Conflict,
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::Other
+                ) =>
+            {
+                Refused::Rejected(unavailable(error))
+            }
             Ok(Err(error)) => Refused::Failed(unavailable(error)),
             Err(refused) => refused,
         };
@@ -489,7 +526,7 @@ impl LogTask {
                 Ok(true)
             }
             Err(Refused::Conflict) => Ok(false),
-            Err(Refused::Failed(error)) => Err(error),
+            Err(Refused::Rejected(error) | Refused::Failed(error)) => Err(error),
         }
     }
 

@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
-use self::log::{Command, LogTask};
+use self::log::{Command, LogTask, check_size};
 use self::presence::PresenceTask;
 use crate::data::Data;
 use crate::topics::broker::{Broker, BrokerError, History, HistoryQuery, Member, Publication};
@@ -91,6 +91,8 @@ impl Default for NatsOptions {
 ///   Behind others on a connection that has fallen silent it takes about 15 s, after which that is given up.
 ///   Subscribers get nothing, and can still recover from what this server remembers. Once NATS is back they get what they missed from the
 ///   stream, in order, within seconds; if it is not there any more, they are told to ask again.
+/// - **The largest message** is what the NATS server takes (`max_payload`, 1 MiB unless it is told otherwise) less 520 bytes and the key;
+///   larger ones are refused (`TOPIC_LIMIT`).
 /// - **Presence** is in a key-value bucket. Members of a server that is gone have left 12 s later; a server that was cut off shows what
 ///   it knew, and is back in the picture within 5 s of its reconnection.
 /// - **Keys** are remembered as long as their records are kept, up to two minutes: at least the last
@@ -257,15 +259,21 @@ impl Broker for NatsBroker {
 
     async fn publish(&self, topic: &Topic, publication: Publication) -> Result<Position, BrokerError> {
         self.check_connected()?;
+        check_size(&self.0.client, &publication)?;
         let ask = |reply| Command::Publish(publication.clone(), reply);
         self.ask(topic, ask).await
     }
 
     async fn publish_ephemeral(&self, topic: &Topic, data: Data) -> Result<(), BrokerError> {
         self.check_connected()?;
+        let publication = Publication::new(data);
+        check_size(&self.0.client, &publication)?;
         let subject = format!("{}.e.{}", self.0.options.name, subject::token(&topic.name));
-        let sent = self.0.client.publish(subject, record::encode_ephemeral(&data)).await;
-        sent.map_err(unavailable)
+        let sent = self
+            .0
+            .client
+            .publish(subject, record::encode_ephemeral(&publication.data));
+        sent.await.map_err(unavailable)
     }
 
     async fn subscribe(&self, topic: &Topic, feed: Feed) -> Result<NatsSubscription, BrokerError> {

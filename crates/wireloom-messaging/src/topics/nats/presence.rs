@@ -378,7 +378,6 @@ impl PresenceTask {
         let opened = open_bucket(&self.context, &self.buckets[bucket], ENTRY_LIFETIME, self.replicas);
         opened.await.map_err(unavailable)
     }
-
 }
 
 /// One look at the buckets, and what follows it, over one connection.
