@@ -23,6 +23,7 @@ pub struct ServerBuilder {
     handler_timeout: Option<Duration>,
     cancel_grace: Duration,
     linger: Duration,
+    connect_timeout: Duration,
     disconnect_timeout: Duration,
 }
 
@@ -39,6 +40,7 @@ impl Default for ServerBuilder {
             handler_timeout: None,
             cancel_grace: Duration::from_secs(5),
             linger: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(30),
             disconnect_timeout: Duration::from_secs(30),
         }
     }
@@ -129,6 +131,14 @@ impl ServerBuilder {
         self
     }
 
+    /// How long a client may have to wait before anything of it is read: for [`on_connected`](Handler::on_connected), which is dropped
+    /// then and the connection closed, and for the session store when it restores or closes its session, which is answered with an
+    /// internal error then. Default: 30 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
     /// How long [`on_disconnected`](Handler::on_disconnected) may take, before it is dropped and the connection forgotten. Default:
     /// 30 s.
     pub fn disconnect_timeout(mut self, timeout: Duration) -> Self {
@@ -157,6 +167,7 @@ impl ServerBuilder {
             handler_timeout: self.handler_timeout,
             cancel_grace: self.cancel_grace,
             linger: self.linger,
+            connect_timeout: self.connect_timeout,
             disconnect_timeout: self.disconnect_timeout,
             last_id: Default::default(),
             shutting_down: Default::default(),

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::time::Sleep;
+use tokio::time::error::Elapsed;
 
 use super::flood::Flood;
 use super::handler::{ErrorKind, Panicked};
@@ -29,7 +30,7 @@ const BUDGET: usize = 256;
 type Inline = Pin<Box<dyn Future<Output = InlineDone> + Send>>;
 
 enum InlineDone {
-    Connected(Result<(), Panicked>),
+    Connected(Result<Result<(), Panicked>, Elapsed>),
     Restored(RequestId, Route, Result<Session, RestoreError>),
     Closed(RequestId, Route, Result<bool, StoreError>),
 }
@@ -100,8 +101,12 @@ impl Driver {
         self.engine.first_message(&mut first);
         // A fresh link has room.
         self.link.send(Route::CONTROL, first.into())?;
-        let hook = self.listed.shared.handler.clone().connected(self.connection.clone());
-        self.inline = Some(Box::pin(async { InlineDone::Connected(hook.await) }));
+        let shared = &self.listed.shared;
+        let hook = shared.handler.clone().connected(self.connection.clone());
+        let patience = shared.connect_timeout;
+        self.inline = Some(Box::pin(async move {
+            InlineDone::Connected(tokio::time::timeout(patience, hook).await)
+        }));
         Ok(())
     }
 
@@ -334,7 +339,9 @@ impl Driver {
         let connection = self.connection.id();
         self.inline = Some(Box::pin(async move {
             let restored = match &shared.sessions {
-                Some(sessions) => sessions.restore(connection, &key).await,
+                Some(sessions) => tokio::time::timeout(shared.connect_timeout, sessions.restore(connection, &key))
+                    .await
+                    .unwrap_or_else(|elapsed| Err(RestoreError::Store(elapsed.into()))),
                 None => Err(RestoreError::NotFound),
             };
             InlineDone::Restored(id, route, restored)
@@ -353,7 +360,11 @@ impl Driver {
         let connection = self.connection.id();
         self.inline = Some(Box::pin(async move {
             let closed = match &shared.sessions {
-                Some(sessions) => sessions.close(connection, &session.key).await,
+                Some(sessions) => {
+                    tokio::time::timeout(shared.connect_timeout, sessions.close(connection, &session.key))
+                        .await
+                        .unwrap_or_else(|elapsed| Err(elapsed.into()))
+                }
                 None => Ok(false),
             };
             InlineDone::Closed(id, route, closed)
@@ -362,9 +373,12 @@ impl Driver {
 
     fn finish_inline(&mut self, done: InlineDone) -> Result<(), End> {
         match done {
-            InlineDone::Connected(Ok(())) => {}
-            InlineDone::Connected(Err(Panicked)) => {
-                tracing::error!("on_connected panicked");
+            InlineDone::Connected(Ok(Ok(()))) => {}
+            InlineDone::Connected(failed) => {
+                match failed {
+                    Err(_) => tracing::error!("on_connected took too long, and was dropped"),
+                    Ok(_) => tracing::error!("on_connected panicked"),
+                }
                 return Err(told(CloseCode::Internal, ""));
             }
             InlineDone::Restored(id, route, Ok(session)) => {

@@ -151,7 +151,8 @@ pub trait Handler: Send + Sync + 'static {
         Ok(ConnectionOptions::default())
     }
 
-    /// A client is connected. No message of its is read before this returns.
+    /// A client is connected. No message of its is read before this returns, which may not take for
+    /// [ever](super::ServerBuilder::connect_timeout).
     fn on_connected(&self, connection: Connection) -> impl Future<Output = ()> + Send {
         let _ = connection;
         ready(())

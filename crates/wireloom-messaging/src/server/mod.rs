@@ -81,6 +81,7 @@ struct Shared {
     handler_timeout: Option<Duration>,
     cancel_grace: Duration,
     linger: Duration,
+    connect_timeout: Duration,
     disconnect_timeout: Duration,
     last_id: AtomicU64,
     shutting_down: AtomicBool,

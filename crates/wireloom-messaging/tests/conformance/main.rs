@@ -86,6 +86,7 @@ conformance! {
     }
     endings::{
         a_hook_that_hangs_holds_up_nothing
+        a_hook_that_never_connects
         malformed_messages_close
         one_byte_too_many_closes
         silence_closes
@@ -118,6 +119,7 @@ conformance! {
         restoring_replaces
         closed_by_the_server
         restored_during_a_login
+        a_store_that_hangs
     }
     topics::{
         messages_reach_all_subscribers

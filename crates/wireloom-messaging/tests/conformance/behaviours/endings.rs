@@ -274,3 +274,23 @@ pub async fn hooks_are_called_once<R: Rig>() {
     within(server.shut_down()).await;
     assert!(told.try_recv().is_err());
 }
+
+/// Nothing of the client is read before it returns, not even that it has gone.
+pub async fn a_hook_that_never_connects<R: Rig>() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_connected(move |_| {
+        let held = TellDrop(tell.clone());
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+    });
+    let server = Server::builder()
+        .connect_timeout(Duration::from_millis(50))
+        .build(handlers);
+    let rig = R::start(&server).await;
+    let mut peer = Peer::silent(&rig).await;
+    peer.expect_end(CloseCode::Internal).await;
+    assert_eq!(within(told.recv()).await, Some("dropped"));
+    within(server.shut_down()).await;
+}

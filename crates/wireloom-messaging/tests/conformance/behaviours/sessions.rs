@@ -299,3 +299,37 @@ pub async fn restored_during_a_login<R: Rig>() {
     until_connections(&server, 0).await;
     assert_eq!(server.active_sessions(), 0);
 }
+
+/// A store that answers nothing about sessions that it has.
+struct Hanging;
+
+impl SessionStore for Hanging {
+    async fn create(&self, _: &Session) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn look_up(&self, _: &SessionKey) -> Result<Option<Session>, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn remove(&self, _: &SessionKey) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+}
+
+/// What was asked of it is answered, and the connection goes on.
+pub async fn a_store_that_hangs<R: Rig>() {
+    let server = Server::builder()
+        .sessions(Hanging, 0)
+        .connect_timeout(Duration::from_millis(50))
+        .build(service());
+    let (_rig, mut peer) = start::<R>(&server).await;
+    let internal_error = |id| Message::ReplyInternalError { id };
+    peer.restore_fails(b"key", internal_error).await;
+    peer.login("Ann").await;
+    let id = RequestId::from_u64(1);
+    peer.send(&Message::CloseSession { id }).await;
+    peer.expect(internal_error(id)).await;
+    peer.is("nobody").await;
+    assert_eq!(server.active_sessions(), 0);
+}
