@@ -101,6 +101,36 @@ async fn sessions_expire() {
     assert_eq!(files(folder.path()).len(), 2);
 }
 
+/// However long ago it was looked up, whoever has it uses it.
+async fn does_not_expire_in_use(store: impl SessionStore) {
+    let sessions = Sessions::new(store, 0);
+    let long_ago = SystemTime::now() - 3 * DAY;
+    let used = sessions.create(1, info(), long_ago).await.expect("created");
+    let key = used.key.as_str().as_bytes();
+    let restored = sessions.restore(2, key).await.expect("in use");
+    assert_eq!(restored, used, "with the time of the look-up before");
+    sessions.detach(1, &used.key);
+    sessions.detach(2, &used.key);
+    sessions.restore(3, key).await.expect("the restoration has looked it up");
+
+    let idle = sessions.create(4, info(), long_ago).await.expect("created");
+    sessions.detach(4, &idle.key);
+    let key = idle.key.as_str().as_bytes();
+    // Those who ask for it at the same time do not use it for each other.
+    let answers = tokio::join!(sessions.restore(5, key), sessions.restore(6, key));
+    for answer in [answers.0, answers.1] {
+        assert!(matches!(answer, Err(RestoreError::NotFound)), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_in_use_do_not_expire() {
+    does_not_expire_in_use(MemoryStore::new().expire_after(2 * DAY)).await;
+    let folder = TempDir::new().expect("a folder");
+    let store = FileStore::open(folder.path()).expect("it opens");
+    does_not_expire_in_use(store.expire_after(2 * DAY)).await;
+}
+
 #[tokio::test]
 async fn a_session_survives_a_restart_in_the_format_of_the_original() {
     let folder = TempDir::new().expect("a folder");

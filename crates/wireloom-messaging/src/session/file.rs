@@ -59,7 +59,8 @@ impl FileStore {
         })
     }
 
-    /// Forgets sessions that nobody has looked up for so long.
+    /// Forgets sessions that nobody has looked up for so long. Those that a server's connections use count as looked up whenever it
+    /// [sweeps](crate::server::Server::sweep_sessions), once an hour: the lifetime should be longer.
     #[must_use]
     pub fn expire_after(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
@@ -92,6 +93,11 @@ impl SessionStore for FileStore {
         self.run(move |folder, lifetime| folder.look_up(key, lifetime)).await
     }
 
+    async fn look_up_in_use(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
+        let key = key.clone();
+        self.run(move |folder, _| folder.look_up(key, None)).await
+    }
+
     async fn remove(&self, key: &SessionKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.run(move |folder, _| folder.remove(&key)).await
@@ -104,7 +110,7 @@ impl SessionStore for FileStore {
         let mut removed = 0;
         for key in self.run(move |folder, _| folder.expired(lifetime)).await? {
             if in_use(&key) {
-                self.run(move |folder, _| folder.look_up(key, None)).await?;
+                self.look_up_in_use(&key).await?;
             } else {
                 removed += usize::from(self.run(move |folder, _| folder.expire(&key, lifetime)).await?);
             }

@@ -23,7 +23,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Forgets sessions that nobody has looked up for so long.
+    /// Forgets sessions that nobody has looked up for so long. Those that a server's connections use count as looked up whenever it
+    /// [sweeps](crate::server::Server::sweep_sessions), once an hour: the lifetime should be longer.
     #[must_use]
     pub fn expire_after(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
@@ -34,8 +35,19 @@ impl MemoryStore {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_expired(&self, session: &Session, now: SystemTime) -> bool {
-        is_expired(session.last_lookup, self.lifetime, now)
+    fn find(&self, key: &SessionKey, lifetime: Option<Duration>) -> Option<Session> {
+        let now = SystemTime::now();
+        let mut sessions = self.lock();
+        let Entry::Occupied(mut entry) = sessions.entry(key.clone()) else {
+            return None;
+        };
+        if is_expired(entry.get().last_lookup, lifetime, now) {
+            entry.remove();
+            return None;
+        }
+        let found = entry.get().clone();
+        entry.get_mut().last_lookup = now;
+        Some(found)
     }
 }
 
@@ -52,18 +64,11 @@ impl SessionStore for MemoryStore {
     }
 
     async fn look_up(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
-        let now = SystemTime::now();
-        let mut sessions = self.lock();
-        let Entry::Occupied(mut entry) = sessions.entry(key.clone()) else {
-            return Ok(None);
-        };
-        if self.is_expired(entry.get(), now) {
-            entry.remove();
-            return Ok(None);
-        }
-        let found = entry.get().clone();
-        entry.get_mut().last_lookup = now;
-        Ok(Some(found))
+        Ok(self.find(key, self.lifetime))
+    }
+
+    async fn look_up_in_use(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
+        Ok(self.find(key, None))
     }
 
     async fn remove(&self, key: &SessionKey) -> Result<(), StoreError> {
@@ -79,7 +84,7 @@ impl SessionStore for MemoryStore {
             if in_use(key) {
                 session.last_lookup = now;
             }
-            !self.is_expired(session, now)
+            !is_expired(session.last_lookup, self.lifetime, now)
         });
         Ok(before - sessions.len())
     }

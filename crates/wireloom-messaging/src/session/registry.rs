@@ -23,6 +23,8 @@ pub struct Sessions {
 struct Active {
     /// Also those whose look-up is under way: checking and entering is one step.
     connections: Vec<u64>,
+    /// One of them has it, or had: not all of them only ask for it.
+    used: bool,
     /// Its last connection has closed it, and the store is being told: nobody may restore it any more.
     closing: bool,
 }
@@ -73,11 +75,9 @@ impl Sessions {
         let session = Session::new(SessionKey::generate()?, info, now);
         self.store.create(&session).await?;
         let mut active = self.lock();
-        active
-            .entry(session.key.clone())
-            .or_default()
-            .connections
-            .push(connection);
+        let this = active.entry(session.key.clone()).or_default();
+        this.connections.push(connection);
+        this.used = true;
         Ok(session)
     }
 
@@ -94,7 +94,12 @@ impl Sessions {
     pub async fn restore(&self, connection: u64, key: &[u8]) -> Result<Session, RestoreError> {
         let key = SessionKey::parse(key)?;
         let place = self.enter(&key, connection)?;
-        let found = self.store.look_up(&key).await.map_err(RestoreError::Store)?;
+        let found = if place.used {
+            self.store.look_up_in_use(&key).await
+        } else {
+            self.store.look_up(&key).await
+        };
+        let found = found.map_err(RestoreError::Store)?;
         let session = found.ok_or(RestoreError::NotFound)?;
         // Found before it was destroyed, perhaps.
         if place.keep() {
@@ -110,12 +115,14 @@ impl Sessions {
             sessions: self,
             key,
             connection,
+            used: false,
             undo: false,
         };
         if let Some(session) = active.get_mut(key) {
             if session.closing {
                 return Err(RestoreError::NotFound);
             }
+            place.used = session.used;
             if session.connections.contains(&connection) {
                 return Ok(place);
             }
@@ -221,16 +228,18 @@ struct Place<'a> {
     sessions: &'a Sessions,
     key: &'a SessionKey,
     connection: u64,
+    /// Others have the session.
+    used: bool,
     undo: bool,
 }
 
 impl Place<'_> {
     /// Answers whether the session is still there.
     fn keep(mut self) -> bool {
-        let active = self.sessions.lock();
-        let is_there = active
-            .get(self.key)
-            .is_some_and(|session| !session.closing && session.connections.contains(&self.connection));
+        let mut active = self.sessions.lock();
+        let session = active.get_mut(self.key);
+        let session = session.filter(|session| !session.closing && session.connections.contains(&self.connection));
+        let is_there = session.map(|session| session.used = true).is_some();
         drop(active);
         self.undo &= !is_there;
         is_there

@@ -31,6 +31,14 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Finds a session, with the time of its last look-up before this one. `Ok(None)`: there is none, or it has expired.
     fn look_up(&self, key: &SessionKey) -> impl Future<Output = Result<Option<Session>, StoreError>> + Send;
 
+    /// As [`look_up`](Self::look_up), of a session that connections of the caller have: it has not expired, however long ago it was
+    /// looked up.
+    ///
+    /// By default the same as a look-up, for stores in which nothing expires.
+    fn look_up_in_use(&self, key: &SessionKey) -> impl Future<Output = Result<Option<Session>, StoreError>> + Send {
+        self.look_up(key)
+    }
+
     /// Destroys a session. It is no error if there is none.
     fn remove(&self, key: &SessionKey) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -53,6 +61,7 @@ pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreEr
 pub(super) trait DynStore: Send + Sync {
     fn create<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, ()>;
     fn look_up<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Option<Session>>;
+    fn look_up_in_use<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Option<Session>>;
     fn remove<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, ()>;
     fn sweep<'a>(&'a self, in_use: &'a (dyn Fn(&SessionKey) -> bool + Send + Sync)) -> BoxFuture<'a, usize>;
 }
@@ -64,6 +73,10 @@ impl<S: SessionStore> DynStore for S {
 
     fn look_up<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Option<Session>> {
         Box::pin(SessionStore::look_up(self, key))
+    }
+
+    fn look_up_in_use<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Option<Session>> {
+        Box::pin(SessionStore::look_up_in_use(self, key))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, ()> {
