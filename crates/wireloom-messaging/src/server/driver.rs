@@ -326,7 +326,9 @@ impl Driver {
     }
 
     fn context(&self, route: Route, now: Instant) -> Context {
-        let deadline = self.listed.shared.handler_timeout.map(|timeout| now + timeout);
+        // Beyond what the clock can say there is none.
+        let deadline = self.listed.shared.handler_timeout;
+        let deadline = deadline.and_then(|timeout| now.checked_add(timeout));
         Context::new(self.connection.with_route(route), deadline)
     }
 

@@ -102,6 +102,7 @@ conformance! {
         a_lost_client_cancels_its_handlers
         a_hanging_handler_is_dropped
         a_handler_that_takes_too_long
+        a_timeout_beyond_the_clock
         panics_harm_nobody_else
     }
     consumers::{

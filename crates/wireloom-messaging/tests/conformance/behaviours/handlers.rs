@@ -96,3 +96,9 @@ pub async fn panics_harm_nobody_else<R: Rig>() {
     let mut peer = Peer::silent(&rig).await;
     peer.expect_end(wireloom_messaging::engine::CloseCode::Internal).await;
 }
+
+pub async fn a_timeout_beyond_the_clock<R: Rig>() {
+    let server = Server::builder().handler_timeout(Duration::MAX).build(echo());
+    let (_rig, mut peer) = start::<R>(&server).await;
+    peer.ping().await;
+}
