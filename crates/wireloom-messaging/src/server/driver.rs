@@ -16,7 +16,7 @@ use super::handler::{ErrorKind, Panicked};
 use super::outbox::{Command, Outgoing, OutgoingKind};
 use super::tasks::{Done, Outcome, Running, Tasks};
 use super::topic_queue::{TopicItem, TopicItemKind};
-use super::{Connection, Context, Listed};
+use super::{Connection, Context, Inner, Listed, Shared};
 use crate::codec::{Payload, RequestId, kind};
 use crate::data::IncomingMessage;
 use crate::engine::{Answer, CloseCode, ConnectionConfig, Received, ServerEngine, Violation};
@@ -101,6 +101,7 @@ impl Driver {
         self.engine.first_message(&mut first);
         // A fresh link has room.
         self.link.send(Route::CONTROL, first.into())?;
+        self.listed.owes_disconnected = true;
         let shared = &self.listed.shared;
         let hook = shared.handler.clone().connected(self.connection.clone());
         let patience = shared.connect_timeout;
@@ -118,16 +119,10 @@ impl Driver {
         self.inline = None;
         self.listed.inner.end();
         self.tasks.cancel_all();
-        let hook = shared
-            .handler
-            .clone()
-            .disconnected(self.connection.clone(), end.reason.clone());
+        let reason = end.reason.clone();
+        self.listed.owes_disconnected = false;
         let handlers = async {
-            match tokio::time::timeout(shared.disconnect_timeout, hook).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => tracing::error!("on_disconnected panicked"),
-                Err(_) => tracing::error!("on_disconnected took too long, and was dropped"),
-            }
+            say_disconnected(&shared, &self.listed.inner, reason).await;
             // Replies of handlers that end now have nowhere to go.
             while poll_fn(|cx| self.tasks.poll_next(cx)).await.is_some() {}
         };
@@ -578,6 +573,16 @@ impl Driver {
                 return Ok(true);
             }
         }
+    }
+}
+
+pub(super) async fn say_disconnected(shared: &Shared, inner: &Arc<Inner>, reason: Ended) {
+    let connection = Connection::new(inner.clone());
+    let hook = shared.handler.clone().disconnected(connection, reason);
+    match tokio::time::timeout(shared.disconnect_timeout, hook).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::error!("on_disconnected panicked"),
+        Err(_) => tracing::error!("on_disconnected took too long, and was dropped"),
     }
 }
 

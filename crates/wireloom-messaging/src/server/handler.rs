@@ -159,7 +159,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// A client is no longer connected, for this reason. Handlers of its messages may still run. Called exactly once for
-    /// each that was connected.
+    /// each that was connected, as long as the runtime runs.
     fn on_disconnected(&self, connection: Connection, reason: Ended) -> impl Future<Output = ()> + Send {
         let _ = (connection, reason);
         ready(())

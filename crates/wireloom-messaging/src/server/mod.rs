@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 pub use self::builder::ServerBuilder;
@@ -61,7 +62,7 @@ use crate::engine::{CloseCode, ConnectionConfig};
 use crate::session::{SessionKey, Sessions, StoreError};
 use crate::topics::Hub;
 use crate::transport::memory::{self, MemoryLink};
-use crate::transport::{Delivery, Link};
+use crate::transport::{Delivery, Ended, Link};
 
 /// A server. A cheap handle: clones are the same server. Its connections live in tasks of their own, and go on when the
 /// last handle is dropped; [`shut_down`](Self::shut_down) ends them.
@@ -109,12 +110,36 @@ impl Shared {
 struct Listed {
     shared: Arc<Shared>,
     inner: Arc<Inner>,
+    /// The application was told that it is connected, and not that it no longer is.
+    owes_disconnected: bool,
     _permit: Permit,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         self.inner.end();
+        let over = Over {
+            shared: self.shared.clone(),
+            inner: self.inner.clone(),
+        };
+        // The future that ran it was dropped. Without a runtime nothing runs any more.
+        if self.owes_disconnected
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let reason = Ended::lost("cut off");
+            runtime.spawn(async move { driver::say_disconnected(&over.shared, &over.inner, reason).await });
+        }
+    }
+}
+
+/// Takes a connection out of the server's list when it is dropped.
+struct Over {
+    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
         self.shared.connections().remove(&self.inner.id);
         self.shared.over.notify_waiters();
     }
@@ -133,7 +158,8 @@ impl Server {
         ServerBuilder::default()
     }
 
-    /// Runs a connection to its end: hooks, messages, sessions. Spawn it; dropping the future cuts the connection off.
+    /// Runs a connection to its end: hooks, messages, sessions. Spawn it; dropping the future cuts the connection off, and
+    /// [`on_disconnected`](Handler::on_disconnected) then runs in a task of its own.
     ///
     /// A link beyond the limits, or during a shutdown, is closed at once.
     pub async fn run(&self, link: impl Link + 'static) {
@@ -177,6 +203,7 @@ impl Server {
         let listed = Listed {
             shared: shared.clone(),
             inner,
+            owes_disconnected: false,
             _permit: place.permit,
         };
         if shared.is_shutting_down() {

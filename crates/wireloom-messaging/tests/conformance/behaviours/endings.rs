@@ -294,3 +294,32 @@ pub async fn a_hook_that_never_connects<R: Rig>() {
     assert_eq!(within(told.recv()).await, Some("dropped"));
     within(server.shut_down()).await;
 }
+
+/// As with every connection, and a shutdown waits for it.
+#[tokio::test]
+async fn a_connection_that_is_cut_off_is_disconnected() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let door = gate.clone();
+    let handlers = echo().on_disconnected(move |_, reason| {
+        let (tell, door) = (tell.clone(), door.clone());
+        async move {
+            tell.send(reason.code).unwrap();
+            door.acquire().await.unwrap().forget();
+            tell.send(reason.code).unwrap();
+        }
+    });
+    let server = Server::builder().build(handlers);
+    let (_client, link) = wireloom_messaging::transport::memory::pair();
+    let mut running = Box::pin(server.run(link));
+    assert!(futures_util::future::poll_immediate(&mut running).await.is_none());
+    assert_eq!(server.connection_count(), 1);
+    drop(running);
+    assert_eq!(within(told.recv()).await, Some(CloseCode::Lost));
+    let mut shutdown = Box::pin(server.shut_down());
+    assert!(futures_util::future::poll_immediate(&mut shutdown).await.is_none());
+    gate.add_permits(1);
+    within(shutdown).await;
+    assert_eq!(told.try_recv(), Ok(CloseCode::Lost));
+    assert!(told.try_recv().is_err());
+}
