@@ -8,7 +8,10 @@ use crate::shell::{Result, cargo, output, root};
 
 const ALLOWED: &[(&str, &str)] = &[
     ("async-nats", "topics and sessions on NATS (a feature of messaging)"),
-    ("axum", "the router of `wireloom serve`"),
+    (
+        "axum",
+        "the router of `wireloom serve`; where its clients are, in messaging's feature",
+    ),
     (
         "axum-core",
         "the extractor `WebTransportUpgrade`, without the rest of axum",

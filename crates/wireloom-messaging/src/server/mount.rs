@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
+use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -26,6 +27,9 @@ impl Server {
     ///
     /// Everything else is answered 426. The server beneath has its own graceful shutdown: call
     /// [`shut_down`](Server::shut_down) first, or at the same time.
+    ///
+    /// Where a client is, and with it the limit of connections for one address, is known under `wireloom`'s servers, under axum's with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, and under others that put a `SocketAddr` into the request's extensions.
     ///
     /// ```
     /// use axum::Router;
@@ -145,10 +149,13 @@ fn admission<B>(request: &Request<B>, transport: TransportKind, remote: Option<S
     }
 }
 
-/// As `wireloom`'s servers say it.
+/// As `wireloom`'s servers say it, as axum's does, or bare.
 fn remote_of<B>(request: &Request<B>) -> Option<SocketAddr> {
     #[cfg(feature = "webtransport")]
     if let Some(wireloom::RemoteAddr(remote)) = request.extensions().get() {
+        return Some(*remote);
+    }
+    if let Some(ConnectInfo(remote)) = request.extensions().get() {
         return Some(*remote);
     }
     request.extensions().get::<SocketAddr>().copied()

@@ -158,3 +158,22 @@ async fn in_a_plain_axum_server() {
     assert_eq!(status(&bad).await, "400", "no key");
     within(server.shut_down()).await;
 }
+
+/// Whose addresses `axum::serve` tells in a way of its own.
+#[tokio::test]
+async fn the_limit_for_an_address_holds_in_axum() {
+    let server = Server::builder().max_connections(10, 1).build(echo());
+    let app = Router::new().route_service("/chat", server.service());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let url = format!("ws://{address}/chat");
+    let stream = tcp(address).await;
+    let expected = stream.local_addr().unwrap();
+    let mut first = peer(websocket::connect(stream, url.clone(), 8192).await.unwrap()).await;
+    first.ping().await;
+    assert_eq!(server.connections()[0].remote_address(), Some(expected));
+    let second = websocket::connect(tcp(address).await, url, 8192).await;
+    assert!(matches!(second, Err(websocket::HandshakeError::Http(response)) if response.status() == 503));
+}
