@@ -111,7 +111,10 @@ async fn does_not_expire_in_use(store: impl SessionStore) {
     assert_eq!(restored, used, "with the time of the look-up before");
     sessions.detach(1, &used.key);
     sessions.detach(2, &used.key);
-    sessions.restore(3, key).await.expect("the restoration has looked it up");
+    sessions
+        .restore(3, key)
+        .await
+        .expect("the restoration has looked it up");
 
     let idle = sessions.create(4, info(), long_ago).await.expect("created");
     sessions.detach(4, &idle.key);

@@ -113,7 +113,8 @@ impl Topic {
     /// the server's broker has accepted it.
     ///
     /// It has a random key unless it is [given one](Publish::key), so that it is sent again over the next connection when this one is
-    /// lost, and is there once all the same. Over a stream for each request (WebTransport's profile M) publications that are not awaited
+    /// lost, and is there once all the same: as long as the topic remembers the key, two minutes with the brokers here. With a
+    /// [timeout](Publish::timeout) beyond that it may be there twice. Over a stream for each request (WebTransport's profile M) publications that are not awaited
     /// one after the other may overtake each other.
     pub fn publish(&self, data: impl Into<Data>) -> Publish<'_> {
         Publish {
@@ -200,7 +201,8 @@ impl Publish<'_> {
         self
     }
 
-    /// How long it may take, waiting for a connection included. Default: the client's, 60 s.
+    /// How long it may take, waiting for a connection included. Default: the client's, 60 s. Topics remember keys for two minutes:
+    /// what is sent again later may be there twice.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

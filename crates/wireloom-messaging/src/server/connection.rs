@@ -178,18 +178,25 @@ impl Inner {
         hash.finalize()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Puts a restored session in the place of the one that the connection had.
-    pub(super) fn adopt(&self, session: Session) {
+    /// Puts a restored session in the place of the one that the connection had. `false`: it was destroyed meanwhile, by somebody who
+    /// did not find it here.
+    pub(super) fn adopt(&self, session: Session) -> bool {
+        let Some(sessions) = &self.server.sessions else {
+            return false;
+        };
         let mut state = self.lock();
+        // Under the lock: whoever destroys it from now on waits for it, and finds it.
+        if !sessions.has(self.id, &session.key) {
+            return false;
+        }
         let key = session.key.clone();
         let old = state.session.replace(session);
         let over = state.over.then(|| state.session.take()).flatten();
         drop(state);
-        if let Some(sessions) = &self.server.sessions {
-            for gone in [old.filter(|old| old.key != key), over].into_iter().flatten() {
-                sessions.detach(self.id, &gone.key);
-            }
+        for gone in [old.filter(|old| old.key != key), over].into_iter().flatten() {
+            sessions.detach(self.id, &gone.key);
         }
+        true
     }
 
     pub(super) fn take_session(&self) -> Option<Session> {
@@ -406,15 +413,22 @@ impl Connection {
     /// # Errors
     /// The store failed: the connection has no session any more, but it may be restored.
     pub async fn close_session(&self) -> Result<(), ConnectionSessionError> {
-        let Some(session) = self.inner.take_session() else {
+        let Some(session) = self.lose_session(|_| true) else {
             return Ok(());
         };
-        self.notify(Message::SessionClosed);
         if let Some(sessions) = &self.inner.server.sessions {
             let closed = sessions.close(self.inner.id, &session.key).await;
             closed.map_err(ConnectionSessionError::Store)?;
         }
         Ok(())
+    }
+
+    /// Takes the session away if it is the one that is meant, and tells the client: under the lock, so that it is told in order.
+    pub(super) fn lose_session(&self, is_meant: impl Fn(&SessionKey) -> bool) -> Option<Session> {
+        let mut state = self.inner.lock();
+        let session = state.session.take_if(|session| is_meant(&session.key))?;
+        self.notify(Message::SessionClosed);
+        Some(session)
     }
 
     /// The session, if there is one.

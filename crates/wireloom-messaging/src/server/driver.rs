@@ -380,10 +380,14 @@ impl Driver {
             }
             InlineDone::Restored(id, route, Ok(session)) => {
                 let json = session.to_json();
-                self.listed.inner.adopt(session);
+                let answer = if self.listed.inner.adopt(session) {
+                    Answer::Payload(Payload::utf8(&json))
+                } else {
+                    Answer::SessionNotFound
+                };
                 // That the one before was created, if it was, precedes the reply that replaces it.
                 let _ = self.listed.inner.outbox.take(&mut self.out, &mut self.topics_out);
-                self.reply(id, route, Answer::Payload(Payload::utf8(&json)));
+                self.reply(id, route, answer);
             }
             InlineDone::Restored(id, route, Err(error)) => {
                 let answer = match &error {

@@ -288,16 +288,22 @@ impl Server {
     /// # Errors
     /// The store failed: no connection has the session any more, but it may be restored.
     pub async fn close_session(&self, key: &SessionKey) -> Result<Vec<Connection>, StoreError> {
-        let connections = self.session_connections(key);
-        for connection in &connections {
-            if let Err(ConnectionSessionError::Store(error)) = connection.close_session().await {
-                tracing::warn!(%error, "a session could not be removed");
-            }
-        }
-        if let Some(sessions) = &self.0.sessions {
-            sessions.destroy(key).await?;
-        }
-        Ok(connections)
+        let mut had = Vec::new();
+        let Some(sessions) = &self.0.sessions else {
+            return Ok(had);
+        };
+        let tell = |ids: Vec<u64>| {
+            let connections = self.0.connections();
+            had = ids
+                .iter()
+                .filter_map(|id| connections.get(id).cloned().map(Connection::new))
+                .collect();
+            drop(connections);
+            // Some only ask for it, or have taken up another one by now.
+            had.retain(|connection| connection.lose_session(|its| its == key).is_some());
+        };
+        sessions.destroy_and_tell(key, tell).await?;
+        Ok(had)
     }
 
     /// Has the session store remove what has expired; answers how many sessions that were. A server does so by itself once

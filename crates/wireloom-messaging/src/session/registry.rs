@@ -180,17 +180,35 @@ impl Sessions {
     /// # Cancel safety
     /// Dropped, the session is destroyed or is not.
     pub async fn destroy(&self, key: &SessionKey) -> Result<(), StoreError> {
-        {
+        self.destroy_and_tell(key, |_| ()).await
+    }
+
+    /// As [`destroy`](Self::destroy), with the connections that had it or asked for it, when nobody can get it any more.
+    pub(crate) async fn destroy_and_tell(
+        &self,
+        key: &SessionKey,
+        tell: impl FnOnce(Vec<u64>),
+    ) -> Result<(), StoreError> {
+        let connections = {
             let mut active = self.lock();
             let session = active.entry(key.clone()).or_default();
             if session.closing {
                 return Ok(());
             }
             session.closing = true;
-            session.connections.clear();
-        }
+            std::mem::take(&mut session.connections)
+        };
         let _closing = Closing { sessions: self, key };
+        tell(connections);
         self.store.remove(key).await
+    }
+
+    /// Whether the session is one of this connection's, and not being destroyed.
+    #[cfg(feature = "server")]
+    pub(crate) fn has(&self, connection: u64, key: &SessionKey) -> bool {
+        let active = self.lock();
+        let session = active.get(key).filter(|session| !session.closing);
+        session.is_some_and(|session| session.connections.contains(&connection))
     }
 
     /// The connections of a session; none if nobody uses it.
