@@ -52,7 +52,11 @@ fn the_server_times_out_to_the_instant() {
     engine.receiving(t0 + 118 * SECOND);
     engine.receiving(t0 + 150 * SECOND);
     assert_eq!(engine.deadline(), Some(t0 + 178 * SECOND));
-    // A Ping is as good as a message.
+    // Pings between its parts give it no more time.
+    engine.heard(t0 + 177 * SECOND);
+    assert_eq!(engine.deadline(), Some(t0 + 178 * SECOND));
+    assert_eq!(engine.receive(t0 + 177 * SECOND, &heartbeat), Ok(Received::Nothing));
+    // Otherwise a Ping is as good as a message.
     engine.heard(t0 + 200 * SECOND);
     assert_eq!(engine.deadline(), Some(t0 + 260 * SECOND));
 }
@@ -74,6 +78,12 @@ fn the_server_is_patient_while_it_does_not_read() {
     );
     engine.finished(t0 + 1000 * SECOND);
     assert_eq!(engine.deadline(), Some(t0 + 1060 * SECOND));
+    // Nor does the time run for a message of which there is only a part.
+    let t1 = t0 + 1000 * SECOND;
+    assert!(matches!(engine.receive(t1, &request(2)), Ok(Received::Request { .. })));
+    engine.receiving(t1);
+    engine.finished(t1 + 100 * SECOND);
+    assert_eq!(engine.deadline(), Some(t1 + 160 * SECOND));
 }
 
 #[test]

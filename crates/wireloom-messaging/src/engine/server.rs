@@ -226,8 +226,9 @@ impl ServerEngine {
     /// A handler has ended.
     pub fn finished(&mut self, now: Instant) {
         if !self.has_slot() {
-            // Reading goes on, and with it the read timeout (section 7.4).
+            // Reading goes on, and with it the read timeout (section 7.4), also that of a message that has begun.
             self.heard = now;
+            self.begun = self.begun.map(|_| now);
         }
         self.running = self.running.saturating_sub(1);
     }
@@ -300,8 +301,9 @@ impl ServerEngine {
     /// When to call [`handle_timeout`](Self::handle_timeout). `None` while nothing is read because as many handlers run as
     /// may.
     pub fn deadline(&self) -> Option<Instant> {
+        // Pings give a message that has begun no more time.
         self.has_slot()
-            .then(|| self.begun.unwrap_or(self.heard).max(self.heard) + self.config.read_timeout)
+            .then(|| self.begun.unwrap_or(self.heard) + self.config.read_timeout)
     }
 
     /// # Errors

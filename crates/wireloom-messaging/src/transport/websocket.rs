@@ -38,8 +38,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 /// One end of a WebSocket connection. Dropping it cuts the connection off.
 pub struct WebSocketLink {
     socket: WebSocketStream<Buffered>,
-    /// The count of bytes when the last message was whole.
-    whole_at: u64,
     limit: usize,
     closing: Closing,
     alive: Alive,
@@ -114,11 +112,11 @@ where
 }
 
 impl WebSocketLink {
-    fn new(socket: WebSocketStream<Buffered>, limit: usize, is_client: bool) -> Self {
-        let whole_at = socket.get_ref().read;
+    fn new(mut socket: WebSocketStream<Buffered>, limit: usize, is_client: bool) -> Self {
+        // Until here the handshake was read.
+        socket.get_mut().frames = Some(Frames::default());
         Self {
             socket,
-            whole_at,
             limit,
             closing: Closing::No,
             alive: Alive::At(0),
@@ -179,7 +177,6 @@ impl Link for WebSocketLink {
             return Poll::Pending;
         }
         let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
-        self.whole_at = self.socket.get_ref().read;
         Poll::Ready(match message {
             Some(Ok(Message::Binary(bytes))) if bytes.len() > self.limit => Err(Ended::violation(
                 CloseCode::TooBig,
@@ -299,7 +296,7 @@ impl Link for WebSocketLink {
     }
 
     fn is_receiving(&self) -> bool {
-        self.socket.get_ref().read != self.whole_at
+        self.socket.get_ref().frames.as_ref().is_some_and(Frames::is_in_message)
     }
 
     fn remote_address(&self) -> Option<SocketAddr> {
@@ -328,11 +325,75 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
+/// Follows the frames that are read (RFC 6455 section 5.2), so that a message that has come in part is noticed: a Ping may be between
+/// its frames, and one that has come in part is no message.
+#[derive(Default)]
+struct Frames {
+    /// Of the frame that has begun.
+    header: [u8; 14],
+    header_len: usize,
+    /// What is missing of its payload.
+    missing: u64,
+    /// A message has had frames, and not its last.
+    unfinished: bool,
+}
+
+impl Frames {
+    fn follow(&mut self, mut bytes: &[u8]) {
+        loop {
+            let skipped = bytes.len().min(usize::try_from(self.missing).unwrap_or(usize::MAX));
+            self.missing -= skipped as u64;
+            bytes = &bytes[skipped..];
+            let [first, rest @ ..] = bytes else { return };
+            if self.is_header_whole() {
+                self.header_len = 0;
+            }
+            self.header[self.header_len] = *first;
+            self.header_len += 1;
+            bytes = rest;
+            if self.is_header_whole() {
+                self.missing = match self.header[1] & 0x7f {
+                    126 => u64::from(u16::from_be_bytes([self.header[2], self.header[3]])),
+                    127 => self.header[2..10]
+                        .iter()
+                        .fold(0, |len, byte| len << 8 | u64::from(*byte)),
+                    len => u64::from(len),
+                };
+                if self.is_data() {
+                    self.unfinished = self.header[0] & 0x80 == 0;
+                }
+            }
+        }
+    }
+
+    fn is_header_whole(&self) -> bool {
+        let extended = match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if self.header[1] & 0x80 == 0 { 0 } else { 4 };
+        self.header_len >= 2 && self.header_len == 2 + extended + mask
+    }
+
+    /// Not a Close, Ping or Pong.
+    fn is_data(&self) -> bool {
+        self.header[0] & 0x08 == 0
+    }
+
+    fn is_in_message(&self) -> bool {
+        let in_frame = self.header_len > 0 && (!self.is_header_whole() || self.missing > 0);
+        self.unfinished || (in_frame && self.is_data())
+    }
+}
+
 /// Takes everything that is written, and writes it when it is flushed; [`WebSocketLink::poll_ready`] bounds it. Counts what is
-/// read, so that a message that has come in part is noticed.
+/// read.
 struct Buffered {
     io: Box<dyn Io>,
     read: u64,
+    /// After the handshake.
+    frames: Option<Frames>,
     out: Vec<u8>,
     written: usize,
 }
@@ -342,6 +403,7 @@ impl Buffered {
         Self {
             io: Box::new(io),
             read: 0,
+            frames: None,
             out: Vec::new(),
             written: 0,
         }
@@ -372,7 +434,11 @@ impl AsyncRead for Buffered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        self.read += (out.filled().len() - before) as u64;
+        let new = &out.filled()[before..];
+        self.read += new.len() as u64;
+        if let Some(frames) = &mut self.frames {
+            frames.follow(new);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -391,5 +457,75 @@ impl AsyncWrite for Buffered {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Whoever shuts down has flushed what the peer is to hear, as far as it took it.
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(first: u8, len: usize) -> Vec<u8> {
+        let mut frame = vec![first];
+        match len {
+            0..126 => frame.push(0x80 | len as u8),
+            126..0x1_0000 => {
+                frame.push(0x80 | 126);
+                frame.extend((len as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(0x80 | 127);
+                frame.extend((len as u64).to_be_bytes());
+            }
+        }
+        // The mask, and a payload that looks like frames.
+        frame.extend([0x82; 4]);
+        frame.extend(std::iter::repeat_n(0x02, len));
+        frame
+    }
+
+    /// First byte, length, and whether a message has begun behind it that is not whole.
+    const FRAMES: [(u8, usize, bool); 8] = [
+        (0x82, 1, false),
+        (0x89, 3, false),
+        (0x02, 126, true),
+        (0x8a, 0, true),
+        (0x00, 0x1_0000, true),
+        (0x80, 0, false),
+        (0x82, 0xffff, false),
+        (0x88, 2, false),
+    ];
+
+    #[test]
+    fn a_message_in_parts_is_noticed() {
+        for chunk in [1, 7, usize::MAX] {
+            let (mut frames, mut unfinished) = (Frames::default(), false);
+            for (first, len, behind) in FRAMES {
+                let bytes = frame(first, len);
+                let mut left = bytes.len();
+                for part in bytes.chunks(chunk) {
+                    frames.follow(part);
+                    left -= part.len();
+                    let expected = if left == 0 {
+                        behind
+                    } else {
+                        unfinished || first & 0x08 == 0
+                    };
+                    assert_eq!(
+                        frames.is_in_message(),
+                        expected,
+                        "{left} bytes before the end of {first:#x}"
+                    );
+                }
+                unfinished = behind;
+            }
+        }
+        // All at once.
+        let mut frames = Frames::default();
+        let all: Vec<u8> = FRAMES.iter().flat_map(|(first, len, _)| frame(*first, *len)).collect();
+        frames.follow(&all[..all.len() - 1]);
+        assert!(!frames.is_in_message(), "a Close");
+        frames.follow(&all[all.len() - 1..]);
+        frames.follow(&[0x82]);
+        assert!(frames.is_in_message());
     }
 }

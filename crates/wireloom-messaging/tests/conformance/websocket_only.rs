@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -202,4 +203,41 @@ async fn a_flood_of_pings_that_nobody_reads_the_answers_of_is_bounded() {
     within(client.read_exact(&mut answers)).await.unwrap();
     drop(client);
     within(running).await.unwrap();
+}
+
+/// Pings between the parts of a message count as signs of life, but give it no more time.
+#[tokio::test]
+async fn a_message_in_parts_has_the_read_timeout() {
+    let server = Server::builder().read_timeout(Duration::from_secs(2)).build(echo());
+    let rig = WebSocket::start(&server).await;
+    // A Ping in two parts begins no message, and after it Pings go on to count.
+    let mut patient = connect(&rig).await;
+    for part in [&[0x89, 0x80][..], &[0; 4]] {
+        patient.get_mut().write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut trickling = connect(&rig).await;
+    let part = |code, payload: u8, fin| Frame::Frame(RawFrame::message(vec![payload], OpCode::Data(code), fin));
+    trickling.send(part(DataCode::Binary, 0x3f, false)).await.unwrap();
+    within(async {
+        // Until it is closed.
+        while trickling.send(Frame::Ping(Bytes::new())).await.is_ok()
+            && trickling.send(part(DataCode::Continue, b'x', false)).await.is_ok()
+        {
+            patient.send(Frame::Ping(Bytes::new())).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    patient
+        .send(Frame::Binary(request("still there").into()))
+        .await
+        .unwrap();
+    loop {
+        match within(patient.next()).await {
+            Some(Ok(Frame::Pong(_))) => {}
+            Some(Ok(Frame::Binary(reply))) => break assert!(reply.ends_with(b"still there")),
+            other => panic!("{other:?}"),
+        }
+    }
 }
