@@ -205,3 +205,39 @@ async fn close_codes() {
         "{closed}"
     );
 }
+
+/// What still comes once the server has said its last word is thrown away, up to a limit.
+#[tokio::test]
+async fn a_client_that_does_not_stop_is_cut_off() {
+    let handlers = echo().on_request("bye", async |connection: Connection| connection.close());
+    // Longer than the test takes.
+    let server = Server::builder().linger(Duration::from_secs(600)).build(handlers);
+    let rig = Single::start(&server).await;
+    let session = rig.session().await;
+    let (mut send, mut recv) = session.open_bi().await.unwrap();
+    send.write_all(&[1, 0x21]).await.unwrap();
+    let message = Message::Request {
+        id: RequestId::from_u64(1),
+        name: Name::new("bye").unwrap(),
+        payload: Payload::EMPTY,
+    };
+    let message = message.to_vec().unwrap();
+    send.write_all(&[message.len() as u8]).await.unwrap();
+    send.write_all(&message).await.unwrap();
+    let mut said = Vec::new();
+    within(tokio::io::AsyncReadExt::read_to_end(&mut recv, &mut said))
+        .await
+        .unwrap();
+    // A message of 2^40 bytes.
+    let _ = send.write_all(&[0xc0, 0, 1, 0, 0, 0, 0, 0]).await;
+    let (chunk, mut sent) = (vec![b'x'; 1 << 16], 0);
+    while within(send.write_all(&chunk)).await.is_ok() {
+        sent += chunk.len();
+        assert!(sent < 128 << 20, "it is read for ever");
+    }
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 0, .. }),
+        "{closed}"
+    );
+}

@@ -1,14 +1,19 @@
 //! The control stream: a bidirectional stream of framed messages.
 
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use wireloom::{RecvStream, SendStream};
 
 use super::framing::{Unframer, put};
 use crate::transport::{Ended, HIGH_WATER};
+
+/// What a peer may still send after this end has said its last word; it is thrown away. More than QUIC takes on its way, so that
+/// who stops then is heard out.
+const MAX_DRAINED: usize = 16 << 20;
 
 pub(super) struct Control {
     send: SendStream,
@@ -16,6 +21,7 @@ pub(super) struct Control {
     unframer: Unframer,
     out: Vec<u8>,
     written: usize,
+    drained: usize,
     finished: bool,
 }
 
@@ -27,6 +33,7 @@ impl Control {
             unframer: Unframer::default(),
             out: Vec::new(),
             written: 0,
+            drained: 0,
             finished: false,
         }
     }
@@ -41,9 +48,16 @@ impl Control {
         self.unframer.poll_next(cx, &mut self.recv, limit)
     }
 
-    /// Reads and forgets, up to the end.
+    /// Reads and forgets, up to the end or [`MAX_DRAINED`]. Bytes, not messages: those may be of any length.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Ok(Some(_)) = ready!(self.unframer.poll_next(cx, &mut self.recv, usize::MAX)) {}
+        while self.drained < MAX_DRAINED {
+            let mut scratch = [MaybeUninit::<u8>::uninit(); 4096];
+            let mut read = ReadBuf::uninit(&mut scratch);
+            if ready!(Pin::new(&mut self.recv).poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                break;
+            }
+            self.drained += read.filled().len();
+        }
         Poll::Ready(())
     }
 
