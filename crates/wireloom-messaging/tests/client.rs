@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wireloom_messaging::Data;
 use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, RequestError, Status};
-use wireloom_messaging::codec::{AcceptConf, Encoding, Message, Payload, RequestId};
+use wireloom_messaging::codec::{AcceptConf, Encoding, Message, Name, Payload, RequestId};
 use wireloom_messaging::engine::{CloseCode, Rejected, SendError};
 use wireloom_messaging::session::{Session, SessionInfo, SessionKey};
 use wireloom_messaging::transport::memory::{self, MemoryLink};
@@ -317,6 +318,68 @@ async fn a_lost_connection_fails_what_waits_and_replays_what_may_be() {
     assert_eq!(second.await.expect("no panic").expect("a reply"), Data::from("second"));
 }
 
+/// More than a link takes that is not read.
+const MANY: usize = 200;
+
+/// The first connection is lost with many requests that may be sent again.
+async fn lost_with_many(client: &Client, connections: &mut Connections) -> JoinSet<Result<Data, RequestError>> {
+    let mut served = accepted(connections).await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..MANY {
+        let client = client.clone();
+        waiting.spawn(async move { client.request("again", "x".repeat(900)).idempotent().await });
+    }
+    for _ in 0..MANY {
+        served.request().await;
+    }
+    waiting
+}
+
+/// A server that does not read before it is read from would wait for ever.
+#[tokio::test]
+async fn what_is_sent_again_holds_up_nothing() {
+    let (builder, mut connections) = client();
+    let (heard, mut signals) = mpsc::unbounded_channel();
+    let client = builder
+        .on_signal(move |signal| drop(heard.send(signal.name().map(str::to_owned))))
+        .build();
+    let mut waiting = lost_with_many(&client, &mut connections).await;
+    let mut served = accepted(&mut connections).await;
+    let (name, payload) = (Name::new("event").expect("a name"), Payload::EMPTY);
+    served.say(Message::Signal { name, payload }).await;
+    let signal = timeout(PATIENCE, signals.recv()).await.expect("heard in time");
+    assert_eq!(signal.flatten().as_deref(), Some("event"));
+    // What is new comes behind.
+    let new = spawn_request(&client, "new", false);
+    for _ in 0..MANY {
+        let (id, name, _) = served.request().await;
+        assert_eq!(name, "again");
+        served.reply(id, "done").await;
+    }
+    let (id, name, _) = served.request().await;
+    assert_eq!(name, "new");
+    served.reply(id, "done").await;
+    while let Some(reply) = waiting.join_next().await {
+        assert_eq!(reply.expect("no panic").expect("a reply"), Data::from("done"));
+    }
+    new.await.expect("no panic").expect("a reply");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_again_can_be_closed() {
+    let (builder, mut connections) = client();
+    let client = builder.build();
+    let mut waiting = lost_with_many(&client, &mut connections).await;
+    let mut served = accepted(&mut connections).await;
+    // It has begun, and gets no further than the link has room.
+    served.request().await;
+    timeout(PATIENCE, client.close()).await.expect("closed in time");
+    while let Some(reply) = waiting.join_next().await {
+        let error = reply.expect("no panic").expect_err("closed");
+        assert!(matches!(error, RequestError::Closed(_)), "{error:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_server_that_shuts_down_refuses_goes_to_the_next() {
     let (builder, mut connections) = client();
@@ -325,6 +388,13 @@ async fn what_a_server_that_shuts_down_refuses_goes_to_the_next() {
     let waiting = spawn_request(&client, "x", true);
     let (id, ..) = served.request().await;
     served.say(Message::ReplyShutdown { id }).await;
+    // That server is not asked again.
+    client.signal("meanwhile", "x").await.expect("sent");
+    let bytes = served.hear().await.expect("a message");
+    assert!(
+        matches!(Message::decode(&bytes), Ok(Message::Signal { .. })),
+        "{bytes:?}"
+    );
     transport::close(&mut served.0, CloseCode::Shutdown, "").await;
     let mut served = accepted(&mut connections).await;
     let (id, ..) = served.request().await;

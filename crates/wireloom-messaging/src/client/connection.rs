@@ -29,6 +29,8 @@ pub(super) struct Connection {
     engine: ClientEngine<u64>,
     /// Requests that wait for their replies, by token.
     calls: HashMap<u64, (RequestId, Call)>,
+    /// Refused by this server, which is about to go: for the next connection.
+    refused: Vec<Call>,
     /// A request about the session is under way: what comes after it waits for its reply, also where each request has a stream
     /// of its own and could overtake it.
     barrier: Option<Barrier>,
@@ -79,6 +81,7 @@ impl Connection {
             link,
             engine: ClientEngine::new(config, now),
             calls: HashMap::new(),
+            refused: Vec::new(),
             barrier: None,
             draining: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
@@ -161,15 +164,6 @@ impl Connection {
         if self.link.kind() == TransportKind::WebSocket && !driver.liveness.is_zero() {
             self.check_at = Some(Instant::now() + driver.liveness);
         }
-        while let Some(call) = driver.replay.pop_front() {
-            if let Err(ended) = poll_fn(|cx| self.link.poll_ready(cx)).await {
-                driver.replay.push_front(call);
-                return End::Lost(ended);
-            }
-            if let Err(end) = self.call(call) {
-                return end;
-            }
-        }
         loop {
             let step = poll_fn(|cx| self.poll_step(driver, cx)).await;
             let done = match step {
@@ -238,6 +232,10 @@ impl Connection {
             Poll::Ready(Err(ended)) => return Poll::Ready(Step::End(End::Lost(ended))),
             Poll::Pending => return Poll::Pending,
         }
+        // Among everything else: a server may have to be read from before it reads.
+        if let Some(call) = driver.replay.pop_front() {
+            return Poll::Ready(Step::Command(Command::Request(call)));
+        }
         driver.commands.poll_recv(cx).map(|command| match command {
             Some(command) => Step::Command(command),
             // The last handle is gone.
@@ -284,7 +282,7 @@ impl Connection {
                 bytes: bytes.slice_ref(payload.bytes),
             }),
             // Again, from a server that has time.
-            ReplyOutcome::Shutdown if call.idempotent => return driver.replay.push_back(call),
+            ReplyOutcome::Shutdown if call.idempotent => return self.refused.push(call),
             outcome => Err(error_of(outcome)),
         };
         // Nobody may wait any more.
@@ -441,7 +439,7 @@ impl Connection {
             Some(Barrier::CloseSession(Some(reply))) => drop(reply.send(Err(error.clone()))),
             Some(Barrier::CloseSession(None)) | None => {}
         }
-        let mut again = Vec::new();
+        let mut again = std::mem::take(&mut self.refused);
         for (_, call) in std::mem::take(&mut self.calls).into_values() {
             if call.idempotent {
                 again.push(call);

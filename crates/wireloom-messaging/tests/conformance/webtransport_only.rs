@@ -1,14 +1,17 @@
 //! What only WebTransport has: cancellation, and signals that are unordered or unreliable (appendix A).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
-use wireloom_messaging::IncomingMessage;
-use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use tokio::task::JoinSet;
+use wireloom_messaging::client::{Client, ConnectError, Dial, DialFuture};
+use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload, RequestId};
 use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::{Connection, Context, Server};
-use wireloom_messaging::transport::{Delivery, Incoming};
+use wireloom_messaging::transport::memory::{self, MemoryLink};
+use wireloom_messaging::transport::{self, Delivery, Incoming, Link};
+use wireloom_messaging::{Data, IncomingMessage};
 
 use crate::behaviours::echo;
 use crate::peer::{start, within};
@@ -131,7 +134,7 @@ async fn a_shutdown_drains_first() {
         let server = server.clone();
         async move { server.shut_down().await }
     });
-    let incoming = within(wireloom_messaging::transport::recv(&mut *peer.link)).await;
+    let incoming = within(transport::recv(&mut *peer.link)).await;
     assert_eq!(incoming, Ok(Incoming::Draining));
     gate.add_permits(1);
     peer.expect_reply(1, Payload::EMPTY).await;
@@ -240,4 +243,49 @@ async fn a_client_that_does_not_stop_is_cut_off() {
         matches!(closed, wireloom::SessionError::Closed { code: 0, .. }),
         "{closed}"
     );
+}
+
+/// The first connection is a test's, the others lead to the server.
+struct Again {
+    first: Mutex<Option<MemoryLink>>,
+    rig: Multi,
+}
+
+impl Dial for Again {
+    fn dial(&self) -> DialFuture<'_> {
+        Box::pin(async {
+            if let Some(link) = self.first.lock().unwrap().take() {
+                return Ok(Box::new(link) as Box<dyn Link>);
+            }
+            let refused = || ConnectError::Unreachable("refused".to_owned());
+            self.rig.connect().await.ok_or_else(refused)
+        })
+    }
+}
+
+/// Replies come while requests are still being sent again, each on a stream of its own.
+#[tokio::test]
+async fn many_requests_are_sent_again() {
+    const MANY: usize = 1000;
+    let server = Server::builder().build(echo());
+    let (first, mut theirs) = memory::pair();
+    let dial = Again {
+        first: Mutex::new(Some(first)),
+        rig: Multi::start(&server).await,
+    };
+    let client = Client::over(dial).build();
+    let conf = Message::AcceptConf(AcceptConf::new(60_000, 8192)).to_vec().unwrap();
+    transport::send(&mut theirs, conf.into()).await.unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..MANY {
+        let client = client.clone();
+        waiting.spawn(async move { client.request("echo", "again").idempotent().await });
+    }
+    for _ in 0..MANY {
+        within(transport::recv(&mut theirs)).await.unwrap();
+    }
+    drop(theirs);
+    while let Some(reply) = within(waiting.join_next()).await {
+        assert_eq!(reply.unwrap().unwrap(), Data::from("again"));
+    }
 }
