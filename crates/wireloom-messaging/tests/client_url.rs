@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -149,6 +150,56 @@ async fn websocket_is_the_fallback_and_is_remembered() -> Result<(), Error> {
             assert_eq!(drain(&hole), 0, "round {round}: straight to what worked");
         }
         drain(&hole);
+    }
+    Ok(())
+}
+
+/// Messages are as large as the server says that they may be, not as its first.
+#[tokio::test]
+async fn large_messages_over_websocket() -> Result<(), Error> {
+    let handlers = echo().on_request("large", async |size: String| {
+        Data::binary(vec![7; size.parse().unwrap_or(0)])
+    });
+    let server = Server::builder().message_buffer_size(1 << 20).build(handlers);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    tokio::spawn(async move { server.listen(listener).await });
+    let client = Client::builder(url).connect().await?;
+    for size in [60_000, 70_000, (1 << 20) - 9] {
+        let reply = client.request("large", size.to_string()).await?;
+        assert_eq!(reply, Data::binary(vec![7; size]));
+    }
+    Ok(())
+}
+
+/// A message larger than the server has said is refused, and not waited for.
+#[tokio::test]
+async fn no_larger_messages_over_websocket() -> Result<(), Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let (lost, mut told) = mpsc::unbounded_channel();
+    let _client = Client::builder(url)
+        .backoff(Backoff::new(Duration::from_millis(5), Duration::from_millis(50)))
+        .on_disconnected(move |ended| drop(lost.send(ended.clone())))
+        .build();
+    for is_whole in [true, false] {
+        let (stream, _) = timeout(PATIENCE, listener.accept()).await??;
+        let mut socket = tokio_tungstenite::accept_async(stream).await?;
+        let conf = Message::AcceptConf(AcceptConf::new(60_000, 1024)).to_vec()?;
+        socket.send(Frame::Binary(conf.into())).await?;
+        if is_whole {
+            // A signal but for its size.
+            socket.send(Frame::Binary(vec![0x3f; 1025].into())).await?;
+        } else {
+            // The beginning of a frame of 1 GiB.
+            socket
+                .get_mut()
+                .write_all(&[0x82, 127, 0, 0, 0, 0, 0x40, 0, 0, 0])
+                .await?;
+            socket.get_mut().write_all(&[0x3f; 1 << 16]).await?;
+        }
+        let ended = timeout(PATIENCE, told.recv()).await?.ok_or("the client is gone")?;
+        assert_eq!((ended.code, ended.violation), (CloseCode::TooBig, true), "{ended}");
     }
     Ok(())
 }

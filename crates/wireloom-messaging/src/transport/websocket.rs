@@ -27,6 +27,10 @@ const KEPT_BUFFER: usize = 4 * 1024;
 /// What a peer may still send after it was told that the connection is over; it is thrown away.
 const MAX_DRAINED: usize = 1 << 20;
 
+/// What the protocol can allow a server at most (section 4.1). tungstenite's limit cannot be changed when the server's first message
+/// has said which it is, so that [`Buffered`] refuses what is larger than that: before tungstenite makes room for it.
+const MAX_MESSAGE: usize = u32::MAX as usize;
+
 /// The error of a handshake.
 pub use tungstenite::Error as HandshakeError;
 
@@ -107,14 +111,18 @@ where
     R: tungstenite::client::IntoClientRequest + Unpin,
 {
     let io = Buffered::new(io);
-    let (socket, _) = tokio_tungstenite::client_async_with_config(request, io, Some(config(limit))).await?;
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, io, Some(config(MAX_MESSAGE))).await?;
     Ok(WebSocketLink::new(socket, limit, true))
 }
 
 impl WebSocketLink {
     fn new(mut socket: WebSocketStream<Buffered>, limit: usize, is_client: bool) -> Self {
         // Until here the handshake was read.
-        socket.get_mut().frames = Some(Frames::default());
+        let io = socket.get_mut();
+        io.frames = Some(Frames::default());
+        if is_client {
+            io.limit = limit;
+        }
         Self {
             socket,
             limit,
@@ -140,6 +148,19 @@ impl WebSocketLink {
     pub fn with_remote_address(mut self, remote: Option<SocketAddr>) -> Self {
         self.remote = remote;
         self
+    }
+
+    fn too_large(&self) -> Ended {
+        Ended::violation(
+            CloseCode::TooBig,
+            format!("a message of more than {} bytes", self.limit),
+        )
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) -> Closing {
+        // The peer hears the Close, and then the end.
+        let _ = Pin::new(self.socket.get_mut()).poll_shutdown(cx);
+        Closing::Draining(MAX_DRAINED)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<()> {
@@ -176,6 +197,10 @@ impl Link for WebSocketLink {
             // What the peer sends waits in TCP, and its Close behind it.
             return Poll::Pending;
         }
+        self.socket.get_mut().refuse_too_large();
+        if self.socket.get_ref().is_too_large {
+            return Poll::Ready(Err(self.too_large()));
+        }
         let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
         Poll::Ready(match message {
             Some(Ok(Message::Binary(bytes))) if bytes.len() > self.limit => Err(Ended::violation(
@@ -198,6 +223,7 @@ impl Link for WebSocketLink {
                     )
                 },
             )),
+            Some(Err(_)) if self.socket.get_ref().is_too_large => Err(self.too_large()),
             Some(Err(error)) => Err(ended(error)),
             None => Err(Ended::lost("the connection is closed")),
         })
@@ -251,10 +277,12 @@ impl Link for WebSocketLink {
                     let said = ready!(Pin::new(&mut self.socket).poll_flush(cx));
                     // Fails once the peer has closed, and may leave the answer to that in the buffer.
                     let written = ready!(self.socket.get_mut().poll_write_out(cx));
-                    self.closing = if said.is_ok() && written.is_ok() {
-                        Closing::Listening
-                    } else {
+                    self.closing = if said.is_err() || written.is_err() {
                         Closing::Done
+                    } else if self.socket.get_ref().is_too_large {
+                        self.drain(cx)
+                    } else {
+                        Closing::Listening
                     };
                 }
                 Closing::Listening => match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
@@ -262,11 +290,7 @@ impl Link for WebSocketLink {
                     None | Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => {
                         self.closing = Closing::Done;
                     }
-                    Some(Err(_)) => {
-                        // It hears the Close, and then the end.
-                        let _ = Pin::new(self.socket.get_mut()).poll_shutdown(cx);
-                        self.closing = Closing::Draining(MAX_DRAINED);
-                    }
+                    Some(Err(_)) => self.closing = self.drain(cx),
                 },
                 Closing::Draining(left) => {
                     ready!(self.poll_drain(cx, left));
@@ -279,6 +303,9 @@ impl Link for WebSocketLink {
 
     fn set_message_limit(&mut self, limit: usize) {
         self.limit = limit;
+        if self.is_client {
+            self.socket.get_mut().limit = limit;
+        }
     }
 
     fn check_alive(&mut self) -> bool {
@@ -336,6 +363,10 @@ struct Frames {
     missing: u64,
     /// A message has had frames, and not its last.
     unfinished: bool,
+    /// Bytes of the last message, as its frames have announced them so far.
+    announced: u64,
+    /// How many messages were whole.
+    whole: u64,
 }
 
 impl Frames {
@@ -344,6 +375,9 @@ impl Frames {
             let skipped = bytes.len().min(usize::try_from(self.missing).unwrap_or(usize::MAX));
             self.missing -= skipped as u64;
             bytes = &bytes[skipped..];
+            if skipped > 0 {
+                self.note_whole();
+            }
             let [first, rest @ ..] = bytes else { return };
             if self.is_header_whole() {
                 self.header_len = 0;
@@ -360,10 +394,22 @@ impl Frames {
                     len => u64::from(len),
                 };
                 if self.is_data() {
+                    let before = if self.unfinished { self.announced } else { 0 };
+                    self.announced = before.saturating_add(self.missing);
                     self.unfinished = self.header[0] & 0x80 == 0;
                 }
+                self.note_whole();
             }
         }
+    }
+
+    /// After the frame's header or a part of its payload.
+    fn note_whole(&mut self) {
+        self.whole += u64::from(self.missing == 0 && self.is_data() && !self.unfinished);
+    }
+
+    fn exceeds(&self, limit: usize) -> bool {
+        self.is_in_message() && usize::try_from(self.announced).map_or(true, |announced| announced > limit)
     }
 
     fn is_header_whole(&self) -> bool {
@@ -392,8 +438,12 @@ impl Frames {
 struct Buffered {
     io: Box<dyn Io>,
     read: u64,
-    /// After the handshake.
+    /// After the handshake, and until `is_too_large`.
     frames: Option<Frames>,
+    /// Bytes of a message, where tungstenite's own limit is another.
+    limit: usize,
+    /// Within a message that is larger: what follows it cannot be found.
+    is_too_large: bool,
     out: Vec<u8>,
     written: usize,
 }
@@ -404,8 +454,19 @@ impl Buffered {
             io: Box::new(io),
             read: 0,
             frames: None,
+            limit: usize::MAX,
+            is_too_large: false,
             out: Vec::new(),
             written: 0,
+        }
+    }
+
+    /// Looks whether the message that is being read is too large. One that was whole before may still be waiting to be heard, and may
+    /// set another limit.
+    fn refuse_too_large(&mut self) {
+        if self.frames.as_ref().is_some_and(|frames| frames.exceeds(self.limit)) {
+            self.is_too_large = true;
+            self.frames = None;
         }
     }
 
@@ -437,7 +498,14 @@ impl AsyncRead for Buffered {
         let new = &out.filled()[before..];
         self.read += new.len() as u64;
         if let Some(frames) = &mut self.frames {
+            let before = frames.whole;
             frames.follow(new);
+            if frames.whole == before {
+                self.refuse_too_large();
+            }
+            if self.is_too_large {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         }
         Poll::Ready(Ok(()))
     }
