@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::topics::Registered;
 use super::{Backoff, RequestError, Status, backoff};
@@ -258,14 +258,44 @@ enum Change {
 }
 
 impl SubscriptionTask {
-    pub(super) async fn start(
+    /// Subscribes, answers that, and goes on until the end.
+    pub(super) async fn run(
         place: Registered,
         request: SubscribeRequest,
-        overflown: Arc<AtomicBool>,
-        mut heard: mpsc::Receiver<Heard>,
-    ) -> Result<Subscription, RequestError> {
+        mut answer: oneshot::Sender<Result<Subscription, RequestError>>,
+    ) {
         let mut status = place.client.0.status.clone();
-        let begun = ask(&place, &mut status, &request, &mut heard).await?;
+        let turn = place.turn().await;
+        if answer.is_closed() {
+            // Given up before anything was asked.
+            return;
+        }
+        let (overflown, mut heard) = place.enter();
+        // Waited for longer than by the application: an answer that is too late for it tells what there is to be taken back.
+        let patience = place.client.0.request_timeout.saturating_mul(2);
+        let mut given_up = status.clone();
+        let begun = tokio::select! {
+            begun = ask(&place, &mut status, &request, patience, &mut heard) => begun,
+            // Without a connection there is nothing to take back, and the client's last handle may be this one.
+            () = async {
+                answer.closed().await;
+                let _ = given_up.wait_for(|status| !matches!(status, Status::Connected(_))).await;
+            } => Err(RequestError::TimedOut),
+        };
+        drop(turn);
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                // There may be a connection again on which it was sent.
+                let is_connected = matches!(*status.borrow(), Status::Connected(_));
+                if is_connected && matches!(error, RequestError::TimedOut) {
+                    unsubscribe(&place).await;
+                }
+                // Nobody may wait any more.
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
         let reply = &begun.reply;
         let (events, events_out) = mpsc::channel(EVENTS);
         let position = Position::new(reply.epoch.clone(), reply.from);
@@ -284,16 +314,17 @@ impl SubscriptionTask {
             renewals: Renewals::new(),
             request,
         };
-        tokio::spawn(task.run(begun, ended_in));
-        Ok(Subscription {
+        // If nobody waits any more it is dropped, which ends it.
+        let _ = answer.send(Ok(Subscription {
             events: events_out,
             position,
             ended,
             id,
-        })
+        }));
+        task.go_on(begun, ended_in).await;
     }
 
-    async fn run(mut self, first: Begun, ended: watch::Sender<Option<RequestError>>) {
+    async fn go_on(mut self, first: Begun, ended: watch::Sender<Option<RequestError>>) {
         let mut wanted = self.request.since.is_some();
         let mut begun = Some(first);
         let error = loop {
@@ -301,7 +332,7 @@ impl SubscriptionTask {
                 Some(begun) => begun,
                 None => match self.renew().await {
                     Ok(begun) => begun,
-                    Err(error) => break Some(error),
+                    Err(error) => break error,
                 },
             };
             self.renewals.has_begun();
@@ -321,23 +352,15 @@ impl SubscriptionTask {
                 Change::Again => {}
             }
         };
-        let is_unsubscribed = error.is_none() && !self.heard.is_closed();
         // Before the events end, so that whoever hears of the end finds the reason.
         ended.send_replace(error);
-        if is_unsubscribed && self.events.is_closed() {
-            let name = format!("$unsubscribe/{}", self.place.name);
-            // Without a connection the server has forgotten it.
-            let _ = self
-                .place
-                .client
-                .request(name, ())
-                .timeout(Duration::from_secs(5))
-                .await;
+        if self.events.is_closed() {
+            unsubscribe(&self.place).await;
         }
     }
 
     /// Asks for what came after the last message, until there is an answer that will not change.
-    async fn renew(&mut self) -> Result<Begun, RequestError> {
+    async fn renew(&mut self) -> Result<Begun, Option<RequestError>> {
         let mut failures = 0;
         loop {
             self.overflown.store(false, Ordering::Release);
@@ -349,16 +372,22 @@ impl SubscriptionTask {
             };
             // What does not follow the last message is of no use.
             request.history.get_or_insert_default();
-            match ask(&self.place, &mut self.status, &request, &mut self.heard).await {
+            let turn = self.place.turn().await;
+            if !self.place.is_current() {
+                return Err(None);
+            }
+            let patience = self.place.client.0.request_timeout;
+            match ask(&self.place, &mut self.status, &request, patience, &mut self.heard).await {
                 Ok(begun) => return Ok(begun),
-                Err(error) if !may_pass(&error) => return Err(error),
+                Err(error) if !may_pass(&error) => return Err(Some(error)),
                 Err(_) => {}
             }
+            drop(turn);
             let pause = Backoff::default().pause(failures, backoff::random());
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.events.closed() => return Err(RequestError::Closed(super::ConnectError::Closed)),
+                () = self.events.closed() => return Err(None),
             }
         }
     }
@@ -477,11 +506,23 @@ struct Begun {
     is_current: bool,
 }
 
-/// Subscribes; what is heard meanwhile waits, up to a limit beyond which it will be asked for again.
+/// Tells the server that nobody is interested any more, unless another subscription has taken the place.
+async fn unsubscribe(place: &Registered) {
+    let _turn = place.turn().await;
+    if !place.is_current() {
+        return;
+    }
+    let name = format!("$unsubscribe/{}", place.name);
+    // Without a connection the server has forgotten it.
+    let _ = place.client.request(name, ()).timeout(Duration::from_secs(5)).await;
+}
+
+/// Subscribes, in the place's turn; what is heard meanwhile waits, up to a limit beyond which it will be asked for again.
 async fn ask(
     place: &Registered,
     status: &mut watch::Receiver<Status>,
     request: &SubscribeRequest,
+    patience: Duration,
     heard: &mut mpsc::Receiver<Heard>,
 ) -> Result<Begun, RequestError> {
     let connections = &place.client.0.topics.connections;
@@ -490,7 +531,7 @@ async fn ask(
     let payload = Data::json(request).map_err(|_| RequestError::BadJson)?;
     let name = format!("$subscribe/{}", place.name);
     let mut early = Vec::new();
-    let mut asked = std::pin::pin!(place.client.request(name, payload).into_future());
+    let mut asked = std::pin::pin!(place.client.request(name, payload).timeout(patience).into_future());
     let reply = loop {
         tokio::select! {
             reply = &mut asked => break reply?,

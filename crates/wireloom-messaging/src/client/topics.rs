@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, mpsc, oneshot};
 
 use super::subscription::{Heard, Incoming, Subscription, SubscriptionTask};
 use super::{Client, RequestError};
@@ -23,14 +23,25 @@ const QUEUE: usize = 1024;
 /// Subscriptions of a client: where the signals of each go.
 #[derive(Default)]
 pub(super) struct Registry {
-    subscriptions: Mutex<HashMap<TopicName, (u64, Incoming)>>,
+    places: Mutex<HashMap<TopicName, Place>>,
     /// How many connections there were, counted before anything is sent on one.
     pub(super) connections: AtomicU64,
 }
 
+/// A topic with somebody who has subscribed to it, or wants to, or does not want to any more.
+#[derive(Default)]
+struct Place {
+    subscription: Option<(u64, Incoming)>,
+    turn: Turn,
+}
+
+/// Requests about one subscription go one after the other, each when the last is answered: over streams of their own, and among the
+/// server's handlers, they may overtake each other.
+type Turn = Arc<AsyncMutex<()>>;
+
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TopicName, (u64, Incoming)>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicName, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a signal if it is of a topic with a subscription; gives it back otherwise.
@@ -41,8 +52,9 @@ impl Registry {
         let (About::Message { topic, .. } | About::Presence(topic) | About::Reset(topic)) = about else {
             return Some(signal);
         };
-        let registry = self.lock();
-        let Some((_, incoming)) = std::str::from_utf8(topic).ok().and_then(|topic| registry.get(topic)) else {
+        let places = self.lock();
+        let place = std::str::from_utf8(topic).ok().and_then(|topic| places.get(topic));
+        let Some((_, incoming)) = place.and_then(|place| place.subscription.as_ref()) else {
             return Some(signal);
         };
         let heard = match about {
@@ -57,13 +69,6 @@ impl Registry {
             incoming.push(heard);
         }
         None
-    }
-
-    pub(super) fn remove(&self, topic: &TopicName, number: u64) {
-        let mut registry = self.lock();
-        if registry.get(topic).is_some_and(|(of, _)| *of == number) {
-            registry.remove(topic);
-        }
     }
 }
 
@@ -294,16 +299,15 @@ impl<'a> Subscribe<'a> {
     }
 
     async fn send(self) -> Result<Subscription, RequestError> {
-        let (client, name) = (self.topic.client.clone(), self.topic.name.clone());
-        let number = client.next_token();
-        let (incoming, heard) = mpsc::channel(QUEUE);
-        let incoming = Incoming::new(incoming);
-        // One that was there gets nothing more, and ends.
-        let overflown = incoming.overflown.clone();
-        let entry = (number, incoming);
-        client.0.topics.lock().insert(name.clone(), entry);
-        let registered = Registered { client, name, number };
-        SubscriptionTask::start(registered, self.request, overflown, heard).await
+        let client = &self.topic.client;
+        let place = Registered::new(client.clone(), self.topic.name.clone());
+        let (begun, answer) = oneshot::channel();
+        // A task of its own: what the server was asked for has to be taken back if nobody waits for the answer any more.
+        tokio::spawn(SubscriptionTask::run(place, self.request, begun));
+        match tokio::time::timeout(client.0.request_timeout, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(client.closed_error())),
+            Err(_) => Err(RequestError::TimedOut),
+        }
     }
 }
 
@@ -321,10 +325,62 @@ pub(super) struct Registered {
     pub(super) client: Client,
     pub(super) name: TopicName,
     number: u64,
+    turn: Turn,
+}
+
+impl Registered {
+    fn new(client: Client, name: TopicName) -> Self {
+        let turn = client.0.topics.lock().entry(name.clone()).or_default().turn.clone();
+        Self {
+            number: client.next_token(),
+            client,
+            name,
+            turn,
+        }
+    }
+
+    /// Waits until nothing else is asked about this topic.
+    pub(super) async fn turn(&self) -> AsyncMutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Takes the place, in its turn. One that was there gets nothing more, and ends.
+    pub(super) fn enter(&self) -> (Arc<AtomicBool>, mpsc::Receiver<Heard>) {
+        let (incoming, heard) = mpsc::channel(QUEUE);
+        let incoming = Incoming::new(incoming);
+        let overflown = incoming.overflown.clone();
+        let mut places = self.client.0.topics.lock();
+        places.entry(self.name.clone()).or_default().subscription = Some((self.number, incoming));
+        (overflown, heard)
+    }
+
+    /// Whether no other has taken the place. Within a turn it stays so.
+    pub(super) fn is_current(&self) -> bool {
+        self.client
+            .0
+            .topics
+            .lock()
+            .get(&self.name)
+            .is_some_and(|place| self.has(place))
+    }
+
+    fn has(&self, place: &Place) -> bool {
+        place.subscription.as_ref().is_some_and(|(of, _)| *of == self.number)
+    }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.client.0.topics.remove(&self.name, self.number);
+        let mut places = self.client.0.topics.lock();
+        let Some(place) = places.get_mut(&self.name) else {
+            return;
+        };
+        if self.has(place) {
+            place.subscription = None;
+        }
+        // The place's own and this one: nobody else wants it.
+        if place.subscription.is_none() && Arc::strong_count(&place.turn) <= 2 {
+            places.remove(&self.name);
+        }
     }
 }
