@@ -59,6 +59,8 @@ pub(super) struct Driver {
     full: bool,
     /// When the client stopped taking what it is sent.
     blocked: Option<Instant>,
+    /// What the link had [taken](Link::taken) then.
+    taken: u64,
     command: Option<Command>,
     flood: Flood,
     timer: Option<Pin<Box<Sleep>>>,
@@ -80,6 +82,7 @@ impl Driver {
             topics_out: VecDeque::new(),
             full: false,
             blocked: None,
+            taken: 0,
             command: None,
             flood: Flood::default(),
             timer: None,
@@ -168,10 +171,12 @@ impl Driver {
                 Poll::Pending => false,
             };
             let was_blocked = self.blocked.is_some();
+            let taken = std::mem::replace(&mut self.taken, self.link.taken());
             self.blocked = match self.blocked {
-                None if !flushed => Some(now),
                 _ if flushed => None,
-                since => since,
+                // It takes something, if slowly.
+                Some(since) if self.taken == taken => Some(since),
+                _ => Some(now),
             };
             if flushed && self.is_done() {
                 return Poll::Ready(self.done());

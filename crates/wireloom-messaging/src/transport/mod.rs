@@ -193,6 +193,12 @@ pub trait Link: Send {
         true
     }
 
+    /// Grows with the bytes that the network has taken, also within a message, where the transport can tell: who takes a large one bit by
+    /// bit is not stuck.
+    fn taken(&self) -> u64 {
+        0
+    }
+
     /// Whether part of a message has arrived since the last whole one.
     fn is_receiving(&self) -> bool {
         false

@@ -322,6 +322,10 @@ impl Link for WebSocketLink {
         true
     }
 
+    fn taken(&self) -> u64 {
+        self.socket.get_ref().taken
+    }
+
     fn is_receiving(&self) -> bool {
         self.socket.get_ref().frames.as_ref().is_some_and(Frames::is_in_message)
     }
@@ -446,6 +450,8 @@ struct Buffered {
     is_too_large: bool,
     out: Vec<u8>,
     written: usize,
+    /// Of all that ever was in `out`.
+    taken: u64,
 }
 
 impl Buffered {
@@ -458,6 +464,7 @@ impl Buffered {
             is_too_large: false,
             out: Vec::new(),
             written: 0,
+            taken: 0,
         }
     }
 
@@ -481,6 +488,7 @@ impl Buffered {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            self.taken += written as u64;
         }
         self.written = 0;
         self.out.clear();

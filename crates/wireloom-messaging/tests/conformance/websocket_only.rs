@@ -10,6 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as DataCode, OpCode};
+use wireloom_messaging::Data;
 use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
 use wireloom_messaging::server::{Admission, ConnectionOptions, Refusal, Server};
 use wireloom_messaging::transport::websocket::WebSocketLink;
@@ -131,6 +132,41 @@ async fn a_trickled_message_closes() {
     }
     // The first byte of a Close frame.
     assert_eq!(end, Some(0x88));
+}
+
+/// However long one message takes, who takes it bit by bit is not cut off (section 7.4).
+#[tokio::test]
+async fn a_large_message_is_read_bit_by_bit() {
+    const LARGE: usize = 3_000_000;
+    let handlers = echo().on_request("large", async || Data::binary(vec![7; LARGE]));
+    let server = Server::builder()
+        .message_buffer_size(1 << 22)
+        .read_timeout(Duration::from_secs(2))
+        // Or all of it would come behind the end.
+        .linger(Duration::from_millis(50))
+        .build(handlers);
+    let (mut client, io) = tokio::io::duplex(1 << 16);
+    let link = WebSocketLink::upgraded(io, 1 << 16).await;
+    tokio::spawn(async move { server.run(link).await });
+    let request = Message::Request {
+        id: RequestId::from_u64(1),
+        name: Name::new("large").unwrap(),
+        payload: Payload::EMPTY,
+    };
+    let request = request.to_vec().unwrap();
+    // Masked with zeros.
+    let head = [0x82, 0x80 | request.len() as u8, 0, 0, 0, 0];
+    client.write_all(&[&head[..], &request].concat()).await.unwrap();
+    // An AcceptConf, and the reply behind the ten bytes of its frame's head.
+    let (mut left, mut piece) = (2 + 11 + 10 + 9 + LARGE, vec![0; 1 << 16]);
+    while left > 0 {
+        let read = within(client.read(&mut piece)).await.unwrap();
+        assert_ne!(read, 0, "cut off with {left} bytes to come");
+        left = left.checked_sub(read).expect("no more than that");
+        let alive = client.write_all(&[0x82, 0x81, 0, 0, 0, 0, 0x21]).await;
+        alive.expect("not cut off");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ pub(super) struct Control {
     unframer: Unframer,
     out: Vec<u8>,
     written: usize,
+    /// Of all that ever was in `out`.
+    taken: u64,
     drained: usize,
     finished: bool,
 }
@@ -33,6 +35,7 @@ impl Control {
             unframer: Unframer::default(),
             out: Vec::new(),
             written: 0,
+            taken: 0,
             drained: 0,
             finished: false,
         }
@@ -61,6 +64,10 @@ impl Control {
         Poll::Ready(())
     }
 
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     pub(super) fn is_receiving(&self) -> bool {
         self.unframer.is_partial()
     }
@@ -84,7 +91,9 @@ impl Control {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while self.written < self.out.len() {
             let written = ready!(Pin::new(&mut self.send).poll_write(cx, &self.out[self.written..]));
-            self.written += written.map_err(Ended::lost)?;
+            let written = written.map_err(Ended::lost)?;
+            self.written += written;
+            self.taken += written as u64;
         }
         if self.written > 0 {
             self.written = 0;

@@ -267,6 +267,10 @@ impl Link for WebTransportLink {
         }
     }
 
+    fn taken(&self) -> u64 {
+        self.control.taken()
+    }
+
     fn is_receiving(&self) -> bool {
         self.control.is_receiving()
     }
