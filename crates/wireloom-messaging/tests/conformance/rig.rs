@@ -68,18 +68,24 @@ struct WebTransport {
 
 impl WebTransport {
     async fn start(server: &Server) -> Self {
+        Self::start_with(server, None).await
+    }
+
+    /// With so many bytes on their way from the server to a client, at most.
+    async fn start_with(server: &Server, window: Option<u32>) -> Self {
         let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
         let hash = identity.certificate_hashes().current;
         let app = Router::new().route_service("/chat", server.service());
-        let http = wireloom::Server::builder()
-            .bind("127.0.0.1:0")
-            .identity(identity)
-            .listen()
-            .await
-            .unwrap();
+        let mut http = wireloom::Server::builder().bind("127.0.0.1:0").identity(identity);
+        let mut client = Client::builder().server_certificate_hash(hash);
+        if let Some(window) = window {
+            http = http.send_window(window.into());
+            client = client.receive_windows(window, 16 << 20);
+        }
+        let http = http.listen().await.unwrap();
         let url = format!("https://{}/chat", http.local_addrs()[0]);
         tokio::spawn(async move { http.serve(app).await });
-        let client = Client::builder().server_certificate_hash(hash).build().unwrap();
+        let client = client.build().unwrap();
         Self { client, url }
     }
 
@@ -124,6 +130,11 @@ impl Rig for Single {
 pub struct Multi(WebTransport);
 
 impl Multi {
+    /// With so many bytes on their way from the server to a client, at most.
+    pub async fn start_with(server: &Server, window: u32) -> Self {
+        Self(WebTransport::start_with(server, Some(window)).await)
+    }
+
     pub async fn session(&self) -> wireloom::Session {
         self.0.session(PROTOCOL_M).await
     }

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use wireloom_messaging::client::{Client, ConnectError, Dial, DialFuture};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload, RequestId};
 use wireloom_messaging::engine::CloseCode;
-use wireloom_messaging::server::{Connection, Context, Server};
+use wireloom_messaging::server::{Connection, Context, ReplyError, Server};
+use wireloom_messaging::session::MemoryStore;
 use wireloom_messaging::transport::memory::{self, MemoryLink};
 use wireloom_messaging::transport::{self, Delivery, Incoming, Link};
 use wireloom_messaging::{Data, IncomingMessage};
@@ -288,4 +289,82 @@ async fn many_requests_are_sent_again() {
     while let Some(reply) = within(waiting.join_next()).await {
         assert_eq!(reply.unwrap().unwrap(), Data::from("again"));
     }
+}
+
+/// While the connection is being closed, an answer is written to its end, whichever others the client gives up.
+#[tokio::test]
+async fn a_request_given_up_while_closing_takes_no_other_with_it() {
+    // What is told first fills a stream, so that what follows has to wait.
+    const LARGE: usize = 1 << 19;
+    async fn log_in(connection: &Connection) -> Result<(), ReplyError> {
+        let info = [("large".to_owned(), "x".repeat(LARGE).into())];
+        connection.create_session(info.into()).await?;
+        Ok(())
+    }
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo()
+        .on_request("visit", async |connection: Connection| -> Result<(), ReplyError> {
+            log_in(&connection).await?;
+            connection.close_session().await?;
+            // Behind both of what tells that.
+            connection.signal_with("told", "x", Delivery::Unreliable)?;
+            std::future::pending().await
+        })
+        .on_request("login", async |connection: Connection| -> Result<_, ReplyError> {
+            log_in(&connection).await?;
+            Ok("welcome")
+        })
+        .on_disconnected(move |_, _| {
+            tell.send(()).unwrap();
+            async {}
+        });
+    let server = Server::builder()
+        .message_buffer_size(1 << 20)
+        .concurrency(3)
+        .linger(Duration::from_secs(600))
+        .sessions(MemoryStore::new(), 0)
+        .build(handlers);
+    let rig = Multi::start_with(&server, 1 << 16).await;
+    let session = rig.session().await;
+    let (mut control, mut accepted) = session.open_bi().await.unwrap();
+    control.write_all(&[1, 0x21]).await.unwrap();
+    within(tokio::io::AsyncReadExt::read_exact(&mut accepted, &mut [0; 12]))
+        .await
+        .unwrap();
+    let ask = async |id, name| {
+        let message = Message::Request {
+            id: RequestId::from_u64(id),
+            name: Name::new(name).unwrap(),
+            payload: Payload::utf8("x"),
+        };
+        let message = message.to_vec().unwrap();
+        let (mut send, recv) = session.open_bi().await.unwrap();
+        send.write_all(&[message.len() as u8]).await.unwrap();
+        send.write_all(&message).await.unwrap();
+        send.finish().unwrap();
+        recv
+    };
+    let read_all = async |mut stream: wireloom::RecvStream| {
+        let mut all = Vec::new();
+        within(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut all))
+            .await
+            .unwrap();
+        all
+    };
+    let mut visit = ask(1, "visit").await;
+    within(session.recv_datagram()).await.unwrap();
+    let login = ask(2, "login").await;
+    // The reply to this is behind that of the login.
+    assert!(read_all(ask(3, "echo").await).await.ends_with(b"x"));
+    server.connections()[0].abort(CloseCode::Shutdown, "");
+    within(told.recv()).await.unwrap();
+    visit.stop(0x10);
+    let answer = read_all(login).await;
+    assert!(answer.len() > LARGE && answer.ends_with(b"welcome"));
+    control.finish().unwrap();
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 1, .. }),
+        "{closed}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Profile M: a stream for each request, streams and datagrams for signals.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -47,7 +47,7 @@ enum Event {
     /// Server: the client gave the request up.
     Cancelled(Route),
     /// Server: the last of a request's answers is written, or cannot be.
-    Answered,
+    Answered(Route),
     /// Client: a request is on its way.
     Asked(RequestId, Box<Exchange>),
     /// Client: a request that could not be sent, or was given up before.
@@ -78,8 +78,8 @@ pub(super) struct Multi {
     sending: usize,
     /// Client: requests that are not written yet.
     asking: usize,
-    /// Server: replies that are not written yet.
-    answering: usize,
+    /// Server: whose replies are not written yet.
+    answering: HashSet<Route>,
     last_route: u64,
     /// Server: where answers go.
     answers: HashMap<Route, mpsc::UnboundedSender<Bytes>>,
@@ -102,7 +102,7 @@ impl Multi {
             reading: 0,
             sending: 0,
             asking: 0,
-            answering: 0,
+            answering: HashSet::new(),
             last_route: 0,
             answers: HashMap::new(),
             requests: HashMap::new(),
@@ -223,15 +223,13 @@ impl Multi {
                 control(bytes)
             }
             Event::Cancelled(route) => {
+                // Its reply may be under way, or nobody be left who would give one.
+                self.answering.remove(&route);
                 let open = self.answers.remove(&route).is_some();
-                if !open {
-                    // Its reply was under way.
-                    self.answering -= 1;
-                }
                 open.then_some(Ok(Incoming::Cancelled(route)))
             }
-            Event::Answered => {
-                self.answering -= 1;
+            Event::Answered(route) => {
+                self.answering.remove(&route);
                 None
             }
             Event::Asked(id, exchange) => {
@@ -265,7 +263,7 @@ impl Multi {
             None => Some(message),
         };
         if is_reply && self.answers.remove(&route).is_some() {
-            self.answering += 1;
+            self.answering.insert(route);
         }
         lost.filter(|_| !is_reply)
     }
@@ -299,7 +297,7 @@ impl Multi {
 
     /// Whether the peer has taken enough for one more message on a stream of its own, and this end what has arrived.
     pub(super) fn has_room(&self) -> bool {
-        self.asking < MAX_WRITING && self.answering < MAX_WRITING && self.arrived.len() < MAX_WRITING
+        self.asking < MAX_WRITING && self.answering.len() < MAX_WRITING && self.arrived.len() < MAX_WRITING
     }
 
     /// Client: whether replies are awaited.
@@ -334,8 +332,7 @@ impl Multi {
             match event {
                 Event::Done => {}
                 Event::Sent => self.sending -= 1,
-                Event::Answered => self.answering -= 1,
-                Event::Asked(..) => drop(self.handle(event)),
+                Event::Answered(_) | Event::Asked(..) => drop(self.handle(event)),
                 event => {
                     self.arrived.push_back(event);
                     cx.waker().wake_by_ref();
@@ -348,7 +345,7 @@ impl Multi {
     pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Handlers are done, and what was not handled is not answered.
         self.answers.clear();
-        while self.answering + self.sending > 0 {
+        while !self.answering.is_empty() || self.sending > 0 {
             let event = match self.arrived.pop_front() {
                 Some(event) => event,
                 None => match self.tasks.poll_next_unpin(cx) {
@@ -411,7 +408,7 @@ async fn write_answers(route: Route, mut send: SendStream, mut outbox: mpsc::Unb
         let Some(message) = message else {
             if replied {
                 let _ = send.finish();
-                return Event::Answered;
+                return Event::Answered(route);
             }
             // Nobody will answer: the drop resets it.
             return Event::Done;
