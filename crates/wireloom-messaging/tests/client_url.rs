@@ -204,6 +204,71 @@ async fn no_larger_messages_over_websocket() -> Result<(), Error> {
     Ok(())
 }
 
+/// Where WebSocket was the way before, and now nothing answers there, WebTransport has its turn again.
+#[tokio::test]
+async fn websocket_that_is_swallowed_is_not_the_only_way() -> Result<(), Error> {
+    let (server, identity) = (Server::builder().build(echo()), identity());
+    let behind = serve_all(&server, &identity).await?;
+    let front = TcpListener::bind("127.0.0.1:0").await?;
+    let address = front.local_addr()?;
+    let Ok(udp) = tokio::net::UdpSocket::bind(address).await else {
+        eprintln!("not run: another program has the UDP port of the same number");
+        return Ok(());
+    };
+    // First TCP passes and UDP does not, then it is the other way round.
+    let (change, changed) = tokio::sync::watch::channel(false);
+    let swallowed = changed.clone();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut client, _)) = front.accept().await {
+            if *swallowed.borrow() {
+                held.push(client);
+                continue;
+            }
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(behind).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    tokio::spawn(async move {
+        let out = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+        let (mut there, mut back, mut client) = ([0; 1 << 16], [0; 1 << 16], None);
+        loop {
+            tokio::select! {
+                received = udp.recv_from(&mut there) => {
+                    let (length, from) = received?;
+                    client = Some(from);
+                    if *changed.borrow() {
+                        out.send_to(&there[..length], behind).await?;
+                    }
+                }
+                received = out.recv_from(&mut back) => {
+                    let (length, _) = received?;
+                    if let Some(client) = client {
+                        udp.send_to(&back[..length], client).await?;
+                    }
+                }
+            }
+        }
+        #[allow(unreachable_code)]
+        Ok::<_, std::io::Error>(())
+    });
+    let client = client(address, &identity)
+        .fallback_after(Duration::from_secs(2))
+        .connect_timeout(Duration::from_secs(5))
+        .build();
+    assert_eq!(client.connected().await?, TransportKind::WebSocket);
+    change.send_replace(true);
+    for connection in server.connections() {
+        connection.abort(CloseCode::Internal, "");
+    }
+    let reply = client.request("echo", "hello").idempotent().into_future();
+    assert_eq!(timeout(PATIENCE, reply).await??, Data::from("hello"));
+    assert_eq!(client.connected().await?, TransportKind::WebTransportMulti);
+    Ok(())
+}
+
 /// Where both say no for good there is nothing to wait for.
 #[tokio::test]
 async fn what_both_transports_refuse_is_final() -> Result<(), Error> {

@@ -86,9 +86,16 @@ impl UrlDialer {
     async fn either(&self, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
         let lock = || self.websocket_since.lock().unwrap_or_else(PoisonError::into_inner);
         let fallback = self.url.replacen("https", "wss", 1);
-        let prefers_websocket = lock().is_some_and(|since| since.elapsed() < REMEMBERED);
-        if prefers_websocket && let Ok(link) = self.websocket(&fallback, uri).await {
-            return Ok(link);
+        // Forgotten unless there is an answer: where nothing comes this is dropped when the attempt has taken too long, and the next one
+        // begins with WebTransport.
+        let since = lock().take().filter(|since| since.elapsed() < REMEMBERED);
+        let prefers_websocket = since.is_some();
+        if prefers_websocket {
+            let tried = self.websocket(&fallback, uri).await;
+            *lock() = since;
+            if let Ok(link) = tried {
+                return Ok(link);
+            }
         }
         let first = match tokio::time::timeout(self.patience, self.webtransport()).await {
             Ok(Ok(link)) => {
