@@ -219,6 +219,9 @@ impl Client {
     }
 
     /// Closes the connection in good order, for all clones: what was handed to the transport is sent first, requests that wait fail.
+    ///
+    /// That it was sent does not say that it is handled: a server whose client has gone cancels the handlers that run, and drops what
+    /// waits behind them, signals too. What must not be lost is sent in requests, whose replies are awaited first.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.0.closes.send(done).await.is_ok() {
