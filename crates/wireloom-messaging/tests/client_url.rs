@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use wireloom::{Identity, ServerTrust};
 use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, Status};
-use wireloom_messaging::codec::{AcceptConf, Message};
+use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
 use wireloom_messaging::server::{Context, Handlers, Server};
 use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::transport::webtransport::Profile;
@@ -182,25 +182,52 @@ async fn no_larger_messages_over_websocket() -> Result<(), Error> {
         .backoff(Backoff::new(Duration::from_millis(5), Duration::from_millis(50)))
         .on_disconnected(move |ended| drop(lost.send(ended.clone())))
         .build();
-    for is_whole in [true, false] {
+    for case in ["whole", "announced", "announced at once"] {
         let (stream, _) = timeout(PATIENCE, listener.accept()).await??;
         let mut socket = tokio_tungstenite::accept_async(stream).await?;
         let conf = Message::AcceptConf(AcceptConf::new(60_000, 1024)).to_vec()?;
-        socket.send(Frame::Binary(conf.into())).await?;
-        if is_whole {
-            // A signal but for its size.
-            socket.send(Frame::Binary(vec![0x3f; 1025].into())).await?;
+        // The beginning of a frame of 3 GiB, for which nobody should make room.
+        let huge = [0x82, 127, 0, 0, 0, 0, 0xc0, 0, 0, 0];
+        if case == "announced at once" {
+            let bytes = [&[0x82, u8::try_from(conf.len())?], &conf[..], &huge].concat();
+            socket.get_mut().write_all(&bytes).await?;
         } else {
-            // The beginning of a frame of 1 GiB.
-            socket
-                .get_mut()
-                .write_all(&[0x82, 127, 0, 0, 0, 0, 0x40, 0, 0, 0])
-                .await?;
-            socket.get_mut().write_all(&[0x3f; 1 << 16]).await?;
+            socket.send(Frame::Binary(conf.into())).await?;
+        }
+        match case {
+            // A signal but for its size.
+            "whole" => socket.send(Frame::Binary(vec![0x3f; 1025].into())).await?,
+            "announced" => socket.get_mut().write_all(&huge).await?,
+            _ => {}
         }
         let ended = timeout(PATIENCE, told.recv()).await?.ok_or("the client is gone")?;
         assert_eq!((ended.code, ended.violation), (CloseCode::TooBig, true), "{ended}");
     }
+    Ok(())
+}
+
+/// What a server's first message allows holds for what comes with it in one packet.
+#[tokio::test]
+async fn a_large_message_right_behind_the_first() -> Result<(), Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let (heard, mut told) = mpsc::unbounded_channel();
+    let _client = Client::builder(url)
+        .on_signal(move |signal| heard.send(signal.data().bytes.len()).unwrap_or_default())
+        .build();
+    let (stream, _) = timeout(PATIENCE, listener.accept()).await??;
+    let mut socket = tokio_tungstenite::accept_async(stream).await?;
+    let conf = Message::AcceptConf(AcceptConf::new(60_000, 1 << 20)).to_vec()?;
+    let large = vec![7; 200_000];
+    let (name, payload) = (Name::new("event")?, Payload::binary(&large));
+    let signal = Message::Signal { name, payload }.to_vec()?;
+    let mut bytes = vec![0x82, u8::try_from(conf.len())?];
+    bytes.extend(conf);
+    bytes.extend([0x82, 127]);
+    bytes.extend((signal.len() as u64).to_be_bytes());
+    bytes.extend(signal);
+    socket.get_mut().write_all(&bytes).await?;
+    assert_eq!(timeout(PATIENCE, told.recv()).await?, Some(200_000));
     Ok(())
 }
 

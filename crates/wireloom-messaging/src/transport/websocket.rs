@@ -91,7 +91,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: FnOnce(&Request) -> Result<(), ErrorResponse> + Unpin,
 {
-    let io = Buffered::new(io);
+    let io = Buffered::new(io, Frames::after_head());
     #[allow(clippy::result_large_err)] // tungstenite's type
     let callback = |request: &Request, response: Response| decide(request).map(|()| response);
     let socket = tokio_tungstenite::accept_hdr_async_with_config(io, callback, Some(config(limit))).await?;
@@ -110,18 +110,15 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: tungstenite::client::IntoClientRequest + Unpin,
 {
-    let io = Buffered::new(io);
+    let io = Buffered::new(io, Frames::after_head());
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, io, Some(config(MAX_MESSAGE))).await?;
     Ok(WebSocketLink::new(socket, limit, true))
 }
 
 impl WebSocketLink {
     fn new(mut socket: WebSocketStream<Buffered>, limit: usize, is_client: bool) -> Self {
-        // Until here the handshake was read.
-        let io = socket.get_mut();
-        io.frames = Some(Frames::default());
         if is_client {
-            io.limit = limit;
+            socket.get_mut().limit = limit;
         }
         Self {
             socket,
@@ -139,7 +136,9 @@ impl WebSocketLink {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let socket = WebSocketStream::from_raw_socket(Buffered::new(io), Role::Server, Some(config(limit))).await;
+        let socket =
+            WebSocketStream::from_raw_socket(Buffered::new(io, Frames::default()), Role::Server, Some(config(limit)))
+                .await;
         Self::new(socket, limit, false)
     }
 
@@ -202,6 +201,9 @@ impl Link for WebSocketLink {
             return Poll::Ready(Err(self.too_large()));
         }
         let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
+        if let Some(Ok(Message::Binary(_) | Message::Text(_))) = &message {
+            self.socket.get_mut().heard += 1;
+        }
         Poll::Ready(match message {
             Some(Ok(Message::Binary(bytes))) if bytes.len() > self.limit => Err(Ended::violation(
                 CloseCode::TooBig,
@@ -327,7 +329,7 @@ impl Link for WebSocketLink {
     }
 
     fn is_receiving(&self) -> bool {
-        self.socket.get_ref().frames.as_ref().is_some_and(Frames::is_in_message)
+        self.socket.get_ref().frames.is_in_message()
     }
 
     fn remote_address(&self) -> Option<SocketAddr> {
@@ -371,10 +373,33 @@ struct Frames {
     announced: u64,
     /// How many messages were whole.
     whole: u64,
+    /// How much has come of what ends the handshake's head, with which frames may come: CR LF CR LF.
+    head: Option<usize>,
 }
 
 impl Frames {
+    /// The other's half of the handshake comes first.
+    fn after_head() -> Self {
+        Self {
+            head: Some(0),
+            ..Self::default()
+        }
+    }
+
     fn follow(&mut self, mut bytes: &[u8]) {
+        while let Some(ending) = &mut self.head {
+            let [first, rest @ ..] = bytes else { return };
+            bytes = rest;
+            *ending = match (*ending, first) {
+                (0 | 2, b'\r') | (1, b'\n') => *ending + 1,
+                (3, b'\n') => {
+                    self.head = None;
+                    break;
+                }
+                (_, b'\r') => 1,
+                _ => 0,
+            };
+        }
         loop {
             let skipped = bytes.len().min(usize::try_from(self.missing).unwrap_or(usize::MAX));
             self.missing -= skipped as u64;
@@ -442,8 +467,9 @@ impl Frames {
 struct Buffered {
     io: Box<dyn Io>,
     read: u64,
-    /// After the handshake, and until `is_too_large`.
-    frames: Option<Frames>,
+    frames: Frames,
+    /// How many whole messages were taken.
+    heard: u64,
     /// Bytes of a message, where tungstenite's own limit is another.
     limit: usize,
     /// Within a message that is larger: what follows it cannot be found.
@@ -455,11 +481,12 @@ struct Buffered {
 }
 
 impl Buffered {
-    fn new(io: impl Io + 'static) -> Self {
+    fn new(io: impl Io + 'static, frames: Frames) -> Self {
         Self {
             io: Box::new(io),
             read: 0,
-            frames: None,
+            frames,
+            heard: 0,
             limit: usize::MAX,
             is_too_large: false,
             out: Vec::new(),
@@ -468,13 +495,9 @@ impl Buffered {
         }
     }
 
-    /// Looks whether the message that is being read is too large. One that was whole before may still be waiting to be heard, and may
-    /// set another limit.
+    /// Looks whether the message that is being read is too large, unless one is still to be heard that may set another limit.
     fn refuse_too_large(&mut self) {
-        if self.frames.as_ref().is_some_and(|frames| frames.exceeds(self.limit)) {
-            self.is_too_large = true;
-            self.frames = None;
-        }
+        self.is_too_large |= self.frames.whole == self.heard && self.frames.exceeds(self.limit);
     }
 
     fn waiting(&self) -> usize {
@@ -505,12 +528,9 @@ impl AsyncRead for Buffered {
         ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
         let new = &out.filled()[before..];
         self.read += new.len() as u64;
-        if let Some(frames) = &mut self.frames {
-            let before = frames.whole;
-            frames.follow(new);
-            if frames.whole == before {
-                self.refuse_too_large();
-            }
+        if !self.is_too_large {
+            self.frames.follow(new);
+            self.refuse_too_large();
             if self.is_too_large {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
