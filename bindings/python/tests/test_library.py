@@ -350,6 +350,8 @@ async def main():
     print("ready", flush=True)
     await asyncio.Event().wait()
 
+# Programs that a shell has put into the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     wireloom.run(main())
 except KeyboardInterrupt:
