@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -61,6 +62,15 @@ class Events:
         return [message for message in self.sent if message["type"] == kind]
 
 
+@contextlib.asynccontextmanager
+async def accepted():
+    """A session after its acceptance."""
+    events = Events()
+    async with events.session as session:
+        await session.accept()
+        yield events, session
+
+
 def test_streams_that_nobody_accepts_are_refused(server):
     async def main():
         async with dial(server) as client:
@@ -89,9 +99,7 @@ def test_streams_that_nobody_accepts_are_refused(server):
 
 def test_refused_streams_are_stopped_and_reset():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             for number in range(256):
                 events.receive(4 * number, b"x" * 1000)
             events.receive(4 * 256, more=True)
@@ -107,9 +115,7 @@ def test_refused_streams_are_stopped_and_reset():
 
 def test_small_pieces_count_as_what_they_take():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             for _ in range(3000):
                 events.receive(0, b"x", more=True)
             await events.handled()
@@ -135,9 +141,7 @@ def test_a_cancelled_open_does_not_give_its_stream_to_the_next(server):
 
 def test_a_stream_that_arrives_after_its_asker_was_cancelled_is_reset():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             first, second = asyncio.ensure_future(session.open_stream()), asyncio.ensure_future(session.open_stream())
             await events.handled()
             first.cancel()
@@ -153,9 +157,7 @@ def test_a_stream_that_arrives_after_its_asker_was_cancelled_is_reset():
 
 def test_a_stream_that_arrives_as_its_asker_is_cancelled_is_reset():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             asking = asyncio.ensure_future(session.open_stream(bidirectional=False))
             await events.handled()
             events("stream.opened", stream=3, bidirectional=False)
@@ -175,9 +177,7 @@ def test_a_stream_that_arrives_as_its_asker_is_cancelled_is_reset():
 
 def test_an_open_that_fails_takes_no_turn():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             send, session._asgi_send = session._asgi_send, events.fail
             with pytest.raises(RuntimeError):
                 await session.open_stream()
@@ -216,9 +216,7 @@ def test_stopped_streams_of_one_direction_raise(server):
 @pytest.mark.parametrize("sent", ["finished", "reset", "stopped by the client"])
 def test_a_stream_is_kept_until_both_halves_are_over(sending_first, received, sent):
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             events.receive(0, b"x", more=True)
             stream = await soon(session.accept_stream())
 
@@ -260,9 +258,7 @@ def test_a_stream_is_kept_until_both_halves_are_over(sending_first, received, se
 
 def test_a_write_that_is_cancelled_has_ended_its_stream_all_the_same():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             asking = asyncio.ensure_future(session.open_stream(bidirectional=False))
             await events.handled()
             events("stream.opened", stream=3, bidirectional=False)
@@ -281,9 +277,7 @@ def test_a_write_that_is_cancelled_has_ended_its_stream_all_the_same():
 
 def test_stopping_a_stream_ends_a_read_of_it():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             events.receive(0, more=True)
             stream = await soon(session.accept_stream())
             reading = asyncio.ensure_future(stream.read())
@@ -296,9 +290,7 @@ def test_stopping_a_stream_ends_a_read_of_it():
 
 def test_leaving_a_session_ends_what_others_wait_for():
     async def main():
-        events = Events()
-        async with events.session as session:
-            await session.accept()
+        async with accepted() as (events, session):
             waiting = [
                 asyncio.ensure_future(w)
                 for w in [session.accept_stream(), session.datagrams.receive(), session.open_stream(), session.closed()]

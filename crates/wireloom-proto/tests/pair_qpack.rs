@@ -203,8 +203,8 @@ fn faults_show_when_the_section_can_be_read() {
     assert_eq!(lone.closed_with(), None);
 }
 
-#[test]
-fn responses_wait() {
+/// A client that waits for the responses to a request and a CONNECT.
+fn asking() -> (Lone, StreamId, StreamId) {
     let mut lone = Lone::client();
     let (get, connect) = (StreamId::from_u64(0), StreamId::from_u64(4));
     let mut head = Request::new(());
@@ -213,6 +213,12 @@ fn responses_wait() {
     lone.core
         .connect(lone.now, connect, &SessionRequest::new("localhost", "/"))
         .expect("negotiated");
+    (lone, get, connect)
+}
+
+#[test]
+fn responses_wait() {
+    let (mut lone, ..) = asking();
     assert_eq!(insert(&mut lone, b"\x02"), Recv::Continue);
     // Status 200 and "x: y", which is inserted later.
     let section = headers(b"\x02\x80\xd9\x10");
@@ -248,14 +254,7 @@ fn responses_wait() {
 /// by piece.
 #[test]
 fn sections_wait_one_after_the_other() {
-    let mut lone = Lone::client();
-    let (get, connect) = (StreamId::from_u64(0), StreamId::from_u64(4));
-    let mut head = Request::new(());
-    *head.uri_mut() = http::Uri::from_static("https://localhost/");
-    lone.core.send_request(lone.now, get, &head, true).expect("connected");
-    lone.core
-        .connect(lone.now, connect, &SessionRequest::new("localhost", "/"))
-        .expect("negotiated");
+    let (mut lone, get, connect) = asking();
     assert_eq!(insert(&mut lone, b"\x02\x3f\xbd\x01"), Recv::Continue);
     // Status 103 with the first insertion, 103 with the second, and an interim head that refers to nothing.
     let interim = [

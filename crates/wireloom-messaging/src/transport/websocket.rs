@@ -196,8 +196,7 @@ impl Link for WebSocketLink {
             // What the peer sends waits in TCP, and its Close behind it.
             return Poll::Pending;
         }
-        self.socket.get_mut().refuse_too_large();
-        if self.socket.get_ref().is_too_large {
+        if self.socket.get_mut().refuses_message() {
             return Poll::Ready(Err(self.too_large()));
         }
         let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
@@ -496,8 +495,9 @@ impl Buffered {
     }
 
     /// Looks whether the message that is being read is too large, unless one is still to be heard that may set another limit.
-    fn refuse_too_large(&mut self) {
+    fn refuses_message(&mut self) -> bool {
         self.is_too_large |= self.frames.whole == self.heard && self.frames.exceeds(self.limit);
+        self.is_too_large
     }
 
     fn waiting(&self) -> usize {
@@ -530,8 +530,7 @@ impl AsyncRead for Buffered {
         self.read += new.len() as u64;
         if !self.is_too_large {
             self.frames.follow(new);
-            self.refuse_too_large();
-            if self.is_too_large {
+            if self.refuses_message() {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
         }

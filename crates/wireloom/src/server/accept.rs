@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::select_all;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use wireloom_proto::SessionId;
 use wireloom_proto::webtransport::negotiate::Dialect;
 
@@ -50,7 +50,7 @@ pub(super) async fn accept(
         match kind {
             IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
             IncomingKind::Session { id, .. } if !origins.allows(&head) => {
-                dispatch::reject(&conn, id, &status(StatusCode::FORBIDDEN), Bytes::new());
+                dispatch::reject(&conn, id, &dispatch::status(StatusCode::FORBIDDEN), Bytes::new());
             }
             IncomingKind::Session { id, protocols, dialect } => {
                 let remote = conn.lock().quic.remote_address();
@@ -82,16 +82,15 @@ pub(super) async fn refuse_all(queues: &[(Home, Arc<IncomingQueue>)]) -> Infalli
         match kind {
             IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
             IncomingKind::Session { id, .. } => {
-                dispatch::reject(&conn, id, &status(StatusCode::SERVICE_UNAVAILABLE), Bytes::new());
+                dispatch::reject(
+                    &conn,
+                    id,
+                    &dispatch::status(StatusCode::SERVICE_UNAVAILABLE),
+                    Bytes::new(),
+                );
             }
         }
     }
-}
-
-fn status(status: StatusCode) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    response
 }
 
 impl SessionRequest {
@@ -159,7 +158,7 @@ impl SessionRequest {
     pub async fn accept(mut self) -> Result<Session, SessionError> {
         let gone = SessionError::Connection(ConnectionError::LocallyClosed);
         let Some(conn) = self.conn.take() else { return Err(gone) };
-        let mut head = status(StatusCode::OK);
+        let mut head = dispatch::status(StatusCode::OK);
         *head.headers_mut() = std::mem::take(&mut self.headers);
         dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take()).ok_or(gone)
     }
@@ -167,7 +166,7 @@ impl SessionRequest {
     /// Rejects the session with `code`. A code that rejects nothing (1xx, 2xx) becomes 500.
     pub fn reject(mut self, code: StatusCode) {
         if let Some(conn) = self.conn.take() {
-            dispatch::reject(&conn, self.id, &status(code), Bytes::new());
+            dispatch::reject(&conn, self.id, &dispatch::status(code), Bytes::new());
         }
     }
 }
@@ -175,7 +174,12 @@ impl SessionRequest {
 impl Drop for SessionRequest {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            dispatch::reject(&conn, self.id, &status(StatusCode::SERVICE_UNAVAILABLE), Bytes::new());
+            dispatch::reject(
+                &conn,
+                self.id,
+                &dispatch::status(StatusCode::SERVICE_UNAVAILABLE),
+                Bytes::new(),
+            );
         }
     }
 }

@@ -185,7 +185,7 @@ where
         .map(|frame| frame.map_err(Into::into))
 }
 
-fn status(status: StatusCode) -> Response<()> {
+pub(super) fn status(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     response

@@ -7,7 +7,9 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::routing::any;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2::SendRequest;
 use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -16,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use wireloom::ConnectionLimits;
 use wireloom::tcp::Options;
 
-use crate::support::{Server, localhost, within};
+use crate::support::{ClientBody, Server, localhost, within};
 
 pub(crate) fn router() -> Router {
     Router::new().route("/ws", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)))
@@ -58,15 +60,16 @@ async fn over_http1() {
     assert_eq!(limits.connections(), 0);
 }
 
-#[tokio::test]
-async fn over_http2() {
-    let server = Server::start(router(), Some(&localhost()), Options::new()).await;
-    let (mut sender, _connection) = server.http2().await;
+async fn probe(sender: &mut SendRequest<ClientBody>) {
+    let request = http::Request::get("https://localhost/nowhere").body(Empty::new().boxed());
+    let answer = sender.send_request(request.expect("a request"));
+    within(answer).await.expect("an answer");
+}
+
+/// A WebSocket over HTTP/2.
+async fn open(sender: &mut SendRequest<ClientBody>) -> WebSocketStream<TokioIo<Upgraded>> {
     // The server's SETTINGS, which allow this, come before its first answer.
-    let probe = http::Request::get("https://localhost/nowhere")
-        .body(Empty::new().boxed())
-        .expect("a request");
-    within(sender.send_request(probe)).await.expect("an answer");
+    probe(sender).await;
     let request = http::Request::connect("https://localhost/ws")
         .version(http::Version::HTTP_2)
         .extension(Protocol::from_static("websocket"))
@@ -76,7 +79,14 @@ async fn over_http2() {
     let response = within(sender.send_request(request)).await.expect("an answer");
     assert_eq!(response.status(), 200);
     let upgraded = within(hyper::upgrade::on(response)).await.expect("an upgrade");
-    talk(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await).await;
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await
+}
+
+#[tokio::test]
+async fn over_http2() {
+    let server = Server::start(router(), Some(&localhost()), Options::new()).await;
+    let (mut sender, _connection) = server.http2().await;
+    talk(open(&mut sender).await).await;
     drop(sender);
     within(server.stop()).await.expect("no panic").expect("served");
 }
@@ -88,22 +98,9 @@ async fn over_http2_beside_requests() {
     let options = Options::new().header_timeout(header_timeout);
     let server = Server::start(router(), Some(&localhost()), options).await;
     let (mut sender, _connection) = server.http2().await;
-    let probe = || {
-        let request = http::Request::get("https://localhost/nowhere").body(Empty::new().boxed());
-        request.expect("a request")
-    };
-    within(sender.send_request(probe())).await.expect("an answer");
-    let request = http::Request::connect("https://localhost/ws")
-        .version(http::Version::HTTP_2)
-        .extension(Protocol::from_static("websocket"))
-        .header("sec-websocket-version", "13")
-        .body(Empty::new().boxed())
-        .expect("a request");
-    let response = within(sender.send_request(request)).await.expect("an answer");
-    let upgraded = within(hyper::upgrade::on(response)).await.expect("an upgrade");
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
+    let socket = open(&mut sender).await;
     // An idle connection would be given up to twice as long.
     tokio::time::sleep(header_timeout * 5 / 2).await;
-    within(sender.send_request(probe())).await.expect("an answer");
+    probe(&mut sender).await;
     talk(socket).await;
 }
