@@ -46,6 +46,9 @@ def test_fastapi(serve, loop):
             assert events.headers["content-type"].startswith("text/event-stream")
             assert "".join(events.iter_text()) == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
         assert "/items" in client.get("/openapi.json").text
+        assert client.get("/building/floor/1/rooms/7").json() == {"page": "7"}
+        refused = client.get("/building/only/7")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "CONNECT")
 
     async def main():
         async with websocket(server, "/ws") as socket:
@@ -63,8 +66,15 @@ def test_fastapi(serve, loop):
             assert await soon(session.datagrams.get()) == b"cba"
             session.open().write(b"close", end=True)
             assert await soon(session.closed) == ("closed", 9, "asked")
-            _, headers = await client.session("/nowhere")
-            assert headers[b":status"] == b"404"
+            # Below an included router, beside an ordinary route of the same path.
+            for path in ("/building/floor/1/rooms/7", "/building/only/7"):
+                session, headers = await client.session(path)
+                assert headers[b":status"] == b"200"
+                greeting = await soon(session.uni.get())
+                assert await soon(greeting.read_to_end()) == b"room 7, open"
+            for path in ("/nowhere", "/building/floor/1/rooms"):
+                _, headers = await client.session(path)
+                assert headers[b":status"] == b"404"
 
     run(main)
     assert server.stop() == 0

@@ -22,10 +22,9 @@ from typing import Any
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.routing import Match, compile_path
+from starlette.routing import Match
 from starlette.routing import Route as _Route
 
-from .router import path_below_root
 from .session import AsgiSession
 
 Endpoint = Callable[["WebTransport"], Awaitable[None]]
@@ -50,20 +49,29 @@ class WebTransport(HTTPConnection, AsgiSession):  # type: ignore[misc]
 
 class WebTransportRoute(_Route):
     """A route for sessions: ``WebTransportRoute("/live/{room}", endpoint)``. An `HTTPException` before the acceptance refuses the
-    session with its status and headers.
+    session with its status and headers. Other requests of the path go to the other routes; where there is none they get 405.
     """
 
     def __init__(self, path: str, endpoint: Endpoint, *, name: str | None = None) -> None:
-        self.path = path
-        self.endpoint = endpoint
-        self.name = name or str(getattr(endpoint, "__name__", type(endpoint).__name__))
-        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self.methods = None
-        self.include_in_schema = False
-        self.app = self._session  # type: ignore[assignment]
+        name = name or str(getattr(endpoint, "__name__", type(endpoint).__name__))
+        super().__init__(path, _Sessions(endpoint), methods=["CONNECT"], name=name, include_in_schema=False)
 
-    async def _session(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        async with WebTransport(scope, receive, send) as session:
+
+class _Sessions:
+    """The ASGI application that a route for sessions leads to.
+
+    A route is told by it, and not by its class: FastAPI's `include_router` makes a plain route of every route that it does not
+    know, with the endpoint and the methods of the original.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "webtransport":
+            raise HTTPException(405)
+        session = WebTransport(scope, receive, send)
+        async with session:
             try:
                 await self.endpoint(session)
             except HTTPException as refused:
@@ -73,19 +81,6 @@ class WebTransportRoute(_Route):
                 await session.reject(
                     refused.status_code, [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
                 )
-
-    def matches(self, scope: Any) -> tuple[Match, Any]:
-        if scope["type"] != "webtransport":
-            return Match.NONE, {}
-        match = self.path_regex.match(path_below_root(scope))
-        if match is None:
-            return Match.NONE, {}
-        parameters = {key: self.param_convertors[key].convert(value) for key, value in match.groupdict().items()}
-        parameters = {**scope.get("path_params", {}), **parameters}
-        return Match.FULL, {"endpoint": self.endpoint, "path_params": parameters}
-
-    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._session(scope, receive, send)
 
 
 class with_webtransport:
@@ -107,23 +102,30 @@ class with_webtransport:
         routes = app.routes if self._routes is None else self._routes
         found = _find(routes, scope)
         if found is not None:
-            route, scope = found
-            await route.handle(scope, receive, send)
+            sessions, scope = found
+            await sessions(scope, receive, send)
             return
         await receive()
         await send({"type": "webtransport.close", "status": 404})
 
 
-def _find(routes: Iterable[Any], scope: dict[str, Any]) -> tuple[WebTransportRoute, dict[str, Any]] | None:
-    """The route of a session and its scope, also below a `Mount` or a `Host`."""
+def _find(routes: Iterable[Any], scope: dict[str, Any]) -> tuple[_Sessions, dict[str, Any]] | None:
+    """The endpoint of a session and its scope, also below a `Mount`, a `Host` and an included `APIRouter`."""
+    # Routes know HTTP and WebSocket only.
+    request = {**scope, "type": "http", "method": "CONNECT"}
     for route in routes:
-        if isinstance(route, WebTransportRoute):
-            match, child = route.matches(scope)
+        endpoint = getattr(route, "endpoint", None)
+        if isinstance(endpoint, _Sessions):
+            match, child = route.matches(request)
             if match is Match.FULL:
-                return route, {**scope, **child}
+                return endpoint, {**scope, **child, "endpoint": endpoint.endpoint}
+        elif included := getattr(route, "effective_route_contexts", None):
+            # FastAPI of 2026 keeps an included router as it is; its contexts have the routes below the prefix.
+            effective = (context.starlette_route or context.original_route for context in included())
+            if (found := _find(effective, scope)) is not None:
+                return found
         elif below := getattr(route, "routes", None):
-            # They know HTTP and WebSocket only.
-            match, child = route.matches({**scope, "type": "http"})
+            match, child = route.matches(request)
             if match is Match.FULL and (found := _find(below, {**scope, **child})) is not None:
                 return found
     return None

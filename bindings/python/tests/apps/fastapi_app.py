@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 
-from fastapi import FastAPI, Request, UploadFile, WebSocket
+from fastapi import APIRouter, FastAPI, Request, UploadFile, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from wireloom.starlette import WebTransport, WebTransportRoute, with_webtransport
@@ -44,6 +44,20 @@ async def live(wt: WebTransport) -> None:
 
 api = FastAPI(lifespan=lifespan)
 api.routes.append(WebTransportRoute("/live/{room}", live))
+rooms = APIRouter(prefix="/rooms")
+# What is appended has the whole path: a router puts its own prefix before the paths of its decorators only.
+rooms.routes.append(WebTransportRoute("/rooms/{room}", live))
+
+
+@rooms.get("/{room}")
+def room_page(room: str):
+    return {"page": room}
+
+
+floors = APIRouter()
+floors.routes.append(WebTransportRoute("/only/{room}", live))
+floors.include_router(rooms, prefix="/floor/{floor}")
+api.include_router(floors, prefix="/building")
 
 
 @api.get("/sync")
