@@ -1,7 +1,8 @@
 //! Requests, replies, signals and sessions between clients and servers, over WebTransport, WebSocket and memory.
 //!
 //! The protocol is WebWire 2.0, byte for byte over WebSocket; over WebTransport the same messages travel on streams and
-//! datagrams. Sections that the documentation names are those of the protocol's description.
+//! datagrams. Sections and appendices that the documentation names are those of
+//! [docs/webwire.md](https://github.com/wireloom/wireloom/blob/main/docs/webwire.md).
 //!
 //! # Features
 //! - `server`, `client`, `websocket` (default).

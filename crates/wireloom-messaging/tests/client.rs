@@ -170,7 +170,7 @@ async fn every_error_reply_is_told_apart() {
     assert!(!again && matches!(error, RequestError::SessionsDisabled));
 }
 
-/// Section 18, 8: the session first, then what waited.
+/// The session first, then what waited.
 #[tokio::test]
 async fn the_session_is_restored_before_queued_requests_are_sent() {
     let (builder, mut connections) = client();

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// V30 of section 17, without its type byte.
+    /// V30 of vectors/webwire.json, without its type byte.
     const V30: &str = concat!(
         r#"{"k":"k1","c":"2019-01-15T11:29:22.123456789Z","l":"2019-01-15T11:29:22.123456789Z","#,
         r#""i":{"html":"\u003ca\u0026b\u003e","uid":7}}"#

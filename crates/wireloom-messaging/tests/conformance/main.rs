@@ -1,6 +1,6 @@
 //! One suite of behaviours, over every transport: what a client sees of a server, message by message.
 //!
-//! Numbers of sections are those of the protocol's description; the checklist is its section 18.
+//! Numbers of sections are those of docs/webwire.md.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod behaviours;

@@ -15,7 +15,7 @@ pub async fn the_first_message_is_accept_conf<R: Rig>() {
     let server = Server::builder().build(echo());
     let rig = R::start(&server).await;
     let peer = Peer::silent(&rig).await;
-    // V01 of section 17.
+    // V01 of vectors/webwire.json.
     assert_eq!(&peer.accepted[..], [0x17, 2, 0, 0x60, 0xea, 0, 0, 0, 0x20, 0, 0]);
 
     let server = Server::builder()
