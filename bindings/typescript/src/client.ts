@@ -238,6 +238,8 @@ export class Client<P extends Protocol = any> {
   /** Closes the session; the server destroys it if no other connection has it. */
   async closeSession(options?: RequestOptions): Promise<void> {
     if (!this.#session) return;
+    // The server destroys it with the last connection that gives it up, and these have it, too.
+    for (const connection of this.#left) void connection.closeSession();
     await this.#call('closeSession', '', NOTHING, { ...options });
     await this.#setSession(null);
   }

@@ -136,6 +136,11 @@ export class Connection {
     return parseSession((await this.#ask('restoreSession', key)).text());
   }
 
+  /** Gives the session up, if it is told of in time. */
+  async closeSession(): Promise<void> {
+    await this.#ask('closeSession', '').catch(() => {});
+  }
+
   get isOver(): boolean {
     return this.#over;
   }

@@ -95,6 +95,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   #isLive = false;
   /** Takes back the request of a round that is over: it may not have been sent yet. */
   #takeBack = new AbortController();
+  #retry: ReturnType<typeof setTimeout> | undefined;
   /** The topic's newest offset when the subscription was taken, until that has come. */
   #newest = Infinity;
   #failures = 0;
@@ -231,7 +232,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       if (isFinal(error)) {
         this.fail(error);
       } else if (this.#topics.isConnected && error.kind !== 'disconnected') {
-        setTimeout(() => isCurrent() && this.begin(), pause(BACKOFF, this.#failures++, Math.random()));
+        this.#retry = setTimeout(() => isCurrent() && this.begin(), pause(BACKOFF, this.#failures++, Math.random()));
       }
     }
   }
@@ -343,6 +344,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.#round = 0;
     this.#isLive = false;
     this.#takeBack.abort();
+    clearTimeout(this.#retry);
     this.#topics.subscriptions.delete(this.topic);
     for (const reader of this.#readers) reader.wake();
     return true;

@@ -272,6 +272,14 @@ test('a session that is made on the WebSocket that was left is restored before a
   expect(sessions.at(-1)!.control).not.toContain('later');
 });
 
+test('a session is closed on the WebSocket that was left, too', async () => {
+  const { client, peer } = await changedOver();
+  peer.send(created('mine'));
+  await expect.poll(() => client.session?.key).toBe('mine');
+  client.closeSession().catch(() => {});
+  await expect.poll(() => peer.heard.next().then((bytes) => bytes[0]), { timeout: 10_000 }).toBe(0x1f);
+});
+
 test('WebTransport that fails: WebSocket at once', async () => {
   accepts();
   const client = open(() => Promise.reject(new Error('no')), { fallbackMs: 30_000 });

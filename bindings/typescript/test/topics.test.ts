@@ -1,5 +1,5 @@
 // Topics against a scripted server: what a real one says only when much goes wrong. `topics-server.test.ts` has the real one.
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Client, ClientOptions, SubscribeOptions, TopicMessage } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
 import { Script } from './script.js';
@@ -35,6 +35,25 @@ const say = (peer: Peer, offset: number, text = String.fromCharCode(96 + offset)
 const subscribed = (from: number, more: object = {}) => ({ epoch: 'e', offset: from, from, recovered: true, ...more });
 
 describe('a subscription', () => {
+  test('that ends leaves no timer, which would keep a process from ending', async () => {
+    const set = vi.spyOn(globalThis, 'setTimeout');
+    const clear = vi.spyOn(globalThis, 'clearTimeout');
+    const { subscription } = noted(open());
+    const peer = await script.accept();
+    peer.fail(await peer.request('$subscribe/t'), 'TOPIC_UNAVAILABLE');
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    await subscription.ready;
+    const before = set.mock.calls.length;
+    peer.signal('$reset/t', '');
+    peer.fail(await peer.request('$subscribe/t'), 'TOPIC_UNAVAILABLE');
+    const pauses = () =>
+      set.mock.calls.flatMap(([, ms], n) => (n >= before && ms! <= 100 ? [set.mock.results[n]!.value as NodeJS.Timeout] : []));
+    await expect.poll(() => pauses().length).toBe(1);
+    subscription.unsubscribe();
+    expect(clear.mock.calls.map(([timer]) => timer)).toContain(pauses()[0]);
+    vi.restoreAllMocks();
+  });
+
   test('gets what is published, and what is ephemeral', async () => {
     const client = open();
     const { got, subscription } = noted(client, { history: 10 });
