@@ -721,6 +721,40 @@ fn floods_close_the_connection() {
         }
         assert!(!lone.core.is_closed());
     }
+
+    // Stopped before their first byte is here, as where a packet was lost.
+    for bytes in [get(), webtransport_connect()] {
+        let mut lone = Lone::server();
+        let mut made = 0;
+        while !lone.core.is_closed() && made < 2000 {
+            let code = Code::H3_REQUEST_CANCELLED;
+            lone.core.handle_stopped(lone.now, id(4 * made), code);
+            let _ = lone.recv(4 * made, &bytes, true);
+            made += 1;
+        }
+        assert_eq!((lone.closed_with(), made), (Some(load), 513));
+    }
+
+    // Requests that the server has to reset: what its handler does is in vain, too ("MadeYouReset").
+    let malformed_trailers = [get(), headers(&[(":path", "/")])].concat();
+    for bytes in [post(Some("1")), malformed_trailers] {
+        let mut lone = Lone::server();
+        let mut made = 0;
+        while !lone.core.is_closed() && made < 2000 {
+            let _ = lone.recv(4 * made, &bytes, true);
+            made += 1;
+        }
+        assert_eq!((lone.closed_with(), made), (Some(load), 513));
+    }
+    // Where the response has begun the server's work was not.
+    let mut lone = Lone::server();
+    for made in 0..2000 {
+        let _ = lone.recv(4 * made, &post(Some("1")), false);
+        let answered = lone.core.send_response(id(4 * made), &http::Response::new(()), true);
+        answered.expect("requested");
+        let _ = lone.recv(4 * made, b"", true);
+    }
+    assert!(!lone.core.is_closed());
 }
 
 /// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT"

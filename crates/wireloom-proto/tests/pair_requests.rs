@@ -1,9 +1,12 @@
 //! Ordinary requests between two connections on one thread.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use wireloom_proto::connection::{CommandError, PeerTransport, Recv, SessionRequest};
 use wireloom_proto::h3::settings::ENABLE_CONNECT_PROTOCOL;
-use wireloom_proto::testing::peer::{Lone, data, extended_connect};
+use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone, data, extended_connect, get};
 use wireloom_proto::testing::pipe::{End, Pair};
 use wireloom_proto::{Action, Code, Config, Dir, Event, Side, StreamId};
 
@@ -293,6 +296,69 @@ fn either_end_gives_up() {
         }
     ));
     pair.assert_nothing_left();
+}
+
+/// Packets may overtake each other, and of a client that gives up at once the first may be lost.
+#[test]
+fn stop_sending_that_overtakes_the_request_is_not_forgotten() {
+    let code = Code::H3_REQUEST_CANCELLED;
+    let stream = StreamId::from_u64(0);
+    let told = |lone: &mut Lone| -> Vec<String> {
+        let events = lone.events().into_iter();
+        let names = events.map(|event| format!("{event:?}").split(' ').next().unwrap_or_default().to_owned());
+        names.collect()
+    };
+    let reset = [Action::Reset { stream, code }];
+    // In one piece and in two, of which the second is all that decides.
+    let bytes = get();
+    for whole in [true, false] {
+        let mut lone = Lone::server();
+        lone.core.handle_stopped(lone.now, stream, code);
+        assert!(lone.actions().is_empty() && lone.events().is_empty());
+        if whole {
+            assert_eq!(lone.recv(0, &bytes, true), Recv::Done);
+            assert_eq!(told(&mut lone), ["Request", "Finished", "SendStopped"]);
+            assert_eq!(lone.actions(), reset);
+            assert!(lone.core.send_response(stream, &Response::new(()), true).is_err());
+        } else {
+            // Of a request that nobody has seen nothing is wanted.
+            let refused = [reset[0].clone(), Action::StopSending { stream, code }];
+            assert_eq!(lone.recv(0, &bytes[..1], false), Recv::Done);
+            assert_eq!(lone.actions(), refused);
+            assert_eq!(lone.recv(0, &bytes[1..], true), Recv::Done);
+            assert!(lone.events().is_empty());
+        }
+        assert!(lone.core.leftovers().is_empty());
+    }
+    // What the server answers by itself, and what it cannot answer at all.
+    for (bytes, answered) in [(&extended_connect("unknown", &[])[..], true), (&[], false)] {
+        let mut lone = Lone::server();
+        lone.core.handle_stopped(lone.now, stream, code);
+        let _ = lone.recv(0, bytes, true);
+        let actions = lone.actions();
+        assert!(
+            actions.iter().any(|action| matches!(action, Action::Reset { .. })),
+            "{actions:?}"
+        );
+        let wrote = actions.iter().any(|action| matches!(action, Action::Write { .. }));
+        assert_eq!(wrote, answered);
+        assert!(lone.core.leftovers().is_empty());
+    }
+    // It has the time that every stream has to say what it is.
+    let mut lone = Lone::server();
+    lone.core.handle_stopped(lone.now, stream, code);
+    lone.advance(Duration::from_secs(10));
+    assert_eq!(lone.actions().len(), 2);
+    assert!(lone.core.leftovers().is_empty());
+    // A session's stream is handed out, and QUIC knows that it is stopped.
+    let (mut lone, session) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    lone.core.handle_stopped(lone.now, StreamId::from_u64(4), code);
+    let payload = Bytes::from_static(b"x");
+    assert_eq!(
+        lone.recv(4, b"\x40\x41\0x", false),
+        Recv::WebTransport { session, payload }
+    );
+    assert!(lone.actions().is_empty());
 }
 
 #[test]

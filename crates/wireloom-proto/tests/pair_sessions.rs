@@ -509,6 +509,84 @@ fn stop_sending_that_overtakes_the_close_capsule_does_not_hide_it() {
     pair.assert_nothing_left();
 }
 
+/// "Clients MUST NOT discard complete responses as a result of having their request terminated abruptly" (RFC 9114 section
+/// 4.1): QUIC libraries send STOP_SENDING ahead of the response that was written before it.
+#[test]
+fn stop_sending_that_overtakes_the_response_does_not_hide_it() {
+    for code in [Code::H3_NO_ERROR, Code::WT_SESSION_GONE] {
+        let mut pair = Pair::connected(config(), config());
+        let session = pair.request(&SessionRequest::new("localhost", "/nowhere"));
+        let early = pair.client.open(session, Dir::Uni).expect("requested");
+        pair.server
+            .core
+            .reject_session(session, &status(404), Bytes::from_static(b"no"))
+            .expect("requested");
+        pair.server.stop(session.stream(), code);
+        pair.run();
+        let Event::SessionRejected { head, streams, .. } = pair.client.event() else {
+            panic!("not rejected")
+        };
+        assert_eq!((head.status(), streams), (StatusCode::NOT_FOUND, vec![early]));
+        assert!(pair.client.events.is_empty());
+        // The server's core was not asked when its QUIC stopped the stream.
+        pair.advance(Duration::from_secs(6));
+        pair.assert_nothing_left();
+    }
+
+    // A session that was over before the client knew that it was open.
+    let mut pair = Pair::connected(config(), config());
+    let session = pair.request(&SessionRequest::new("localhost", "/"));
+    pair.server
+        .core
+        .accept_session(pair.now, session, &status(200), None)
+        .expect("requested");
+    pair.server
+        .core
+        .close_session(pair.now, session, 9, "bye")
+        .expect("open");
+    pair.server.stop(session.stream(), Code::WT_SESSION_GONE);
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::SessionEstablished { .. }));
+    let reason = "bye".to_owned();
+    assert_eq!(pair.client.expect(closed), SessionEnd::ClosedByPeer { code: 9, reason });
+    pair.advance(Duration::from_secs(6));
+    pair.assert_nothing_left();
+}
+
+/// Whatever else the server means by stopping a CONNECT ends it, though not before there is a response.
+#[test]
+fn a_connect_that_is_stopped_does_not_become_a_session() {
+    let code = Code::H3_NO_ERROR;
+    for accepted in [true, false] {
+        let mut pair = Pair::connected(config(), config());
+        let session = pair.request(&SessionRequest::new("localhost", "/"));
+        pair.client.core.handle_stopped(pair.now, session.stream(), code);
+        pair.client.pump();
+        assert!(pair.client.events.is_empty() && pair.client.core.is_stopped(session));
+        assert_eq!(pair.client.open(session, Dir::Bi), Err(CommandError::SessionClosed));
+        if accepted {
+            // What the client has sent is void, and the server hears of that first.
+            pair.held.insert(session.stream());
+            pair.server
+                .core
+                .accept_session(pair.now, session, &status(200), None)
+                .expect("requested");
+            pair.server.pump();
+            pair.held.clear();
+            pair.step(Side::Server);
+            assert!(matches!(pair.client.event(), Event::SessionEstablished { .. }));
+        } else {
+            // The reset does not reach the server, which never answers.
+            pair.held.insert(session.stream());
+            pair.advance(Duration::from_secs(4));
+            assert!(pair.client.events.is_empty());
+            pair.advance(Duration::from_secs(2));
+        }
+        assert_eq!(pair.client.expect(closed), SessionEnd::StoppedByPeer { code });
+        assert!(pair.client.core.leftovers().is_empty());
+    }
+}
+
 #[test]
 fn a_peer_that_does_not_end_its_side_is_stopped() {
     let mut pair = Pair::connected(config(), config());

@@ -287,6 +287,12 @@ impl Connection {
             protocol,
         });
         self.tell_priority(id.stream(), priority);
+        // The server had stopped the stream already, and not because the session is over by now.
+        if let Some(code) = session.stopped
+            && !session.outlives_stop(self.side, code)
+        {
+            return Err(Over::Stopped(code));
+        }
         self.tell_blocked_in(id, session);
         self.release_parked(id, session)
     }

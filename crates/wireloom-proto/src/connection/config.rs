@@ -95,8 +95,8 @@ impl Default for Config {
 /// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114 section 10.5). Those who send some for exercise send a few.
 pub(crate) const MAX_IDLE_FRAMES: u32 = 1024;
 
-/// Requests that a client may cancel before they were answered, within [`CANCEL_WINDOW`]; one more closes the connection
-/// with H3_EXCESSIVE_LOAD. A browser that leaves a page cancels dozens.
+/// Requests that a client may cancel, or have us reset, before they were answered, within [`CANCEL_WINDOW`]; one more closes
+/// the connection with H3_EXCESSIVE_LOAD. A browser that leaves a page cancels dozens.
 pub(crate) const MAX_CANCELLED: u32 = 512;
 /// See [`MAX_CANCELLED`].
 pub(crate) const CANCEL_WINDOW: Duration = Duration::from_secs(10);

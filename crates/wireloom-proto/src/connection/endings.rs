@@ -137,7 +137,9 @@ impl Connection {
                 SessionEnd::StoppedByPeer { code }
             }
             Over::Rejected(head) => {
-                self.out.write(stream, Bytes::new(), true);
+                if session.stopped.is_none() {
+                    self.out.write(stream, Bytes::new(), true);
+                }
                 self.await_end(stream, fin, false, Code::H3_REQUEST_CANCELLED);
                 self.out.event(Event::SessionRejected {
                     session: id,
@@ -243,12 +245,15 @@ impl Connection {
     }
 
     /// The peer reads no more of the CONNECT stream. That ends the session, the CONNECT stream being "closed, either cleanly
-    /// or abruptly, on either side" (section 6). But a peer "MAY also send a STOP_SENDING with error code WT_SESSION_GONE" with
-    /// its WT_CLOSE_SESSION, which is then waited for, lest its code and reason be lost.
+    /// or abruptly, on either side" (section 6). But what QUIC lets it overtake is waited for: WT_CLOSE_SESSION with its code
+    /// and reason, where a peer "MAY also send a STOP_SENDING with error code WT_SESSION_GONE" (section 6), and the response
+    /// to a CONNECT: "Clients MUST NOT discard complete responses as a result of having their request terminated abruptly"
+    /// (RFC 9114 section 4.1).
     pub(super) fn connect_stopped(&mut self, now: Instant, stream: StreamId, code: Code) {
+        let side = self.side;
         let session = SessionId::new(stream).and_then(|id| self.sessions.get_mut(&id));
         match session {
-            Some(session) if session.is_open() && code == Code::WT_SESSION_GONE => {
+            Some(session) if session.outlives_stop(side, code) => {
                 if session.stopped.replace(code).is_none() {
                     self.out.reset(stream, code);
                     self.push_close_deadline(stream);

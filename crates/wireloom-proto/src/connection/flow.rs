@@ -232,7 +232,9 @@ impl Connection {
 
     /// Client: the session is open now, so the server can be told of what has had to wait since before.
     pub(super) fn tell_blocked_in(&mut self, id: SessionId, session: &mut Session) {
-        if let Some(flow) = &mut session.flow {
+        if session.may_write()
+            && let Some(flow) = &mut session.flow
+        {
             let payload = blocked(flow);
             self.write_blocked(id, &payload);
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::deadline;
 use super::events::Recv;
 use super::message::{Message, Progress};
-use super::{Connection, Stream};
+use super::{Beginning, Connection, Stream};
 use crate::codes::Code;
 use crate::stream_id::{Dir, Side, StreamId};
 use crate::varint;
@@ -17,16 +17,8 @@ impl Connection {
     /// The first chunk of a stream, or one of a stream that is forgotten.
     #[inline]
     pub(super) fn recv_new(&mut self, now: Instant, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
-        if stream.initiator() == self.side || self.was_seen(stream) {
+        if !self.is_new(stream) || (stream.dir() == Dir::Bi && !self.meet(stream)) {
             return Recv::Done;
-        }
-        if stream.dir() == Dir::Bi {
-            self.bi_end = self.bi_end.max(stream.index() + 1);
-            // "Clients MUST treat receipt of a server-initiated bidirectional stream as a connection error of type
-            // H3_STREAM_CREATION_ERROR unless such an extension has been negotiated" (RFC 9114 section 6.1).
-            if self.side == Side::Client && self.dialect().is_none() {
-                return self.close(Code::H3_STREAM_CREATION_ERROR, "bidirectional stream from a server");
-            }
         }
         match stream_header::parse(stream.dir(), &data) {
             Header::WebTransport { session, len } => {
@@ -43,24 +35,48 @@ impl Connection {
                 self.begin_request(now, stream, data, fin)
             }
             Header::Incomplete => {
-                let mut partial = Partial::default();
-                partial.push(stream.dir(), &mut data);
-                self.streams.insert(stream, Stream::Header(partial));
+                let mut beginning = Box::<Beginning>::default();
+                beginning.partial.push(stream.dir(), &mut data);
                 if fin {
-                    return self.header_ended(now, stream, &partial);
+                    return self.header_ended(now, stream, &beginning.partial);
                 }
+                self.streams.insert(stream, Stream::Header(beginning));
                 self.await_header(now, stream);
                 Recv::Continue
             }
         }
     }
 
+    /// Takes note of a bidirectional stream of the peer. Whether there may be any.
+    fn meet(&mut self, stream: StreamId) -> bool {
+        self.bi_end = self.bi_end.max(stream.index() + 1);
+        // "Clients MUST treat receipt of a server-initiated bidirectional stream as a connection error of type
+        // H3_STREAM_CREATION_ERROR unless such an extension has been negotiated" (RFC 9114 section 6.1).
+        let is_legal = self.side == Side::Server || self.dialect().is_some();
+        if !is_legal {
+            self.out
+                .close(Code::H3_STREAM_CREATION_ERROR, "bidirectional stream from a server");
+        }
+        is_legal
+    }
+
+    /// The peer wants no answer on a stream of which nothing has come yet: packets overtake each other.
+    pub(super) fn stopped_unread(&mut self, now: Instant, stream: StreamId, code: Code) {
+        if stream.dir() == Dir::Bi && self.meet(stream) {
+            let mut beginning = Box::<Beginning>::default();
+            beginning.stopped = Some(code);
+            self.streams.insert(stream, Stream::Header(beginning));
+            self.await_header(now, stream);
+        }
+    }
+
     /// More of a stream whose header was incomplete.
     pub(super) fn recv_header(&mut self, now: Instant, stream: StreamId, mut data: Bytes, fin: bool) -> Recv {
-        let Some(Stream::Header(partial)) = self.streams.get_mut(&stream) else {
+        let Some(Stream::Header(beginning)) = self.streams.get_mut(&stream) else {
             return Recv::Done;
         };
-        match partial.push(stream.dir(), &mut data) {
+        let stopped = beginning.stopped;
+        match beginning.partial.push(stream.dir(), &mut data) {
             Header::WebTransport { session, .. } => {
                 self.streams.remove(&stream);
                 self.attach(now, stream, session, data, fin)
@@ -76,10 +92,18 @@ impl Connection {
                 let mut whole = Vec::with_capacity(8 + data.len());
                 varint::encode(ty, &mut whole);
                 whole.extend_from_slice(&data);
-                self.begin_request(now, stream, whole.into(), fin)
+                let recv = self.begin_request(now, stream, whole.into(), fin);
+                let Some(code) = stopped else { return recv };
+                self.handle_stopped(now, stream, code);
+                if self.streams.contains_key(&stream) {
+                    recv
+                } else {
+                    Recv::Done
+                }
             }
             Header::Incomplete if fin => {
-                let partial = *partial;
+                let partial = beginning.partial;
+                self.streams.remove(&stream);
                 self.header_ended(now, stream, &partial)
             }
             Header::Incomplete => Recv::Continue,
@@ -88,7 +112,6 @@ impl Connection {
 
     /// FIN before the header was complete.
     fn header_ended(&mut self, now: Instant, stream: StreamId, partial: &Partial) -> Recv {
-        self.streams.remove(&stream);
         self.mark_seen(stream);
         if stream.dir() == Dir::Uni {
             // "A receiver MUST tolerate unidirectional streams being closed or reset prior to the reception of the
@@ -157,7 +180,7 @@ impl Connection {
 
     /// The peer reset a stream before its header was complete.
     pub(super) fn reset_unread(&mut self, stream: StreamId) {
-        if stream.initiator() == self.side || self.was_seen(stream) {
+        if !self.is_new(stream) {
             return;
         }
         self.mark_seen(stream);

@@ -85,7 +85,7 @@ use stream_set::StreamSet;
 #[derive(Debug)]
 enum Stream {
     /// The peer's, its header incomplete.
-    Header(Partial),
+    Header(Box<Beginning>),
     /// The peer's control stream.
     Control,
     /// The peer's QPACK encoder stream.
@@ -107,6 +107,14 @@ enum Stream {
     WebTransport { session: SessionId, send: bool, recv: bool },
     /// A stream that waits in `parked`.
     Parked,
+}
+
+/// What came of a stream before it is known what it is.
+#[derive(Debug, Default)]
+struct Beginning {
+    partial: Partial,
+    /// The peer wants no answer on it.
+    stopped: Option<Code>,
 }
 
 /// The state machine of one connection. See the [module](self) for how to drive it.
@@ -284,6 +292,9 @@ impl Connection {
 
     /// The peer sent STOP_SENDING for a stream that the core writes: a request, a CONNECT, a critical stream. For streams of
     /// a session this is [`Connection::send_closed`].
+    ///
+    /// It may come before anything of a stream is read, which the core remembers for requests. Whoever is handed a
+    /// bidirectional stream of a session asks QUIC whether it was stopped before.
     pub fn handle_stopped(&mut self, now: Instant, stream: StreamId, code: Code) {
         self.now = Some(now);
         if self.out.is_closed() {
@@ -294,6 +305,7 @@ impl Connection {
             // none of the QPACK streams (RFC 9204 section 4.2).
             return self.critical_closed();
         }
+        let is_new = self.is_new(stream);
         match self.streams.get_mut(&stream) {
             Some(Stream::Message(_)) => self.message_stopped(now, stream, code),
             Some(Stream::Connect) => self.connect_stopped(now, stream, code),
@@ -303,10 +315,12 @@ impl Connection {
                 self.send_closed(stream);
                 self.out.reset(stream, code);
             }
+            Some(Stream::Header(beginning)) => beginning.stopped = Some(code),
+            None if is_new => self.stopped_unread(now, stream, code),
             // Finished and forgotten here, but the peer will never give credit for what QUIC still holds of it.
             None => self.out.reset(stream, code),
             // Not handed out yet: whoever hands it out asks QUIC.
-            _ => {}
+            Some(Stream::Parked | Stream::Control | Stream::QpackEncoder | Stream::QpackDecoder) => {}
         }
     }
 
@@ -463,6 +477,11 @@ impl Connection {
             Dir::Bi => self.seen_bi.contains(stream.index()),
             Dir::Uni => self.seen_uni.contains(stream.index()),
         }
+    }
+
+    /// Whether `stream` is the peer's and nothing is known of it yet.
+    fn is_new(&self, stream: StreamId) -> bool {
+        stream.initiator() != self.side && !self.was_seen(stream)
     }
 
     /// Nothing of `stream` is wanted, in either direction.

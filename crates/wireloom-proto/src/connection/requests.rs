@@ -67,7 +67,11 @@ impl Connection {
             }
             Err(Stop::Connection(code, reason)) => self.close(code, reason),
             Err(Stop::Malformed(code)) => {
-                if self.is_visible(&message) {
+                if message.is_head_known(self.side) {
+                    // Whoever makes the server reset its own response has had it work in vain as well.
+                    if let Some(now) = self.now {
+                        self.note_cancelled(now, &mut message);
+                    }
                     self.out.event(Event::MessageFailed {
                         stream,
                         code,
@@ -287,11 +291,6 @@ impl Connection {
         }
     }
 
-    /// Whether the application knows of the message.
-    fn is_visible(&self, message: &Message) -> bool {
-        message.is_head_known(self.side)
-    }
-
     /// Keeps the message unless both halves have ended.
     pub(super) fn keep(&mut self, stream: StreamId, message: Box<Message>) {
         if !message.is_over() {
@@ -324,7 +323,7 @@ impl Connection {
             message.waiting = None;
             self.abandon_sections(stream);
         }
-        if !self.is_visible(&message) {
+        if !message.is_head_known(self.side) {
             self.out.reset(stream, Code::H3_REQUEST_CANCELLED);
             return;
         }
@@ -344,7 +343,7 @@ impl Connection {
             return;
         };
         self.note_cancelled(now, &mut message);
-        if !self.is_visible(&message) {
+        if !message.is_head_known(self.side) {
             self.discard(stream, Code::H3_REQUEST_CANCELLED);
             return;
         }

@@ -203,9 +203,7 @@ impl Connection {
         }
         match self.streams.get_mut(&stream) {
             // A server cannot answer before it has seen the request.
-            Some(Stream::Message(message))
-                if message.send == progress && (self.side == Side::Client || message.recv != Progress::Head) =>
-            {
+            Some(Stream::Message(message)) if message.send == progress && message.is_head_known(self.side) => {
                 Ok(message)
             }
             _ => Err(CommandError::InvalidState),

@@ -177,7 +177,7 @@ impl Connection {
     fn stray_datagram(&mut self, now: Instant, id: SessionId, data: Bytes) {
         let stream = id.stream();
         if let Some(Stream::Message(message)) = self.streams.get(&stream)
-            && (self.side == Side::Client || message.recv != Progress::Head)
+            && message.is_head_known(self.side)
         {
             // A GET or POST knows no datagrams: "the receiver MUST terminate the request" (RFC 9297 section 2), "the
             // request stream MUST be aborted with H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2). But "If a datagram is
@@ -253,8 +253,8 @@ impl Connection {
             .map(|session| session.prefixes.datagram.clone())
     }
 
-    /// Whether the peer reads no more of the CONNECT stream of a session that is open all the same, because the
-    /// WT_CLOSE_SESSION that belongs to it is awaited: no stream may be opened and no datagram sent.
+    /// Whether the peer reads no more of the CONNECT stream of a session that is kept all the same, because the
+    /// WT_CLOSE_SESSION or the response that belongs to it is awaited: no stream may be opened and no datagram sent.
     pub fn is_stopped(&self, session: SessionId) -> bool {
         self.sessions
             .get(&session)

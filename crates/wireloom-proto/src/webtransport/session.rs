@@ -53,7 +53,7 @@ pub(crate) struct Session {
     pub(crate) flow: Option<Box<SessionFlow>>,
     /// What both ends said about its priority.
     pub(crate) wishes: Wishes,
-    /// STOP_SENDING arrived: nothing can be written any more, and the session only waits for the peer's WT_CLOSE_SESSION.
+    /// STOP_SENDING arrived: nothing can be written any more, and the session only waits for what it may have overtaken.
     pub(crate) stopped: Option<Code>,
 }
 
@@ -86,6 +86,16 @@ impl Session {
     /// Whether capsules can be sent to the peer.
     pub(crate) const fn may_write(&self) -> bool {
         self.is_open() && self.stopped.is_none()
+    }
+
+    /// Whether more of the CONNECT stream is to be read after STOP_SENDING with `code`: what ends the session otherwise, as the
+    /// peer meant it.
+    pub(crate) fn outlives_stop(&self, side: Side, code: Code) -> bool {
+        match self.state {
+            State::Open => code == Code::WT_SESSION_GONE,
+            State::Requested => side == Side::Client,
+            State::Held(_) => false,
+        }
     }
 
     /// Whether the application may use it: a client before the answer already.

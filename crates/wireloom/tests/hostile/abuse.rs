@@ -185,6 +185,40 @@ async fn rapid_cancelling() {
             }
             assert_eq!(within(raw.closed_as(case.what)).await, case.close());
         }
+
+        // STOP_SENDING, and when it has arrived the request, whose handler nobody would stop otherwise.
+        let raw = f.raw().await;
+        'flood: loop {
+            let mut batch = Vec::new();
+            for _ in 0..15 {
+                match raw.conn.open_bi().await {
+                    Ok(stream) => batch.push(stream),
+                    Err(_) => break 'flood,
+                }
+            }
+            for (_, recv) in &mut batch {
+                let _ = recv.stop(0u32.into());
+            }
+            let Ok((mut send, recv)) = raw.conn.open_bi().await else {
+                break;
+            };
+            let _ = send.write_all(&get("/")).await;
+            let _ = send.finish();
+            let _ = within(answer(recv)).await;
+            for (send, _) in &mut batch {
+                let _ = send.write_all(&get("/slow")).await;
+                let _ = send.finish();
+            }
+        }
+        assert_eq!(within(raw.closed_as("stopped first")).await, case.close());
+
+        // Requests that the server has to reset after it has begun to handle them.
+        let raw = f.raw().await;
+        while let Ok((mut send, _recv)) = raw.conn.open_bi().await {
+            let _ = send.write_all(&post_of("1", b"")).await;
+            let _ = send.finish();
+        }
+        assert_eq!(within(raw.closed_as("made to reset")).await, case.close());
     })
     .await;
 }

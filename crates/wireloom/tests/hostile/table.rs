@@ -206,7 +206,7 @@ const ABUSE: &[Case] = cases! {
     78 "stream of a closed session" ("WT 6") => Reset(Code::WT_SESSION_GONE), "abuse::streams_of_a_closed_session";
     79 "reset code outside the application's range" ("WT 4.4") => Harmless("the application gets no code"), "abuse::reset_codes";
     80 "stream header that comes byte by byte" ("9000 21.6") => Harmless("the stream is reset after the header timeout (10 s); others are not held up"), "abuse::trickled_headers";
-    81 "rapid CONNECT and reset" ("10.5") => Close(Code::H3_EXCESSIVE_LOAD), "abuse::rapid_cancelling";
+    81 "rapid CONNECT and reset, requests that are stopped before they come or that the server is made to reset" ("10.5") => Close(Code::H3_EXCESSIVE_LOAD), "abuse::rapid_cancelling";
     82 "flood of empty frames" ("10.5") => Close(Code::H3_EXCESSIVE_LOAD), "abuse::empty_frames";
     83 "peer that never reads" ("10.5") => Harmless("at most the send window (8 MiB) is kept for it; too many capsules close the connection"), "abuse::a_peer_that_never_reads";
 };
