@@ -540,6 +540,105 @@ fn credit_of_streams_that_end_unseen_comes_back() {
     }
 }
 
+/// A server with an open session 0 of which each may have `streams_uni` streams.
+fn server_with_streams(streams_uni: u64) -> (Lone, SessionId) {
+    let limits = FlowControl { streams_uni, ..TIGHT };
+    Lone::server_with_session(config(Dialect::Draft15, limits), &LIMITED_SETTINGS)
+}
+
+fn accept(lone: &mut Lone, session: SessionId) {
+    let _ = lone.recv(session.into_u64(), &webtransport_connect(), false);
+    lone.core
+        .accept_session(lone.now, session, &Response::new(()), None)
+        .expect("requested");
+}
+
+fn blocked_uni(limit: u64) -> Vec<u8> {
+    data(&capsule::encode_streams_blocked(Dir::Uni, limit))
+}
+
+/// The limits on unidirectional streams that actions announce, and on which CONNECT stream.
+fn raised_uni(lone: &mut Lone) -> Vec<(u64, u64)> {
+    let raised = lone.actions().into_iter().filter_map(|action| match action {
+        Action::Write { stream, data, .. } => {
+            let max = (0..10).find(|&max| data == framed(&capsule::encode_max_streams(Dir::Uni, max)));
+            max.map(|max| (stream.into_u64(), max))
+        }
+        _ => None,
+    });
+    raised.collect()
+}
+
+/// "If an endpoint receives an incoming stream for a session that would exceed the advertised Maximum Streams value"
+/// (draft 16 section 5.6.2): the advertised one, whatever was thought lost meanwhile.
+#[test]
+fn a_stream_that_was_only_late_counts_once() {
+    let (mut lone, session) = server_with_streams(2);
+    let peer_uni = |index| StreamId::new(Side::Client, Dir::Uni, index).into_u64();
+    // Of no session, but nobody can know that.
+    lone.reset(peer_uni(3), Code::H3_NO_ERROR);
+    let attached = |lone: &mut Lone, index| {
+        let recv = lone.recv(peer_uni(index), &uni(session, b""), false);
+        assert!(matches!(recv, Recv::WebTransport { .. }), "{index}: {recv:?}");
+    };
+    attached(&mut lone, 4);
+    // The second of two is under way.
+    let _ = lone.recv(0, &blocked_uni(2), false);
+    assert_eq!(raised_uni(&mut lone), [(0, 3)]);
+    attached(&mut lone, 5);
+    attached(&mut lone, 6);
+    // Nothing was lost, so the peer gains no more by saying so.
+    let _ = lone.recv(0, &blocked_uni(3), false);
+    assert_eq!(raised_uni(&mut lone), []);
+    let recv = lone.recv(peer_uni(7), &uni(session, b""), false);
+    assert_eq!(recv, Recv::Done);
+    assert_violated(&mut lone, "a fourth of three");
+}
+
+/// A stream that ended unseen is made good to whoever may have lost it: the first to ask need not be the one who did.
+#[test]
+fn what_one_session_lost_is_not_given_to_another() {
+    let (mut lone, _) = server_with_streams(1);
+    let other = SessionId::new(id(4)).expect("a request stream");
+    accept(&mut lone, other);
+    lone.actions();
+    let lost = lone.peer_uni(3);
+    lone.reset(lost, Code::H3_NO_ERROR);
+    let _ = lone.recv(4, &blocked_uni(1), false);
+    let _ = lone.recv(0, &blocked_uni(1), false);
+    assert_eq!(raised_uni(&mut lone), [(4, 2), (0, 2)]);
+    // Once.
+    for stream in [0, 4] {
+        let _ = lone.recv(stream, &blocked_uni(2), false);
+    }
+    assert_eq!(raised_uni(&mut lone), []);
+    // A later session's streams may have overtaken its CONNECT, by seconds at most.
+    for (stream, after, expected) in [(8, 6, vec![(8, 2)]), (12, 60, vec![])] {
+        lone.advance(std::time::Duration::from_secs(after));
+        accept(&mut lone, SessionId::new(id(stream)).expect("a request stream"));
+        let _ = lone.recv(stream, &blocked_uni(1), false);
+        assert_eq!(raised_uni(&mut lone), expected, "{stream}");
+    }
+}
+
+#[test]
+fn what_is_lost_before_settings_counts_too() {
+    let limits = FlowControl {
+        streams_uni: 1,
+        ..TIGHT
+    };
+    let mut lone = Lone::without_settings(Side::Server, config(Dialect::Draft15, limits));
+    let session = SessionId::new(id(0)).expect("a request stream");
+    let early = lone.peer_uni(3);
+    assert_eq!(lone.recv(early, &uni(session, b""), false), Recv::Parked);
+    lone.reset(early, Code::H3_NO_ERROR);
+    lone.settings(&LIMITED_SETTINGS);
+    accept(&mut lone, session);
+    lone.actions();
+    let _ = lone.recv(0, &blocked_uni(1), false);
+    assert_eq!(raised_uni(&mut lone), [(0, 2)]);
+}
+
 /// Sends as much as `end` may of what is left, and says so where it may not.
 fn push(end: &mut End, session: SessionId, stream: StreamId, left: &mut usize) {
     let n = usize::try_from(end.credit(stream)).unwrap_or(usize::MAX).min(*left);

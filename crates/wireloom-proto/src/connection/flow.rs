@@ -9,27 +9,45 @@
 //! credit that this end never saw. Such losses are made good when the peer says that it is blocked at the limit, not before:
 //! until then nobody knows whether anything was lost. A stream then costs no more than one stream, and half of the bytes
 //! that were not seen are written off, since the rest may still be unread on other streams; so the peer always goes on with
-//! at least half its window. QUIC's own limits bound what a peer can gain by lying about it.
+//! at least half its window. A stream of which not even the session is known is made good to each session whose it may have
+//! been. What was written off and comes after all, because it was only under way, takes that credit back. QUIC's own limits
+//! bound what a peer can gain by lying about it.
+
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::capsules::Over;
 use super::events::{CommandError, Event};
-use super::{Connection, Stream};
+use super::{Connection, Stream, deadline};
 use crate::capsule;
 use crate::codes::Code;
 use crate::h3::frame;
-use crate::stream_id::{Dir, SessionId, StreamId};
-use crate::webtransport::flow::{FlowControl, MAX_STREAMS, SessionFlow};
+use crate::stream_id::{Dir, SessionId, Side, StreamId};
+use crate::webtransport::flow::{FlowControl, Losses, MAX_STREAMS, SessionFlow};
 use crate::webtransport::session::Session;
 
-/// Streams of the peer of which not even the session is known.
+/// Streams of the peer that ended before their session was known, since the connection's beginning.
 #[derive(Debug, Default)]
 pub(super) struct Unattributed {
-    /// By direction, those that no session was credited with yet.
-    streams: [u64; 2],
-    /// Those whose bytes no session was credited with yet.
-    data: u64,
+    total: Losses,
+    /// The total at the start of this turn and of the one before.
+    before: [Losses; 2],
+    turn_ends: Option<Instant>,
+}
+
+impl Unattributed {
+    /// What was lost more than a turn ago, which is too long for a session whose CONNECT comes now. A turn lasts `timeout`, as
+    /// long as a stream may wait for its session.
+    fn long_ago(&mut self, now: Instant, timeout: Duration) -> Losses {
+        if self.turn_ends.is_none_or(|end| end <= now) {
+            let is_next = self.turn_ends.is_some_and(|end| now < deadline(end, timeout));
+            let last = if is_next { self.before[0] } else { self.total };
+            self.before = [self.total, last];
+            self.turn_ends = Some(deadline(now, timeout));
+        }
+        self.before[1]
+    }
 }
 
 /// What a capsule says to the session's flow control.
@@ -68,8 +86,21 @@ impl Connection {
     }
 
     /// The state that a new session begins with.
-    pub(super) fn new_flow(&self) -> Option<Box<SessionFlow>> {
-        self.peer_limits.map(|peer| SessionFlow::new(self.own_limits(), peer))
+    pub(super) fn new_flow(&mut self) -> Option<Box<SessionFlow>> {
+        let peer = self.peer_limits?;
+        // A server's streams come after the CONNECT, a client's may overtake it.
+        let taken = match self.side {
+            Side::Client => self.unattributed.total,
+            Side::Server => self.lost_long_ago(),
+        };
+        Some(SessionFlow::new(self.own_limits(), peer, taken))
+    }
+
+    fn lost_long_ago(&mut self) -> Losses {
+        match self.now {
+            Some(now) => self.unattributed.long_ago(now, self.config.parked_timeout),
+            None => Losses::default(),
+        }
     }
 
     /// What each session has to begin with. With as many sessions as there may be they take half of what is shared; the other
@@ -279,12 +310,14 @@ impl Connection {
 
     /// A stream of the peer ended before its session was known.
     pub(super) fn stream_lost(&mut self, dir: Dir) {
-        if !self.has_flow_control() {
+        // Before the peer's SETTINGS nobody knows whether it counts.
+        if self.negotiated.is_some() && !self.has_flow_control() {
             return;
         }
-        let lost = &mut self.unattributed;
-        lost.streams[dir as usize] = lost.streams[dir as usize].saturating_add(1);
-        lost.data = lost.data.saturating_add(1);
+        self.lost_long_ago();
+        let total = &mut self.unattributed.total;
+        total.streams[dir as usize] += 1;
+        total.data += 1;
         let mut blocked: Vec<SessionId> = self.sessions.keys().copied().collect();
         blocked.sort_unstable();
         for session in blocked {
@@ -309,18 +342,20 @@ impl Connection {
         let Some(flow) = &mut session.flow else {
             return capsules;
         };
+        let total = self.unattributed.total;
         for dir in [Dir::Bi, Dir::Uni] {
             let limit = &mut flow.streams_in[dir as usize];
-            let lost = &mut self.unattributed.streams[dir as usize];
-            if limit.is_peer_blocked() && *lost > 0 {
-                let n = limit.unseen().min(*lost);
-                *lost -= n;
+            let taken = &mut flow.taken.streams[dir as usize];
+            let lost = total.streams[dir as usize] - *taken;
+            if limit.is_peer_blocked() && lost > 0 {
+                let n = limit.unseen().min(lost);
+                *taken += n;
                 capsules.extend(limit.lose(n).map(|max| capsule::encode_max_streams(dir, max)));
             }
         }
-        if flow.data_in.is_peer_blocked() && (flow.lossy || self.unattributed.data > 0) {
+        if flow.data_in.is_peer_blocked() && (flow.lossy || total.data > flow.taken.data) {
             if !std::mem::take(&mut flow.lossy) {
-                self.unattributed.data -= 1;
+                flow.taken.data += 1;
             }
             let n = flow.data_in.unseen().div_ceil(2);
             capsules.extend(flow.data_in.lose(n).map(capsule::encode_max_data));
