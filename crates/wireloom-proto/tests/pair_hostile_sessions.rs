@@ -224,7 +224,7 @@ fn capsules_wait_for_the_response() {
     let mut head = Response::new(());
     *head.status_mut() = http::StatusCode::FORBIDDEN;
     lone.core
-        .reject_session(session(8), &head, Bytes::new())
+        .reject_session(lone.now, session(8), &head, Bytes::new())
         .expect("requested");
     assert!(matches!(lone.events()[..], [Event::SessionRequested { .. }]));
     assert!(!lone.core.is_closed());

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use wireloom_proto::connection::{CommandError, PeerTransport, Recv, SessionRequest};
+use wireloom_proto::connection::{CommandError, OwnStreams, PeerTransport, Recv, SessionEnd, SessionRequest};
+use wireloom_proto::h3::frame;
 use wireloom_proto::h3::settings::ENABLE_CONNECT_PROTOCOL;
 use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone, data, extended_connect, get};
 use wireloom_proto::testing::pipe::{End, Pair};
-use wireloom_proto::{Action, Code, Config, Dir, Event, Side, StreamId};
+use wireloom_proto::{Action, Code, Config, Connection, Dir, Event, Side, StreamId};
 
 fn pair(chunk: usize) -> Pair {
     let mut pair = Pair::new(Config::default(), Config::default());
@@ -405,6 +406,105 @@ fn goaway_rejects_later_requests_and_lets_earlier_ones_end() {
     pair.assert_nothing_left();
 }
 
+/// Of what comes from the identifier on the client knows that it "will not be processed" (RFC 9114 section 5.2), and need not
+/// wait to be told so stream by stream.
+#[test]
+fn goaway_ends_what_will_not_be_processed() {
+    let mut pair = pair(usize::MAX);
+    let send = |pair: &mut Pair, method, fin| {
+        let stream = pair.client.new_stream(Dir::Bi);
+        let head = request(method, &[]);
+        let now = pair.now;
+        let sent = pair.client.core.send_request(now, stream, &head, fin);
+        sent.expect("a request");
+        stream
+    };
+    let processed = send(&mut pair, Method::GET, true);
+    let answered = send(&mut pair, Method::POST, false);
+    pair.run();
+    let head = response(200, &[]);
+    pair.server
+        .core
+        .send_response(answered, &head, false)
+        .expect("requested");
+    pair.run();
+    assert!(matches!(pair.client.event(), Event::Response { .. }));
+    // None of these ever arrives.
+    let connect = pair.client.new_stream(Dir::Bi);
+    let wanted = SessionRequest::new("localhost", "/");
+    let session = pair
+        .client
+        .core
+        .connect(pair.now, connect, &wanted)
+        .expect("no GOAWAY yet");
+    let early = pair.client.open(session, Dir::Uni).expect("requested");
+    let (sent, sending) = (send(&mut pair, Method::GET, true), send(&mut pair, Method::POST, false));
+    pair.held.extend([connect, early, sent, sending]);
+    // A server that counts the one that it has answered among them contradicts itself.
+    pair.server.write(
+        StreamId::new(Side::Server, Dir::Uni, 0),
+        &frame::encode_goaway(4),
+        false,
+    );
+    pair.run();
+    let code = Code::H3_REQUEST_REJECTED;
+    assert!(matches!(pair.client.event(), Event::GoAway { id: 4 }));
+    let Event::SessionClosed { end, streams, .. } = pair.client.event() else {
+        panic!("the session goes on")
+    };
+    assert_eq!((end, streams), (SessionEnd::ResetByPeer { code }, vec![early]));
+    for expected in [sent, sending] {
+        assert!(matches!(
+            pair.client.event(),
+            Event::MessageFailed { stream, code: Code::H3_REQUEST_REJECTED, by_peer: true } if stream == expected
+        ));
+    }
+    assert!(matches!(pair.client.event(), Event::SendStopped { stream, .. } if stream == sending));
+    assert!(pair.client.events.is_empty(), "no SessionDraining");
+    // "Clients MUST NOT use the H3_REQUEST_REJECTED error code, except when a server has requested closure of the request
+    // stream with this error code" (RFC 9114 section 4.1.1).
+    for stream in [connect, sent, sending] {
+        let code = Code::H3_REQUEST_CANCELLED;
+        assert!(pair.client.aborted.contains(&Action::Reset { stream, code }));
+        assert!(pair.client.aborted.contains(&Action::StopSending { stream, code }));
+    }
+    pair.client.core.finish(answered).expect("under way");
+    pair.server.core.finish(answered).expect("under way");
+    let answer = pair.server.core.send_response(processed, &head, true);
+    answer.expect("requested");
+    pair.run();
+    assert!(pair.client.core.is_idle());
+}
+
+#[test]
+fn goaway_before_the_start_is_sent_with_it() {
+    let own = |index| StreamId::new(Side::Server, Dir::Uni, index);
+    let mut lone = Lone::server();
+    lone.core = Connection::new(Side::Server, Config::default());
+    lone.core.goaway(lone.now);
+    assert!(lone.actions().is_empty());
+    let streams = OwnStreams {
+        control: own(0),
+        qpack_encoder: own(1),
+        qpack_decoder: own(2),
+    };
+    lone.core.start(lone.now, streams);
+    let Some(Action::Write { stream, data, .. }) = lone.actions().into_iter().next() else {
+        panic!("nothing is sent")
+    };
+    assert_eq!(stream, own(0));
+    assert!(data.ends_with(&frame::encode_goaway(0)), "{data:x?}");
+    lone.core.goaway(lone.now);
+    assert!(lone.actions().is_empty(), "once");
+    assert_eq!(lone.recv(0, &get(), true), Recv::Done);
+    let code = Code::H3_REQUEST_REJECTED;
+    let stream = StreamId::from_u64(0);
+    assert_eq!(
+        lone.actions(),
+        [Action::Reset { stream, code }, Action::StopSending { stream, code }]
+    );
+}
+
 #[test]
 fn requests_and_sessions_share_a_connection() {
     let mut pair = pair(usize::MAX);
@@ -514,7 +614,7 @@ fn a_request_ends_without_its_response() {
 fn early_data_keeps_to_what_is_remembered() {
     use wireloom_proto::h3::settings::{self, Settings};
     for (remembered, fits) in [(None, true), (Some(500), true), (Some(100), false)] {
-        let mut client = wireloom_proto::Connection::new(Side::Client, Config::default());
+        let mut client = Connection::new(Side::Client, Config::default());
         let mut before = Settings::new();
         remembered
             .into_iter()

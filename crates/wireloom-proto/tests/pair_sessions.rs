@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use wireloom_proto::connection::{CommandError, PeerTransport, SessionEnd, SessionRequest};
-use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone};
+use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone, webtransport_connect};
 use wireloom_proto::testing::pipe::Pair;
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
@@ -231,12 +231,12 @@ fn a_rejected_session_ends_its_optimistic_streams() {
     assert!(
         pair.server
             .core
-            .reject_session(session, &status(200), Bytes::new())
+            .reject_session(pair.now, session, &status(200), Bytes::new())
             .is_err()
     );
     pair.server
         .core
-        .reject_session(session, &status(404), Bytes::from_static(b"no such resource"))
+        .reject_session(pair.now, session, &status(404), Bytes::from_static(b"no such resource"))
         .expect("requested");
     pair.run();
     let Event::SessionRejected {
@@ -260,6 +260,48 @@ fn a_rejected_session_ends_its_optimistic_streams() {
     );
     pair.assert_nothing_left();
     assert!(pair.server.events.is_empty());
+}
+
+#[test]
+fn a_rejections_body_has_its_length() {
+    for (length, status_code, body, fits) in [
+        ("4", 404, &b"body"[..], true),
+        ("5", 404, b"body", false),
+        ("3", 404, b"body", false),
+        ("4", 404, b"", false),
+        ("4", 304, b"", true),
+        ("no", 404, b"", false),
+    ] {
+        let mut pair = Pair::connected(config(), config());
+        let session = pair.request(&SessionRequest::new("localhost", "/"));
+        let mut head = status(status_code);
+        head.headers_mut()
+            .insert("content-length", length.parse().expect("a value"));
+        let rejected = pair
+            .server
+            .core
+            .reject_session(pair.now, session, &head, Bytes::from_static(body));
+        assert_eq!(rejected.is_ok(), fits, "{length}: {rejected:?}");
+        assert_eq!(pair.server.core.sessions().count(), usize::from(!fits));
+    }
+}
+
+/// The time runs from the rejection, however long nothing had come before it.
+#[test]
+fn a_rejected_client_has_its_time_to_read_the_response() {
+    let mut lone = Lone::server();
+    let _ = lone.recv(0, &webtransport_connect(), false);
+    let session = lone.core.sessions().next().expect("requested");
+    lone.now += Duration::from_secs(60);
+    lone.core
+        .reject_session(lone.now, session, &status(404), Bytes::new())
+        .expect("requested");
+    assert_eq!(lone.actions().len(), 1);
+    lone.advance(Duration::ZERO);
+    assert!(lone.actions().is_empty());
+    lone.advance(Duration::from_secs(5));
+    let (stream, code) = (session.stream(), Code::H3_NO_ERROR);
+    assert_eq!(lone.actions(), [Action::StopSending { stream, code }]);
 }
 
 #[test]
@@ -332,7 +374,7 @@ fn waiting_streams_expire_and_are_counted() {
     );
     pair.server
         .core
-        .reject_session(session, &status(503), Bytes::new())
+        .reject_session(pair.now, session, &status(503), Bytes::new())
         .expect("requested");
     pair.run();
     pair.assert_nothing_left();
@@ -519,7 +561,7 @@ fn stop_sending_that_overtakes_the_response_does_not_hide_it() {
         let early = pair.client.open(session, Dir::Uni).expect("requested");
         pair.server
             .core
-            .reject_session(session, &status(404), Bytes::from_static(b"no"))
+            .reject_session(pair.now, session, &status(404), Bytes::from_static(b"no"))
             .expect("requested");
         pair.server.stop(session.stream(), code);
         pair.run();

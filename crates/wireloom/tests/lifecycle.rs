@@ -529,6 +529,25 @@ async fn a_server_that_accepts_sessions_closes_tcp() {
     .await;
 }
 
+/// What is cut off a long one does not count in its Content-Length.
+#[tokio::test]
+async fn a_long_rejection_keeps_its_status() {
+    for (len, declared) in [(1000, true), (100_000, false)] {
+        let reject = move |_: WebTransportUpgrade| async move {
+            let head = [(http::header::CONTENT_LENGTH, len.to_string())];
+            (StatusCode::NOT_FOUND, head, "x".repeat(len))
+        };
+        let run = run(Router::new().route("/long", any(reject)), |b| b).await;
+        match within(run.client.connect(&format!("{}/long", run.url))).await {
+            Err(ConnectError::Rejected(response)) => {
+                assert_eq!(response.status(), StatusCode::NOT_FOUND, "{len}");
+                assert_eq!(response.headers().contains_key("content-length"), declared);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A rejection's body ends with the client that it is for.
 #[tokio::test]
 async fn a_rejection_that_goes_on_ends_with_its_client() {

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::capsules::Over;
 use super::config::MAX_IDLE_FRAMES;
 use super::events::{Event, OwnStreams, Recv};
+use super::message::Progress;
 use super::{Connection, Stream, frame_reason};
 use crate::codes::Code;
 use crate::h3::frame;
 use crate::h3::reader::{Frame, FrameLimits, FrameReader};
 use crate::h3::settings::{self, Settings};
 use crate::h3::stream_type;
-use crate::stream_id::{Dir, Side, StreamId};
+use crate::stream_id::{Dir, SessionId, Side, StreamId};
 use crate::varint::{self, VarintReader};
 use crate::webtransport::negotiate;
 
@@ -102,6 +104,9 @@ impl Connection {
         if self.config.grease {
             control.put(frame::encode(GREASE, b""));
         }
+        if let Some(id) = self.control.goaway_sent {
+            control.put(frame::encode_goaway(id));
+        }
         // "The sender MUST NOT close the control stream" (RFC 9114 section 6.2.1): none of the three is ever written
         // with FIN, or reset.
         self.out.write(own.control, control.freeze(), false);
@@ -119,12 +124,12 @@ impl Connection {
 
     /// Sends GOAWAY: a client is told the first request that will not be processed, and later requests are reset with
     /// H3_REQUEST_REJECTED; a server is told that no push is welcome. Sessions and requests that are under way go on. A second
-    /// call changes nothing.
+    /// call changes nothing. Before [`Connection::start`] it is sent with that.
     pub fn goaway(&mut self, now: Instant) {
         self.now = Some(now);
-        let (None, Some(own)) = (self.control.goaway_sent, self.control.own) else {
+        if self.control.goaway_sent.is_some() {
             return;
-        };
+        }
         let id = match self.side {
             Side::Server => StreamId::new(Side::Client, Dir::Bi, self.bi_end).into_u64(),
             Side::Client => 0,
@@ -132,7 +137,9 @@ impl Connection {
         // There is no second one: "the identifier in each frame MUST NOT be greater than the identifier in any previous
         // frame" (RFC 9114 section 5.2).
         self.control.goaway_sent = Some(id);
-        self.out.write(own.control, frame::encode_goaway(id), false);
+        if let Some(own) = self.control.own {
+            self.out.write(own.control, frame::encode_goaway(id), false);
+        }
     }
 
     /// Server: whether GOAWAY said that a request on `stream` will not be processed.
@@ -366,6 +373,9 @@ impl Connection {
         }
         self.control.goaway_received = Some(id);
         self.out.event(Event::GoAway { id });
+        if self.side == Side::Client {
+            self.end_unprocessed(StreamId::from_u64(id));
+        }
         // "An HTTP/3 GOAWAY frame is also a signal to applications to initiate shutdown for all WebTransport sessions"
         // (draft-ietf-webtrans-http3-16 section 4.7).
         let mut draining: Vec<_> = self
@@ -382,5 +392,31 @@ impl Connection {
             self.out.event(Event::SessionDraining { session: id });
         }
         Ok(())
+    }
+
+    /// Client: the server said that it processes no request from `first` on. It SHOULD reset them, which would take a round trip
+    /// at best (RFC 9114 section 5.2); those that it has answered all the same go on.
+    fn end_unprocessed(&mut self, first: StreamId) {
+        let is_unanswered = |(&id, stream): (&StreamId, &Stream)| {
+            let is_one = id >= first
+                && match stream {
+                    Stream::Message(message) => message.recv == Progress::Head && message.waiting.is_none(),
+                    Stream::Connect => {
+                        let session = SessionId::new(id).and_then(|id| self.sessions.get(&id));
+                        session.is_some_and(|session| !session.is_open() && session.waiting.is_none())
+                    }
+                    _ => false,
+                };
+            is_one.then_some(id)
+        };
+        let mut unprocessed: Vec<StreamId> = self.streams.iter().filter_map(is_unanswered).collect();
+        unprocessed.sort_unstable();
+        for stream in unprocessed {
+            if let Some(Stream::Connect) = self.streams.get(&stream) {
+                self.abort_session(stream, Over::Reset(Code::H3_REQUEST_REJECTED));
+            } else {
+                self.message_rejected(stream);
+            }
+        }
     }
 }

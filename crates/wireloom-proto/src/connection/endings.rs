@@ -263,7 +263,7 @@ impl Connection {
         }
     }
 
-    fn abort_session(&mut self, stream: StreamId, over: Over) {
+    pub(super) fn abort_session(&mut self, stream: StreamId, over: Over) {
         let Some(id) = SessionId::new(stream) else { return };
         if let Some(session) = self.sessions.remove(&id) {
             let _ = self.end_session(id, &session, over, true);

@@ -149,13 +149,14 @@ pub enum Event {
         /// The request stream.
         stream: StreamId,
     },
-    /// The message was cut short or malformed: no more events of this stream follow.
+    /// The message was cut short or malformed: nothing more of it follows, and where it is not `by_peer` no event of the stream.
+    /// Where it is, this end may still be sending, so [`Event::SendStopped`] and [`Event::Priority`] may follow.
     MessageFailed {
         /// The request stream.
         stream: StreamId,
         /// The peer's code if `by_peer`, else what we sent.
         code: Code,
-        /// Whether the peer reset the stream itself.
+        /// Whether the peer reset the stream itself, or said in GOAWAY that it will not process the request.
         by_peer: bool,
     },
     /// The peer asked us to stop sending on a request stream.

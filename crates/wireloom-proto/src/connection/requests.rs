@@ -362,6 +362,24 @@ impl Connection {
         self.keep(stream, message);
     }
 
+    /// Client: the server will not answer a request, as it says beside its stream.
+    pub(super) fn message_rejected(&mut self, stream: StreamId) {
+        let Some(Stream::Message(message)) = self.streams.get(&stream) else {
+            return;
+        };
+        let (is_sending, code) = (message.send != Progress::Closed, Code::H3_REQUEST_REJECTED);
+        self.out.event(Event::MessageFailed {
+            stream,
+            code,
+            by_peer: true,
+        });
+        if is_sending {
+            self.out.event(Event::SendStopped { stream, code });
+        }
+        // "Clients MUST NOT use the H3_REQUEST_REJECTED error code" by themselves (RFC 9114 section 4.1.1).
+        self.discard(stream, Code::H3_REQUEST_CANCELLED);
+    }
+
     /// Counts a request that the client gave up before it was answered, once.
     fn note_cancelled(&mut self, now: Instant, message: &mut Message) {
         if message.send == Progress::Head && !std::mem::replace(&mut message.cancelled, true) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::events::{CommandError, Event, Recv, SessionRequest};
+use super::message::{Content, declared_length};
 use super::{Connection, Stream};
 use crate::codes::Code;
 use crate::h3::frame;
@@ -238,10 +239,21 @@ impl Connection {
     }
 
     /// Server: rejects a session with a final status that is not 2xx, and a short `body`, which may be empty.
-    pub fn reject_session(&mut self, session: SessionId, head: &Response<()>, body: Bytes) -> Result<(), CommandError> {
+    pub fn reject_session(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        head: &Response<()>,
+        body: Bytes,
+    ) -> Result<(), CommandError> {
+        self.now = Some(now);
         self.requested_session(session)?;
         if head.status().is_success() || head.status().is_informational() {
             return Err(CommandError::InvalidMessage("this status does not reject a session"));
+        }
+        let mut content = Content::response(declared_length(head.headers())?, &Method::CONNECT, head.status());
+        if !content.add(body.len() as u64) || !content.is_complete() {
+            return Err(CommandError::ContentLength);
         }
         let stream = session.stream();
         let section = self.encode(stream, &headers::encode_response(&head.status(), head.headers())?)?;

@@ -174,7 +174,7 @@ pub fn connection(mut data: &[u8]) {
                 if let Some(session) = session {
                     let mut head = Response::new(());
                     *head.status_mut() = StatusCode::NOT_FOUND;
-                    let _ = lone.core.reject_session(session, &head, Bytes::new());
+                    let _ = lone.core.reject_session(lone.now, session, &head, Bytes::new());
                     let _ = lone.core.drain_session(session);
                     let _ = lone.core.close_session(lone.now, session, 0, "");
                 }

@@ -158,7 +158,10 @@ impl Script {
                 if let Some(id) = pick(&self.sessions, n) {
                     let mut head = Response::new(());
                     *head.status_mut() = StatusCode::NOT_FOUND;
-                    let _ = pair.server.core.reject_session(id, &head, Bytes::from_static(b"no"));
+                    let _ = pair
+                        .server
+                        .core
+                        .reject_session(now, id, &head, Bytes::from_static(b"no"));
                 }
             }
             Op::Close(side, n) => {
@@ -320,7 +323,7 @@ impl Script {
                     let mut head = Response::new(());
                     *head.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                     end.core
-                        .reject_session(id, &head, Bytes::new())
+                        .reject_session(now, id, &head, Bytes::new())
                         .expect("open or requested");
                 }
             }

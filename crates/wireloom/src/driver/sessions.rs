@@ -207,7 +207,7 @@ impl Driver {
         head: &http::Response<()>,
         body: Bytes,
     ) {
-        if let Err(error) = self.h3.reject_session(session, head, body) {
+        if let Err(error) = self.h3.reject_session(now, session, head, body) {
             tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected in these words");
             // The client must not wait for ever because of a head that cannot be sent.
             let mut plain = http::Response::new(());
@@ -221,7 +221,7 @@ impl Driver {
     /// Rejects a session with a plain status, or with `code` where the client does not even take that
     /// (SETTINGS_MAX_FIELD_SECTION_SIZE).
     pub(super) fn refuse_session(&mut self, now: Instant, session: SessionId, plain: &http::Response<()>, code: Code) {
-        if self.h3.reject_session(session, plain, Bytes::new()).is_err() {
+        if self.h3.reject_session(now, session, plain, Bytes::new()).is_err() {
             // Over already only if the client cancelled it in the same breath.
             let _ = self.h3.reset_session(now, session, code);
         }

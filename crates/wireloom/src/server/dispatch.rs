@@ -284,6 +284,11 @@ where
     let decision = upgrade.take();
     if !head.status().is_success() {
         let body = rejection_body(body).await;
+        // It may have been cut.
+        let length = head.headers().get(header::CONTENT_LENGTH);
+        if length.is_some_and(|length| length.as_bytes() != body.len().to_string().as_bytes()) {
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         unanswered.reject(&head, body);
         return None;
     }
