@@ -128,6 +128,8 @@ pub struct CapsuleReader {
     state: State,
     varint: VarintReader,
     idle: u32,
+    /// Those of flow control are unknown.
+    no_flow_control: bool,
 }
 
 impl Default for CapsuleReader {
@@ -143,7 +145,13 @@ impl CapsuleReader {
             state: State::Type,
             varint: VarintReader::new(),
             idle: 0,
+            no_flow_control: false,
         }
+    }
+
+    /// From here on the types of flow control are unknown, as in drafts before 13.
+    pub(crate) const fn without_flow_control(&mut self) {
+        self.no_flow_control = true;
     }
 
     /// The next capsule. `Ok(None)`: all of `input` was taken and more is needed. Call again after every capsule.
@@ -218,6 +226,7 @@ impl CapsuleReader {
             // stream with code H3_MESSAGE_ERROR" (draft 16 section 6).
             WT_CLOSE_SESSION if len > 4 + MAX_REASON as u64 => return Err(CapsuleError::ReasonTooLong),
             WT_DRAIN_SESSION if len > 0 => return Err(CapsuleError::Malformed(ty)),
+            WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if self.no_flow_control => false,
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if matches!(ty, WT_MAX_STREAM_DATA | WT_STREAM_DATA_BLOCKED) => {
                 self.idle = 0;
                 self.state = State::Skip(len);

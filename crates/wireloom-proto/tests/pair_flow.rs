@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::h3::frame;
 use wireloom_proto::h3::settings::{self, Settings};
-use wireloom_proto::testing::peer::{LIMITED_SETTINGS, Lone, data, varints, webtransport_connect};
+use wireloom_proto::testing::peer::{ALL_SETTINGS, LIMITED_SETTINGS, Lone, data, varints, webtransport_connect};
 use wireloom_proto::testing::pipe::{End, Pair};
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
@@ -322,6 +322,34 @@ fn ignored_where_it_is_off() {
         }
         lone.core.data_received(session, 1 << 40);
         assert!(lone.events().is_empty() && lone.actions().is_empty());
+    }
+}
+
+/// "Endpoints that receive a Capsule with an unknown Capsule Type MUST silently drop that Capsule and skip over it to parse
+/// the next Capsule" (RFC 9297 section 3.2): the drafts before 13 know none of these.
+#[test]
+fn unknown_to_older_drafts() {
+    for (dialect, known) in [
+        (Dialect::Draft02, false),
+        (Dialect::Draft07, false),
+        (Dialect::Draft13, true),
+    ] {
+        for capsule in [
+            varints(&[capsule::WT_MAX_STREAM_DATA, 0]),
+            varints(&[capsule::WT_STREAM_DATA_BLOCKED, 0]),
+            [varints(&[capsule::WT_MAX_DATA, 9]), vec![0; 9]].concat(),
+        ] {
+            let config = config(dialect, TIGHT);
+            let (mut lone, _) = Lone::server_with_session(config.clone(), &ALL_SETTINGS);
+            let _ = lone.recv(0, &data(&capsule), false);
+            assert_eq!(lone.core.sessions().count(), usize::from(!known), "{dialect:?}");
+            // Nor does a client know them.
+            let mut pair = Pair::connected(config.clone(), config);
+            let session = pair.session();
+            pair.server.write(session.stream(), &data(&capsule), false);
+            pair.run();
+            assert_eq!(pair.client.core.sessions().count(), usize::from(!known), "{dialect:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use wireloom_proto::h3::frame;
 use wireloom_proto::testing::peer::{
     ALL_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
 };
+use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
 use wireloom_proto::{Action, Code, Config, Event, Recv, Side, StreamId};
 
 fn id(stream: u64) -> StreamId {
@@ -239,6 +240,35 @@ fn settings_that_may_not_be() {
     let twice = [&[0][..], &frame::encode(frame::SETTINGS, &varints(&[0x33, 1, 0x33, 1]))].concat();
     let fresh = || Lone::without_settings(Side::Server, Config::default());
     closes(fresh, |lone| lone.peer_uni(0), &twice, false, Code::H3_SETTINGS_ERROR);
+}
+
+/// Without WebTransport its settings and stream types are unknown ones: "An implementation MUST ignore any parameter with an
+/// identifier it does not understand" (RFC 9114 section 7.2.4), and "The recipient MUST NOT consider unknown stream types to be
+/// a connection error of any kind" (RFC 9114 section 6.2).
+#[test]
+fn nothing_of_webtransport_is_judged_where_it_is_off() {
+    let mut off = Config::default();
+    off.webtransport = false;
+    let of_another_dialect = {
+        let mut config = Config::default();
+        config.dialects = Dialects::NONE.with(Dialect::Draft13);
+        config
+    };
+    for config in [off.clone(), of_another_dialect] {
+        let settings = [(0x2b60_3742, 2), (0x2c7c_f000, 2)];
+        let lone = Lone::new(Side::Client, config, &settings);
+        assert!(!lone.core.is_closed());
+    }
+    let mut lone = Lone::new(Side::Server, off, &ALL_SETTINGS);
+    let uni = lone.peer_uni(3);
+    let code = Code::H3_STREAM_CREATION_ERROR;
+    // No session id, which would have to be a multiple of four.
+    assert_eq!(lone.recv(uni, &varints(&[0x54, 1]), false), Recv::Done);
+    let stream = id(uni);
+    assert_eq!(lone.actions(), [Action::StopSending { stream, code }]);
+    assert_eq!(lone.recv(0, &varints(&[0x41, 1]), false), Recv::Done);
+    assert_eq!(lone.actions(), refused(0, code));
+    assert!(!lone.core.is_closed());
 }
 
 #[test]

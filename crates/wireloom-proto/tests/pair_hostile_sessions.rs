@@ -8,7 +8,7 @@ use wireloom_proto::connection::{SessionEnd, SessionRequest};
 use wireloom_proto::testing::peer::{
     ALL_SETTINGS, DRAFT02_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
 };
-use wireloom_proto::webtransport::negotiate::Dialect;
+use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
 use wireloom_proto::{Action, Code, Config, Event, Recv, SessionId, Side, StreamId, capsule};
 
 fn id(stream: u64) -> StreamId {
@@ -468,6 +468,73 @@ fn early_streams_are_bounded() {
         lone.advance(Duration::from_secs(1));
     }
     assert_eq!(lone.actions(), refused(400, Code::WT_BUFFERED_STREAM_REJECTED));
+}
+
+/// A CONNECT that never becomes a session leaves nothing waiting for it, and its streams are no loss of anybody's.
+#[test]
+fn what_waits_for_a_refused_connect_is_refused_with_it() {
+    let malformed = headers(&[(":method", "CONNECT"), (":protocol", "webtransport")]);
+    let with_content = extended_connect("webtransport", &[("content-length", "0")]);
+    let unknown = extended_connect("unknown", &[]);
+    let cases: [(&str, Vec<u8>, usize); 4] = [
+        ("too many", webtransport_connect(), 0),
+        ("content", with_content, 16),
+        ("malformed", malformed, 16),
+        ("no WebTransport", unknown, 16),
+    ];
+    for settings in [&DRAFT02_SETTINGS[..], &ALL_SETTINGS] {
+        for (what, connect, max_sessions) in cases.clone() {
+            let mut config = Config::default();
+            config.max_sessions = max_sessions;
+            let mut lone = Lone::new(Side::Server, config, settings);
+            for early in [100, 104] {
+                assert_eq!(lone.recv(early, &varints(&[0x41, 0]), false), Recv::Parked);
+            }
+            assert_eq!(lone.recv(0, &connect, false), Recv::Done, "{what}");
+            let actions = lone.actions();
+            for expected in [refused(100, Code::WT_SESSION_GONE), refused(104, Code::WT_SESSION_GONE)].concat() {
+                assert!(actions.contains(&expected), "{what}: {actions:?}");
+            }
+            assert!(lone.core.leftovers().is_empty(), "{what}");
+        }
+    }
+    // Nor does one that the client takes back before it is complete.
+    for begun in [0, 1, 3] {
+        let mut lone = Lone::server();
+        assert_eq!(lone.recv(100, &varints(&[0x41, 0]), false), Recv::Parked);
+        if begun > 0 {
+            let _ = lone.recv(0, &webtransport_connect()[..begun], false);
+        }
+        lone.reset(0, Code::H3_REQUEST_CANCELLED);
+        assert!(lone.core.leftovers().is_empty(), "{begun}");
+    }
+}
+
+/// "it MUST reset all of the CONNECT streams it is not willing to process with the H3_REQUEST_REJECTED status" (draft 14 section
+/// 5.2), and so in drafts from 07 on. The others leave the choice.
+#[test]
+fn a_session_too_many_is_answered_where_the_draft_allows_it() {
+    for (dialect, answered) in [
+        (Dialect::Draft02, true),
+        (Dialect::Draft07, false),
+        (Dialect::Draft13, false),
+        (Dialect::Draft15, true),
+    ] {
+        let mut config = Config::default();
+        config.dialects = Dialects::NONE.with(dialect);
+        config.max_sessions = 1;
+        let mut settings = ALL_SETTINGS.to_vec();
+        settings.push((0x2b61, 100));
+        let (mut lone, _) = Lone::server_with_session(config, &settings);
+        let _ = lone.recv(4, &webtransport_connect(), false);
+        let actions = lone.actions();
+        if answered {
+            let wrote = |action: &Action| matches!(action, Action::Write { stream, fin: true, .. } if *stream == id(4));
+            assert!(actions.iter().any(wrote), "{dialect:?}: {actions:?}");
+        } else {
+            assert_eq!(actions, refused(4, Code::H3_REQUEST_REJECTED), "{dialect:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use http::{HeaderValue, Request, Response};
 use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::frame;
 use wireloom_proto::h3::priority::Priority;
-use wireloom_proto::testing::peer::{Lone, extended_connect, headers};
+use wireloom_proto::h3::settings::Settings;
+use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone, extended_connect, headers};
 use wireloom_proto::testing::pipe::{End, Pair};
-use wireloom_proto::{Code, Config, Dir, Event, Recv, StreamId};
+use wireloom_proto::{Code, Config, Dir, Event, Recv, Side, StreamId};
 
 /// The priorities that one end was told, in order.
 fn priorities(events: impl IntoIterator<Item = Event>) -> Vec<(u64, Priority)> {
@@ -90,6 +91,45 @@ fn early_updates_are_bounded() {
         let _ = lone.recv(stream * 4, &get(""), true);
     }
     assert_eq!(lone.core.early_updates(), 0);
+}
+
+/// However a stream turns out to be no request, or one that nobody sees: its update goes with it.
+#[test]
+fn early_updates_do_not_outlive_what_they_were_for() {
+    let connect = extended_connect("webtransport-h3", &[]);
+    let malformed = headers(&[(":path", "/")]);
+    let refused = extended_connect("unknown", &[]);
+    for (what, bytes) in [
+        ("a stream of a session", &[0x40, 0x41, 0][..]),
+        ("malformed", &malformed),
+        ("answered by the core", &refused),
+        ("reset before its first byte", &[]),
+        ("reset within its head", &connect[..5]),
+    ] {
+        let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+        let control = lone.peer_uni(0);
+        assert_eq!(lone.recv(control, &update(4, "u=1"), false), Recv::Continue);
+        assert_eq!(lone.core.early_updates(), 1);
+        if !bytes.is_empty() {
+            let _ = lone.recv(4, bytes, false);
+        }
+        if what.starts_with("reset") {
+            lone.reset(4, Code::H3_REQUEST_CANCELLED);
+        }
+        assert_eq!(lone.core.early_updates(), 0, "{what}");
+        // Nor is another kept.
+        assert_eq!(lone.recv(control, &update(4, "u=2"), false), Recv::Continue);
+        assert_eq!(lone.core.early_updates(), 0, "{what}");
+    }
+    // One for a CONNECT that waits for SETTINGS is for what will be.
+    let mut lone = Lone::without_settings(Side::Server, Config::default());
+    let _ = lone.recv(4, &connect, false);
+    let (control, settings): (_, Settings) = (lone.peer_uni(0), ALL_SETTINGS.iter().copied().collect());
+    let stream = [&[0][..], &settings.encode_frame(), &update(4, "u=2")].concat();
+    let whole = stream.len() - update(4, "u=2").len();
+    assert_eq!(lone.recv(control, &stream[..whole], false), Recv::Continue);
+    assert_eq!(lone.recv(control, &stream[whole..], false), Recv::Continue);
+    assert_eq!(priorities(lone.events()), [(4, Priority::new(2))]);
 }
 
 #[test]

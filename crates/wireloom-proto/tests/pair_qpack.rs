@@ -39,6 +39,27 @@ fn config() -> Config {
     Config::default()
 }
 
+/// For drivers that ask before they drain: instructions are made only then.
+#[test]
+fn instructions_are_output() {
+    let mut lone = server(config());
+    let _ = (lone.actions(), lone.events());
+    assert!(!lone.core.has_output());
+    assert_eq!(insert(&mut lone, INSERTIONS), Recv::Continue);
+    assert!(lone.core.has_output(), "an Insert Count Increment");
+    lone.actions();
+    assert!(!lone.core.has_output());
+    // The rest of a session's stream, which nobody waits for.
+    let (mut lone, session) = Lone::server_with_session(config(), &ALL_SETTINGS);
+    lone.core.close_session(lone.now, session, 0, "").expect("open");
+    let _ = (lone.actions(), lone.events());
+    assert!(!lone.core.has_output());
+    lone.reset(0, Code::H3_NO_ERROR);
+    assert!(lone.core.has_output(), "a Stream Cancellation");
+    lone.actions();
+    assert!(!lone.core.has_output());
+}
+
 #[test]
 fn a_request_waits_with_all_that_follows_it() {
     for chunk in [1, usize::MAX] {

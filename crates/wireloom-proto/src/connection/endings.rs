@@ -38,7 +38,7 @@ impl Connection {
         if closed.stopped.is_some() {
             self.streams.remove(&stream);
             self.out.stop(stream, Code::WT_SESSION_GONE);
-            self.abandon_sections(stream);
+            self.abandon(stream);
         } else {
             // "An endpoint that sends a WT_CLOSE_SESSION capsule MUST immediately send a FIN on the CONNECT Stream"
             // (draft 16 section 6). "The endpoint MAY also send a STOP_SENDING": not now, since it could overtake the
@@ -167,7 +167,7 @@ impl Connection {
     pub(super) fn await_end(&mut self, stream: StreamId, fin: bool, peer_closed: bool, code: Code) {
         if self.side == Side::Client {
             // The rest of a response is dropped unseen, with what sections there are.
-            self.abandon_sections(stream);
+            self.abandon(stream);
         }
         if fin {
             self.streams.remove(&stream);
@@ -203,7 +203,7 @@ impl Connection {
             self.streams.remove(&stream);
             if self.side == Side::Client {
                 // Now the server has sent all there was to be dropped.
-                self.abandon_sections(stream);
+                self.abandon(stream);
             }
             return Recv::Done;
         }
@@ -217,7 +217,7 @@ impl Connection {
                 // STOP_SENDING on the CONNECT stream" (draft 02 section 5).
                 self.streams.remove(&stream);
                 self.out.stop(stream, code);
-                self.abandon_sections(stream);
+                self.abandon(stream);
             }
             Some(Stream::Connect) => {
                 let session = SessionId::new(stream).and_then(|id| self.sessions.get(&id));

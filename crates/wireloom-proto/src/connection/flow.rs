@@ -217,7 +217,7 @@ impl Connection {
         if let Some(flow) = self.flow_of(session)
             && flow.data_in.receive(n).is_err()
         {
-            self.end_misbehaved(session, "more data than the session's limit allows");
+            self.abort_session(session.stream(), violation("more data than the session's limit allows"));
         }
     }
 
@@ -429,12 +429,6 @@ impl Connection {
     pub(super) fn write_capsule(&mut self, session: SessionId, payload: &Bytes) {
         self.out
             .write(session.stream(), frame::encode(frame::DATA, payload), false);
-    }
-
-    fn end_misbehaved(&mut self, id: SessionId, reason: &'static str) {
-        if let Some(session) = self.sessions.remove(&id) {
-            let _ = self.end_session(id, &session, violation(reason), false);
-        }
     }
 
     /// One half of a WebTransport stream is over; `is_send` says which. Answers its session if the half was open until now.

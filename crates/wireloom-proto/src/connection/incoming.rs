@@ -188,7 +188,7 @@ impl Connection {
         if stream.dir() == Dir::Bi {
             self.bi_end = self.bi_end.max(stream.index() + 1);
             self.out.reset(stream, Code::H3_REQUEST_CANCELLED);
-            self.abandon_sections(stream);
+            self.abandon(stream);
         }
     }
 }

@@ -273,7 +273,7 @@ impl Connection {
             Some(Stream::Connect) => self.connect_reset(now, stream, code),
             Some(Stream::Closing { .. }) => {
                 self.streams.remove(&stream);
-                self.abandon_sections(stream);
+                self.abandon(stream);
             }
             Some(Stream::WebTransport { .. }) => {
                 self.recv_aborted(stream, None);
@@ -371,7 +371,7 @@ impl Connection {
 
     /// Whether there is anything to poll, for callers that drain only then.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() || (self.decoder.has_instructions() && self.control.own.is_some())
     }
 
     /// What the peer announced; `None` before its SETTINGS arrived.
@@ -486,14 +486,17 @@ impl Connection {
 
     /// Nothing of `stream` is wanted, in either direction.
     fn discard(&mut self, stream: StreamId, code: Code) {
-        self.abandon_sections(stream);
+        self.abandon(stream);
         self.discard_payload(stream, code);
     }
 
-    /// `stream` was reset or is read no further: QPACK is told if there may be field sections on it.
-    fn abandon_sections(&mut self, stream: StreamId) {
-        if stream.is_request() {
+    /// `stream` was reset or is read no further: QPACK is told if there may be field sections on it, and nothing waits any more
+    /// for the request or session that it might have become.
+    fn abandon(&mut self, stream: StreamId) {
+        if let Some(session) = SessionId::new(stream) {
             self.decoder.cancel(stream);
+            self.early_updates.remove(&stream);
+            self.refuse_parked(session);
         }
     }
 

@@ -98,15 +98,22 @@ impl Connection {
             self.out.event(Event::Priority { stream, priority });
             return Ok(());
         }
-        if self.early_updates.len() >= MAX_EARLY && !self.early_updates.contains_key(&stream) {
-            let mut early = std::mem::take(&mut self.early_updates);
-            early.retain(|stream, _| !self.is_over(*stream));
-            self.early_updates = early;
-        }
-        if self.early_updates.len() < MAX_EARLY {
+        let is_full = self.early_updates.len() >= MAX_EARLY;
+        if self.is_expected(stream) && (!is_full || self.early_updates.contains_key(&stream)) {
             self.early_updates.insert(stream, wish);
         }
         Ok(())
+    }
+
+    /// Whether a request may yet begin on the peer's `stream`. When that is decided its early update is taken out, so that none
+    /// outlives its use.
+    fn is_expected(&self, stream: StreamId) -> bool {
+        match self.streams.get(&stream) {
+            // Of a CONNECT that is kept until SETTINGS the head is not known either.
+            None | Some(Stream::Header(_) | Stream::Connect) => true,
+            Some(Stream::Message(message)) => !message.is_head_known(self.side),
+            _ => false,
+        }
     }
 
     /// Whether the request on the peer's `stream` came and went.

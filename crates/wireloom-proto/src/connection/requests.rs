@@ -321,7 +321,7 @@ impl Connection {
         self.note_cancelled(now, &mut message);
         if message.recv != Progress::Closed {
             message.waiting = None;
-            self.abandon_sections(stream);
+            self.abandon(stream);
         }
         if !message.is_head_known(self.side) {
             self.out.reset(stream, Code::H3_REQUEST_CANCELLED);

@@ -142,7 +142,7 @@ impl Connection {
             message.recv = Progress::Closed;
             message.waiting = None;
             self.out.stop(stream, code);
-            self.abandon_sections(stream);
+            self.abandon(stream);
             self.forget_if_over(stream);
         }
     }
@@ -159,7 +159,7 @@ impl Connection {
         }
         // The client does not discard the response for that (RFC 9114 section 4.1).
         self.out.stop(stream, Code::H3_NO_ERROR);
-        self.abandon_sections(stream);
+        self.abandon(stream);
     }
 
     /// Whether this client may make a request on `stream`: "A client MUST send only a single request on a given stream"

@@ -29,11 +29,14 @@ impl Connection {
     #[inline]
     pub(super) fn attach(&mut self, now: Instant, stream: StreamId, session: u64, payload: Bytes, fin: bool) -> Recv {
         self.mark_seen(stream);
+        if !self.early_updates.is_empty() {
+            self.early_updates.remove(&stream);
+        }
         // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does
         // not correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
         // H3_ID_ERROR error code" (draft 16 section 4).
         let Some(session) = SessionId::new(StreamId::from_u64(session)) else {
-            return self.close(Code::H3_ID_ERROR, "session id that is no request stream");
+            return self.attach_to_nothing(stream);
         };
         let Some(state) = self.sessions.get_mut(&session).filter(|session| session.is_open()) else {
             return self.park(now, stream, session, payload, fin);
@@ -45,6 +48,16 @@ impl Connection {
         }
         self.hand_out(session, stream, fin);
         Recv::WebTransport { session, payload }
+    }
+
+    #[cold]
+    fn attach_to_nothing(&mut self, stream: StreamId) -> Recv {
+        if self.may_speak_webtransport() {
+            return self.close(Code::H3_ID_ERROR, "session id that is no request stream");
+        }
+        // What follows a stream type that was not negotiated is no session id: "The recipient MUST NOT consider unknown stream
+        // types to be a connection error of any kind" (RFC 9114 section 6.2).
+        self.refuse_payload(stream, Code::H3_STREAM_CREATION_ERROR)
     }
 
     /// The application gets a stream of the peer. With flow control it keeps its place until the application has taken it,
@@ -61,10 +74,8 @@ impl Connection {
 
     /// The peer used more than the session's limits.
     #[cold]
-    fn overflow(&mut self, stream: StreamId, id: SessionId, over: Over) -> Recv {
-        if let Some(session) = self.sessions.remove(&id) {
-            let _ = self.end_session(id, &session, over, false);
-        }
+    fn overflow(&mut self, stream: StreamId, session: SessionId, over: Over) -> Recv {
+        self.abort_session(session.stream(), over);
         self.refuse_payload(stream, Code::WT_SESSION_GONE)
     }
 
@@ -336,11 +347,16 @@ impl Connection {
                 }
             }
         }
+        self.refuse_parked(session);
+        ended
+    }
+
+    /// Refuses what waits for a session that is over, or never comes about.
+    pub(super) fn refuse_parked(&mut self, session: SessionId) {
         for item in self.parked.take(session) {
             if let Item::Stream { stream, .. } = item {
                 self.discard_payload(stream, Code::WT_SESSION_GONE);
             }
         }
-        ended
     }
 }

@@ -45,7 +45,7 @@ impl Connection {
             let has_flow_control = self.has_flow_control();
             if self
                 .dialect()
-                .is_some_and(|dialect| dialect.max_sessions(2, has_flow_control) > 1)
+                .is_some_and(|dialect| dialect.may_answer_surplus(has_flow_control))
             {
                 self.answer(stream, StatusCode::TOO_MANY_REQUESTS);
                 return Recv::Done;
@@ -86,7 +86,6 @@ impl Connection {
         for (index, id) in held.into_iter().enumerate() {
             if self.dialect().is_some() && index >= self.session_limit() {
                 self.sessions.remove(&id);
-                self.end_streams(id);
                 self.discard(id.stream(), Code::H3_REQUEST_REJECTED);
             } else {
                 self.admit(id);
@@ -96,31 +95,23 @@ impl Connection {
 
     /// Server: shows a held CONNECT to the application.
     fn admit(&mut self, id: SessionId) {
+        let stream = id.stream();
         let (dialect, flow) = (self.dialect_for(id), self.new_flow());
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(mut session) = self.sessions.remove(&id) else {
             return;
         };
-        let Some(dialect) = dialect else {
+        let (Some(dialect), State::Held(head)) = (dialect, std::mem::replace(&mut session.state, State::Requested))
+        else {
             // The client's SETTINGS or transport parameters lack something: "the server MUST treat all established and
             // newly incoming WebTransport sessions as malformed" (draft 16 section 3.1).
-            self.sessions.remove(&id);
-            self.end_streams(id);
-            self.discard(id.stream(), Code::H3_MESSAGE_ERROR);
-            return;
+            return self.discard(stream, Code::H3_MESSAGE_ERROR);
         };
-        let State::Held(head) = std::mem::replace(&mut session.state, State::Requested) else {
-            return;
-        };
-        session.dialect = Some(dialect);
+        session.set_dialect(dialect);
         session.flow = flow;
         session.protocols = protocols::offered(head.headers());
-        let mut wishes = session.wishes;
         let protocols = session.protocols.clone();
-        let stream = id.stream();
-        let priority = self.first_wish(stream, head.headers(), &mut wishes);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.wishes = wishes;
-        }
+        let priority = self.first_wish(stream, head.headers(), &mut session.wishes);
+        self.sessions.insert(id, session);
         self.out.event(Event::SessionRequested {
             session: id,
             head,

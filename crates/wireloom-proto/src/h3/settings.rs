@@ -193,14 +193,9 @@ impl Settings {
                 return Err(SettingsError::Http2(id));
             }
             // For SETTINGS_H3_DATAGRAM "the receiver MUST terminate the connection with error H3_SETTINGS_ERROR" (RFC
-            // 9297 section 2.1.1). The others: RFC 9220 section 3 by way of RFC 8441 section 3, and section 3.1 of
-            // WebTransport in draft 02 and in drafts from 15 on.
-            if value > 1
-                && matches!(
-                    id,
-                    ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM | WEBTRANSPORT_DRAFT02 | WT_ENABLED
-                )
-            {
+            // 9297 section 2.1.1). The other: RFC 9220 section 3 by way of RFC 8441 section 3. Those of WebTransport are
+            // unknown where it is off: `negotiate::validate`.
+            if value > 1 && matches!(id, ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM) {
                 return Err(SettingsError::InvalidValue { id, value });
             }
             // "A receiver MAY treat the presence of duplicate setting identifiers as a connection error" (RFC 9114 section
@@ -274,7 +269,7 @@ mod tests {
             Settings::decode(&payload(&[(0x21, 0), (0x21, 0)])),
             Err(SettingsError::Duplicate(0x21))
         );
-        for id in [ENABLE_CONNECT_PROTOCOL, H3_DATAGRAM, WEBTRANSPORT_DRAFT02, WT_ENABLED] {
+        for id in [ENABLE_CONNECT_PROTOCOL, H3_DATAGRAM] {
             let error = SettingsError::InvalidValue { id, value: 2 };
             assert_eq!(Settings::decode(&payload(&[(id, 2)])), Err(error));
             assert_eq!(error.code(), Code::H3_SETTINGS_ERROR);

@@ -223,6 +223,11 @@ impl Decoder {
         std::mem::take(&mut self.out).freeze()
     }
 
+    /// Whether [`Decoder::take_instructions`] would give any.
+    pub fn has_instructions(&self) -> bool {
+        !self.out.is_empty() || self.table.inserted() > self.known
+    }
+
     /// Sections that wait.
     #[cfg(feature = "__testing")]
     pub(crate) fn blocked(&self) -> usize {

@@ -64,6 +64,13 @@ impl Dialect {
         }
     }
 
+    /// Whether a session beyond the limit may be answered, with 429, where several are allowed at all. Drafts 07 to 14 have the
+    /// client know the limit, and the server "MUST reset all of the CONNECT streams it is not willing to process with the
+    /// H3_REQUEST_REJECTED status" (draft 14 section 5.2).
+    pub(crate) fn may_answer_surplus(self, flow_control: bool) -> bool {
+        matches!(self, Self::Draft02 | Self::Draft15) && self.max_sessions(2, flow_control) > 1
+    }
+
     /// Sessions that a client may have open at once towards a server with these settings.
     pub(crate) fn max_sessions_at(self, server: &Settings, configured: usize, flow_control: bool) -> usize {
         let allowed = self.max_sessions(configured, flow_control);
@@ -95,6 +102,11 @@ impl Dialect {
             Self::Draft15 => limits.is_on(),
         };
         wants_it.then(|| limits.clamped())
+    }
+
+    /// Whether it knows session flow control at all.
+    pub(crate) const fn has_flow_control(self) -> bool {
+        matches!(self, Self::Draft13 | Self::Draft15)
     }
 
     /// Whether a capsule that repeats a limit is an error: draft 16 says "that does not increase the Maximum Data value

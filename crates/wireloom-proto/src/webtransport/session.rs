@@ -59,9 +59,9 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(id: SessionId, state: State, dialect: Option<Dialect>, reader: FrameReader) -> Box<Self> {
-        Box::new(Self {
+        let mut session = Box::new(Self {
             state,
-            dialect,
+            dialect: None,
             reader,
             capsules: CapsuleReader::new(),
             prefixes: Prefixes::new(id),
@@ -76,7 +76,18 @@ impl Session {
             flow: None,
             wishes: Wishes::default(),
             stopped: None,
-        })
+        });
+        if let Some(dialect) = dialect {
+            session.set_dialect(dialect);
+        }
+        session
+    }
+
+    pub(crate) fn set_dialect(&mut self, dialect: Dialect) {
+        self.dialect = Some(dialect);
+        if !dialect.has_flow_control() {
+            self.capsules.without_flow_control();
+        }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
