@@ -66,3 +66,31 @@ proptest! {
         wireloom_proto::testing::connection(&bytes);
     }
 }
+
+/// What one session lost unseen is made good to another, whose stream is only late.
+#[test]
+fn credit_that_was_written_off_and_used_after_all() {
+    let client = Side::Client;
+    let open = |session| Op::Open(client, Dir::Uni, session);
+    let ops = [
+        [Op::Connect, Op::Connect, Op::Run, Op::Accept(0), Op::Accept(1), Op::Run],
+        // Nobody sees the first stream; the last of the other session is held up.
+        [open(0), Op::Reset(client, 0), open(1), open(1), Op::Hold(4), Op::Run],
+        // Its client says that it is blocked.
+        [open(1), Op::Run, Op::Release, Op::Run, open(1), Op::Run],
+    ];
+    run(Dialect::Draft15, ops.as_flattened());
+}
+
+#[test]
+fn a_request_that_is_stopped_before_it_arrives() {
+    let ops = [
+        Op::Request(true),
+        Op::Hold(0),
+        Op::StopMessage(Side::Client, 0),
+        Op::Run,
+        Op::Release,
+        Op::Run,
+    ];
+    run(Dialect::Draft02, &ops);
+}

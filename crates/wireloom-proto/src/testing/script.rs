@@ -1,17 +1,17 @@
 //! Scripts of operations on two connections: whatever their order, neither may break a rule of the protocol, and in the end
 //! nothing may be left over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
 use super::pipe::Pair;
-use crate::connection::{Config, Event, PeerTransport, SessionRequest};
+use crate::connection::{CommandError, Config, Event, PeerTransport, SessionEnd, SessionRequest};
 use crate::webtransport::flow::FlowControl;
 use crate::webtransport::negotiate::{Dialect, Dialects};
-use crate::{Code, Dir, SessionId, Side, StreamId};
+use crate::{Action, Code, Dir, SessionId, Side, StreamId};
 
 /// One step. Numbers choose among what there is, modulo how much that is; a step for which there is nothing is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,9 @@ struct Script {
     requests: Vec<StreamId>,
     /// How often each end was told that a session is over.
     ended: BTreeMap<(u8, SessionId), u32>,
+    /// Requests that the server has, and those among them of which it knows that nobody wants the answer, or has given it.
+    received: BTreeSet<StreamId>,
+    answered: BTreeSet<StreamId>,
 }
 
 fn pick<T: Copy>(list: &[T], n: u8) -> Option<T> {
@@ -126,6 +129,8 @@ pub fn run(dialect: Dialect, ops: &[Op]) {
         streams: Vec::new(),
         requests: Vec::new(),
         ended: BTreeMap::new(),
+        received: BTreeSet::new(),
+        answered: BTreeSet::new(),
     };
     script.pair.handshake(PeerTransport {
         datagrams: true,
@@ -175,10 +180,13 @@ impl Script {
                 }
             }
             Op::Open(side, dir, n) => {
-                if let Some(id) = pick(&self.sessions, n)
-                    && let Ok(stream) = pair.end(side).open(id, dir)
-                {
-                    self.streams.push((id, stream));
+                if let Some(id) = pick(&self.sessions, n) {
+                    let end = pair.end(side);
+                    match end.open(id, dir) {
+                        Ok(stream) => self.streams.push((id, stream)),
+                        Err(CommandError::Blocked) => end.core.tell_blocked(),
+                        Err(_) => {}
+                    }
                 }
             }
             Op::Send(side, n, fin) => {
@@ -226,7 +234,9 @@ impl Script {
                 if let Some(stream) = pick(&self.requests, n) {
                     let mut head = Response::new(());
                     insert_fields(head.headers_mut(), stream);
-                    let _ = pair.server.core.send_response(stream, &head, fin);
+                    if pair.server.core.send_response(stream, &head, fin).is_ok() && fin {
+                        self.answered.insert(stream);
+                    }
                 }
             }
             Op::Body(side, n) => {
@@ -240,17 +250,23 @@ impl Script {
             }
             Op::Trailers(side, n) => {
                 if let Some(stream) = pick(&self.requests, n) {
-                    let _ = pair.end(side).core.send_trailers(stream, &HeaderMap::new());
+                    let sent = pair.end(side).core.send_trailers(stream, &HeaderMap::new());
+                    self.note_sent(side, stream, sent.is_ok());
                 }
             }
             Op::Finish(side, n) => {
                 if let Some(stream) = pick(&self.requests, n) {
-                    let _ = pair.end(side).core.finish(stream);
+                    let sent = pair.end(side).core.finish(stream);
+                    self.note_sent(side, stream, sent.is_ok());
                 }
             }
             Op::ResetMessage(side, n) => {
-                if let Some(stream) = pick(&self.requests, n) {
+                // As an application would, which knows what it resets.
+                if let Some(stream) = pick(&self.requests, n)
+                    && (side == Side::Client || self.received.contains(&stream))
+                {
                     pair.end(side).core.reset_message(stream, Code::H3_REQUEST_CANCELLED);
+                    self.note_sent(side, stream, true);
                 }
             }
             Op::StopMessage(side, n) => {
@@ -285,6 +301,13 @@ impl Script {
         self.pair.server.pump();
     }
 
+    /// An end may have ended its message.
+    fn note_sent(&mut self, side: Side, stream: StreamId, ended: bool) {
+        if side == Side::Server && ended {
+            self.answered.insert(stream);
+        }
+    }
+
     /// A WebTransport stream on which `side` may send, as its application would know.
     fn writable(&mut self, side: Side, n: u8) -> Option<StreamId> {
         let (_, stream) = pick(&self.streams, n)?;
@@ -301,11 +324,38 @@ impl Script {
     fn note_events(&mut self) {
         for side in [Side::Client, Side::Server] {
             for event in self.pair.end(side).events.drain(..) {
-                if let Event::SessionClosed { session, .. } | Event::SessionRejected { session, .. } = event {
-                    let times = self.ended.entry((side as u8, session)).or_default();
-                    *times += 1;
-                    assert_eq!(*times, 1, "{side:?} was told twice that session {session} is over");
+                match event {
+                    Event::SessionClosed {
+                        end: SessionEnd::PeerMisbehaved { code, reason },
+                        ..
+                    } => panic!("{side:?} says that the other broke a rule: {code} {reason}"),
+                    Event::SessionClosed { session, .. } | Event::SessionRejected { session, .. } => {
+                        let times = self.ended.entry((side as u8, session)).or_default();
+                        *times += 1;
+                        assert_eq!(*times, 1, "{side:?} was told twice that session {session} is over");
+                    }
+                    Event::Request { stream, .. } => {
+                        self.received.insert(stream);
+                    }
+                    Event::SendStopped { stream, .. }
+                    | Event::MessageFailed {
+                        stream, by_peer: false, ..
+                    } if side == Side::Server => {
+                        self.answered.insert(stream);
+                    }
+                    _ => {}
                 }
+            }
+        }
+    }
+
+    /// Everything has arrived: the server knows of each request whose answer the client does not want, whichever came first.
+    fn check_stopped(&self) {
+        for action in &self.pair.client.aborted {
+            if let Action::StopSending { stream, .. } = action
+                && self.received.contains(stream)
+            {
+                assert!(self.answered.contains(stream), "nobody stops the handler of {stream}");
             }
         }
     }
@@ -314,6 +364,8 @@ impl Script {
         self.pair.held.clear();
         self.pair.chunk = usize::MAX;
         self.pair.run();
+        self.note_events();
+        self.check_stopped();
         let now = self.pair.now;
         for side in [Side::Client, Side::Server] {
             let sessions: Vec<SessionId> = self.pair.end(side).core.sessions().collect();
