@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use wireloom_proto::connection::{CommandError, SessionEnd, SessionRequest};
 use wireloom_proto::h3::frame;
 use wireloom_proto::h3::settings::{self, Settings};
-use wireloom_proto::testing::peer::{ALL_SETTINGS, LIMITED_SETTINGS, Lone, data, varints, webtransport_connect};
+use wireloom_proto::testing::peer::{
+    ALL_SETTINGS, LIMITED_SETTINGS, Lone, data, headers, varints, webtransport_connect,
+};
 use wireloom_proto::testing::pipe::{End, Pair};
 use wireloom_proto::webtransport::flow::FlowControl;
 use wireloom_proto::webtransport::negotiate::{Dialect, Dialects};
@@ -93,7 +95,7 @@ fn on_only_where_both_ends_want_it_and_the_dialect_has_it() {
         for (client, server) in [(true, true), (true, false), (false, true), (false, false)] {
             let limits = |on| if on { TIGHT } else { FlowControl::OFF };
             let pair = Pair::connected(config(dialect, limits(client)), config(dialect, limits(server)));
-            let expected = client && server && dialect >= Dialect::Draft13;
+            let expected = client && server && dialect > Dialect::Draft02;
             for core in [&pair.client.core, &pair.server.core] {
                 assert_eq!(core.has_flow_control(), expected, "{dialect:?} {client} {server}");
             }
@@ -121,6 +123,8 @@ fn what_is_announced() {
     let off = announced(Dialects::ALL, FlowControl::OFF);
     assert_eq!(off.get(settings::WT_INITIAL_MAX_DATA), None);
     assert_eq!(off.get(settings::WT_MAX_SESSIONS_DRAFT13), Some(1));
+    let draft12 = announced(Dialects::NONE.with(Dialect::Draft07), FlowControl::default());
+    assert_eq!(draft12.get(settings::WT_INITIAL_MAX_DATA), Some(8 << 20));
     let old = announced(Dialects::NONE.with(Dialect::Draft02), FlowControl::default());
     assert_eq!(old.get(settings::WT_INITIAL_MAX_DATA), None);
     let huge = FlowControl {
@@ -159,6 +163,61 @@ fn in_draft_14_several_sessions_mean_flow_control_with_limits_of_zero() {
     let settings = [(8, 1), (0x33, 1), (settings::WT_MAX_SESSIONS_DRAFT13, 1)];
     let lone = Lone::new(Side::Server, config(Dialect::Draft13, TIGHT), &settings);
     assert!(!lone.core.has_flow_control());
+}
+
+/// What a client of draft 12 announces that has limits, which hold both ways.
+#[test]
+fn draft_12_has_flow_control() {
+    let settings = [(0x33, 1), (settings::WT_INITIAL_MAX_DATA, 100)];
+    let announced = [&settings[..], &[(settings::WEBTRANSPORT_MAX_SESSIONS_DRAFT07, 1)]].concat();
+    // Its client need not send the setting that tells of it.
+    for settings in [&announced, &settings[..]] {
+        let config = config(Dialect::Draft07, TIGHT);
+        let (mut lone, session) = Lone::server_with_session(config, settings);
+        assert_eq!(lone.core.dialect(), Some(Dialect::Draft07));
+        assert!(lone.core.has_flow_control());
+        assert_eq!(lone.core.send_credit(session), 100);
+        assert_eq!(lone.core.check_open(session, Dir::Uni), Err(CommandError::Blocked));
+        let stream = lone.peer_uni(5);
+        let _ = lone.recv(stream, &uni(session, b"eight by"), false);
+        lone.core.data_consumed(session, 8);
+        assert_eq!(capsules(lone.actions()), [framed(&capsule::encode_max_data(18))]);
+    }
+}
+
+/// A peer of draft 12 that announces no limits keeps ours all the same.
+#[test]
+fn limits_that_nobody_will_raise_are_lifted() {
+    let lifted: Bytes = [
+        capsule::encode_max_streams(Dir::Bi, 1 << 60),
+        capsule::encode_max_streams(Dir::Uni, 1 << 60),
+        capsule::encode_max_data((1 << 62) - 1),
+    ]
+    .concat()
+    .into();
+    let settings = |id| [(8, 1), (0x33, 1), (id, 1)];
+    for (dialect, id, lifts) in [
+        (Dialect::Draft02, 0x2b60_3742, false),
+        (Dialect::Draft07, 0xc671_706a, true),
+        (Dialect::Draft13, 0x14e9_cd29, true),
+        (Dialect::Draft15, 0x2c7c_f000, false),
+    ] {
+        let expected = if lifts { vec![framed(&lifted)] } else { Vec::new() };
+        let mut lone = Lone::new(Side::Server, config(dialect, TIGHT), &settings(id));
+        let _ = lone.recv(0, &webtransport_connect(), false);
+        let session = SessionId::new(StreamId::from_u64(0)).expect("a request");
+        lone.core
+            .accept_session(lone.now, session, &Response::new(()), None)
+            .expect("requested");
+        assert_eq!(capsules(lone.actions())[1..], expected, "{dialect:?}");
+
+        let mut lone = Lone::new(Side::Client, config(dialect, TIGHT), &settings(id));
+        lone.core
+            .connect(lone.now, StreamId::from_u64(0), &SessionRequest::new("localhost", "/"))
+            .expect("supported");
+        let _ = lone.recv(0, &headers(&[(":status", "200")]), false);
+        assert_eq!(capsules(lone.actions())[1..], expected, "{dialect:?}");
+    }
 }
 
 /// "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed the

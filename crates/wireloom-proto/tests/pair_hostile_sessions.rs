@@ -73,11 +73,12 @@ fn connects_are_held_until_settings_and_bounded() {
 
     // A client without the settings: "the server MUST treat all established and newly incoming WebTransport sessions as
     // malformed" (draft 16 section 3.1).
+    let newest = extended_connect("webtransport-h3", &[]);
     let mut lone = Lone::without_settings(Side::Server, Config::default());
-    let _ = lone.recv(0, &webtransport_connect(), false);
+    let _ = lone.recv(0, &newest, false);
     lone.settings(&[(0x33, 1)]);
     assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR));
-    let _ = lone.recv(4, &webtransport_connect(), false);
+    let _ = lone.recv(4, &newest, false);
     assert_eq!(lone.actions(), refused(4, Code::H3_MESSAGE_ERROR));
     assert!(matches!(lone.events()[..], [Event::Ready { dialect: None, .. }]));
 }
@@ -108,17 +109,58 @@ fn a_client_that_announces_draft_02_by_its_connect_only() {
     assert!(events.len() == 3 && events[1..].iter().all(requested), "{events:?}");
     assert_eq!(lone.core.dialect(), Some(Dialect::Draft02));
 
-    // Without datagrams, with the setting off, with another's setting that is not met, without the field.
-    let plain = webtransport_connect();
+    // Without datagrams, with the setting off, with another's setting that is not met.
     for (settings, connect) in [
         (&[][..], &connect),
         (&[(0x33, 1), (0x2b60_3742, 0)], &connect),
         (&[(0x2c7c_f000, 1)], &connect),
-        (&[(0x33, 1)], &plain),
     ] {
         let mut lone = serve(settings, connect);
         assert_eq!(lone.actions(), refused(0, Code::H3_MESSAGE_ERROR), "{settings:?}");
         assert_eq!(lone.core.dialect(), None);
+    }
+}
+
+/// "clients indicate support for WebTransport by using the "webtransport" upgrade token" (drafts 09 to 12 section 3.1), and
+/// by no setting.
+#[test]
+fn a_client_that_announces_drafts_09_to_12_by_its_connect_only() {
+    let serve = |config: Config, settings: &[(u64, u64)], protocol: &str| {
+        let mut lone = Lone::without_settings(Side::Server, config);
+        let _ = lone.recv(0, &extended_connect(protocol, &[]), false);
+        lone.settings(settings);
+        lone
+    };
+    let mut lone = serve(Config::default(), &[(0x33, 1)], "webtransport");
+    let events = lone.events();
+    assert!(
+        matches!(
+            events[..],
+            [
+                Event::Ready { dialect: None, .. },
+                Event::SessionRequested {
+                    dialect: Dialect::Draft07,
+                    ..
+                }
+            ]
+        ),
+        "{events:?}"
+    );
+    let mut without = Config::default();
+    without.dialects = Dialects::ALL.without(Dialect::Draft07);
+    // Without HTTP datagrams, with a setting of a newer draft that is not met, with the token of a newer one, and not wanted.
+    for (config, settings, protocol) in [
+        (Config::default(), &[][..], "webtransport"),
+        (Config::default(), &[(0x2c7c_f000, 0), (0x33, 1)], "webtransport"),
+        (Config::default(), &[(0x33, 1)], "webtransport-h3"),
+        (without, &[(0x33, 1)], "webtransport"),
+    ] {
+        let mut lone = serve(config, settings, protocol);
+        assert_eq!(
+            lone.actions(),
+            refused(0, Code::H3_MESSAGE_ERROR),
+            "{settings:?} {protocol}"
+        );
     }
 }
 

@@ -293,6 +293,7 @@ impl Connection {
         {
             return Err(Over::Stopped(code));
         }
+        self.lift_limits(id, session);
         self.tell_blocked_in(id, session);
         self.release_parked(id, session)
     }

@@ -23,8 +23,11 @@ use super::{Connection, Stream, deadline};
 use crate::capsule;
 use crate::codes::Code;
 use crate::h3::frame;
+use crate::h3::settings::Settings;
 use crate::stream_id::{Dir, SessionId, Side, StreamId};
+use crate::varint;
 use crate::webtransport::flow::{FlowControl, Losses, MAX_STREAMS, SessionFlow};
+use crate::webtransport::negotiate::Dialect;
 use crate::webtransport::session::Session;
 
 /// Streams of the peer that ended before their session was known, since the connection's beginning.
@@ -83,6 +86,27 @@ impl Connection {
     /// before [`Event::Ready`].
     pub const fn has_flow_control(&self) -> bool {
         self.peer_limits.is_some()
+    }
+
+    /// See `peer_limits`.
+    pub(super) fn limits_of_peer(&self, peer: &Settings, dialect: Option<Dialect>) -> Option<FlowControl> {
+        dialect
+            .filter(|_| self.config.flow_control.is_on())
+            .and_then(|dialect| dialect.peer_limits(peer))
+    }
+
+    /// A session without flow control is open. The peer may keep the limits in our SETTINGS all the same, which nobody would
+    /// raise: it is told once that there are none. A peer that knows of no limits skips that, as it does every unknown
+    /// capsule, and one that knows them to be off "MUST ignore receipt of any flow control capsules" (draft 16 section 5.1).
+    pub(super) fn lift_limits(&mut self, id: SessionId, session: &Session) {
+        if session.flow.is_none() && session.dialect.is_some_and(Dialect::may_keep_limits) {
+            let mut capsules = BytesMut::new();
+            for dir in [Dir::Bi, Dir::Uni] {
+                capsules.put(capsule::encode_max_streams(dir, MAX_STREAMS));
+            }
+            capsules.put(capsule::encode_max_data(varint::MAX));
+            self.announce_in(id, session, &capsules.freeze());
+        }
     }
 
     /// The state that a new session begins with.

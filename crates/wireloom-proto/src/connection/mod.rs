@@ -454,9 +454,7 @@ impl Connection {
         };
         let dialect = negotiate::choose(!self.side, self.dialects, settings, transport);
         self.negotiated = Some(dialect);
-        self.peer_limits = dialect
-            .filter(|_| self.config.flow_control.is_on())
-            .and_then(|dialect| dialect.peer_limits(settings));
+        self.peer_limits = self.limits_of_peer(settings, dialect);
         self.out.event(Event::Ready {
             settings: settings.clone(),
             dialect,

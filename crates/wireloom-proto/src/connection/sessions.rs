@@ -56,7 +56,7 @@ impl Connection {
             return self.refuse(stream, Code::H3_REQUEST_REJECTED);
         }
         self.sessions
-            .insert(id, Session::new(id, State::Held(Box::new(head.head)), None, reader));
+            .insert(id, Session::new(id, State::Held(Box::new(head)), reader));
         self.streams.insert(stream, Stream::Connect);
         if self.negotiated.is_some() {
             self.admit(id);
@@ -100,14 +100,14 @@ impl Connection {
         let Some(mut session) = self.sessions.remove(&id) else {
             return;
         };
-        let (Some(dialect), State::Held(head)) = (dialect, std::mem::replace(&mut session.state, State::Requested))
+        let (Some(dialect), State::Held(held)) = (dialect, std::mem::replace(&mut session.state, State::Requested))
         else {
             // The client's SETTINGS or transport parameters lack something: "the server MUST treat all established and
             // newly incoming WebTransport sessions as malformed" (draft 16 section 3.1).
             return self.discard(stream, Code::H3_MESSAGE_ERROR);
         };
-        session.set_dialect(dialect);
-        session.flow = flow;
+        let head = Box::new(held.head);
+        session.speak(dialect, flow);
         session.protocols = protocols::offered(head.headers());
         let protocols = session.protocols.clone();
         let priority = self.first_wish(stream, head.headers(), &mut session.wishes);
@@ -125,10 +125,11 @@ impl Connection {
     fn dialect_for(&mut self, id: SessionId) -> Option<Dialect> {
         if self.dialect().is_none()
             && let Some(State::Held(head)) = self.sessions.get(&id).map(|session| &session.state)
-            && let Some(settings) = &self.control.settings
+            && let (Some(settings), Some(transport)) = (&self.control.settings, self.transport)
         {
-            let dialect = negotiate::choose_by_request(self.dialects, settings, head.headers());
+            let dialect = negotiate::choose_by_request(self.dialects, settings, transport, head);
             self.negotiated = Some(dialect);
+            self.peer_limits = self.limits_of_peer(settings, dialect);
         }
         self.dialect()
     }
@@ -168,10 +169,10 @@ impl Connection {
         let head = connect_head(request, dialect)?;
         let fields = headers::encode_request(&head, Some(dialect.upgrade_token()))?;
         let section = self.encode(stream, &fields)?;
-        let mut session = Session::new(id, State::Requested, Some(dialect), self.frame_reader());
+        let mut session = Session::new(id, State::Requested, self.frame_reader());
+        session.speak(dialect, self.new_flow());
         session.protocols.clone_from(&request.protocols);
         session.requires_protocol = request.requires_protocol;
-        session.flow = self.new_flow();
         let priority = self.first_wish(stream, head.headers(), &mut session.wishes);
         self.sessions.insert(id, session);
         self.streams.insert(stream, Stream::Connect);
@@ -225,6 +226,7 @@ impl Connection {
             return Err(CommandError::SessionClosed);
         };
         accepted.state = State::Open;
+        self.lift_limits(session, &accepted);
         self.open_early(session, accepted);
         Ok(())
     }

@@ -10,7 +10,7 @@ pub(crate) const MAX_STREAMS: u64 = 1 << 60;
 /// What one endpoint lets its peer use in each session, ahead of the application.
 ///
 /// Announced in SETTINGS, and raised by capsules as streams close and data is consumed. It counts only with peers that
-/// announce limits too, in drafts 13 and later; browsers do not. A limit of 0 allows nothing, all three at 0 switch flow
+/// announce limits too, in drafts 12 and later; browsers do not. A limit of 0 allows nothing, all three at 0 switch flow
 /// control off, and with it several sessions on one connection in those drafts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowControl {

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::flow::FlowControl;
+use crate::h3::headers::RequestHead;
 use crate::h3::settings::{self, Settings};
 use crate::stream_id::Side;
 
@@ -13,14 +14,15 @@ use crate::varint;
 /// "The header corresponding to the version described in this draft" (draft 02 section 7).
 const DRAFT02_FIELD: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft02");
 
-/// A family of drafts that share a setting, in the order of their age.
+/// A family of drafts that share a setting, in the order of their age. What they do not share inside a family no peer tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
     /// Drafts 02 to 06: what browsers speak by default.
     Draft02,
-    /// Drafts 07 to 12.
+    /// Drafts 07 to 12. Clients of drafts 09 and later need not send the setting, and draft 12 has flow control.
     Draft07,
-    /// Drafts 13 and 14.
+    /// Drafts 13 and 14. Flow control is negotiated as in draft 14. In draft 13 it is off where either end has
+    /// SETTINGS_WT_MAX_SESSIONS of 1, whatever limits it announces: such a peer is held to limits that it ignores itself.
     Draft13,
     /// Drafts 15 and 16.
     Draft15,
@@ -56,7 +58,7 @@ impl Dialect {
     /// other WebTransport sessions MUST enable flow control" (draft 16 section 5.1): without it there is one. "clients
     /// MUST NOT attempt to establish more than one simultaneous WebTransport session" (draft 16 section 5.1).
     /// "An endpoint that does not support pooling and flow control MUST NOT accept more than one incoming WebTransport
-    /// session at a time" (draft 16 section 5.2). Drafts 02 and 07 know no flow control and no such rule.
+    /// session at a time" (draft 16 section 5.2). Drafts up to 12 have no such rule.
     pub(crate) fn max_sessions(self, configured: usize, flow_control: bool) -> usize {
         match self {
             Self::Draft13 | Self::Draft15 if !flow_control => configured.min(1),
@@ -96,7 +98,9 @@ impl Dialect {
             data: value(settings::WT_INITIAL_MAX_DATA),
         };
         let wants_it = match self {
-            Self::Draft02 | Self::Draft07 => false,
+            Self::Draft02 => false,
+            // Draft 12 has these limits without a word about whether they hold; drafts 07 to 11 send none.
+            Self::Draft07 => limits.is_on(),
             // "Sending SETTINGS_WT_MAX_SESSIONS with a value greater than "1"" declares it too (draft 14 section 5.1).
             Self::Draft13 => limits.is_on() || value(self.setting()) > 1,
             Self::Draft15 => limits.is_on(),
@@ -104,9 +108,16 @@ impl Dialect {
         wants_it.then(|| limits.clamped())
     }
 
-    /// Whether it knows session flow control at all.
+    /// Whether all its peers know session flow control. Of draft 07's those of draft 12 do.
     pub(crate) const fn has_flow_control(self) -> bool {
         matches!(self, Self::Draft13 | Self::Draft15)
+    }
+
+    /// Whether a peer that announces no limits may still keep those that it was announced. In draft 12 they hold by
+    /// themselves, and where there are none nothing may be sent. Drafts 13 and 14 know better, but Safari 26.4 is reported to
+    /// do the same.
+    pub(crate) const fn may_keep_limits(self) -> bool {
+        matches!(self, Self::Draft07 | Self::Draft13)
     }
 
     /// Whether a capsule that repeats a limit is an error: draft 16 says "that does not increase the Maximum Data value
@@ -136,9 +147,11 @@ impl Dialect {
 
     /// Whether a peer with these settings and transport parameters speaks this dialect and has all that it requires.
     fn is_met(self, peer_side: Side, peer: &Settings, transport: PeerTransport) -> bool {
-        if peer.get(self.setting()).unwrap_or(0) == 0 {
-            return false;
-        }
+        peer.get(self.setting()).unwrap_or(0) != 0 && self.has_requirements(peer_side, peer, transport)
+    }
+
+    /// The same without the setting that announces it.
+    fn has_requirements(self, peer_side: Side, peer: &Settings, transport: PeerTransport) -> bool {
         let on = |id| peer.get(id) == Some(1);
         match self {
             // "the SETTINGS_ENABLE_WEBTRANSPORT setting implies that an endpoint supports extended CONNECT" (draft 02
@@ -223,13 +236,13 @@ pub(crate) fn announce(dialects: Dialects, limits: FlowControl, max_sessions: us
         // server announces its own all the same.
         let value = match dialect {
             // A number of sessions, which must not be 0. Without flow control more would be a promise that peers refuse, and
-            // draft 07 has none.
+            // most peers of draft 07 have none.
             Dialect::Draft13 if limits.is_on() => (max_sessions as u64).clamp(1, varint::MAX),
             _ => 1,
         };
         settings.set(dialect.setting(), value);
     }
-    if dialects.contains(Dialect::Draft13) || dialects.contains(Dialect::Draft15) {
+    if dialects.iter().any(|dialect| dialect != Dialect::Draft02) {
         let limits = [
             (settings::WT_INITIAL_MAX_STREAMS_UNI, limits.streams_uni),
             (settings::WT_INITIAL_MAX_STREAMS_BIDI, limits.streams_bi),
@@ -276,13 +289,30 @@ fn has_datagrams(peer: &Settings) -> bool {
         .any(|id| peer.get(id) == Some(1))
 }
 
-/// The dialect of a client whose settings have announced none, as its CONNECT tells: webtransport-go up to 0.9 sends the header
-/// field of draft 02 without the setting that section 3.1 of that draft demands. All the rest must be there.
-pub(crate) fn choose_by_request(dialects: Dialects, peer: &Settings, headers: &HeaderMap) -> Option<Dialect> {
-    let draft = Dialect::Draft02;
-    let is_silent = dialects.contains(draft) && dialects.iter().all(|dialect| peer.get(dialect.setting()).is_none());
-    let asks = headers.get(DRAFT02_FIELD).is_some_and(|value| value == "1");
-    (is_silent && asks && has_datagrams(peer)).then_some(draft)
+/// The dialect of a client whose settings have announced none, as its CONNECT tells. All the rest must be there.
+pub(crate) fn choose_by_request(
+    dialects: Dialects,
+    peer: &Settings,
+    transport: PeerTransport,
+    request: &RequestHead,
+) -> Option<Dialect> {
+    if Dialect::ALL.iter().any(|dialect| peer.get(dialect.setting()).is_some()) {
+        return None;
+    }
+    // webtransport-go up to 0.9 sends the header field of draft 02 without the setting that section 3.1 of that draft demands.
+    if request
+        .head
+        .headers()
+        .get(DRAFT02_FIELD)
+        .is_some_and(|value| value == "1")
+    {
+        return (dialects.contains(Dialect::Draft02) && has_datagrams(peer)).then_some(Dialect::Draft02);
+    }
+    // "Note that the client does not need to send any value to indicate support for WebTransport" (drafts 09 to 12 section
+    // 3.1): it does so by the token.
+    let draft = Dialect::Draft07;
+    let asks = request.protocol.as_deref() == Some(draft.upgrade_token());
+    (asks && dialects.contains(draft) && draft.has_requirements(Side::Client, peer, transport)).then_some(draft)
 }
 
 #[cfg(test)]

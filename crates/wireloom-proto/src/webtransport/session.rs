@@ -1,7 +1,6 @@
 //! One WebTransport session: where it stands and what its CONNECT stream needs.
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
 
 use super::flow::SessionFlow;
 use super::negotiate::Dialect;
@@ -9,6 +8,7 @@ use super::stream_header::Prefixes;
 use crate::capsule::CapsuleReader;
 use crate::codes::Code;
 use crate::connection::{CommandError, Waiting, Wishes};
+use crate::h3::headers::RequestHead;
 use crate::h3::reader::FrameReader;
 use crate::stream_id::{Dir, SessionId, Side};
 
@@ -16,7 +16,7 @@ use crate::stream_id::{Dir, SessionId, Side};
 #[derive(Debug)]
 pub(crate) enum State {
     /// Server: the CONNECT waits for the client's SETTINGS, its head unseen by the application.
-    Held(Box<Request<()>>),
+    Held(Box<RequestHead>),
     /// The CONNECT is there (server) or sent (client), without a final response.
     Requested,
     /// A 2xx was sent or received.
@@ -58,8 +58,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, state: State, dialect: Option<Dialect>, reader: FrameReader) -> Box<Self> {
-        let mut session = Box::new(Self {
+    pub(crate) fn new(id: SessionId, state: State, reader: FrameReader) -> Box<Self> {
+        Box::new(Self {
             state,
             dialect: None,
             reader,
@@ -76,18 +76,16 @@ impl Session {
             flow: None,
             wishes: Wishes::default(),
             stopped: None,
-        });
-        if let Some(dialect) = dialect {
-            session.set_dialect(dialect);
-        }
-        session
+        })
     }
 
-    pub(crate) fn set_dialect(&mut self, dialect: Dialect) {
-        self.dialect = Some(dialect);
-        if !dialect.has_flow_control() {
+    /// From here on in this dialect, and with flow control or without.
+    pub(crate) fn speak(&mut self, dialect: Dialect, flow: Option<Box<SessionFlow>>) {
+        if flow.is_none() && !dialect.has_flow_control() {
             self.capsules.without_flow_control();
         }
+        self.dialect = Some(dialect);
+        self.flow = flow;
     }
 
     pub(crate) const fn is_open(&self) -> bool {
