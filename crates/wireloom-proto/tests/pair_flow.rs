@@ -836,30 +836,43 @@ fn sessions_share_what_there_is_and_none_takes_the_part_of_another() {
     };
     let mut config = config(Dialect::Draft15, limits);
     config.max_sessions = 4;
-    config.shared_data = 8000;
+    config.shared_data = 64_000;
     let mut pair = Pair::connected(config.clone(), config);
     pair.server.reads = false;
     let mut streams = Vec::new();
     // Half of all is for certain, for four; the other half for those that read.
-    for (index, most) in [5000, 3000, 2333, 2000].into_iter().enumerate() {
+    for (index, most) in [40_000, 24_000, 18_666, 16_000].into_iter().enumerate() {
         let session = pair.session();
         let stream = pair.client.open(session, Dir::Uni).expect("room");
         pair.run();
-        assert_eq!(pair.client.credit(stream), 1000, "{index}");
+        assert_eq!(pair.client.credit(stream), 8000, "{index}");
         streams.push(stream);
         if index == 0 {
-            assert_eq!(send_all(&mut pair, stream, 100_000, true), most);
+            assert_eq!(send_all(&mut pair, stream, 800_000, true), most);
         }
     }
     // The first was alone when it had so much, and shares now that it reads on; another that reads gets what that leaves.
-    send_all(&mut pair, streams[0], 100_000, true);
-    assert_eq!(send_all(&mut pair, streams[0], 100_000, true), 2000);
-    assert_eq!(send_all(&mut pair, streams[1], 100_000, true), 2000);
+    send_all(&mut pair, streams[0], 800_000, true);
+    assert_eq!(send_all(&mut pair, streams[0], 800_000, true), 16_000);
+    assert_eq!(send_all(&mut pair, streams[1], 800_000, true), 16_000);
     // These are never read, and it is as much as ever.
     let mut unread = 0;
     for &stream in &streams[2..] {
-        unread += send_all(&mut pair, stream, 100_000, false);
+        unread += send_all(&mut pair, stream, 800_000, false);
     }
-    assert_eq!(unread, 2000);
-    assert_eq!(send_all(&mut pair, streams[0], 100_000, true), 2000);
+    assert_eq!(unread, 16_000);
+    assert_eq!(send_all(&mut pair, streams[0], 800_000, true), 16_000);
+}
+
+/// As by `max_sessions_per_connection(usize::MAX)`.
+#[test]
+fn however_many_sessions_there_may_be_each_can_send() {
+    let mut config = config(Dialect::Draft15, FlowControl::default());
+    config.max_sessions = usize::MAX;
+    config.shared_data = 7 << 20;
+    let mut pair = Pair::connected(config.clone(), config);
+    let session = pair.session();
+    let stream = pair.client.open(session, Dir::Uni).expect("room");
+    assert_eq!(pair.client.credit(stream), 4 << 10);
+    assert!(send_all(&mut pair, stream, 8 << 20, true) > 3 << 20, "it may grow");
 }

@@ -42,7 +42,9 @@ pub struct Config {
     /// Bytes that the peer may send ahead of the application's reading in all sessions together, where they have limits. Give
     /// what QUIC's connection window holds, less what is to remain for requests: then no number of sessions that are not read
     /// stops the others. Each of [`max_sessions`](Self::max_sessions) has an equal part for certain, which is announced, and
-    /// what is read grows up to `flow_control.data` as far as the others leave room. Default [`u64::MAX`]: no such bound.
+    /// what is read grows up to `flow_control.data` as far as the others leave room. A part is 4 KiB at least: where there may
+    /// be more sessions than half of this has room for so, not all of them have one for certain. Default [`u64::MAX`]: no such
+    /// bound.
     pub shared_data: u64,
     /// Streams that may wait for their session. Default 64.
     pub max_parked_streams: usize,

@@ -53,6 +53,9 @@ impl Unattributed {
     }
 }
 
+/// The least that a session begins with where data is shared, in bytes: a limit of nothing would never be raised.
+const MIN_PART: u64 = 4 << 10;
+
 /// What a capsule says to the session's flow control.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FlowCapsule {
@@ -127,22 +130,24 @@ impl Connection {
         }
     }
 
-    /// What each session has to begin with. With as many sessions as there may be they take half of what is shared; the other
-    /// half is for those that read.
+    /// What each session has to begin with. With as many sessions as there may be, or as have a part, they take half of what is
+    /// shared; the other half is for those that read.
     pub(super) fn own_limits(&self) -> FlowControl {
         let mut limits = self.config.flow_control.clamped();
         if self.config.shared_data != u64::MAX {
-            limits.data = limits.data.min(self.config.shared_data / 2 / self.max_sessions());
+            limits.data = limits.data.min(self.config.shared_data / 2 / self.parts());
         }
         limits
     }
 
-    fn max_sessions(&self) -> u64 {
-        (self.config.max_sessions as u64).max(1)
+    /// How many sessions have a part of what is shared: all that there may be, as long as that leaves each a [`MIN_PART`].
+    fn parts(&self) -> u64 {
+        let room = self.config.shared_data / 2 / MIN_PART;
+        (self.config.max_sessions as u64).min(room).max(1)
     }
 
     /// The window that a session may have with as many beside it as there are: its own part, and an even share of what is left
-    /// when every possible session has its part.
+    /// when all parts are taken.
     fn fair_window(&self) -> u64 {
         let most = self.config.flow_control.clamped().data;
         if self.config.shared_data == u64::MAX {
@@ -152,7 +157,7 @@ impl Connection {
         let left = self
             .config
             .shared_data
-            .saturating_sub(first.saturating_mul(self.max_sessions()));
+            .saturating_sub(first.saturating_mul(self.parts()));
         first
             .saturating_add(left / (self.sessions.len() as u64).max(1))
             .min(most)
@@ -164,10 +169,7 @@ impl Connection {
         let (n, promised) = flows.fold((0u64, 0u64), |(n, sum), flow| {
             (n + 1, sum.saturating_add(flow.data_in.promised()))
         });
-        let unopened = self
-            .max_sessions()
-            .saturating_sub(n)
-            .saturating_mul(self.own_limits().data);
+        let unopened = self.parts().saturating_sub(n).saturating_mul(self.own_limits().data);
         self.config
             .shared_data
             .saturating_sub(promised.saturating_add(unopened))
