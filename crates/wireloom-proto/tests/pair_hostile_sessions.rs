@@ -620,6 +620,29 @@ fn a_server_may_not_choose_what_was_not_offered() {
         );
         assert!(lone.actions().is_empty());
     }
+    // Up to draft 14: "Otherwise, the WT-Protocol field MUST be ignored" (draft 14 section 3.3).
+    for (setting, required) in [
+        (0x2b60_3742, false),
+        (0xc671_706a, false),
+        (0x14e9_cd29, false),
+        (0x14e9_cd29, true),
+    ] {
+        let mut lone = Lone::new(Side::Client, Config::default(), &[(8, 1), (0x33, 1), (setting, 1)]);
+        let mut request = SessionRequest::new("localhost", "/");
+        request.protocols = vec!["a".to_owned()];
+        request.requires_protocol = required;
+        lone.core.connect(lone.now, id(0), &request).expect("ready");
+        let _ = lone.recv(0, &headers(&[(":status", "200"), ("wt-protocol", "\"c\"")]), false);
+        let events = lone.events();
+        if required {
+            assert!(matches!(events[..], [Event::SessionClosed { .. }]), "{events:?}");
+        } else {
+            assert!(
+                matches!(events[..], [Event::SessionEstablished { protocol: None, .. }]),
+                "{setting:#x}: {events:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -258,18 +258,20 @@ impl Connection {
             ));
         }
         let protocol = protocols::chosen(head.headers());
+        let is_offered = |protocol: &String| session.protocols.contains(protocol);
         // If it was not offered, "the client MUST close the WebTransport session with a WT_ALPN_ERROR error code"
-        // (draft 16 section 3.3). The draft speaks of a client that sent a list; without one the field means nothing.
-        if let Some(protocol) = &protocol
+        // (draft 16 section 3.3). The draft speaks of a client that sent a list; without one the field means nothing. Nor does
+        // it before draft 15: "Otherwise, the WT-Protocol field MUST be ignored" (draft 14 section 3.3).
+        if session.dialect == Some(Dialect::Draft15)
             && !session.protocols.is_empty()
-            && !session.protocols.contains(protocol)
+            && protocol.as_ref().is_some_and(|protocol| !is_offered(protocol))
         {
             return Err(Over::Misbehaved(
                 Code::WT_ALPN_ERROR,
                 "the server chose a protocol that was not offered",
             ));
         }
-        let protocol = protocol.filter(|_| !session.protocols.is_empty());
+        let protocol = protocol.filter(is_offered);
         // "A client that requires application protocol negotiation MUST close the WebTransport session with a
         // WT_ALPN_ERROR error code if the server does not include a WT-Protocol header field, or if it is malformed and
         // therefore ignored" (draft 16 section 3.3).
