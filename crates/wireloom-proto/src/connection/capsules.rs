@@ -282,6 +282,7 @@ impl Connection {
             ));
         }
         session.state = State::Open;
+        session.protocols = Vec::new();
         let priority = session.wishes.answered(head.headers());
         self.out.event(Event::SessionEstablished {
             session: id,

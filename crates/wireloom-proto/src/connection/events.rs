@@ -118,7 +118,7 @@ pub enum Event {
         session: SessionId,
         /// Method CONNECT, URI with scheme and authority, fields.
         head: Box<http::Request<()>>,
-        /// What the client offers in WT-Available-Protocols, in its order of preference.
+        /// What the client offers in WT-Available-Protocols, in its order of preference. None of more than 64.
         protocols: Vec<String>,
         /// The dialect in which the session will speak.
         dialect: Dialect,

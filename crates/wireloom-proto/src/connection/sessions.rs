@@ -226,6 +226,7 @@ impl Connection {
             return Err(CommandError::SessionClosed);
         };
         accepted.state = State::Open;
+        accepted.protocols = Vec::new();
         self.lift_limits(session, &accepted);
         self.open_early(session, accepted);
         Ok(())

@@ -1,25 +1,85 @@
 //! WT-Available-Protocols and WT-Protocol (draft-ietf-webtrans-http3-16 section 3.3), structured fields of Strings.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use sfv::{BareItem, Item, ItemSerializer, List, ListEntry, ListSerializer, Parser, StringRef};
+use sfv::visitor::{EntryVisitor, Ignored, InnerListVisitor, ItemVisitor, ListVisitor, ParameterVisitor};
+use sfv::{BareItem, BareItemFromInput, Item, ItemSerializer, ListSerializer, Parser, StringRef};
 
 use crate::connection::CommandError;
 
 pub(crate) const AVAILABLE: HeaderName = HeaderName::from_static("wt-available-protocols");
 pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 
+/// Most protocols that a client may offer: each costs many times its bytes in the field.
+const MAX_OFFERED: usize = 64;
+
 /// What a client offers, in its order. Empty where there is no such field, or where it is malformed: "Any value type
-/// other than String MUST be treated as an error that causes the entire field to be ignored" (draft 16 section 3.3).
+/// other than String MUST be treated as an error that causes the entire field to be ignored" (draft 16 section 3.3). So
+/// is one with more than 64 members.
 pub(crate) fn offered(headers: &HeaderMap) -> Vec<String> {
-    let list: Option<List> = combined(headers, &AVAILABLE).and_then(|value| Parser::new(&value).parse().ok());
-    list.and_then(|list| list.into_iter().map(member).collect())
+    combined(headers, &AVAILABLE)
+        .and_then(|value| Parser::new(&value).parse_list_with_visitor(Offer::default()).ok())
         .unwrap_or_default()
+}
+
+/// What was read of an offer.
+#[derive(Default)]
+struct Offer(Vec<String>);
+
+/// The offer is to be ignored.
+#[derive(Debug, thiserror::Error)]
+#[error("more than 64 members, or one that is no String")]
+struct Unusable;
+
+impl<'de> ListVisitor<'de> for Offer {
+    type Out = Vec<String>;
+    type Error = Unusable;
+
+    fn entry(&mut self) -> Result<impl EntryVisitor<'de>, Unusable> {
+        if self.0.len() == MAX_OFFERED {
+            return Err(Unusable);
+        }
+        Ok(self)
+    }
+
+    fn finish(self) -> Result<Vec<String>, Unusable> {
+        Ok(self.0)
+    }
+}
+
+impl<'de> EntryVisitor<'de> for &mut Offer {
+    type Error = Unusable;
+
+    fn item(self) -> Result<impl ItemVisitor<'de>, Unusable> {
+        Ok(self)
+    }
+
+    fn inner_list(self) -> Result<impl InnerListVisitor<'de>, Unusable> {
+        Err::<Ignored, _>(Unusable)
+    }
+}
+
+impl<'de> ItemVisitor<'de> for &mut Offer {
+    type Out = ();
+    type Error = Unusable;
+
+    /// The "parameters MUST be ignored" (draft 16 section 3.3).
+    fn bare_item(self, item: BareItemFromInput<'de>) -> Result<impl ParameterVisitor<'de, Out = ()>, Unusable> {
+        let BareItemFromInput::String(protocol) = item else {
+            return Err(Unusable);
+        };
+        self.0.push(protocol.as_str().to_owned());
+        Ok(Ignored)
+    }
 }
 
 /// What a server chose, `None` also where the field is malformed.
 pub(crate) fn chosen(headers: &HeaderMap) -> Option<String> {
     let item: Item = Parser::new(&combined(headers, &CHOSEN)?).parse().ok()?;
-    string(item)
+    // Its "parameters MUST be ignored" (draft 16 section 3.3).
+    match item.bare_item {
+        BareItem::String(string) => Some(string.into()),
+        _ => None,
+    }
 }
 
 /// Puts the offer into a request. Nothing is added for an empty one.
@@ -45,21 +105,6 @@ pub(crate) fn choose(headers: &mut HeaderMap, protocol: &str) -> Result<(), Comm
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
-}
-
-fn member(entry: ListEntry) -> Option<String> {
-    match entry {
-        ListEntry::Item(item) => string(item),
-        ListEntry::InnerList(_) => None,
-    }
-}
-
-/// The item, whose "parameters MUST be ignored" (draft 16 section 3.3).
-fn string(item: Item) -> Option<String> {
-    match item.bare_item {
-        BareItem::String(string) => Some(string.into()),
-        _ => None,
-    }
 }
 
 fn sf_string(protocol: &str) -> Result<&StringRef, CommandError> {
@@ -102,6 +147,17 @@ mod tests {
         let headers = fields(AVAILABLE, &["\"a\";q=1", "\"b\""]);
         assert_eq!(offered(&headers), ["a", "b"]);
         assert_eq!(chosen(&fields(CHOSEN, &["\"a\";x"])).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn an_offer_of_too_many_is_ignored() {
+        let of = |n: usize| {
+            let value = HeaderValue::try_from(vec!["\"\""; n].join(",")).expect("ASCII");
+            HeaderMap::from_iter([(AVAILABLE, value)])
+        };
+        assert_eq!(offered(&of(MAX_OFFERED)).len(), MAX_OFFERED);
+        assert!(offered(&of(MAX_OFFERED + 1)).is_empty());
+        assert!(offered(&of(20_000)).is_empty());
     }
 
     /// "Any value type other than String MUST be treated as an error that causes the entire field to be ignored" (draft

@@ -35,7 +35,7 @@ pub(crate) struct Session {
     pub(crate) prefixes: Prefixes,
     /// Client: `Some` while the decoder keeps a header section of the response.
     pub(crate) waiting: Option<Waiting>,
-    /// What the client offered in WT-Available-Protocols.
+    /// What the client offered in WT-Available-Protocols, until one of them is chosen.
     pub(crate) protocols: Vec<String>,
     /// Client: a session without an agreed protocol is of no use.
     pub(crate) requires_protocol: bool,
