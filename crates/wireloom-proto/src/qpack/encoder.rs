@@ -335,7 +335,7 @@ impl Encoder {
     /// Keeps an entry that is used by a younger copy (section 2.1.1.1), which later sections will refer to.
     fn duplicate(&mut self, index: u64, draft: &Draft) {
         let Some(entry) = self.table.get(index) else { return };
-        let copy = Entry::new(entry.name(), entry.value());
+        let copy = entry.clone();
         if self.may_insert(copy.size(), draft) {
             encoder_stream::write_duplicate(self.table.inserted() - index - 1, &mut self.out);
             self.table.insert(copy);

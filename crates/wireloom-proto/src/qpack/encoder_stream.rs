@@ -89,11 +89,11 @@ fn instruction(input: &mut &[u8], table: &mut Table, max_capacity: usize) -> Res
         let old = table
             .newest(index)
             .ok_or(EncoderStreamError("duplicate of an entry that is not there"))?;
-        let copy = Entry::new(old.name(), old.value());
+        let copy = old.clone();
         return insert(table, copy);
     }
     let most = table.capacity().checked_sub(ENTRY_OVERHEAD).ok_or(TOO_LARGE)?;
-    let mut text = BytesMut::new();
+    let (mut name_room, mut value_room) = (BytesMut::new(), BytesMut::new());
     if first & 0x80 != 0 {
         // Insert with Name Reference (section 4.3.2). "If the decoder encounters a reference in an encoder instruction to a
         // dynamic table entry that has already been evicted, it MUST treat this as a connection error of type
@@ -106,16 +106,17 @@ fn instruction(input: &mut &[u8], table: &mut Table, max_capacity: usize) -> Res
         } else {
             table.newest(index).map(Entry::name)
         };
-        text.extend_from_slice(name.ok_or(EncoderStreamError("name of an entry that is not there"))?);
-        let most = most.checked_sub(text.len()).ok_or(TOO_LARGE)?;
+        let name = name.ok_or(EncoderStreamError("name of an entry that is not there"))?;
+        let most = most.checked_sub(name.len()).ok_or(TOO_LARGE)?;
         let value = take(input, 7, most)?;
-        return insert_text(table, text, value);
+        let entry = Entry::new(name, decoded(value, &mut value_room)?);
+        return insert(table, entry);
     }
     // Insert with Literal Name (section 4.3.3).
     let name = take(input, 5, most)?;
     let value = take(input, 7, most - name.least())?;
-    decode(name, &mut text)?;
-    insert_text(table, text, value)
+    let entry = Entry::new(decoded(name, &mut name_room)?, decoded(value, &mut value_room)?);
+    insert(table, entry)
 }
 
 fn take<'a>(input: &mut &'a [u8], prefix: u32, most: usize) -> Result<Text<'a>, Failure> {
@@ -125,18 +126,14 @@ fn take<'a>(input: &mut &'a [u8], prefix: u32, most: usize) -> Result<Text<'a>, 
     })
 }
 
-fn decode(text: Text<'_>, out: &mut BytesMut) -> Result<(), Failure> {
-    text.decode(out)
-        .map_err(|_| EncoderStreamError("invalid Huffman code").into())
-}
-
-/// `text` is the name so far.
-fn insert_text(table: &mut Table, mut text: BytesMut, value: Text<'_>) -> Result<(), Failure> {
-    let name_len = text.len();
-    decode(value, &mut text)?;
-    let (name, value) = text.split_at(name_len);
-    let entry = Entry::new(name, value);
-    insert(table, entry)
+/// What `text` stands for, in `room` if it is not itself that: what is short on the wire and long in the table is copied once.
+fn decoded<'a>(text: Text<'a>, room: &'a mut BytesMut) -> Result<&'a [u8], Failure> {
+    if !text.coded {
+        return Ok(text.bytes);
+    }
+    text.decode(room)
+        .map_err(|_| EncoderStreamError("invalid Huffman code"))?;
+    Ok(room)
 }
 
 /// "It is an error if the encoder attempts to add an entry that is larger than the dynamic table capacity; the decoder MUST

@@ -7,8 +7,8 @@ use bytes::Bytes;
 /// What an entry counts beyond its name and value, in bytes (section 3.2.1).
 pub(super) const ENTRY_OVERHEAD: usize = 32;
 
-/// A field line in the table: one piece of memory of its own, so that it keeps no received packet alive.
-#[derive(Debug)]
+/// A field line in the table: one piece of memory of its own, so that it keeps no received packet alive. A copy shares it.
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     text: Bytes,
     name_len: usize,

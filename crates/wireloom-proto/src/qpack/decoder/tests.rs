@@ -151,6 +151,16 @@ fn an_entry_may_drive_out_the_one_it_refers_to() {
     assert_eq!(decoder.table.inserted(), 4);
 }
 
+/// One byte on the wire is no reason to copy a whole entry.
+#[test]
+fn a_duplicate_shares_its_text() {
+    let mut decoder = with_two_entries();
+    assert_eq!(instructions(&mut decoder, b"\x00"), Ok(()));
+    let value = |index| decoder.table.get(index).expect("inserted").shared_value();
+    assert_eq!(value(2), "/sample/path");
+    assert_eq!(value(2).as_ptr(), value(1).as_ptr());
+}
+
 #[test]
 fn what_is_cut_is_bounded() {
     let mut decoder = Decoder::with_table(CAPACITY, 0);
