@@ -77,9 +77,12 @@ pub struct Decoder {
     /// How many insertions the encoder knows to have arrived, once it has read what was written.
     known: u64,
     out: BytesMut,
-    /// Where Huffman strings are decoded to; each section takes its slices along.
+    /// Where the Huffman strings of usual sections are decoded to; each takes its slices along, and the rest serves the next.
     text: BytesMut,
 }
+
+/// The longest section, in bytes, whose memory may serve the next ones, and stay as long as the connection.
+const USUAL: usize = 1 << 10;
 
 #[derive(Debug)]
 struct Blocked {
@@ -132,12 +135,13 @@ impl Decoder {
             });
             return Ok(Section::Blocked);
         }
+        let mut own = BytesMut::new();
         let mut lines = Lines {
             rest,
             block: &block,
             prefix,
             table: &self.table,
-            text: &mut self.text,
+            text: if block.len() > USUAL { &mut own } else { &mut self.text },
         };
         let mut fields = Vec::with_capacity(16);
         let mut left = max_field_section_size;

@@ -151,6 +151,24 @@ fn an_entry_may_drive_out_the_one_it_refers_to() {
     assert_eq!(decoder.table.inserted(), 4);
 }
 
+/// A connection that is idle does not hold what its largest section took.
+#[test]
+fn the_memory_of_a_large_section_leaves_with_it() {
+    let mut decoder = Decoder::new();
+    let mut sized = |len: usize| {
+        let (name, value) = ("x".repeat(len), "y".repeat(len));
+        let mut block = BytesMut::new();
+        let fields = [FieldRef::new(name.as_bytes(), value.as_bytes())];
+        crate::qpack::Encoder::new().encode(stream(0), fields, &mut block);
+        let fields = decoder.decode(stream(0), block.freeze(), 1 << 16);
+        assert!(matches!(fields, Ok(Section::Fields(fields)) if fields[0].name.len() == len));
+        decoder.text.capacity()
+    };
+    assert_eq!(sized(20_000), 0);
+    assert!(sized(100) < 512);
+    assert!(sized(20_000) < 512);
+}
+
 /// One byte on the wire is no reason to copy a whole entry.
 #[test]
 fn a_duplicate_shares_its_text() {
