@@ -163,6 +163,7 @@ impl Section {
             content_length: None,
         };
         let mut cookies: Vec<Bytes> = Vec::new();
+        let mut is_secret = false;
         let mut regular_seen = false;
         for field in fields {
             if field.name.first() == Some(&b':') {
@@ -181,11 +182,12 @@ impl Section {
             regular_seen = true;
             if &field.name[..] == b"cookie" {
                 cookies.push(field.value);
+                is_secret |= field.sensitive;
             } else {
                 section.regular(field, kind)?;
             }
         }
-        section.cookies(cookies)?;
+        section.cookies(cookies, is_secret)?;
         Ok(section)
     }
 
@@ -224,14 +226,15 @@ impl Section {
     }
 
     /// "If a decompressed field section contains multiple cookie field lines, these MUST be concatenated into a single
-    /// byte string" (RFC 9114 section 4.2.1), with "; " between them.
-    fn cookies(&mut self, mut cookies: Vec<Bytes>) -> Result<(), HeaderError> {
+    /// byte string" (RFC 9114 section 4.2.1), with "; " between them. One that no compression may see makes all of it so.
+    fn cookies(&mut self, mut cookies: Vec<Bytes>, is_secret: bool) -> Result<(), HeaderError> {
         let joined = match cookies.len() {
             0 => return Ok(()),
             1 => cookies.swap_remove(0),
             _ => cookies.join(&b"; "[..]).into(),
         };
-        let value = HeaderValue::from_maybe_shared(joined).map_err(|_| HeaderError::InvalidValue)?;
+        let mut value = HeaderValue::from_maybe_shared(joined).map_err(|_| HeaderError::InvalidValue)?;
+        value.set_sensitive(is_secret);
         self.append(header::COOKIE, value)
     }
 

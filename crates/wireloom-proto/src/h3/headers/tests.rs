@@ -282,6 +282,22 @@ fn cookies_are_joined() {
         head.head.headers().get_all("cookie").iter().collect::<Vec<_>>(),
         ["a=1; b=2; c=3"]
     );
+    assert!(!head.head.headers()["cookie"].is_sensitive());
+}
+
+/// The N bit of one of them is that of all (RFC 9204 section 4.5.4).
+#[test]
+fn secret_cookies_stay_secret() {
+    for secret in [0, 1] {
+        let cookies = [("cookie", "a=1"), ("cookie", "b=2")];
+        let mut list = fields(&[&GET[..], &cookies[secret..]].concat());
+        list[GET.len()].sensitive = true;
+        let Ok(head) = decode_request(list) else {
+            panic!("legal")
+        };
+        let cookie = &head.head.headers()["cookie"];
+        assert!(cookie.is_sensitive() && cookie.as_bytes().ends_with(b"b=2"));
+    }
 }
 
 fn owned(list: &[FieldRef<'_>]) -> Vec<(String, String)> {
