@@ -1,9 +1,8 @@
 //! One HTTP request and its response: how far each half of the stream has come (RFC 9114 section 4.1).
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode};
 
-use super::events::CommandError;
 use super::priorities::Wishes;
 use crate::h3::reader::FrameReader;
 use crate::stream_id::Side;
@@ -153,17 +152,6 @@ impl Message {
     pub(super) fn is_over(&self) -> bool {
         self.recv == Progress::Closed && self.send == Progress::Closed
     }
-}
-
-/// The Content-Length that the application gave.
-pub(super) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, CommandError> {
-    let Some(value) = headers.get(header::CONTENT_LENGTH) else {
-        return Ok(None);
-    };
-    let length = value.to_str().ok().and_then(|digits| digits.parse().ok());
-    length
-        .map(Some)
-        .ok_or(CommandError::InvalidMessage("Content-Length is not a number"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::events::CommandError;
-use super::message::{Content, Message, Progress, declared_length};
+use super::message::{Content, Message, Progress};
 use super::{Connection, Stream};
 use crate::codes::Code;
 use crate::h3::settings::MAX_FIELD_SECTION_SIZE;
@@ -34,7 +34,7 @@ impl Connection {
         if self.is_going_away() {
             return Err(CommandError::GoingAway);
         }
-        let content = Content::request(declared_length(head.headers())?);
+        let content = Content::request(headers::declared_length(head.headers())?);
         if fin && !content.is_complete() {
             return Err(CommandError::ContentLength);
         }
@@ -55,7 +55,11 @@ impl Connection {
         if fin && !is_final {
             return Err(CommandError::InvalidMessage("an interim response cannot be the last"));
         }
-        let content = Content::response(declared_length(head.headers())?, &message.method, head.status());
+        let content = Content::response(
+            headers::declared_length(head.headers())?,
+            &message.method,
+            head.status(),
+        );
         if fin && !content.is_complete() {
             return Err(CommandError::ContentLength);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::events::{CommandError, Event, Recv, SessionRequest};
-use super::message::{Content, declared_length};
+use super::message::Content;
 use super::{Connection, Stream};
 use crate::codes::Code;
 use crate::h3::frame;
@@ -245,7 +245,7 @@ impl Connection {
         if head.status().is_success() || head.status().is_informational() {
             return Err(CommandError::InvalidMessage("this status does not reject a session"));
         }
-        let mut content = Content::response(declared_length(head.headers())?, &Method::CONNECT, head.status());
+        let mut content = Content::response(headers::declared_length(head.headers())?, &Method::CONNECT, head.status());
         if !content.add(body.len() as u64) || !content.is_complete() {
             return Err(CommandError::ContentLength);
         }

@@ -214,12 +214,11 @@ impl Section {
             return Err(HeaderError::InvalidTe);
         }
         if name == header::CONTENT_LENGTH {
-            let length = content_length(&value)?;
-            match self.content_length.replace(length) {
-                // One may stand for all that say the same (RFC 9110 section 8.6).
-                Some(before) if before == length => return Ok(()),
-                Some(_) => return Err(HeaderError::ConflictingContentLength),
-                None => {}
+            let before = self.content_length;
+            self.content_length = Some(content_length(&value, before)?);
+            // One may stand for all that say the same (RFC 9110 section 8.6).
+            if before.is_some() {
+                return Ok(());
             }
         }
         self.append(name, value)
@@ -246,13 +245,24 @@ impl Section {
     }
 }
 
-fn content_length(value: &HeaderValue) -> Result<u64, HeaderError> {
+/// The Content-Length of fields that are to be sent, as a receiver will read them.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, HeaderError> {
+    let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    fields.try_fold(None, |before, value| content_length(value, before).map(Some))
+}
+
+/// The number of one Content-Length, where those `before` it said that.
+fn content_length(value: &HeaderValue, before: Option<u64>) -> Result<u64, HeaderError> {
     let digits = value.to_str().map_err(|_| HeaderError::InvalidContentLength)?;
     // `parse` alone would take a plus sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(HeaderError::InvalidContentLength);
     }
-    digits.parse().map_err(|_| HeaderError::InvalidContentLength)
+    let length = digits.parse().map_err(|_| HeaderError::InvalidContentLength)?;
+    if before.is_some_and(|before| before != length) {
+        return Err(HeaderError::ConflictingContentLength);
+    }
+    Ok(length)
 }
 
 /// An upgrade token, perhaps with a version (RFC 9110 section 7.8).

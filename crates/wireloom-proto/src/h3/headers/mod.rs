@@ -4,6 +4,7 @@
 mod decode;
 mod encode;
 
+pub(crate) use decode::declared_length;
 pub use decode::{RequestHead, ResponseHead, decode_request, decode_response, decode_trailers};
 pub use encode::{encode_request, encode_response, encode_trailers, section_size};
 

@@ -240,6 +240,23 @@ fn field_crimes() {
 }
 
 #[test]
+fn what_is_sent_is_judged_as_what_is_received() {
+    let declared = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("content-length", HeaderValue::from_static(value));
+        }
+        declared_length(&headers)
+    };
+    assert_eq!(declared(&[]), Ok(None));
+    assert_eq!(declared(&["7", "7"]), Ok(Some(7)));
+    assert_eq!(declared(&["7", "8"]), Err(HeaderError::ConflictingContentLength));
+    for value in ["+5", "", "-1", "1, 1", "18446744073709551616"] {
+        assert_eq!(declared(&[value]), Err(HeaderError::InvalidContentLength), "{value:?}");
+    }
+}
+
+#[test]
 fn responses() {
     let list = [
         (":status", "204"),
