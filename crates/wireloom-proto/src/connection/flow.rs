@@ -100,7 +100,7 @@ impl Connection {
 
     /// A session without flow control is open. The peer may keep the limits in our SETTINGS all the same, which nobody would
     /// raise: it is told once that there are none. A peer that knows of no limits skips that, as it does every unknown
-    /// capsule, and one that knows them to be off "MUST ignore receipt of any flow control capsules" (draft 16 section 5.1).
+    /// capsule, and one that knows them to be off has to ignore it (draft 16 section 5.1).
     pub(super) fn lift_limits(&mut self, id: SessionId, session: &Session) {
         if session.flow.is_none() && session.dialect.is_some_and(Dialect::may_keep_limits) {
             let mut capsules = BytesMut::new();

@@ -5,6 +5,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 
 use super::{HeaderError, is_connection_specific};
 use crate::qpack::Field;
+use crate::webtransport::negotiate;
 
 /// A request's header section.
 #[derive(Debug)]
@@ -43,6 +44,14 @@ pub fn decode_request(fields: impl IntoIterator<Item = Field>) -> Result<Request
     // "The :protocol pseudo-header field" is for CONNECT only (RFC 8441 section 4).
     if protocol.is_some() && method != Method::CONNECT {
         return Err(HeaderError::ProtocolWithoutConnect);
+    }
+    // A plain CONNECT has no Host to fall back to, as other requests have (RFC 9114 section 4.4). That of a session neither:
+    // "Both the :authority and the :path value MUST be set" (draft 16 section 3.2).
+    if method == Method::CONNECT
+        && pseudo.authority.is_none()
+        && protocol.as_deref().is_none_or(negotiate::is_upgrade_token)
+    {
+        return Err(HeaderError::MissingPseudo(":authority"));
     }
     let authority = authority(pseudo.authority, &headers)?;
     let uri = if method == Method::CONNECT && protocol.is_none() {

@@ -104,6 +104,28 @@ fn connects() {
         let list: Vec<_> = extended.into_iter().filter(|field| field.0 != missing).collect();
         assert_eq!(request(&list).err(), Some(HeaderError::MissingPseudo(missing)));
     }
+    // Host does not stand for it in a plain CONNECT, nor in one of WebTransport. In others it does.
+    let host = ("host", "[::1]:4433");
+    let without = |protocol: &'static str| {
+        let list = extended.map(|field| {
+            if field.0 == ":protocol" {
+                (field.0, protocol)
+            } else {
+                field
+            }
+        });
+        let mut list: Vec<_> = list.into_iter().filter(|field| field.0 != ":authority").collect();
+        list.push(host);
+        request(&list)
+    };
+    let missing = Some(HeaderError::MissingPseudo(":authority"));
+    assert_eq!(request(&[(":method", "CONNECT"), host]).err(), missing);
+    assert_eq!(without("webtransport").err(), missing);
+    assert_eq!(without("webtransport-h3").err(), missing);
+    assert_eq!(
+        without("websocket").map(|head| head.head.uri().to_string()),
+        Ok("https://[::1]:4433/chat?room=1".into())
+    );
 }
 
 #[test]
