@@ -430,20 +430,12 @@ fn frames_that_may_not_come_on_a_request_stream() {
     // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED" (RFC
     // 9114 section 4.4).
     let connect = headers(&[(":method", "CONNECT"), (":authority", "localhost:1")]);
-    closes(
-        Lone::server,
-        |_| 0,
-        &[connect, headers(&[("a", "b")])].concat(),
-        false,
-        unexpected,
-    );
-    closes(
-        Lone::server,
-        |_| 0,
-        &[webtransport_connect(), headers(&[("a", "b")])].concat(),
-        false,
-        unexpected,
-    );
+    // The second is above the limit of 64 KiB.
+    for more in [headers(&[("a", "b")]), headers(&[("a", &"b".repeat(100_000))])] {
+        for connect in [&connect, &webtransport_connect()] {
+            closes(Lone::server, |_| 0, &[&connect[..], &more].concat(), false, unexpected);
+        }
+    }
     // QPACK: RFC 9204 sections 3.1 and 4.5.1.1.
     for section in [&[0, 0, 0xff, 0x24][..], &[1, 0], &[0, 0, 0x80], &[0]] {
         let bytes = frame::encode(frame::HEADERS, section);

@@ -168,17 +168,17 @@ impl Connection {
                 }
                 Ok(yielded)
             }
+            // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
+            // (RFC 9114 section 4.4), whatever its size.
+            (Frame::Headers(_) | Frame::HeadersTooLarge, _) if message.tunnel => Err(Stop::Connection(
+                Code::H3_FRAME_UNEXPECTED,
+                "HEADERS on a CONNECT stream",
+            )),
             (Frame::HeadersTooLarge, progress) => Err(self.too_large(progress)),
             (Frame::Headers(block), Progress::Head) if self.side == Side::Server => {
                 self.request_head(stream, message, block).map(|()| true)
             }
             (Frame::Headers(block), Progress::Head) => self.response_head(stream, message, block),
-            // "Receipt of any other known frame type MUST be treated as a connection error of type H3_FRAME_UNEXPECTED"
-            // (RFC 9114 section 4.4).
-            (Frame::Headers(_), _) if message.tunnel => Err(Stop::Connection(
-                Code::H3_FRAME_UNEXPECTED,
-                "HEADERS on a CONNECT stream",
-            )),
             // Another request or response has pseudo-header fields, which trailers cannot have: "receipt of multiple
             // requests or receipt of an additional HTTP response following a final HTTP response MUST be treated as
             // malformed" (RFC 9114 section 4.1).
