@@ -149,7 +149,7 @@ impl CapsuleReader {
         }
     }
 
-    /// From here on the types of flow control are unknown, as in drafts before 13.
+    /// From here on the types of flow control are unknown, as in drafts before 12.
     pub(crate) const fn without_flow_control(&mut self) {
         self.no_flow_control = true;
     }

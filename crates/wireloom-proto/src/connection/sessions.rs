@@ -245,7 +245,11 @@ impl Connection {
         if head.status().is_success() || head.status().is_informational() {
             return Err(CommandError::InvalidMessage("this status does not reject a session"));
         }
-        let mut content = Content::response(headers::declared_length(head.headers())?, &Method::CONNECT, head.status());
+        let mut content = Content::response(
+            headers::declared_length(head.headers())?,
+            &Method::CONNECT,
+            head.status(),
+        );
         if !content.add(body.len() as u64) || !content.is_complete() {
             return Err(CommandError::ContentLength);
         }
