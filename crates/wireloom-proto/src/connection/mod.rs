@@ -493,7 +493,7 @@ impl Connection {
     fn abandon(&mut self, stream: StreamId) {
         if let Some(session) = SessionId::new(stream) {
             self.decoder.cancel(stream);
-            self.early_updates.remove(&stream);
+            self.forget_early_update(stream);
             self.refuse_parked(session);
         }
     }

@@ -143,14 +143,20 @@ impl Connection {
 
     /// The head of a request is known. Its priority, if it is not the default.
     pub(super) fn first_wish(&mut self, stream: StreamId, fields: &HeaderMap, wishes: &mut Wishes) -> Option<Priority> {
-        let early = if self.early_updates.is_empty() {
+        // An update is the client's newer word, even where it came first.
+        wishes.client = self.forget_early_update(stream).or_else(|| Wish::of(fields))?;
+        Some(wishes.priority()).filter(|priority| *priority != Priority::default())
+    }
+
+    /// It is known what `stream` is, or that it will never be anything. Its update, if it had one.
+    #[inline]
+    pub(super) fn forget_early_update(&mut self, stream: StreamId) -> Option<Wish> {
+        // There is seldom any.
+        if self.early_updates.is_empty() {
             None
         } else {
             self.early_updates.remove(&stream)
-        };
-        // An update is the client's newer word, even where it came first.
-        wishes.client = early.or_else(|| Wish::of(fields))?;
-        Some(wishes.priority()).filter(|priority| *priority != Priority::default())
+        }
     }
 
     pub(super) fn tell_priority(&mut self, stream: StreamId, priority: Option<Priority>) {

@@ -29,9 +29,7 @@ impl Connection {
     #[inline]
     pub(super) fn attach(&mut self, now: Instant, stream: StreamId, session: u64, payload: Bytes, fin: bool) -> Recv {
         self.mark_seen(stream);
-        if !self.early_updates.is_empty() {
-            self.early_updates.remove(&stream);
-        }
+        self.forget_early_update(stream);
         // "If an endpoint receives a session ID on a unidirectional stream, bidirectional stream, or datagram that does
         // not correspond to a client-initiated bidirectional stream ID, the endpoint MUST close the connection with an
         // H3_ID_ERROR error code" (draft 16 section 4).

@@ -79,11 +79,18 @@ impl Parked {
     }
 
     /// Removes all that waits for `session`, in the order of arrival.
+    #[inline]
     pub(crate) fn take(&mut self, session: SessionId) -> Vec<Item> {
-        let mut taken = Vec::new();
-        if !self.queue.iter().any(|entry| entry.session == session) {
-            return taken;
+        if self.queue.iter().any(|entry| entry.session == session) {
+            self.take_all(session)
+        } else {
+            Vec::new()
         }
+    }
+
+    #[cold]
+    fn take_all(&mut self, session: SessionId) -> Vec<Item> {
+        let mut taken = Vec::new();
         for entry in std::mem::take(&mut self.queue) {
             if entry.session == session {
                 self.forget(&entry.item);
