@@ -60,8 +60,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let remember = Duration::from_secs(remember);
     let rooms = Topics::new()
         .find(|name| is_room(name.strip_prefix("room/")?).then(|| TopicOptions::new().history(500, 30 * DAY)))
-        // Messages go through `say`; whoever has a session may listen, be there and type (which is ephemeral).
-        .authorise(async |access| access.connection.session().is_some() || access.action == TopicAction::Presence)
+        // Messages go through `say`: a client that published them itself could say anything in anybody's name. Everybody may see who is
+        // there; whoever has a session may listen, be there and type (which is ephemeral).
+        .authorise(async |access| match access.action {
+            TopicAction::Presence => true,
+            TopicAction::Publish if !access.is_ephemeral => false,
+            _ => access.connection.session().is_some(),
+        })
         .broker(MemoryBroker::with_journal(data.join("rooms.jsonl"), 64 << 20)?.key_lifetime(remember));
     let handlers = Handlers::new().on_request("login", login).on_request("say", say);
     let server = Server::builder()

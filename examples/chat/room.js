@@ -207,11 +207,19 @@ export class Chat {
   #info = () => ({ name: this.#name, user: this.user });
 
   #heard(room, { data, offset }) {
-    const message = data.json();
     if (offset === null) {
+      // What is not kept is a client's own word, whatever that is.
+      let message;
+      try {
+        message = data.json();
+      } catch {
+        return;
+      }
+      if (typeof message?.name !== "string") return;
       if (message.user !== this.user) this.onTyping(room, message.name, true);
       return;
     }
+    const message = data.json();
     outbox.remove(message.id);
     room.accepted.delete(message.id);
     room.messages.set(message.id, { ...message, offset });

@@ -15,11 +15,11 @@ use futures_util::FutureExt as _;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use wireloom_messaging::Data;
-use wireloom_messaging::codec::Message;
+use wireloom_messaging::codec::{Message, Payload};
 use wireloom_messaging::server::{Handlers, Server};
 use wireloom_messaging::topics::{
     Broker, BrokerError, Feed, History, HistoryQuery, Member, MemoryBroker, MemorySubscription, Position, Present,
-    Publication, Recent, Topic, TopicMessage, TopicOptions, Topics,
+    Publication, Recent, Topic, TopicAction, TopicMessage, TopicOptions, Topics,
 };
 
 use peer::Peer;
@@ -144,6 +144,24 @@ impl Broker for Opened {
 
 fn opened(broker: &Opened) -> Server {
     server(Topics::open(TopicOptions::new()).broker(broker.clone()))
+}
+
+#[tokio::test]
+async fn a_rule_can_tell_ephemeral_messages_from_those_that_are_kept() {
+    let topics = Topics::open(TopicOptions::new())
+        .authorise(async |access| access.action != TopicAction::Publish || access.is_ephemeral);
+    let server = server(topics);
+    let mut peer = connect(&server).await;
+    ask(&mut peer, "$subscribe/t", &json!({})).await;
+    peer.text(1, "$publish//t", "forged").await;
+    match Message::decode(&peer.recv().await).unwrap() {
+        Message::ReplyError { code, .. } => assert_eq!(code, b"TOPIC_FORBIDDEN"),
+        other => panic!("{other:?}"),
+    }
+    peer.signal("$publish//t", Payload::utf8("typing")).await;
+    assert_eq!(signal(&mut peer, "$message//t").await.1, Data::from("typing"));
+    let history = ask(&mut peer, "$subscribe/t", &json!({"history": {"count": 9}})).await;
+    assert_eq!(history["offset"], json!(0), "nothing is kept: {history}");
 }
 
 #[tokio::test]

@@ -163,6 +163,25 @@ impl Hub {
         name: &TopicName,
         action: TopicAction,
     ) -> Result<Topic, TopicError> {
+        self.may(connection, name, action, false).await
+    }
+
+    /// The topic, if the client may publish an ephemeral message to it.
+    pub(super) async fn authorised_ephemeral(
+        &self,
+        connection: &Connection,
+        name: &TopicName,
+    ) -> Result<Topic, TopicError> {
+        self.may(connection, name, TopicAction::Publish, true).await
+    }
+
+    async fn may(
+        &self,
+        connection: &Connection,
+        name: &TopicName,
+        action: TopicAction,
+        is_ephemeral: bool,
+    ) -> Result<Topic, TopicError> {
         let topic = self.topic(name)?;
         let about_presence = matches!(action, TopicAction::Presence | TopicAction::Join);
         if about_presence && !topic.options.presence {
@@ -173,6 +192,7 @@ impl Hub {
                 connection: connection.clone(),
                 topic: name.clone(),
                 action,
+                is_ephemeral,
             };
             if !authorise(access).await {
                 return Err(TopicError::Forbidden);

@@ -136,7 +136,7 @@ impl Topic {
 pub enum TopicAction {
     /// Get its messages, and see its history.
     Subscribe,
-    /// Publish, kept or ephemeral.
+    /// Publish, kept or [ephemeral](TopicAccess::is_ephemeral).
     Publish,
     /// See who is there.
     Presence,
@@ -154,6 +154,9 @@ pub struct TopicAccess {
     pub topic: TopicName,
     /// What.
     pub action: TopicAction,
+    /// Whether what it publishes is ephemeral: for those who are subscribed now, and kept nowhere. A rule that lets clients say that they
+    /// are typing, and has all that is kept go through a handler, refuses [`TopicAction::Publish`] without this.
+    pub is_ephemeral: bool,
 }
 
 pub(crate) type Authorise =

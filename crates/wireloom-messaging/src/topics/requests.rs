@@ -53,7 +53,7 @@ impl Hub {
             let published = async {
                 let name = TopicName::from_bytes(topic)?;
                 let connection = context.connection();
-                let topic = self.authorised(connection, &name, TopicAction::Publish).await?;
+                let topic = self.authorised_ephemeral(connection, &name).await?;
                 self.publish_ephemeral(&topic, message.data().clone()).await
             };
             if let Err(error) = published.await {
