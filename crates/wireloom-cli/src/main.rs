@@ -21,6 +21,7 @@ mod signals;
 mod transport;
 mod trust;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
@@ -33,9 +34,13 @@ fn main() -> ExitCode {
     };
     output::start_logging(cli.verbose, matches!(cli.command, Command::Serve(_)));
     let json = cli.command.wants_json();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(json),
+    match (run(cli), output::loss()) {
+        (Err(failure), _) => failure.report(json),
+        // `wireloom ... | head -1` is no failure.
+        (Ok(()), Some(error)) if error.kind() != ErrorKind::BrokenPipe => {
+            Failure::new("system", format!("cannot write to standard output: {error}")).report(false)
+        }
+        (Ok(()), _) => ExitCode::SUCCESS,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Printing: colour on a terminal only, JSON lines for programs, the log on standard error.
 
-use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::io::{Error, IsTerminal, Write, stderr, stdout};
 use std::sync::OnceLock;
 
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 /// Colours of one output, or none.
@@ -60,12 +61,31 @@ impl Paint {
     }
 }
 
-/// Writes bytes to standard output at once. The program ends if nobody reads it any more.
+/// Why standard output cannot be written any more.
+static LOST: OnceLock<Error> = OnceLock::new();
+static LOSING: Notify = Notify::const_new();
+
+/// Writes bytes to standard output at once, until that has failed: see [`lost`] and [`loss`].
 pub(crate) fn raw(bytes: &[u8]) {
+    if loss().is_some() {
+        return;
+    }
     let mut out = stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
-        // `wireloom ... | head -1` is no failure.
-        std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 1 });
+        LOST.get_or_init(|| error);
+        LOSING.notify_one();
+    }
+}
+
+/// Why what a command prints gets nowhere, if so: nothing is left to do but to end it, in good order.
+pub(crate) fn loss() -> Option<&'static Error> {
+    LOST.get()
+}
+
+/// Waits for that. For one at a time. Cancel safe.
+pub(crate) async fn lost() {
+    while loss().is_none() {
+        LOSING.notified().await;
     }
 }
 

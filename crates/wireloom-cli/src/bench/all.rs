@@ -47,6 +47,9 @@ pub(super) fn run(args: &AllArgs) -> Result<(), Failure> {
             }
         }
         bar.inc(1);
+        if output::loss().is_some() {
+            return Ok(());
+        }
     }
     bar.finish_and_clear();
     if !args.json && !reports.is_empty() {

@@ -12,10 +12,11 @@ use http::{HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use wireloom::{Client, ReadError, RecvStream, Session, SessionBuilder};
 
-use self::input::Lines;
+use self::input::Input;
 use self::print::{Printer, Via};
 use crate::explain;
 use crate::failure::{Failure, chain};
+use crate::output;
 use crate::signals::StopSignals;
 use crate::transport::TransportArgs;
 use crate::trust::{TrustArgs, parse_url};
@@ -29,9 +30,9 @@ const MAX_REPLY: usize = 64 << 20;
 
 #[derive(Args)]
 #[command(after_help = "\
-Lines of standard input go out on one bidirectional stream, with their line feeds. Where the input
-ends the stream is finished, and what still comes back is printed. Streams and datagrams that the
-server sends by itself are printed too.
+Standard input goes out on one bidirectional stream. Where it ends the stream is finished, and what
+still comes back is printed. Streams and datagrams that the server sends by itself are printed too.
+--timeout also bounds the wait for the reply to --message.
 
   wireloom connect https://127.0.0.1:4433/echo --cert-hash HEX --message hello")]
 pub(crate) struct ConnectArgs {
@@ -46,13 +47,13 @@ pub(crate) struct ConnectArgs {
     /// Send a header field with the request; may be repeated
     #[arg(long, value_name = "'NAME: VALUE'", value_parser = parse_header)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// Send each line as a datagram instead
+    /// Send datagrams instead, one for each line
     #[arg(long)]
     datagram: bool,
     /// Print what the session and its connection counted, at the end
     #[arg(long)]
     stats: bool,
-    /// Send this, print the reply, and exit
+    /// Send this, print the reply, and exit; fails where none comes within --timeout
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
     #[command(flatten)]
@@ -93,16 +94,22 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     printer.connected(&args.url, &session);
     let result = tokio::select! {
         result = talk(&session, &args, &printer) => result,
-        () = signals.next() => Ok(()),
+        () = signals.next() => match &args.message {
+            Some(_) => Err(Failure::new("interrupted", "there was no reply before the signal to end")),
+            None => Ok(()),
+        },
+        () = output::lost() => Ok(()),
     };
+    // Asked before it is closed here: that would be the end of every session.
+    let ended = session.close_reason();
     session.close(0, "");
     client.shut_down().await;
     let end = session.close_reason();
-    let result = match (result, end.as_ref().map(explain::session_end)) {
+    let result = match (result, ended.as_ref().map(explain::session_end)) {
         // Why the session ended says more than what failed because of it.
-        (Err(_), Some(Some(failure))) => Err(failure),
+        (Err(failed), Some(Some(failure))) if failed.kind == SESSION => Err(failure),
         // A conversation may be ended by either side. A message that was not answered has failed.
-        (Err(_), Some(None)) if args.message.is_none() => Ok(()),
+        (Err(failed), Some(None)) if failed.kind == SESSION && args.message.is_none() => Ok(()),
         (result, _) => result,
     };
     printer.closed(end.as_ref(), result.is_err());
@@ -125,15 +132,39 @@ fn request(client: &Client, args: &ConnectArgs) -> SessionBuilder {
 }
 
 async fn talk(session: &Session, args: &ConnectArgs, printer: &Printer) -> Result<(), Failure> {
-    match (&args.message, args.datagram) {
-        (Some(message), false) => message_on_stream(session, message, printer).await,
-        (Some(message), true) => message_as_datagram(session, message, args.trust.timeout, printer).await,
-        (None, datagrams) => interactive(session, datagrams, printer).await,
-    }
+    let Some(message) = &args.message else {
+        return interactive(session, args.datagram, printer).await;
+    };
+    let reply = async {
+        if args.datagram {
+            message_as_datagram(session, message, printer).await
+        } else {
+            message_on_stream(session, message, printer).await
+        }
+    };
+    let timeout = args.trust.timeout;
+    tokio::time::timeout(timeout, reply).await.unwrap_or_else(|_| {
+        let (what, hint) = if args.datagram {
+            (
+                "datagram",
+                "again: datagrams may be lost; or without --datagram, on a stream",
+            )
+        } else {
+            (
+                "reply",
+                "--timeout with more seconds, if the server takes them; `wireloom serve` answers at /echo",
+            )
+        };
+        let message = format!("no {what} came back within {} s", timeout.as_secs_f64());
+        Err(Failure::new(if args.datagram { "datagram" } else { "timeout" }, message).hint(hint))
+    })
 }
 
+/// The kind of a failure that the end of the session may be the cause of.
+const SESSION: &str = "session";
+
 fn failed(error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure::new("session", chain(error))
+    Failure::new(SESSION, chain(error))
 }
 
 async fn message_on_stream(session: &Session, message: &str, printer: &Printer) -> Result<(), Failure> {
@@ -146,26 +177,12 @@ async fn message_on_stream(session: &Session, message: &str, printer: &Printer) 
     Ok(())
 }
 
-async fn message_as_datagram(
-    session: &Session,
-    message: &str,
-    timeout: Duration,
-    printer: &Printer,
-) -> Result<(), Failure> {
+async fn message_as_datagram(session: &Session, message: &str, printer: &Printer) -> Result<(), Failure> {
     let started = Instant::now();
     send_datagram(session, message.as_bytes())?;
-    match tokio::time::timeout(timeout, session.recv_datagram()).await {
-        Ok(Ok(reply)) => {
-            printer.message(Via::Datagram, &reply, Some(started.elapsed()));
-            Ok(())
-        }
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(Failure::new(
-            "datagram",
-            format!("no datagram came back within {} s", timeout.as_secs_f64()),
-        )
-        .hint("again: datagrams may be lost; or without --datagram, on a stream")),
-    }
+    let reply = session.recv_datagram().await.map_err(|e| failed(&e))?;
+    printer.message(Via::Datagram, &reply, Some(started.elapsed()));
+    Ok(())
 }
 
 fn send_datagram(session: &Session, payload: &[u8]) -> Result<(), Failure> {
@@ -174,17 +191,21 @@ fn send_datagram(session: &Session, payload: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// Lines out, everything that comes back in, until both are done or the session is over.
+fn unread(error: &std::io::Error) -> Failure {
+    Failure::new("file", format!("cannot read standard input: {error}"))
+}
+
+/// Standard input out, everything that comes back in, until both are done or the session is over.
 async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> Result<(), Failure> {
-    let mut lines = Lines::of_stdin();
     let mut incoming = Incoming::default();
     if datagrams {
+        let mut lines = Input::lines();
         let (mut sent, mut received) = (0_u64, 0_u64);
         while let Some(line) = incoming
             .serve_until(session, printer, &mut received, lines.next())
             .await?
         {
-            send_datagram(session, line.trim_ascii_end())?;
+            send_datagram(session, line.map_err(|e| unread(&e))?.trim_ascii_end())?;
             sent += 1;
         }
         // As many as went out may come back; some may be lost.
@@ -202,12 +223,14 @@ async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> R
         incoming.finish().await;
         return Ok(());
     }
+    let mut input = Input::pieces();
     let (mut send, recv) = session.open_bi().await.map_err(|e| failed(&e))?;
     let mut echo = tokio::spawn(print_stream(recv, Via::Stream, printer.clone()));
     let mut received = 0;
     let writing = async {
-        while let Some(line) = lines.next().await {
-            send.write_chunk(Bytes::from(line)).await.map_err(|e| failed(&e))?;
+        while let Some(piece) = input.next().await {
+            let piece = piece.map_err(|e| unread(&e))?;
+            send.write_chunk(Bytes::from(piece)).await.map_err(|e| failed(&e))?;
         }
         send.finish().map_err(|e| failed(&e))
     };

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use wireloom_messaging::IncomingMessage;
 
-use super::{ServerArgs, connect_failure, describe, request_failure, tell_session};
+use super::{ServerArgs, connect_failure, describe, tell_session};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::StopSignals;
@@ -32,31 +32,30 @@ pub(super) async fn run(args: ListenArgs) -> Result<(), Failure> {
             output::note(&format!("{name} {detail}"));
         }
     };
-    let client = args
+    let builder = args
         .server
         .builder()?
         .on_signal(move |signal| print_signal(json, &signal))
         .on_session_created(move |session| tell_session(json, session))
         .on_session_closed(move || event("session_closed", String::new()))
         .on_connected(move |kind| event("connected", kind.to_string()))
-        .on_disconnected(move |why| event("disconnected", why.to_string()))
-        .build();
-    let listening = async {
-        client
-            .connected()
-            .await
-            .map_err(|error| connect_failure(&args.server.url, &error))?;
-        if let Some(key) = &args.server.session {
-            let restored = client.restore_session(key.clone()).await;
-            restored.map_err(|error| request_failure(&error))?;
+        .on_disconnected(move |why| event("disconnected", why.to_string()));
+    let stop = async {
+        tokio::select! {
+            () = signals.next() => {}
+            () = output::lost() => {}
         }
-        // Over as many connections as it takes; fails when another attempt would be of no use.
-        let error = client.closed().await;
-        Err(connect_failure(&args.server.url, &error))
+    };
+    tokio::pin!(stop);
+    // The first connection has to be made within --timeout: an address where nothing answers is told.
+    let client = tokio::select! {
+        client = args.server.connect(builder) => client?,
+        () = &mut stop => return Ok(()),
     };
     let result = tokio::select! {
-        result = listening => result,
-        () = signals.next() => Ok(()),
+        // Over as many connections as it takes; fails when another attempt would be of no use.
+        error = client.closed() => Err(connect_failure(&args.server.url, &error)),
+        () = stop => Ok(()),
     };
     client.close().await;
     result

@@ -145,6 +145,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let site = Site::new(&webtransport, &served, args.root.as_deref(), messages.clone());
     let mut signals = StopSignals::new();
     announce(&args, &webtransport, &page, &addresses, &served);
+    if output::loss().is_some() {
+        return Ok(());
+    }
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let stopped = || {

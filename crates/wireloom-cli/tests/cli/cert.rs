@@ -1,4 +1,6 @@
-use crate::harness::{Serve, TempDir, run};
+use std::process::Stdio;
+
+use crate::harness::{Serve, TempDir, finish, run, wireloom};
 
 #[test]
 fn a_generated_certificate_serves_and_is_pinned() {
@@ -67,6 +69,27 @@ fn a_long_certificate_is_noted() {
     let (url, ca) = (server.url("/echo"), ["--ca", &cert]);
     let reply = run(&[&["connect", &url, "--message", "hi"], &ca[..]].concat());
     assert_eq!((reply.code, reply.stdout.as_str()), (Some(0), "hi\n"), "{reply:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_told() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    let made = run(&["cert", "generate", "--cert", &cert, "--key", &key]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("a device");
+    let mut command = wireloom();
+    command
+        .args(["cert", "hash", &cert])
+        .stdout(full)
+        .stderr(Stdio::piped());
+    let outcome = finish(command.spawn().expect("the binary starts"));
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("standard output"), "{outcome:?}");
 }
 
 #[test]

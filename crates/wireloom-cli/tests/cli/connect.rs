@@ -1,9 +1,9 @@
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 
-use wireloom::{Identity, Server, Session};
+use wireloom::{Identity, Server, Session, SessionError};
 
-use crate::harness::{Serve, feed, run, run_with, wireloom};
+use crate::harness::{DEADLINE, Outcome, Serve, feed, finish, run, run_with, signal, wireloom};
 
 /// A client that stays connected.
 pub(crate) struct Held(Child);
@@ -140,26 +140,35 @@ fn failures_say_what_failed_and_what_to_try() {
 }
 
 /// Runs `behave` on the first session, and the client with `input` against it.
-fn against<F>(behave: impl FnOnce(Session) -> F, input: &str, args: &[&str]) -> crate::harness::Outcome
+fn against<F>(behave: impl FnOnce(Session) -> F, input: &str, args: &[&str]) -> Outcome
 where
     F: Future<Output = ()> + Send + 'static,
+{
+    let input = input.to_owned();
+    let run = move |command| feed(command, &input);
+    let (outcome, _) = between(behave, args, run);
+    outcome
+}
+
+/// The same with a client that is run by `run`; what that says, and how the session ended for the server.
+fn between<F, T>(
+    behave: impl FnOnce(Session) -> F,
+    args: &[&str],
+    run: impl FnOnce(Command) -> T + Send + 'static,
+) -> (T, SessionError)
+where
+    F: Future<Output = ()> + Send + 'static,
+    T: Send + 'static,
 {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let identity = Identity::self_signed(["localhost"]).expect("a valid name");
     let listen = Server::builder().bind("127.0.0.1:0").identity(identity).listen();
     let server = runtime.block_on(listen).expect("a free port");
     let url = format!("https://{}/", server.local_addrs()[0]);
-    let arguments: Vec<String> = ["connect", &url, "--insecure"]
-        .iter()
-        .chain(args)
-        .map(|arg| (*arg).to_owned())
-        .collect();
-    let input = input.to_owned();
-    let client = std::thread::spawn(move || {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run_with(&input, &arguments)
-    });
-    runtime.block_on(async {
+    let mut command = wireloom();
+    command.args(["connect", &url, "--insecure"]).args(args);
+    let client = std::thread::spawn(move || run(command));
+    let end = runtime.block_on(async {
         let session = server
             .accept()
             .await
@@ -168,10 +177,131 @@ where
             .await
             .expect("a session");
         let behaviour = tokio::spawn(behave(session.clone()));
-        session.closed().await;
+        let end = session.closed().await;
         behaviour.await.expect("no panic");
+        end
     });
-    client.join().expect("no panic")
+    (client.join().expect("no panic"), end)
+}
+
+/// Whatever the server does by itself.
+async fn idle(_: Session) {}
+
+#[test]
+fn what_fails_here_is_told_though_the_session_goes_on() {
+    let line = "x".repeat(3000);
+    let outcome = against(idle, &format!("one\n{line}\nthree\n"), &["--datagram", "--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "datagram", "{outcome:?}");
+    let reset = |session: Session| async move {
+        let (mut send, mut recv) = session.accept_bi().await.expect("a stream");
+        assert_eq!(recv.read_to_end(8).await.expect("text"), b"hello\n");
+        send.reset(7);
+    };
+    let outcome = against(reset, "hello\n", &["--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "stream", "{outcome:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn input_that_cannot_be_read_is_told() {
+    let read_a_directory = |mut command: Command| {
+        let directory = std::fs::File::open(std::env::temp_dir()).expect("a directory");
+        command.stdin(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command.spawn().expect("the binary starts"))
+    };
+    for args in [&[][..], &["--datagram"]] {
+        let (outcome, _) = between(idle, args, read_a_directory);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains("standard input"), "{outcome:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn input_without_line_feeds_goes_out_as_it_comes() {
+    let (sent, read) = std::sync::mpsc::channel();
+    let take = |session: Session| async move {
+        let (mut send, mut recv) = session.accept_bi().await.expect("a stream");
+        assert_eq!(recv.read(&mut [0; 8]).await.expect("text"), Some(5));
+        // The rest of the input comes when this is known.
+        sent.send(()).expect("the client is there");
+        assert_eq!(recv.read_to_end(8).await.expect("text"), b"!");
+        send.finish().expect("finished");
+    };
+    let run = move |mut command: Command| {
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"hello").expect("written");
+        read.recv_timeout(DEADLINE).expect("it comes before the line is over");
+        stdin.write_all(b"!").expect("written");
+        drop(stdin);
+        finish(child)
+    };
+    assert_eq!(between(take, &[], run).0.code, Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_session_is_closed_when_nobody_reads_what_comes() {
+    let talk = |session: Session| async move {
+        let (mut send, _recv) = session.accept_bi().await.expect("a stream");
+        while send.write_all(b"more\n").await.is_ok() {}
+    };
+    let run = |mut command: Command| {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"begin\n").expect("written");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        stdout.read_line(&mut line).expect("text");
+        drop(stdout);
+        // It ends though the input does not.
+        let outcome = finish(child);
+        drop(stdin);
+        (line, outcome)
+    };
+    let ((line, outcome), end) = between(talk, &[], run);
+    assert_eq!((line.as_str(), outcome.code), ("more\n", Some(0)), "{outcome:?}");
+    assert!(matches!(end, SessionError::Closed { code: 0, .. }), "{end:?}");
+}
+
+#[test]
+fn a_message_that_is_not_answered_fails_in_time() {
+    let silent = |session: Session| async move {
+        let _stream = session.accept_bi().await.expect("a stream");
+        session.closed().await;
+    };
+    let outcome = against(silent, "", &["--message", "x", "--timeout", "1", "--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "timeout", "{outcome:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_before_the_reply_is_no_success() {
+    let (tell, is_asked) = std::sync::mpsc::channel();
+    let silent = |session: Session| async move {
+        let _stream = session.accept_bi().await.expect("a stream");
+        tell.send(()).expect("the client is there");
+        session.closed().await;
+    };
+    let run = move |mut command: Command| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("the binary starts");
+        is_asked.recv_timeout(DEADLINE).expect("a stream");
+        signal(child.id(), "TERM");
+        finish(child)
+    };
+    let args = ["--message", "x", "--timeout", "1000"];
+    let (outcome, end) = between(silent, &args, run);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(matches!(end, SessionError::Closed { code: 0, .. }), "{end:?}");
 }
 
 #[test]

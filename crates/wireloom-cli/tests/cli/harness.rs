@@ -72,7 +72,8 @@ pub(crate) fn run(args: &[&str]) -> Outcome {
     run_with("", args)
 }
 
-fn finish(child: Child) -> Outcome {
+/// Waits for the end.
+pub(crate) fn finish(child: Child) -> Outcome {
     let pid = child.id();
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));

@@ -218,6 +218,16 @@ fn listening_goes_on_until_it_is_told() {
     assert!(child.wait().expect("it ends").success());
 }
 
+/// The first connection is made in time, or not at all.
+#[test]
+fn listening_where_nothing_answers_fails() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/", silent.local_addr().expect("bound"));
+    let outcome = run(&["listen", &url, "--timeout", "1", "--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "connect", "{outcome:?}");
+}
+
 #[test]
 fn what_is_wrong_with_a_url_is_told() {
     let outcome = run(&["call", "http://127.0.0.1/", "x"]);

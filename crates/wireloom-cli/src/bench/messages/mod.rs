@@ -118,6 +118,9 @@ pub(super) async fn run(args: &MessagesArgs) -> Result<(), Failure> {
             .map_err(|error| failed(chain(&*error)))?;
         if args.json {
             output::json(&serde_json::to_value(&report).map_err(failed)?);
+            if output::loss().is_some() {
+                return Ok(());
+            }
         }
         reports.push(report);
     }
