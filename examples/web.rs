@@ -37,8 +37,12 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
         .parse()?;
     let identity = Identity::rotating(["localhost", "127.0.0.1"])?;
     let mut server = Server::builder().bind(bind).identity(identity.clone());
+    // Both refuse pages of other origins, which could otherwise use `/messages` as whoever opens them.
+    let mut page_options = wireloom::tcp::Options::new();
     for host in ["localhost", "127.0.0.1"] {
-        server = server.allow_origin(format!("http://{host}:{}", page_address.port()));
+        let origin = format!("http://{host}:{}", page_address.port());
+        server = server.allow_origin(&origin);
+        page_options = page_options.allow_origin(&origin);
     }
     let server = server.listen().await?;
     let port = server.local_addrs()[0].port();
@@ -70,7 +74,7 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let pages = wireloom::tcp::serve(page, None, router.clone(), wireloom::tcp::Options::new(), stopped());
+    let pages = wireloom::tcp::serve(page, None, router.clone(), page_options, stopped());
     let sessions = server.serve(router).with_graceful_shutdown(stopped());
     let ctrl_c = async {
         if tokio::signal::ctrl_c().await.is_ok() {

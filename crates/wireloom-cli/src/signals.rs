@@ -1,4 +1,6 @@
-//! Ctrl-c and SIGTERM.
+//! What tells a program to end: ctrl-c, SIGTERM, and the end of its input.
+
+use std::io::Read;
 
 /// Takes both signals over from the moment it is made: none that comes later is lost, or ends the program by itself.
 pub(crate) struct StopSignals {
@@ -37,4 +39,15 @@ impl StopSignals {
         }
         std::future::pending().await
     }
+}
+
+/// For a program whose parent holds the other end of standard input, and is gone when it is closed.
+pub(crate) async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }

@@ -42,13 +42,28 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 /// `https://host[:port]/path`, so that a mistake is told before anything is dialled.
 pub(crate) fn parse_url(text: &str) -> Result<String, String> {
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|_| "it is no URL; write https://HOST:PORT/PATH".to_owned())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
-        _ => Err("WebTransport URLs begin with https://, as in https://127.0.0.1:4433/echo".to_owned()),
+    let wrong = "WebTransport URLs begin with https://, as in https://127.0.0.1:4433/echo";
+    dialable(text, &["https"], wrong).map(|_| text.to_owned())
+}
+
+/// A URL of one of these schemes, with a host and nothing before it, and with a port that is one, if any; `wrong` is what to write.
+pub(crate) fn dialable(text: &str, schemes: &[&str], wrong: &str) -> Result<http::Uri, String> {
+    let uri: http::Uri = text.parse().map_err(|_| format!("it is no URL; {wrong}"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(wrong.to_owned());
+    };
+    if !schemes.contains(&scheme) || authority.host().is_empty() {
+        return Err(wrong.to_owned());
     }
+    if authority.as_str().contains('@') {
+        return Err("there is no logging in by URL: nothing may stand before the host".to_owned());
+    }
+    // What is behind the colon is kept as it is, and is no port where it is no number of one.
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if uri.port_u16().is_none() && !matches!(port, "" | ":") {
+        return Err("its port is no number up to 65535".to_owned());
+    }
+    Ok(uri)
 }
 
 impl TrustArgs {
@@ -118,5 +133,36 @@ pub(crate) fn dialect_name(dialect: Dialect) -> &'static str {
         Dialect::Draft07 => "draft-07",
         Dialect::Draft13 => "draft-13",
         Dialect::Draft15 => "draft-15",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_nobody_can_dial_are_told() {
+        for text in [
+            "https://x",
+            "https://x/",
+            "https://x:/",
+            "https://[::1]:4433/echo?a=b",
+            "https://x:65535",
+        ] {
+            assert_eq!(parse_url(text).as_deref(), Ok(text));
+        }
+        for (text, part) in [
+            ("", "no URL"),
+            ("x", "https://"),
+            ("http://x/", "https://"),
+            ("https://:1/", "https://"),
+            ("https://a@x/", "before the host"),
+            ("https://x:99999/", "65535"),
+            ("https://x:abc/", "65535"),
+            ("https://[::1]:abc/", "65535"),
+        ] {
+            let message = parse_url(text).expect_err(text);
+            assert!(message.contains(part), "{text}: {message}");
+        }
     }
 }

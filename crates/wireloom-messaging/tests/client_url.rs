@@ -298,6 +298,21 @@ async fn websocket_that_is_swallowed_is_not_the_only_way() -> Result<(), Error> 
 
 /// Where both say no for good there is nothing to wait for.
 #[tokio::test]
+async fn what_cannot_be_dialled_is_final() {
+    for url in [
+        "nonsense",
+        "http://127.0.0.1/",
+        "ws://127.0.0.1:99999/",
+        "wss://127.0.0.1:abc/",
+        "https://[::1]:abc/",
+        "ws://ann@127.0.0.1/",
+    ] {
+        let error = Client::builder(url).connect().await.expect_err(url);
+        assert!(matches!(error, ConnectError::Unusable(_)), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn what_both_transports_refuse_is_final() -> Result<(), Error> {
     let (server, identity) = (Server::builder().build(echo()), identity());
     let address = serve_all(&server, &identity).await?;

@@ -1,13 +1,14 @@
 //! `wireloom bench`: every workload with a server and a client process of its own.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::protocol::{Listening, Report};
+use super::spawn::Server;
 use super::workload::Workload;
-use super::{AllArgs, failed, process, spawn, table};
+use super::{AllArgs, failed, process, table};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 
@@ -90,12 +91,16 @@ fn wireloom(processor: Option<usize>) -> Result<Command, Failure> {
 }
 
 fn measure(workload: Workload, args: &AllArgs, processors: Option<[usize; 2]>) -> Result<Report, Failure> {
-    let server = Server::start(workload, args, processors.map(|[server, _]| server))?;
+    let mut server = wireloom(processors.map(|[server, _]| server))?;
+    server
+        .args(["bench", "server", "--max-streams", &workload.max_streams().to_string()])
+        .args(["--congestion", args.congestion.name()]);
+    let (_server, listening): (_, Listening) = Server::start(&mut server)?;
     let length = &args.length;
     let output = wireloom(processors.map(|[_, client]| client))?
         .args(["bench", "client", "--workload", &workload.name()])
-        .args(["--server", &server.listening.address])
-        .args(["--certificate-sha256", &server.listening.certificate_sha256])
+        .args(["--server", &listening.address])
+        .args(["--certificate-sha256", &listening.certificate_sha256])
         .args(["--seconds", &length.seconds.as_secs_f64().to_string()])
         .args(["--warmup", &length.warmup.as_secs_f64().to_string()])
         .args(["--connections", &length.connections.to_string()])
@@ -112,30 +117,4 @@ fn measure(workload: Workload, args: &AllArgs, processors: Option<[usize; 2]>) -
         return Err(failed(reason));
     }
     serde_json::from_slice(&output.stdout).map_err(failed)
-}
-
-/// A `bench server` in a process of its own, ended when this is dropped.
-struct Server {
-    process: Child,
-    listening: Listening,
-}
-
-impl Server {
-    fn start(workload: Workload, args: &AllArgs, processor: Option<usize>) -> Result<Self, Failure> {
-        let mut command = wireloom(processor)?;
-        command
-            .args(["bench", "server", "--max-streams", &workload.max_streams().to_string()])
-            .args(["--congestion", args.congestion.name()])
-            // Open as long as we live: the server ends with us, whatever becomes of us.
-            .stdin(Stdio::piped());
-        let (process, listening) = spawn::listening(&mut command)?;
-        Ok(Self { process, listening })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

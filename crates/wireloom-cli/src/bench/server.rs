@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,7 +24,7 @@ use super::workload::Workload;
 use super::{ServerArgs, failed, process};
 use crate::failure::{Failure, chain};
 use crate::output;
-use crate::signals::StopSignals;
+use crate::signals::{StopSignals, end_of_input};
 
 /// The page of `http3-requests`.
 pub(super) const HELLO_PATH: &str = "/hello";
@@ -85,17 +84,6 @@ pub(super) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         () = signals.next() => Ok(()),
         () = end_of_input() => Ok(()),
     }
-}
-
-/// Whoever started this holds the other end of standard input, and is gone when it is closed.
-async fn end_of_input() {
-    let (ended, end) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
-        let _ = ended.send(());
-    });
-    let _ = end.await;
 }
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

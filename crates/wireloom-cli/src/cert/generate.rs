@@ -1,5 +1,6 @@
 //! `wireloom cert generate`.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,11 @@ pub(super) struct GenerateArgs {
 }
 
 pub(super) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    if is_same_file(&args.cert, &args.key) {
+        return Err(Failure::usage(
+            "--cert and --key name the same file: the certificate would replace its key",
+        ));
+    }
     let pair = PemPair::self_signed(&args.names, args.days).map_err(|e| match e {
         IdentityError::InvalidName(_) => Failure::usage(format!("--name: {e}")),
         e => Failure::new("tls", chain(&e)),
@@ -47,9 +53,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             }
         }
     }
-    // The key first: a certificate that is there means that its key is.
-    write(&args.key, &pair.private_key, 0o600, args.force)?;
-    write(&args.cert, &pair.certificate, 0o644, args.force)?;
+    write(args, &pair)?;
     let hash = CertificateHash::of_pem(&pair.certificate).map_err(|e| Failure::new("tls", chain(&e)))?;
     if args.json {
         output::json(&json!({
@@ -78,24 +82,82 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Failure> {
-    let mut options = std::fs::OpenOptions::new();
+/// Also by way of links, and before either is there.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
+        path.canonicalize()
+            .ok()
+            .or_else(|| Some(folder?.join(path.file_name()?)))
+    };
+    a == b || real(a).is_some_and(|a| Some(a) == real(b))
+}
+
+/// Both or none: a key without its certificate is of no use, and in the way of the next try.
+fn write(args: &GenerateArgs, pair: &PemPair) -> Result<(), Failure> {
+    let mut made = Vec::new();
+    let mut write = || {
+        let mut files = Vec::new();
+        // The key first: a certificate that is there means that its key is.
+        for (path, text, mode) in [
+            (&args.key, &pair.private_key, 0o600),
+            (&args.cert, &pair.certificate, 0o644),
+        ] {
+            let is_new = !path.exists();
+            files.push((
+                path,
+                text,
+                open(path, mode, args.force).map_err(|e| unwritten(path, &e))?,
+            ));
+            if is_new {
+                made.push(path);
+            }
+        }
+        for (path, text, file) in files {
+            fill(file, text).map_err(|e| unwritten(path, &e))?;
+        }
+        Ok(())
+    };
+    let written = write();
+    if written.is_err() {
+        for path in made {
+            // It has failed already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    written
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new("file", format!("cannot write {}: {error}", path.display()))
+}
+
+/// Devices have no length.
+fn fill(mut file: File, text: &str) -> std::io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(text.as_bytes())
+}
+
+/// What is there stays as it is so far.
+fn open(path: &Path, mode: u32, replace: bool) -> std::io::Result<File> {
+    let mut options = File::options();
     options.write(true);
     // Without --force a file that appeared meanwhile is not touched either.
     if replace {
-        options.create(true).truncate(true)
+        options.create(true).truncate(false)
     } else {
         options.create_new(true)
     };
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let written = options.open(path).and_then(|mut file| {
-        #[cfg(unix)]
-        // The mode above is for new files only.
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-        file.write_all(text.as_bytes())
-    });
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    // The mode above is for new files only.
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
     #[cfg(not(unix))]
     let _ = mode;
-    written.map_err(|e| Failure::new("file", format!("cannot write {}: {e}", path.display())))
+    Ok(file)
 }

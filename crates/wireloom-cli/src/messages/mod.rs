@@ -20,7 +20,7 @@ pub(crate) use self::listen::ListenArgs;
 pub(crate) use self::signal::SignalArgs;
 use crate::failure::Failure;
 use crate::output;
-use crate::trust::TrustArgs;
+use crate::trust::{TrustArgs, dialable};
 
 pub(crate) async fn run_call(args: CallArgs) -> Result<(), Failure> {
     call::run(args).await
@@ -79,12 +79,8 @@ impl From<EncodingArg> for Encoding {
 
 /// So that a mistake is told before anything is dialled.
 pub(crate) fn parse_url(text: &str) -> Result<String, String> {
-    let wrong = || "write ws://, wss:// or https://HOST:PORT/PATH, as in ws://127.0.0.1:8080/messages".to_owned();
-    let uri: http::Uri = text.parse().map_err(|_| wrong())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("ws" | "wss" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
-        _ => Err(wrong()),
-    }
+    let wrong = "write ws://, wss:// or https://HOST:PORT/PATH, as in ws://127.0.0.1:8080/messages";
+    dialable(text, &["ws", "wss", "https"], wrong).map(|_| text.to_owned())
 }
 
 fn parse_key(text: &str) -> Result<SessionKey, String> {

@@ -3,12 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wireloom_messaging::server::{
-    Admission, Connection, ConnectionOptions, Handlers, INVALID_PAYLOAD, Refusal, ReplyError, Server,
-};
+use wireloom_messaging::server::{Connection, Handlers, INVALID_PAYLOAD, ReplyError, Server};
 use wireloom_messaging::session::FileStore;
 use wireloom_messaging::topics::{TopicOptions, Topics};
-use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::{Data, IncomingMessage};
 
 use crate::failure::Failure;
@@ -17,7 +14,7 @@ use crate::failure::Failure;
 const CONCURRENCY: usize = 64;
 
 /// The service, which then waits to be mounted.
-pub(super) fn server(session_dir: Option<&Path>, per_address: usize, origins: Vec<String>) -> Result<Server, Failure> {
+pub(super) fn server(session_dir: Option<&Path>, per_address: usize) -> Result<Server, Failure> {
     let mut builder = Server::builder()
         .concurrency(CONCURRENCY)
         // Every name, for everybody, in memory, with the last hundred messages of each.
@@ -30,12 +27,11 @@ pub(super) fn server(session_dir: Option<&Path>, per_address: usize, origins: Ve
         })?;
         builder = builder.sessions(store, 0);
     }
-    Ok(builder.build(handlers(origins)))
+    Ok(builder.build(handlers()))
 }
 
-fn handlers(origins: Vec<String>) -> Handlers {
+fn handlers() -> Handlers {
     Handlers::new()
-        .admit(move |admission| admit(&admission, &origins))
         .on_request("echo", async |data: Data| data)
         .on_request("upper", upper)
         .on_request("sleep", sleep)
@@ -49,28 +45,6 @@ fn handlers(origins: Vec<String>) -> Handlers {
         })
         .on_request("whoami", whoami)
         .on_other_signals(send_back)
-}
-
-/// Browsers let any page open a WebSocket anywhere, and say which page it is. Of WebTransport the server beneath has seen to it.
-fn admit(admission: &Admission<'_>, origins: &[String]) -> Result<ConnectionOptions, Refusal> {
-    let text = |name| admission.headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = admission.headers.get(http::header::ORIGIN) else {
-        return Ok(ConnectionOptions::default());
-    };
-    let origin = origin.to_str().unwrap_or_default();
-    let is_own = || {
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        authority.is_some() && authority == text(http::header::HOST)
-    };
-    let is_listed = || origins.iter().any(|allowed| allowed == "*" || allowed == origin);
-    if admission.transport != TransportKind::WebSocket || is_own() || is_listed() {
-        Ok(ConnectionOptions::default())
-    } else {
-        Err(Refusal::new(
-            http::StatusCode::FORBIDDEN,
-            "pages of this origin may not connect\n",
-        ))
-    }
 }
 
 async fn upper(message: IncomingMessage) -> Result<Data, ReplyError> {

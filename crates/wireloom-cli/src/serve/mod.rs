@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use http::uri::PathAndQuery;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -24,8 +25,9 @@ use self::identity::Served;
 use self::site::Site;
 use crate::failure::Failure;
 use crate::output::{self, Paint};
-use crate::signals::StopSignals;
+use crate::signals::{StopSignals, end_of_input};
 use crate::transport::TransportArgs;
+use crate::trust::dialable;
 
 const DEFAULT_BIND: &str = "localhost:4433";
 const DEFAULT_PAGE_BIND: &str = "localhost:8080";
@@ -77,6 +79,9 @@ pub(crate) struct ServeArgs {
     /// Start a browser on the demo page
     #[arg(long)]
     open: bool,
+    /// End at once with standard input, which whoever started this holds open
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
     #[command(flatten)]
     transport: TransportArgs,
     /// Print JSON lines
@@ -89,12 +94,17 @@ fn parse_origin(text: &str) -> Result<String, String> {
     if matches!(text, "*" | "null") {
         return Ok(text.to_owned());
     }
-    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
-    let host = rest.strip_suffix('/').unwrap_or(rest);
-    if scheme.is_empty() || host.contains('/') {
-        Err(wrong())
-    } else {
-        Ok(format!("{scheme}://{host}"))
+    // Not only those of the web: extensions have origins, too.
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.filter(|scheme| !scheme.is_empty()).ok_or_else(wrong)?;
+    let uri = dialable(text, &[&scheme.to_ascii_lowercase()], "").map_err(|_| wrong())?;
+    match (
+        uri.scheme_str(),
+        uri.authority(),
+        uri.path_and_query().map(PathAndQuery::as_str),
+    ) {
+        (Some(scheme), Some(authority), None | Some("" | "/")) => Ok(format!("{scheme}://{authority}")),
+        _ => Err(wrong()),
     }
 }
 
@@ -136,7 +146,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     for origin in &origins {
         builder = builder.allow_origin(origin);
     }
-    let messages = messages::server(args.session_dir.as_deref(), args.max_per_address, origins)?;
+    let messages = messages::server(args.session_dir.as_deref(), args.max_per_address)?;
     let server = builder.listen().await.map_err(failure::of_server)?;
 
     let addresses = server.local_addrs();
@@ -165,6 +175,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
             .threads(threads.clone())
             .limits(limits)
             .shutdown_deadline(SHUTDOWN_DEADLINE);
+        let options = origins
+            .iter()
+            .fold(options, |options, origin| options.allow_origin(origin));
         let (router, stop) = (site.router(), stopped());
         plain.spawn(async move { wireloom::tcp::serve(listener, None, router, options, stop).await });
     }
@@ -191,11 +204,16 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         }
         std::process::exit(1);
     });
-    server
-        .serve(site.router())
-        .with_graceful_shutdown(stopped())
-        .await
-        .map_err(failure::of_server)
+    let orphaned = async {
+        if !args.until_input_ends {
+            std::future::pending().await
+        }
+        end_of_input().await;
+    };
+    tokio::select! {
+        served = server.serve(site.router()).with_graceful_shutdown(stopped()) => served.map_err(failure::of_server),
+        () = orphaned => Ok(()),
+    }
 }
 
 /// Where the demo page is served without TLS.
@@ -252,4 +270,37 @@ fn announce(args: &ServeArgs, webtransport: &str, page: &str, addresses: &[Socke
         "\nTry {}",
         paint.bold(&format!("wireloom connect {webtransport}/echo{trust}"))
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_origin;
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        for (text, origin) in [
+            ("*", "*"),
+            ("null", "null"),
+            ("https://a.b", "https://a.b"),
+            ("https://a.b/", "https://a.b"),
+            ("HTTP://[::1]:80", "http://[::1]:80"),
+            ("moz-extension://0-1", "moz-extension://0-1"),
+        ] {
+            assert_eq!(parse_origin(text).as_deref(), Ok(origin));
+        }
+        for text in [
+            "",
+            "a.b",
+            "https://",
+            "https:///",
+            "https://a b",
+            "https://a/b",
+            "https://a?b",
+            "https://a@b",
+            "https://a:b",
+            "://a",
+        ] {
+            assert!(parse_origin(text).is_err(), "{text}");
+        }
+    }
 }

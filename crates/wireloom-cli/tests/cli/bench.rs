@@ -1,4 +1,7 @@
-use crate::harness::run;
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::harness::{DEADLINE, finish, run, signal, wireloom};
 
 /// The shape of each result; what it says is the machine's affair.
 #[test]
@@ -80,6 +83,30 @@ fn a_client_without_a_server_prints_nothing() {
     ]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
     assert!(outcome.stderr.starts_with("error: "), "{outcome:?}");
+}
+
+/// Whatever becomes of the bench: here it is told to end, and its server has to go by itself.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_server_is_left_behind() {
+    for bench in ["topics", "messages"] {
+        let mut command = wireloom();
+        command
+            .args(["bench", bench, "--seconds", "1000"])
+            .stdout(Stdio::piped())
+            // The server's, too: it is at its end when both are gone.
+            .stderr(Stdio::piped());
+        let child = command.spawn().expect("the binary starts");
+        let pid = child.id();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let started = Instant::now();
+        while std::fs::read_to_string(&children).expect("it runs").is_empty() {
+            assert!(started.elapsed() < DEADLINE, "it starts no server");
+            std::thread::yield_now();
+        }
+        signal(pid, "TERM");
+        assert_eq!(finish(child).code, None, "by the signal");
+    }
 }
 
 #[test]

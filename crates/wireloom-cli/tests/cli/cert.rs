@@ -36,6 +36,29 @@ fn a_generated_certificate_serves_and_is_pinned() {
     assert_eq!((reply.code, reply.stdout.as_str()), (Some(0), "hi\n"), "{reply:?}");
 }
 
+#[test]
+fn a_key_is_neither_replaced_by_its_certificate_nor_left_without_one() {
+    let dir = TempDir::new();
+    let file = dir.path("both.pem");
+    let same = dir.path("./both.pem");
+    for cert in [&file, &same] {
+        let made = run(&["cert", "generate", "--cert", cert, "--key", &file, "--force"]);
+        assert_eq!(made.code, Some(2), "{made:?}");
+        assert!(!dir.0.join("both.pem").exists());
+    }
+    let (cert, key) = (dir.path("nowhere/cert.pem"), dir.path("key.pem"));
+    let made = run(&["cert", "generate", "--cert", &cert, "--key", &key]);
+    assert_eq!(made.code, Some(1), "{made:?}");
+    assert!(
+        !dir.0.join("key.pem").exists(),
+        "it would be in the way of the next try"
+    );
+    dir.write("key.pem", "another's");
+    let made = run(&["cert", "generate", "--cert", &cert, "--key", &key, "--force"]);
+    assert_eq!(made.code, Some(1), "{made:?}");
+    assert_eq!(std::fs::read_to_string(&key).expect("it is there"), "another's");
+}
+
 #[cfg(unix)]
 #[test]
 fn the_key_is_for_its_owner_only() {

@@ -146,21 +146,38 @@ impl Serve {
         self.request("GET", path, "")
     }
 
+    /// The head of the answer to a GET with these fields, which may ask for something else than HTTP.
+    pub(crate) fn head(&self, path: &str, fields: &str) -> String {
+        let mut stream = self.send("GET", path, fields);
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).expect("an answer");
+            head.push(byte[0]);
+        }
+        String::from_utf8_lossy(&head).to_lowercase()
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str, fields: &str) -> (String, String) {
+        let mut stream = self.send(method, path, &format!("connection: close\r\n{fields}"));
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head.to_lowercase(), body.to_owned())
+    }
+
+    fn send(&self, method: &str, path: &str, fields: &str) -> TcpStream {
         let page = self.text("page");
         let port = page.trim_end_matches('/').rsplit(':').next().expect("a port");
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("the page's port");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n{fields}\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\n{fields}\r\n"
         )
         .expect("written");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        (head.to_lowercase(), body.to_owned())
+        stream
     }
 
     /// Sends a signal and waits for the end.

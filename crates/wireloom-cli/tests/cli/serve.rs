@@ -127,6 +127,26 @@ fn origins_are_checked() {
     assert!(foreign.code == Some(1) && foreign.stderr.contains("403"), "{foreign:?}");
 }
 
+/// As pages over WebTransport.
+#[test]
+fn origins_are_checked_for_websockets_too() {
+    let server = Serve::start(&["--allow-origin", "https://MY.page:443/"]);
+    let page = server.text("page");
+    let upgrade = |origin: &str| {
+        let fields = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
+                      sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        server.head("/messages", &format!("{fields}origin: {origin}\r\n"))
+    };
+    for allowed in [page.trim_end_matches('/'), "https://my.page"] {
+        let head = upgrade(allowed);
+        assert!(head.starts_with("http/1.1 101"), "{allowed}: {head}");
+    }
+    for foreign in ["https://evil.test", "null"] {
+        let head = upgrade(foreign);
+        assert!(head.starts_with("http/1.1 403"), "{foreign}: {head}");
+    }
+}
+
 #[test]
 fn a_taken_port_says_what_to_try() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -33,6 +33,10 @@ fn a_mistake_is_one_line_and_code_2() {
         &["connect", "http://127.0.0.1/"],
         &["connect", "https://127.0.0.1/", "--cert-hash", "abc"],
         &["probe", "127.0.0.1:4433"],
+        &["probe", "https://user@127.0.0.1/"],
+        &["call", "ws://127.0.0.1:99999/messages", "x"],
+        &["listen", "ws://127.0.0.1:abc/"],
+        &["serve", "--allow-origin", "https:///"],
         &["cert", "generate", "--days", "0"],
         &[
             "cert",

@@ -71,6 +71,7 @@ impl UrlDialer {
 
     async fn dial(&self) -> Result<Box<dyn Link>, ConnectError> {
         let uri: Uri = self.url.parse().map_err(|_| unusable("it is no URL"))?;
+        check(&uri)?;
         match uri.scheme_str() {
             Some("ws" | "wss") => self.websocket(&self.url, &uri).await,
             #[cfg(feature = "webtransport")]
@@ -206,6 +207,21 @@ impl UrlDialer {
 impl Dial for UrlDialer {
     fn dial(&self) -> DialFuture<'_> {
         Box::pin(Self::dial(self))
+    }
+}
+
+/// What `Uri` takes, and nobody can dial: it would be another host or port.
+fn check(uri: &Uri) -> Result<(), ConnectError> {
+    let Some(authority) = uri.authority() else {
+        return Err(unusable("the URL has no host"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(unusable("the URL must not contain a user name"));
+    }
+    match authority.as_str().strip_prefix(authority.host()) {
+        None | Some("" | ":") => Ok(()),
+        Some(_) if authority.port_u16().is_some() => Ok(()),
+        Some(_) => Err(unusable("the URL's port is no number up to 65535")),
     }
 }
 

@@ -17,12 +17,13 @@ pub(crate) struct OriginPolicy {
 }
 
 impl OriginPolicy {
-    /// `*` allows every origin.
+    /// `*` allows every origin. A default port is none, as browsers write origins.
     pub(crate) fn allow(&mut self, origin: &str) {
         if origin == "*" {
             self.any = true;
         } else {
-            self.allowed.push(origin.trim_end_matches('/').to_ascii_lowercase());
+            let origin = origin.trim_end_matches('/').to_ascii_lowercase();
+            self.allowed.push(without_default_port(&origin).to_owned());
         }
     }
 
@@ -44,6 +45,16 @@ impl OriginPolicy {
 
 fn origin(headers: &HeaderMap) -> Option<&str> {
     headers.get(http::header::ORIGIN)?.to_str().ok()
+}
+
+/// Of an origin in lower case.
+fn without_default_port(origin: &str) -> &str {
+    let port = match origin.split_once("://") {
+        Some(("https", _)) => ":443",
+        Some(("http", _)) => ":80",
+        _ => return origin,
+    };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 /// Scheme, host and port are equal, the port with its default (RFC 6454 section 5). Where the target is plaintext, a page over
@@ -123,7 +134,15 @@ mod tests {
     fn listed_origins_and_the_callback_are_asked() {
         let mut policy = OriginPolicy::default();
         policy.allow("http://localhost:8080/");
+        policy.allow("https://Other.test:443");
+        policy.allow("https://other.test:80");
         policy.check(Arc::new(|origin, _| origin.ends_with(".example.com")));
+        assert!(
+            policy.allows(&request(Some("https://other.test"))),
+            "as browsers write it"
+        );
+        assert!(policy.allows(&request(Some("https://other.test:80"))));
+        assert!(!policy.allows(&request(Some("http://other.test"))));
         assert!(policy.allows(&request(Some("http://localhost:8080"))));
         assert!(policy.allows(&request(Some("https://a.example.com"))));
         assert!(!policy.allows(&request(Some("http://localhost:8081"))));

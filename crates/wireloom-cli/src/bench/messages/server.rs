@@ -1,6 +1,6 @@
 //! What is measured: a server that somebody names, or one of our own.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub(super) fn target(url: &str, profile: Profile, trust: &TrustArgs) -> Result<T
 
 /// A `wireloom serve` of our own, ended when this is dropped.
 pub(in crate::bench) struct Server {
-    process: Child,
+    process: spawn::Server,
     listening: Listening,
 }
 
@@ -92,18 +92,18 @@ struct Listening {
 impl Server {
     pub(in crate::bench) fn start() -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(failed)?;
-        let (process, listening) = spawn::listening(
+        let (process, listening) = spawn::Server::start(
             Command::new(program)
                 .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
                 // Everybody comes from here.
                 .args(["--max-per-address", "1000000"])
-                .stdin(Stdio::null()),
+                .arg("--until-input-ends"),
         )?;
         Ok(Self { process, listening })
     }
 
     pub(in crate::bench) fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.pid()
     }
 
     /// Over WebSocket without TLS.
@@ -127,12 +127,5 @@ impl Server {
             Transport::Session(profile) => (https, profile),
         };
         target(&url, profile, &trust)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

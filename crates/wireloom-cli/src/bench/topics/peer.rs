@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Error;
+use crate::trust::dialable;
 
 /// The topic, subject or event.
 const TOPIC: &str = "bench";
@@ -48,13 +49,9 @@ impl Protocol {
             Self::Wireloom => "ws",
             Self::SocketIo | Self::Nats => "http",
         };
-        let uri: http::Uri = url.parse().map_err(|_| format!("{url} is no URL"))?;
-        if uri.scheme_str() != Some(scheme) || uri.host().is_none() {
-            return Err(format!(
-                "{url}: only {scheme}://host:port is possible here, without TLS"
-            ));
-        }
-        Ok(())
+        let wrong = format!("only {scheme}://host:port is possible here, without TLS");
+        let checked = dialable(url, &[scheme], &wrong);
+        checked.map(drop).map_err(|why| format!("{url}: {why}"))
     }
 
     pub(super) async fn connect(self, url: &str) -> Result<Peer, Error> {
