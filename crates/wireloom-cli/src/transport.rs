@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use wireloom::{ClientBuilder, CongestionControl, ServerBuilder};
 
 use crate::failure::Failure;
-use crate::trust::parse_seconds;
+use crate::trust::seconds;
 
 #[derive(Args, Clone)]
 pub(crate) struct TransportArgs {
@@ -57,7 +57,8 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
     if text.parse() == Ok(0.0) {
         return Ok(Interval(None));
     }
-    parse_seconds(text).map(|interval| Interval(Some(interval)))
+    let interval = seconds(text).ok_or("a number of seconds is needed, such as 2.5, or 0 for never")?;
+    Ok(Interval(Some(interval)))
 }
 
 impl TransportArgs {
@@ -103,7 +104,9 @@ mod tests {
     fn intervals_are_seconds_and_zero_is_never() {
         assert_eq!(parse_interval("0"), Ok(Interval(None)));
         assert_eq!(parse_interval("2.5"), Ok(Interval(Some(Duration::from_millis(2500)))));
-        assert!(parse_interval("-1").is_err() && parse_interval("often").is_err());
+        for text in ["-1", "often", "1e30"] {
+            assert!(parse_interval(text).expect_err(text).contains("0 for never"));
+        }
     }
 
     #[test]

@@ -31,13 +31,14 @@ pub(crate) fn parse_hash(text: &str) -> Result<CertificateHash, String> {
 }
 
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number of seconds above 0 is needed, such as 2.5".to_owned();
-    let seconds = text.parse::<f64>().map_err(|_| wrong())?;
-    if seconds > 0.0 {
-        Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-    } else {
-        Err(wrong())
-    }
+    seconds(text).ok_or_else(|| "a number of seconds above 0 is needed, such as 2.5".to_owned())
+}
+
+/// Above 0, and not so many that no clock can say when they are over.
+pub(crate) fn seconds(text: &str) -> Option<Duration> {
+    const MOST: f64 = 1e9;
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=MOST).contains(seconds))?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 /// `https://host[:port]/path`, so that a mistake is told before anything is dialled.

@@ -1,5 +1,14 @@
 //! What a process has used, by Linux's /proc. Elsewhere the figures are 0.
 
+/// A process that there is, and that the figures can be had of.
+pub(super) fn parse_pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().map_err(|_| "a number of a process is needed".to_owned())?;
+    match std::fs::read(format!("/proc/{pid}/statm")) {
+        Ok(_) => Ok(pid),
+        Err(error) => Err(format!("its /proc/{pid} cannot be read: {error}")),
+    }
+}
+
 /// User and system time of this process, in seconds.
 pub(super) fn cpu_seconds() -> f64 {
     cpu_seconds_in("self")

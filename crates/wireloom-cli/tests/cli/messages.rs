@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -221,7 +221,7 @@ fn listening_goes_on_until_it_is_told() {
 /// The first connection is made in time, or not at all.
 #[test]
 fn listening_where_nothing_answers_fails() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("ws://{}/", silent.local_addr().expect("bound"));
     let outcome = run(&["listen", &url, "--timeout", "1", "--json"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
@@ -343,6 +343,58 @@ fn the_bench_measures_every_transport() {
             report["p999_us"].is_number() && report["server_rss_bytes"].is_number(),
             "{report}"
         );
+    }
+}
+
+/// Idle connections are alive: they say so in time, and the end of one is a failure.
+#[test]
+fn idle_connections_of_the_bench_are_held() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/", listener.local_addr().expect("bound"));
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the bench");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(read::<1>(&mut stream)[0]);
+        }
+        // AcceptConf: version 2.0, a second, buffers of 8 KiB.
+        let conf = [0x17, 2, 0, 0xe8, 3, 0, 0, 0, 0x20, 0, 0];
+        let answer = [b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x82\x0b", &conf[..]].concat();
+        stream.write_all(&answer).expect("written");
+        read::<7>(&mut stream)
+    });
+    let outcome = run(&[
+        "bench",
+        "messages",
+        &url,
+        "--connections",
+        "1",
+        "--idle",
+        "--seconds",
+        "100",
+    ]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("closed the connection"), "{outcome:?}");
+    let heartbeat = server.join().expect("no panic");
+    assert_eq!(heartbeat, [0x82, 0x81, 0, 0, 0, 0, 0x21]);
+}
+
+#[test]
+fn the_bench_takes_errors_for_no_result() {
+    let server = Serve::start(&[]);
+    let [(url, _), ..] = urls(&server);
+    let bench = ["bench", "messages", &url, "--connections", "1", "--seconds", "0.2"];
+    let outcome = run(&[&bench[..], &["--request", "nonsense"]].concat());
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+    for odd in [
+        ["--rate", "1e-300"],
+        ["--payload", "99999999999999"],
+        ["--server-pid", "4294967295"],
+        ["--seconds", "1e18"],
+    ] {
+        let outcome = run(&[&bench[..5], &odd].concat());
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
     }
 }
 

@@ -92,6 +92,15 @@ impl Target {
 }
 
 impl Opened {
+    /// Stays connected, until something fails.
+    pub(super) async fn hold(self) -> Result<(), Error> {
+        match self {
+            Self::Plain(connection) => connection.hold().await,
+            Self::Tls(connection) => connection.hold().await,
+            Self::Single(_session, connection) | Self::Streams(_session, connection) => connection.hold().await,
+        }
+    }
+
     /// Sends requests and counts their replies, until something fails.
     pub(super) async fn run(self, load: Rc<Load>, schedule: Schedule, meter: Rc<Meter>) -> Result<(), Error> {
         match self {

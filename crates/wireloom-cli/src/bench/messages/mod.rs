@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 pub(super) use self::server::Server;
 use self::server::Transport;
 use super::failed;
+use super::process::parse_pid;
 use crate::failure::{Failure, chain};
 use crate::output;
 use crate::trust::{TrustArgs, parse_seconds};
@@ -49,8 +50,8 @@ pub(super) struct MessagesArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     in_flight: u32,
     /// Bytes of each request's payload
-    #[arg(long, value_name = "BYTES", default_value = "16")]
-    payload: usize,
+    #[arg(long, value_name = "BYTES", default_value = "16", value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    payload: u32,
     /// Requests a second of all connections together; as many as are answered without it
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
@@ -61,7 +62,7 @@ pub(super) struct MessagesArgs {
     #[arg(long, conflicts_with_all = ["in_flight", "payload", "rate", "request"])]
     idle: bool,
     /// A server on this machine whose memory and CPU time are to be reported
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid)]
     server_pid: Option<u32>,
     /// Measure for this long
     #[arg(long, default_value = "3", value_parser = parse_seconds)]
@@ -89,15 +90,15 @@ struct Load {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(rate),
-        _ => Err("a number of requests above 0 is needed".to_owned()),
+        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("a number of requests from 0.001 to 1000000000 is needed".to_owned()),
     }
 }
 
 pub(super) async fn run(args: &MessagesArgs) -> Result<(), Failure> {
     let load = Rc::new(Load {
         request: args.request.clone(),
-        payload: vec![0x5a; args.payload],
+        payload: vec![0x5a; args.payload as usize],
         in_flight: args.in_flight as usize,
     });
     let mut reports = Vec::new();

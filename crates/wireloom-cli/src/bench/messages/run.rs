@@ -37,19 +37,19 @@ pub(super) async fn measure(
     let local = LocalSet::new();
     let sample = local
         .run_until(async {
-            let held = if args.idle {
-                Some(opened)
+            if args.idle {
+                for connection in opened {
+                    spawn(connection.hold(), &meter);
+                }
             } else {
                 start(opened, args.rate, load, &meter);
-                None
-            };
+            }
             watch(args.warmup, &meter, &bar, transport).await?;
             meter.begin();
             let before = Sample::take(server, &meter);
             watch(args.seconds, &meter, &bar, transport).await?;
             let after = Sample::take(server, &meter);
             meter.end();
-            drop(held);
             Ok::<_, Error>((before, after))
         })
         .await?;
@@ -57,6 +57,12 @@ pub(super) async fn measure(
     let (before, after) = sample;
     let seconds = (after.at - before.at).as_secs_f64();
     let replies = after.replies - before.replies;
+    if replies == 0 && !args.idle {
+        return Err(match meter.errors() {
+            0 => "no request was answered".into(),
+            errors => format!("every request was answered with an error: {errors}").into(),
+        });
+    }
     let latency = |quantile| (replies > 0).then(|| meter.quantile(quantile));
     Ok(Report {
         program: "wireloom",
@@ -108,13 +114,18 @@ fn start(opened: Vec<Opened>, rate: Option<f64>, load: &Rc<Load>, meter: &Rc<Met
             next: interval.map_or(now, |interval| now + interval.mul_f64(i as f64 / connections)),
             interval,
         };
-        let (load, meter) = (load.clone(), meter.clone());
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.run(load, schedule, meter.clone()).await {
-                meter.fail(error);
-            }
-        });
+        spawn(connection.run(load.clone(), schedule, meter.clone()), meter);
     }
+}
+
+/// Has one connection do something that the measurement fails with.
+fn spawn(connection: impl Future<Output = Result<(), Error>> + 'static, meter: &Rc<Meter>) {
+    let meter = meter.clone();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            meter.fail(error);
+        }
+    });
 }
 
 /// Waits, and fails as soon as a connection does.

@@ -1,11 +1,11 @@
 //! Requests over one stream of bytes: a WebSocket, or the control stream of a WebTransport session (profile S).
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId, kind};
 
 use super::framing::{Framing, Next};
 use super::meter::{Meter, Schedule};
@@ -16,19 +16,27 @@ pub(super) struct Connection<T> {
     io: T,
     framing: Framing,
     received: BytesMut,
+    /// The server leaves who is silent for as long; zero if it never does.
+    read_timeout: Duration,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Waits for the server's first message. `received` is what was read too much.
     pub(super) async fn accepted(io: T, framing: Framing, received: BytesMut) -> Result<Self, Error> {
-        let mut this = Self { io, framing, received };
+        let mut this = Self {
+            io,
+            framing,
+            received,
+            read_timeout: Duration::ZERO,
+        };
         loop {
             match this.framing.next(&this.received)? {
                 Next::Message(range) => {
                     let first = Message::decode(&this.received[range.clone()])?;
-                    if !matches!(first, Message::AcceptConf(_)) {
+                    let Message::AcceptConf(conf) = first else {
                         return Err("the server's first message is no AcceptConf".into());
-                    }
+                    };
+                    this.read_timeout = Duration::from_millis(conf.read_timeout_ms.into());
                     this.received.advance(range.end);
                     return Ok(this);
                 }
@@ -43,6 +51,32 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             0 => Err("the server closed the connection".into()),
             _ => Ok(()),
         }
+    }
+
+    /// Does nothing but stay connected, until something fails.
+    pub(super) async fn hold(mut self) -> Result<(), Error> {
+        let mut out = Vec::new();
+        let may_be_silent = self.read_timeout.is_zero();
+        // An interval of zero cannot be.
+        let mut beat = tokio::time::interval(self.read_timeout.max(Duration::from_secs(1)) / 2);
+        beat.tick().await;
+        loop {
+            tokio::select! {
+                read = self.read() => read?,
+                _ = beat.tick(), if !may_be_silent => self.framing.push(&[kind::HEARTBEAT], &mut out),
+            }
+            self.take(&mut out, |_| Ok(()))?;
+            self.write(&mut out).await?;
+        }
+    }
+
+    async fn write(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if !out.is_empty() {
+            self.io.write_all(out).await?;
+            self.io.flush().await?;
+            out.clear();
+        }
+        Ok(())
     }
 
     /// Sends requests and counts their replies, until something fails.
@@ -61,11 +95,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 encode(slot, load, &mut message)?;
                 self.framing.push(&message, &mut out);
             }
-            if !out.is_empty() {
-                self.io.write_all(&out).await?;
-                self.io.flush().await?;
-                out.clear();
-            }
+            self.write(&mut out).await?;
             if schedule.interval.is_some() && !free.is_empty() {
                 tokio::select! {
                     read = self.read() => read?,
@@ -74,27 +104,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             } else {
                 self.read().await?;
             }
-            self.take_replies(&started, &mut free, &mut out, &meter)?;
+            let now = Instant::now();
+            self.take(&mut out, |message| {
+                let (slot, is_error) = read_reply(message)?;
+                let started = started.get(slot).ok_or("a reply to no request")?;
+                meter.reply(*started, now, is_error);
+                free.push(slot);
+                Ok(())
+            })?;
         }
     }
 
-    fn take_replies(
-        &mut self,
-        started: &[Instant],
-        free: &mut Vec<usize>,
-        out: &mut Vec<u8>,
-        meter: &Meter,
-    ) -> Result<(), Error> {
-        let now = Instant::now();
+    /// What was read so far: messages are given away, pings answered.
+    fn take(&mut self, out: &mut Vec<u8>, mut message: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
         let mut taken = 0;
         loop {
             let rest = &self.received[taken..];
             match self.framing.next(rest)? {
                 Next::Message(range) => {
-                    let (slot, is_error) = read_reply(&rest[range.clone()])?;
-                    let started = started.get(slot).ok_or("a reply to no request")?;
-                    meter.reply(*started, now, is_error);
-                    free.push(slot);
+                    message(&rest[range.clone()])?;
                     taken += range.end;
                 }
                 Next::Ping(range) => {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use self::peer::Protocol;
 use super::failed;
+use super::process::parse_pid;
 use super::table::number;
 use crate::failure::{Failure, chain};
 use crate::output::{self, Paint};
@@ -51,7 +52,7 @@ pub(super) struct TopicsArgs {
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     ahead: u32,
     /// A server on this machine whose memory and CPU time are to be reported
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid)]
     server_pid: Option<u32>,
     /// Measure each for this long
     #[arg(long, default_value = "3", value_parser = parse_seconds)]
