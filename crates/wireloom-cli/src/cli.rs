@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::{bench, cert, connect, messages, output, probe, serve};
+use crate::failure::Failure;
+use crate::{bench, cert, connect, messages, probe, serve};
 
 /// WebTransport from the command line: a server with a demo page, a client, a probe, certificates and benchmarks.
 #[derive(Parser)]
@@ -59,9 +60,11 @@ impl Command {
     }
 }
 
-/// Help and version go to standard output with code 0; a mistake is one line on standard error, with code 2.
+/// Help and version go to standard output with code 0; a mistake is one line on standard error, with code 2, and for programs that ask for
+/// JSON one on standard output, too.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
-    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+    let args: Vec<OsString> = args.into_iter().collect();
+    Cli::try_parse_from(&args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nobody reads it: there is nothing left to do.
             let _ = error.print();
@@ -72,26 +75,35 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exi
             ExitCode::from(2)
         }
         _ => {
-            output::error_line(&one_line(&error.to_string()));
-            ExitCode::from(2)
+            let command = command(&args);
+            let wants_json = args.iter().any(|arg| arg == "--json") && !command.starts_with("wireloom bench");
+            Failure::usage(one_line(&error.to_string(), &command)).report(wants_json)
         }
     })
 }
 
-/// Clap's paragraphs (the mistake, tips, usage) as one line that ends with where to read on.
-fn one_line(error: &str) -> String {
-    let mut message = Vec::new();
-    let mut command = "wireloom".to_owned();
-    for line in error.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Some(usage) = line.strip_prefix("Usage:") {
-            command = usage
-                .split_whitespace()
-                .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
-                .collect::<Vec<_>>()
-                .join(" ");
-            break;
+/// The command that the arguments begin with, as far as there is one.
+fn command(args: &[OsString]) -> String {
+    let mut command = Cli::command();
+    let mut path = "wireloom".to_owned();
+    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        if arg == "--verbose" || arg.strip_prefix('-').is_some_and(|v| v.bytes().all(|b| b == b'v')) {
+            continue;
         }
-        if line.starts_with("For more information") {
+        let Some(next) = command.find_subcommand(arg) else {
+            break;
+        };
+        path = format!("{path} {arg}");
+        command = next.clone();
+    }
+    path
+}
+
+/// Clap's paragraphs (the mistake, tips, usage) as one line that ends with where to read on.
+fn one_line(error: &str, command: &str) -> String {
+    let mut message = Vec::new();
+    for line in error.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
             break;
         }
         message.push(line.strip_prefix("error: ").unwrap_or(line));
@@ -102,13 +114,12 @@ fn one_line(error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn mistake(args: &[&str]) -> String {
         let error = Cli::try_parse_from(args).err().expect("a mistake");
-        one_line(&error.to_string())
+        let args: Vec<OsString> = args.iter().map(Into::into).collect();
+        one_line(&error.to_string(), &command(&args))
     }
 
     #[test]
@@ -127,7 +138,18 @@ mod tests {
                 &["wireloom", "serve", "--bnd", "x"],
                 &["unexpected argument '--bnd'", "'--bind'", "`wireloom serve --help`"],
             ),
-            (&["wireloom", "serve", "--bind", "x"], &["--bind", "ADDRESS:PORT"]),
+            (
+                &["wireloom", "serve", "--bind", "x"],
+                &["--bind", "ADDRESS:PORT", "`wireloom serve --help`"],
+            ),
+            (
+                &["wireloom", "-vv", "cert", "generate", "--days", "0"],
+                &["--days", "`wireloom cert generate --help`"],
+            ),
+            (
+                &["wireloom", "bench", "--workload", "server"],
+                &["--workload", "`wireloom bench --help`"],
+            ),
             (&["wireloom", "serve", "--cert", "x"], &["--key"]),
             (&["wireloom", "connect"], &["<URL>", "`wireloom connect --help`"]),
             (&["wireloom", "connect", "http://x/"], &["https://"]),

@@ -1,5 +1,6 @@
 //! Printing: colour on a terminal only, JSON lines for programs, the log on standard error.
 
+use std::borrow::Cow;
 use std::io::{Error, IsTerminal, Write, stderr, stdout};
 use std::sync::OnceLock;
 
@@ -99,18 +100,34 @@ pub(crate) fn json(value: &serde_json::Value) {
     line(&value.to_string());
 }
 
-/// A line on standard error, for people.
+/// What others have sent, as something that a terminal shows and does not obey: control characters are escaped, and it is one line.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable.into()
+}
+
+/// A line on standard error, for people. What is in it of others has to be [`printable`].
 pub(crate) fn note(text: &str) {
     // There is nowhere left to complain.
     let _ = writeln!(stderr(), "{text}");
 }
 
 pub(crate) fn error_line(message: &str) {
-    note(&format!("{} {message}", Paint::stderr().red("error:")));
+    note(&format!("{} {}", Paint::stderr().red("error:"), printable(message)));
 }
 
 pub(crate) fn hint_line(hint: &str) {
-    note(&format!("{} {hint}", Paint::stderr().cyan("  try:")));
+    note(&format!("{} {}", Paint::stderr().cyan("  try:"), printable(hint)));
 }
 
 /// The log goes to standard error. Without `-v` it holds warnings, and a server on a terminal tells of its sessions.
@@ -123,7 +140,12 @@ pub(crate) fn start_logging(verbose: u8, is_server: bool) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // An empty variable is an unset one.
+    let chosen = std::env::var(EnvFilter::DEFAULT_ENV)
+        .ok()
+        .filter(|filter| !filter.is_empty());
+    let filter = chosen.and_then(|filter| filter.parse().ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
@@ -132,5 +154,19 @@ pub(crate) fn start_logging(verbose: u8, is_server: bool) {
         builder.with_target(false).compact().init()
     } else {
         builder.init()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_terminal_obeys_nobody() {
+        assert_eq!(printable("grüße, 你好"), "grüße, 你好");
+        assert_eq!(
+            printable("\x1b[31mRED\x1b]0;t\x07\u{9b}a\n"),
+            "\\u{1b}[31mRED\\u{1b}]0;t\\u{7}\\u{9b}a\\n"
+        );
     }
 }

@@ -103,7 +103,7 @@ struct ServerArgs {
 #[derive(Args)]
 struct ClientArgs {
     /// Address of the server
-    #[arg(long, alias = "addr", value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR")]
     server: SocketAddr,
     /// SHA-256 of its certificate
     #[arg(long, value_name = "HEX", value_parser = parse_hash)]

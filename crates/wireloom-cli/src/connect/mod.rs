@@ -30,8 +30,8 @@ const MAX_REPLY: usize = 64 << 20;
 
 #[derive(Args)]
 #[command(after_help = "\
-Standard input goes out on one bidirectional stream. Where it ends the stream is finished, and what
-still comes back is printed. Streams and datagrams that the server sends by itself are printed too.
+Standard input goes out on one bidirectional stream. Where it ends the stream is finished, and what \
+still comes back is printed. Streams and datagrams that the server sends by itself are printed too. \
 --timeout also bounds the wait for the reply to --message.
 
   wireloom connect https://127.0.0.1:4433/echo --cert-hash HEX --message hello")]

@@ -134,7 +134,7 @@ impl Printer {
             let reason = if reason.is_empty() {
                 String::new()
             } else {
-                format!(": {reason}")
+                format!(": {}", output::printable(&reason))
             };
             output::note(&format!("the server closed the session with code {code}{reason}"));
         }

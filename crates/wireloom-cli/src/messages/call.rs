@@ -12,8 +12,9 @@ use crate::output;
 
 #[derive(Args)]
 #[command(after_help = "\
---timeout also bounds the wait for the reply, which is printed to standard output: text as UTF-8, anything
-else as it is. A session that the server creates is told on standard error; --session takes it up again.
+--timeout also bounds the wait for the reply, which is printed to standard output: text as UTF-8, anything \
+else as it is. A session that the server creates, or restores for --session, is told on standard error, \
+or with --json as session_created; --session takes it up again.
 
   wireloom call ws://127.0.0.1:8080/messages upper hello")]
 pub(crate) struct CallArgs {
@@ -33,7 +34,7 @@ pub(crate) struct CallArgs {
     pub(crate) json: bool,
 }
 
-pub(super) async fn run(args: CallArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
     let data = payload(args.payload.as_deref(), args.encoding)?;
     let json = args.json;
     let builder = args.server.builder()?;

@@ -83,7 +83,7 @@ impl Fields<'_> {
     }
 }
 
-pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let bytes = parse(&args.hex.concat())?;
     let message = Message::decode(&bytes).map_err(|error| {
         let what = match error {
@@ -119,7 +119,11 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), Failure> {
             digits
         };
         let name = paint.cyan(&format!("{:<20}", field.name));
-        output::line(&format!("{:>5}  {digits:<24}  {name}  {}", field.at, field.meaning));
+        output::line(&format!(
+            "{:>5}  {digits:<24}  {name}  {}",
+            field.at,
+            output::printable(&field.meaning)
+        ));
     }
     Ok(())
 }

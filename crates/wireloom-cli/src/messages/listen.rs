@@ -22,14 +22,14 @@ pub(crate) struct ListenArgs {
     pub(crate) json: bool,
 }
 
-pub(super) async fn run(args: ListenArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: ListenArgs) -> Result<(), Failure> {
     let json = args.json;
     let mut signals = StopSignals::new();
     let event = move |name: &'static str, detail: String| {
         if json {
             output::json(&json!({ "event": name, "detail": detail }));
         } else {
-            output::note(&format!("{name} {detail}"));
+            output::note(&format!("{name} {}", output::printable(&detail)));
         }
     };
     let builder = args
@@ -70,6 +70,6 @@ fn print_signal(json: bool, signal: &IncomingMessage) {
         }
         output::json(&line);
     } else {
-        output::line(&format!("{name}: {:?}", signal.data()));
+        output::line(&format!("{}: {:?}", output::printable(&name), signal.data()));
     }
 }

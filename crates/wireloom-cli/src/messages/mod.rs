@@ -14,29 +14,13 @@ use wireloom_messaging::codec::Encoding;
 use wireloom_messaging::session::{Session, SessionKey};
 use wireloom_messaging::transport::webtransport::Profile;
 
-pub(crate) use self::call::CallArgs;
-pub(crate) use self::decode::DecodeArgs;
-pub(crate) use self::listen::ListenArgs;
-pub(crate) use self::signal::SignalArgs;
+pub(crate) use self::call::{CallArgs, run as call};
+pub(crate) use self::decode::{DecodeArgs, run as decode};
+pub(crate) use self::listen::{ListenArgs, run as listen};
+pub(crate) use self::signal::{SignalArgs, run as signal};
 use crate::failure::Failure;
 use crate::output;
 use crate::trust::{TrustArgs, dialable};
-
-pub(crate) async fn run_call(args: CallArgs) -> Result<(), Failure> {
-    call::run(args).await
-}
-
-pub(crate) async fn run_signal(args: SignalArgs) -> Result<(), Failure> {
-    signal::run(args).await
-}
-
-pub(crate) async fn run_listen(args: ListenArgs) -> Result<(), Failure> {
-    listen::run(args).await
-}
-
-pub(crate) fn run_decode(args: &DecodeArgs) -> Result<(), Failure> {
-    decode::run(args)
-}
 
 /// Which server, and as whom.
 #[derive(Args)]
@@ -120,7 +104,7 @@ fn connect_failure(url: &str, error: &ConnectError) -> Failure {
     let is_certificate = |error: &ConnectError| matches!(error, ConnectError::Certificate(_));
     match error {
         ConnectError::Unusable(_) => failure("usage"),
-        ConnectError::Refused(_) => failure("status").hint("another path; `wireloom serve` has /messages"),
+        _ if is_answered(error) => failure("status").hint("another path; `wireloom serve` has /messages"),
         ConnectError::Certificate(_) => untrusted(failure("tls")),
         ConnectError::Both(first, second) if is_certificate(first) || is_certificate(second) => {
             untrusted(failure("tls"))
@@ -128,6 +112,17 @@ fn connect_failure(url: &str, error: &ConnectError) -> Failure {
         ConnectError::Rejected(_) => failure("protocol").hint("a server of WebWire 2.0 at that path is needed"),
         _ => failure("connect")
             .hint("is the server running, does the URL have its port and path, and has the port TLS (wss://)?"),
+    }
+}
+
+/// Whether there is a server, and nothing to connect to at that path: by WebSocket and, where that is tried, WebTransport.
+fn is_answered(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Refused(_) => true,
+        // A page, mostly; the client does not take that for the server's last word.
+        ConnectError::Unreachable(why) => why.starts_with("the server answers "),
+        ConnectError::Both(first, second) => is_answered(first) && is_answered(second),
+        _ => false,
     }
 }
 
@@ -204,6 +199,11 @@ fn tell_session(json: bool, session: &Session) {
         }));
     } else {
         let info = Value::from_iter(session.info.clone());
-        output::note(&format!("session {} {info}", session.key.as_str()));
+        let info = info.to_string();
+        output::note(&format!(
+            "session {} {}",
+            session.key.as_str(),
+            output::printable(&info)
+        ));
     }
 }

@@ -1,9 +1,11 @@
 //! `wireloom signal`: one signal.
 
 use clap::Args;
+use serde_json::json;
 
 use super::{EncodingArg, ServerArgs, payload, request_failure};
 use crate::failure::Failure;
+use crate::output;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -33,7 +35,7 @@ pub(crate) struct SignalArgs {
     pub(crate) json: bool,
 }
 
-pub(super) async fn run(args: SignalArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: SignalArgs) -> Result<(), Failure> {
     let data = payload(args.payload.as_deref(), args.encoding)?;
     let client = args.server.connect(args.server.builder()?).await?;
     let signal = client.signal(args.name, data);
@@ -45,5 +47,9 @@ pub(super) async fn run(args: SignalArgs) -> Result<(), Failure> {
     let sent = signal.await;
     // Handed to the network before it is closed.
     client.close().await;
-    sent.map_err(|error| request_failure(&error))
+    sent.map_err(|error| request_failure(&error))?;
+    if args.json {
+        output::json(&json!({ "event": "sent" }));
+    }
+    Ok(())
 }

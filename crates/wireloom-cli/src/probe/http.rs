@@ -6,11 +6,9 @@ use std::time::Duration;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use wireloom::ServerTrust;
 
 use super::Target;
 use super::report::HttpAnswer;
@@ -32,13 +30,8 @@ pub(super) async fn get(target: &Target, version: Version, timeout: Duration) ->
 
 async fn try_get(target: &Target, version: Version) -> Result<HttpAnswer, String> {
     let alpn: &[u8] = if version == Version::Http1 { b"http/1.1" } else { b"h2" };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
-        .with_no_client_auth();
+    // What is shown of the certificate is read from QUIC's handshake, and nothing secret is sent.
+    let mut config = ServerTrust::Insecure.tcp_client_config().map_err(|e| e.to_string())?;
     config.alpn_protocols = vec![alpn.to_vec()];
     let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
     let tcp = TcpStream::connect(&*target.addresses)
@@ -90,44 +83,5 @@ async fn answered<T>(
         answer = &mut answer => answer,
         // Then the answer is there, or will never come: it knows.
         _ = &mut connection => answer.await,
-    }
-}
-
-/// Takes any certificate: what is shown to the user is read from QUIC's handshake, and nothing secret is sent.
-#[derive(Debug)]
-struct Anything(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::report::{HttpAnswer, Report, Weight};
-use crate::output::{self, Paint};
+use crate::output::{self, Paint, printable};
 
 pub(super) fn report(report: &Report) {
     let paint = Paint::stdout();
@@ -14,7 +14,7 @@ pub(super) fn report(report: &Report) {
     output::line(&paint.bold(&report.url));
     for address in &report.addresses {
         let answer = address.error.as_deref().unwrap_or("answers over HTTP/3");
-        row(&address.address.to_string(), &yes(address.answers, answer));
+        row(&address.address.to_string(), &yes(address.answers, &printable(answer)));
     }
     if let Some(session) = &report.session {
         title("WebTransport");
@@ -24,7 +24,7 @@ pub(super) fn report(report: &Report) {
                 "session",
                 &paint.green(&format!("open ({status}after {:.1} ms)", session.open_ms)),
             ),
-            Some(error) => row("session", &paint.red(error)),
+            Some(error) => row("session", &paint.red(&printable(error))),
         }
         let offered = if report.dialects.offered.is_empty() {
             "none".to_owned()
@@ -50,7 +50,7 @@ pub(super) fn report(report: &Report) {
     }
     if let Some(certificate) = &report.certificate {
         title("Certificate");
-        let text = |name: &str| certificate.facts[name].as_str().unwrap_or_default().to_owned();
+        let text = |name: &str| printable(certificate.facts[name].as_str().unwrap_or_default()).into_owned();
         row("SHA-256", &paint.cyan(&text("sha256")));
         row("subject", &text("subject"));
         row("issuer", &text("issuer"));
@@ -107,13 +107,13 @@ pub(super) fn report(report: &Report) {
             Weight::Problem => paint.red("problem"),
             Weight::Note => paint.yellow("note"),
         };
-        output::line(&format!("  {mark} {}", advice.message));
+        output::line(&format!("  {mark} {}", printable(&advice.message)));
     }
 }
 
 fn list(value: &Value) -> String {
     let names = value.as_array().map_or(&[][..], Vec::as_slice);
-    names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+    printable(&names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 fn http(answer: &HttpAnswer) -> String {
@@ -127,9 +127,9 @@ fn http(answer: &HttpAnswer) -> String {
                 .server
                 .as_ref()
                 .map_or_else(String::new, |value| format!(", server {value}"));
-            format!("{status}{server}{alt_svc}")
+            printable(&format!("{status}{server}{alt_svc}")).into_owned()
         }
-        (None, Some(error)) => error.clone(),
+        (None, Some(error)) => printable(error).into_owned(),
         (None, None) => "no answer".to_owned(),
     }
 }

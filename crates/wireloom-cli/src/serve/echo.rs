@@ -1,7 +1,5 @@
 //! `/echo`: what comes is sent back the way it came.
 
-use std::future::Future;
-
 use axum::response::IntoResponse;
 use tokio::task::JoinSet;
 use wireloom::{ReadError, RecvStream, SendStream, Session, SessionError, WebTransportUpgrade, WriteError};
@@ -28,13 +26,13 @@ async fn echo(session: &Session) -> SessionError {
     loop {
         tokio::select! {
             accepted = session.accept_bi() => match accepted {
-                Ok((send, recv)) => spawn(&mut streams, pipe(recv, send)),
+                Ok((send, recv)) => drop(streams.spawn(pipe(recv, send))),
                 Err(end) => return end,
             },
             accepted = session.accept_uni() => match accepted {
                 Ok(recv) => {
                     let session = session.clone();
-                    spawn(&mut streams, async move {
+                    streams.spawn(async move {
                         if let Ok(send) = session.open_uni().await {
                             pipe(recv, send).await;
                         }
@@ -50,10 +48,6 @@ async fn echo(session: &Session) -> SessionError {
             Some(_) = streams.join_next() => {}
         }
     }
-}
-
-fn spawn(streams: &mut JoinSet<()>, task: impl Future<Output = ()> + Send + 'static) {
-    streams.spawn(task);
 }
 
 /// Sends back what is read, and ends the way the peer ends: with a FIN, a reset or a stop of the same code.

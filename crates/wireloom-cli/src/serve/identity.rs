@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use wireloom::Identity;
+use wireloom::{Identity, IdentityError};
 
 use crate::cert::facts::Facts;
 use crate::failure::{Failure, chain};
@@ -32,7 +32,16 @@ impl Served {
             });
         };
         let identity = Identity::pem_files(certificate, key).map_err(|e| {
-            Failure::new("tls", chain(&e)).hint("`wireloom cert generate` makes a certificate and a key that fit")
+            let file = match &e {
+                // It names the file.
+                IdentityError::File { .. } => None,
+                IdentityError::NoPrivateKey | IdentityError::UnusableKey(_) => Some(key),
+                IdentityError::NoCertificate | IdentityError::MalformedCertificate(_) => Some(certificate),
+                _ => None,
+            };
+            let why = chain(&e);
+            let why = file.map_or_else(|| why.clone(), |file| format!("{}: {why}", file.display()));
+            Failure::new("tls", why).hint("`wireloom cert generate` makes a certificate and a key that fit")
         })?;
         // The identity could be loaded, so the file is there and holds a certificate.
         let facts = Facts::of_file(certificate)?;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use http::uri::PathAndQuery;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -41,13 +42,14 @@ What is served:
   /echo                WebTransport: bidirectional streams and datagrams come back, a
                        unidirectional stream is answered with one; subprotocols echo.v1, echo.v2
   /messages            WebWire 2.0 over WebSocket and WebTransport: the requests echo, upper,
-                       sleep, fail, login, logout, whoami; signals come back (`wireloom call`)
+                       sleep, fail, login, logout, whoami; signals come back (`wireloom call`);
+                       every topic, which whoever may connect may read and publish to
   /                    the demo page, or the index.html of --root
   /demo/               the demo page
   /certificate-hashes  {\"current\": SHA-256, \"next\": SHA-256 or null}
 
-The first ctrl-c lets the requests of /messages be answered, however long they take, and then sessions end
-for three seconds; the second ends the program at once.")]
+The first ctrl-c lets the requests of /messages be answered, however long they take, and then sessions \
+end for three seconds; the second ends the program at once.")]
 pub(crate) struct ServeArgs {
     /// UDP and TCP address for WebTransport and HTTPS; may be repeated; port 0 takes a free one
     #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = DEFAULT_BIND)]
@@ -71,7 +73,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     session_dir: Option<PathBuf>,
     /// Connections that one address may have at once; of /messages, over each of its transports
-    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_per_address: usize,
     /// Threads that drive connections [default: one for each processor]
     #[arg(long, value_name = "N")]
@@ -182,7 +184,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         plain.spawn(async move { wireloom::tcp::serve(listener, None, router, options, stop).await });
     }
     if args.open {
-        browser::open(&page);
+        // Also where --root has a page of its own at /.
+        browser::open(format!("{page}demo/"));
     }
     let quiet = args.json;
     let sweeping = messages.clone();
@@ -263,7 +266,7 @@ fn announce(args: &ServeArgs, webtransport: &str, page: &str, addresses: &[Socke
     }
     let trust = match &args.cert {
         _ if served.is_pinnable => format!(" --cert-hash {hash}"),
-        Some(file) if served.is_self_signed => format!(" --ca {}", file.display()),
+        Some(file) if served.is_self_signed => format!(" --ca {}", quoted(&file.display().to_string())),
         _ => String::new(),
     };
     output::line(&format!(
@@ -272,9 +275,26 @@ fn announce(args: &ServeArgs, webtransport: &str, page: &str, addresses: &[Socke
     ));
 }
 
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_origin;
+    use super::{parse_origin, quoted};
+
+    #[test]
+    fn what_is_printed_can_be_typed() {
+        assert_eq!(quoted("a/b-c_1.pem"), "a/b-c_1.pem");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 
     #[test]
     fn origins_are_as_browsers_write_them() {

@@ -61,8 +61,11 @@ fn requests_over_every_transport() {
         let outcome = call(&["nonsense", "--json"]);
         assert_eq!(outcome.event("reply_error")["code"], "UNKNOWN_REQUEST");
         assert_eq!(outcome.event("error")["kind"], "application");
-        let outcome = run(&arguments("signal", &url, &trust, &["eventA", "something"]));
+        let outcome = call(&["fail", "\x1b[31mred\u{9b}"]);
+        assert!(outcome.stderr.contains("\\u{1b}[31mred\\u{9b}"), "{outcome:?}");
+        let outcome = run(&arguments("signal", &url, &trust, &["eventA", "something", "--json"]));
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome.event("sent");
     }
 }
 
@@ -241,6 +244,14 @@ fn what_is_wrong_with_a_url_is_told() {
         (Some(1), Some("status")),
         "{outcome:?}"
     );
+    // A page answers at /, and 404 over both transports elsewhere.
+    let plain = url.replace("messages", "");
+    let both = server.url("/nowhere");
+    for args in [&[&*plain][..], &[&*both, "--insecure"]] {
+        let outcome = run(&[&["call"], args, &["x", "--json"]].concat());
+        assert_eq!(outcome.event("error")["kind"], "status", "{outcome:?}");
+        assert!(outcome.stderr.contains("another path"), "{outcome:?}");
+    }
     let [_, (secure, _), _] = urls(&server);
     let outcome = run(&["call", &secure, "x", "--json"]);
     assert_eq!(outcome.event("error")["kind"], "tls", "{outcome:?}");
@@ -268,6 +279,11 @@ fn messages_are_explained() {
         .sum();
     assert_eq!(covered, 17, "every byte is explained: {fields:?}");
     assert_eq!(fields[3]["meaning"], "3000 ms");
+    let outcome = run(&["decode", "150a1b5b316d"]);
+    assert!(
+        !outcome.stdout.contains('\x1b') && outcome.stdout.contains("[1m"),
+        "{outcome:?}"
+    );
     for (hex, code) in [("ff", 1), ("2100", 1), ("8", 2), ("zz", 2), ("", 1)] {
         assert_eq!(run(&["decode", hex]).code, Some(code), "{hex}");
     }

@@ -160,6 +160,19 @@ fn a_taken_port_says_what_to_try() {
     }
 }
 
+#[test]
+fn a_file_that_is_no_certificate_or_key_is_named() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    let made = run(&["cert", "generate", "--cert", &cert, "--key", &key]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    for (args, named) in [([&key, &key], &key), ([&cert, &cert], &cert)] {
+        let outcome = run(&["serve", "--cert", args[0], "--key", args[1]]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains(named.as_str()), "{outcome:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn both_signals_end_it_cleanly() {
@@ -231,8 +244,11 @@ fn open_starts_a_browser_on_the_page() {
     dir.write("browser", &format!("#!/bin/sh\necho \"$1\" > {pipe}\n"));
     let script = std::path::PathBuf::from(dir.path("browser"));
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("mode set");
-    let server = Serve::start_with(&["--open"], &[("BROWSER", &dir.path("browser"))]);
+    // Beside a page of one's own at /, and after a browser that fails.
+    dir.write("index.html", "mine");
+    let browsers = format!("false:{}", dir.path("browser"));
+    let server = Serve::start_with(&["--open", "--root", &dir.path("")], &[("BROWSER", &browsers)]);
     // Waits for the writer.
     let opened = std::fs::read_to_string(&pipe).expect("written");
-    assert_eq!(opened.trim(), server.text("page"));
+    assert_eq!(opened.trim(), server.text("page") + "demo/");
 }

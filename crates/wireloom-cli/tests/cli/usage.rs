@@ -37,6 +37,7 @@ fn a_mistake_is_one_line_and_code_2() {
         &["call", "ws://127.0.0.1:99999/messages", "x"],
         &["listen", "ws://127.0.0.1:abc/"],
         &["serve", "--allow-origin", "https:///"],
+        &["serve", "--max-per-address", "0"],
         &["cert", "generate", "--days", "0"],
         &[
             "cert",
@@ -58,6 +59,26 @@ fn a_mistake_is_one_line_and_code_2() {
         assert!(outcome.stderr.starts_with("error: "), "{args:?}: {outcome:?}");
         assert!(outcome.stdout.is_empty(), "{args:?}: {outcome:?}");
     }
+}
+
+#[test]
+fn programs_are_told_of_mistakes_too() {
+    let outcome = run(&["connect", "--json", "nonsense"]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "usage");
+    // What a bench prints are results.
+    let outcome = run(&["bench", "--json", "--workload", "nonsense"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""));
+}
+
+#[test]
+fn an_empty_rust_log_is_none() {
+    let mut command = crate::harness::wireloom();
+    command
+        .args(["-vvv", "probe", "https://127.0.0.1:1/", "--timeout", "0.1"])
+        .env("RUST_LOG", "");
+    let outcome = crate::harness::feed(command, "");
+    assert!(outcome.stderr.contains("TRACE"), "{outcome:?}");
 }
 
 #[test]

@@ -28,8 +28,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Args)]
 #[command(after_help = "\
-Each connection keeps --in-flight requests open; with --rate they are sent at fixed moments, and a request
-that had to wait counts from its moment. Any server of the protocol can be measured: it must answer the
+Each connection keeps --in-flight requests open; with --rate they are sent at fixed moments, and a request \
+that had to wait counts from its moment. Any server of the protocol can be measured: it must answer the \
 request `echo`.
 
   wireloom bench messages

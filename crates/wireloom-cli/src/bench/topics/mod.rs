@@ -23,9 +23,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Args)]
 #[command(after_help = "\
-First memory: how much of the server an idle subscriber takes. Then latency, at --rate messages a second: from the
-publication to each delivery. Then throughput: as many messages as the subscribers take, with at most --ahead of
-them on their way.
+First memory: how much of the server an idle subscriber takes. Then latency, at --rate messages a second: from \
+the publication to each delivery. Then throughput: as many messages as the subscribers take, with at most --ahead \
+of them on their way.
 
   wireloom bench topics
   wireloom bench topics ws://127.0.0.1:8080/messages --subscribers 100")]
