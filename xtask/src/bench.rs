@@ -37,14 +37,14 @@ pub(crate) fn asgi(arguments: &[&str]) -> Result {
     run(cargo(&locked).args(["wireloom-python", "--profile", "dist", "--lib"]))?;
     let package = target().join("bench-asgi");
     crate::python::lay_out(&package, &target().join("dist/lib_wireloom.so"))?;
-    let mut asgi = command(if crate::shell::on_path("taskset") {
-        "taskset".into()
+    let program = target().join("release/asgi");
+    let mut asgi = if crate::shell::on_path("taskset") {
+        let mut pinned = command("taskset");
+        pinned.args(["-c", "1"]).arg(program);
+        pinned
     } else {
-        target().join("release/asgi")
-    });
-    if crate::shell::on_path("taskset") {
-        asgi.args(["-c", "1"]).arg(target().join("release/asgi"));
-    }
+        command(program)
+    };
     asgi.arg("--python").arg(crate::shell::root().join(".venv/bin"));
     run(asgi.arg("--package").arg(package).args(arguments))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::shell::{Result, cargo, command, output, run, target};
+use crate::shell::{Result, cargo, command, run, target};
 
 const SOCKET_IO: &str = "socket.io@4.8.1";
 
@@ -39,6 +39,25 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start(protocol: &'static str, command: &mut Command) -> std::result::Result<Self, String> {
+        let process = command.spawn().map_err(|error| format!("{protocol}: {error}"))?;
+        Ok(Self {
+            process,
+            url: String::new(),
+            protocol,
+        })
+    }
+
+    fn first_line(&mut self) -> std::result::Result<String, String> {
+        let stdout = self.process.stdout.take().ok_or("no standard output")?;
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        read.map_err(|error| error.to_string())?;
+        Ok(line)
     }
 }
 
@@ -129,8 +148,15 @@ fn measure(server: &Server, seconds: &str) -> std::result::Result<String, String
         .args(["bench", "topics", &server.url, "--json", "--seconds", seconds])
         .args(["--rate", QUIET, "--protocol", server.protocol, "--server-pid"])
         .arg(server.process.id().to_string());
-    let printed = output(&mut bench).ok_or_else(|| format!("{} could not be measured", server.protocol))?;
-    Ok(printed.trim().to_owned())
+    // Why it failed it says itself, on standard error.
+    let printed = bench
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !printed.status.success() {
+        return Err(format!("{} could not be measured", server.protocol));
+    }
+    Ok(String::from_utf8_lossy(&printed.stdout).trim().to_owned())
 }
 
 /// A number in a line of JSON that has no other member with such a name.
@@ -139,33 +165,22 @@ fn number(json: &str, member: &str) -> Option<f64> {
     after.split([',', '}']).next()?.parse().ok()
 }
 
-fn first_line(process: &mut Child) -> std::result::Result<String, String> {
-    let stdout = process.stdout.take().ok_or("no standard output")?;
-    let mut line = String::new();
-    let read = BufReader::new(stdout).read_line(&mut line);
-    read.map_err(|error| error.to_string())?;
-    Ok(line)
-}
-
 fn wireloom() -> std::result::Result<Server, String> {
     let mut serve = Command::new(target().join("release/wireloom"));
     serve
         .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
         .args(["--max-per-address", "1000000"])
         .stdout(Stdio::piped());
-    let mut process = serve.spawn().map_err(|error| error.to_string())?;
-    let line = first_line(&mut process)?;
+    let mut server = Server::start("wireloom", &mut serve)?;
+    let line = server.first_line()?;
     let page = line.split_once("\"page\":\"http://localhost:").map(|(_, after)| after);
     let port: String = page
         .unwrap_or_default()
         .chars()
         .take_while(char::is_ascii_digit)
         .collect();
-    Ok(Server {
-        process,
-        url: format!("ws://127.0.0.1:{port}/messages"),
-        protocol: "wireloom",
-    })
+    server.url = format!("ws://127.0.0.1:{port}/messages");
+    Ok(server)
 }
 
 fn nats(folder: &Path) -> std::result::Result<Server, String> {
@@ -175,13 +190,8 @@ fn nats(folder: &Path) -> std::result::Result<Server, String> {
         .arg(folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let process = serve.spawn().map_err(|error| format!("nats-server: {error}"))?;
-    let file = folder.join(format!("nats-server_{}.ports", process.id()));
-    let mut server = Server {
-        process,
-        url: String::new(),
-        protocol: "nats",
-    };
+    let mut server = Server::start("nats", &mut serve)?;
+    let file = folder.join(format!("nats-server_{}.ports", server.process.id()));
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(30) {
         let ports = fs::read_to_string(&file).unwrap_or_default();
@@ -205,11 +215,8 @@ fn socket_io(folder: &Path) -> std::result::Result<Server, String> {
         .current_dir(folder))?;
     let mut serve = Command::new("node");
     serve.arg("server.js").current_dir(folder).stdout(Stdio::piped());
-    let mut process = serve.spawn().map_err(|error| format!("node: {error}"))?;
-    let port = first_line(&mut process)?;
-    Ok(Server {
-        process,
-        url: format!("http://127.0.0.1:{}", port.trim()),
-        protocol: "socket-io",
-    })
+    let mut server = Server::start("socket-io", &mut serve)?;
+    let port = server.first_line()?;
+    server.url = format!("http://127.0.0.1:{}", port.trim());
+    Ok(server)
 }

@@ -1,15 +1,11 @@
 //! The Python package: its tests, its checks, its wheels.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
 
 use crate::setup;
-use crate::shell::{Result, cargo, command, describe, output, root, run, target};
-use crate::suite::{Outcome, number_before, summarise};
+use crate::shell::{Result, cargo, command, output, root, run, target};
+use crate::suite::{Outcome, count_lines, number_before, summarise};
 
 /// The tests, or those that `names` names below bindings/python/tests.
 pub(crate) fn test(names: &[&str]) -> Result {
@@ -37,34 +33,12 @@ pub(crate) fn suite(names: &[&str], after_rust: bool) -> Result<Outcome> {
     pytest
         .env("WIRELOOM_PACKAGE", &package)
         .env("WIRELOOM", target().join("debug/wireloom"));
-    let line = describe(&pytest);
-    println!("$ {line}");
-    let start = Instant::now();
-    let mut child = pytest
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{line}: {error}"))?;
-    let (mut passed, mut failed) = (0, 0);
-    let stdout = child.stdout.take().expect("standard output is piped");
-    for text in BufReader::new(stdout).lines() {
-        let text = text.map_err(|error| format!("{line}: {error}"))?;
-        println!("{text}");
+    count_lines("Python", &mut pytest, |text, outcome| {
         // The last line: `2 failed, 97 passed, 1 error in 60.00s (0:01:00)`
         if text.contains(" in ") && (text.contains(" passed") || text.contains(" failed") || text.contains(" error")) {
-            passed = number_before(&text, " passed");
-            failed = number_before(&text, " failed") + number_before(&text, " error");
+            outcome.passed = number_before(text, " passed");
+            outcome.failed = number_before(text, " failed") + number_before(text, " error");
         }
-    }
-    let status = child.wait().map_err(|error| format!("{line}: {error}"))?;
-    if !status.success() && failed == 0 {
-        failed = 1;
-    }
-    Ok(Outcome {
-        name: "Python".to_owned(),
-        passed,
-        failed,
-        seconds: start.elapsed().as_secs(),
-        tests: BTreeMap::new(),
     })
 }
 

@@ -93,6 +93,22 @@ fn interop_suite(names: &[&str]) -> Result<Outcome> {
 
 /// Runs a program that closes with `test result: …` lines as `cargo test` does, passes its output on, and adds them up.
 fn count(name: &str, command: &mut Command) -> Result<Outcome> {
+    count_lines(name, command, |text, outcome| {
+        if let Some(counts) = text.strip_prefix("test result: ") {
+            outcome.passed += number_before(counts, " passed");
+            outcome.failed += number_before(counts, " failed");
+        } else if let Some((name, passed)) = verdict(text) {
+            outcome.tests.insert(name.to_owned(), passed);
+        }
+    })
+}
+
+/// Runs a program that tests, passes its output on, and has `count` see what each of its lines tells.
+pub(crate) fn count_lines(
+    name: &str,
+    command: &mut Command,
+    mut count: impl FnMut(&str, &mut Outcome),
+) -> Result<Outcome> {
     let line = describe(command);
     println!("$ {line}");
     let start = Instant::now();
@@ -111,12 +127,7 @@ fn count(name: &str, command: &mut Command) -> Result<Outcome> {
     for text in BufReader::new(stdout).lines() {
         let text = text.map_err(|error| format!("{line}: {error}"))?;
         println!("{text}");
-        if let Some(counts) = text.strip_prefix("test result: ") {
-            outcome.passed += number_before(counts, " passed");
-            outcome.failed += number_before(counts, " failed");
-        } else if let Some((name, passed)) = verdict(&text) {
-            outcome.tests.insert(name.to_owned(), passed);
-        }
+        count(&text, &mut outcome);
     }
     let status = child.wait().map_err(|error| format!("{line}: {error}"))?;
     if !status.success() && outcome.failed == 0 {
