@@ -1,6 +1,6 @@
 //! WebTransport in an axum router, beside ordinary routes, on one port: `cargo run --release --example axum`.
 //!
-//! `curl -k https://127.0.0.1:4433/` answers over HTTP/2; `wireloom connect --insecure https://127.0.0.1:4433/live` talks.
+//! `curl -k https://127.0.0.1:4433/` answers over HTTP/2; `cargo run --release -- connect --insecure https://127.0.0.1:4433/live` talks.
 
 use axum::Router;
 use axum::response::IntoResponse;

@@ -50,7 +50,7 @@ struct Line<'a> {
 static SERVER: OnceLock<Server> = OnceLock::new();
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), web::Failure> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/chat");
     let data = PathBuf::from(web::argument("--data").unwrap_or_else(|| default.to_owned()));
     std::fs::create_dir_all(&data)?;

@@ -62,8 +62,11 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     });
+    let listener = TcpListener::bind(ADDRESS)
+        .await
+        .map_err(|error| format!("{ADDRESS}: {error}"))?;
     println!("the room is at ws://{ADDRESS}/");
-    server.listen(TcpListener::bind(ADDRESS).await?).await?;
+    server.listen(listener).await?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_millis(2);
 const KEPT: Duration = Duration::from_secs(30);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), web::Failure> {
     let options = TopicOptions::new().history(KEPT.as_millis() as usize / 2, KEPT);
     let topics = Topics::new()
         .topic("threads", options.history_bytes(8 << 20))

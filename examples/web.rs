@@ -2,7 +2,7 @@
 //! with a certificate of its own making; and `/messages` on both.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::fmt;
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -26,15 +26,30 @@ const CLIENT: File = (
     include_str!("../bindings/typescript/wireloom.min.js"),
 );
 
+/// Why an example ends: in words, as `main` prints it.
+pub(crate) struct Failure(String);
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Serves until ctrl-c, then lets what has begun be answered. Where it listens: `--page ADDRESS` for the page, `--webtransport
 /// ADDRESS` (UDP and TCP; by default 0.0.0.0:4433, which other machines can reach).
-pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Box<dyn Error>> {
-    let page = TcpListener::bind(argument("--page").as_deref().unwrap_or("localhost:8080")).await?;
+pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages) -> Result<(), Failure> {
+    let page = argument("--page").unwrap_or_else(|| "localhost:8080".to_owned());
+    let page = TcpListener::bind(&page)
+        .await
+        .map_err(|error| Failure(format!("{page}: {error} (--page names another address)")))?;
     let page_address = page.local_addr()?;
-    let bind: SocketAddr = argument("--webtransport")
-        .as_deref()
-        .unwrap_or("0.0.0.0:4433")
-        .parse()?;
+    let bind = argument("--webtransport").unwrap_or_else(|| "0.0.0.0:4433".to_owned());
     let identity = Identity::rotating(["localhost", "127.0.0.1"])?;
     let mut server = Server::builder().bind(bind).identity(identity.clone());
     // Both refuse pages of other origins, which could otherwise use `/messages` as whoever opens them.
@@ -44,7 +59,10 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
         server = server.allow_origin(&origin);
         page_options = page_options.allow_origin(&origin);
     }
-    let server = server.listen().await?;
+    let server = server.listen().await.map_err(|error| {
+        let Failure(why) = error.into();
+        Failure(format!("{why} (--webtransport names another address)"))
+    })?;
     let port = server.local_addrs()[0].port();
 
     // What the page has to know to dial: asked for before each attempt, because the certificate changes with each start.
@@ -82,7 +100,7 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
             // Nobody may listen any more.
             let _ = stop.send(true);
         }
-        Ok::<_, Box<dyn Error>>(())
+        Ok::<_, Failure>(())
     };
     tokio::try_join!(async { Ok(pages.await?) }, async { Ok(sessions.await?) }, ctrl_c)?;
     Ok(())

@@ -7,6 +7,80 @@
 //! - [`Identity`] is the server's certificate: PEM with reload, SNI, self-signed, or rotating within the fourteen days that
 //!   browsers allow for certificate hashes.
 //!
+//! # Examples
+//! A server with axum, which needs Tokio's multi-threaded runtime to use more than one core:
+//!
+//! ```no_run
+//! use axum::{Router, routing::{any, get}};
+//! use wireloom::{Identity, Server, Session, WebTransportUpgrade};
+//! # async fn echo(_: Session) {}
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//!
+//! let app = Router::new()
+//!     .route("/", get(|| async { "hello over HTTP/1.1, 2 and 3" }))
+//!     .route("/echo", any(|wt: WebTransportUpgrade| async move { wt.protocols(["echo.v1"]).on_upgrade(echo) }));
+//!
+//! Server::builder()
+//!     .bind("[::]:4433") // UDP and TCP
+//!     .identity(Identity::self_signed(["localhost", "127.0.0.1", "::1"])?)
+//!     .serve(app)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A session's streams and datagrams are the same on both ends:
+//!
+//! ```no_run
+//! # use wireloom::Session;
+//! async fn echo(session: Session) {
+//!     while let Ok((mut send, mut recv)) = session.accept_bi().await {
+//!         tokio::spawn(async move {
+//!             if tokio::io::copy(&mut recv, &mut send).await.is_ok() {
+//!                 let _ = send.finish(); // dropped without it, the stream is reset
+//!             }
+//!         });
+//!     }
+//! }
+//! ```
+//!
+//! A server without a router:
+//!
+//! ```no_run
+//! # use http::StatusCode;
+//! # use wireloom::{Identity, Server, Session};
+//! # async fn chat(_: Session) {}
+//! # async fn serve(identity: Identity) -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().bind("[::]:4433").identity(identity).listen().await?;
+//! while let Some(request) = server.accept().await {
+//!     match request.path() {
+//!         "/chat" => tokio::spawn(async move {
+//!             // An error: the client has given up meanwhile.
+//!             if let Ok(session) = request.accept().await { chat(session).await }
+//!         }),
+//!         _ => { request.reject(StatusCode::NOT_FOUND); continue }
+//!     };
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A client:
+//!
+//! ```no_run
+//! # use wireloom::{CertificateHash, Client};
+//! # async fn talk(hash: CertificateHash) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder().server_certificate_hash(hash).build()?; // or the platform's roots
+//! let session = client.connect("https://127.0.0.1:4433/echo").await?;
+//! let (mut send, mut recv) = session.open_bi().await?;
+//! send.write_all(b"hello").await?;
+//! send.finish()?;
+//! let answer = recv.read_to_end(64 * 1024).await?;
+//! session.close(0, "done");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What drop does
 //! | dropped | on the wire |
 //! |---|---|
