@@ -13,6 +13,7 @@ mod server;
 mod spawn;
 mod table;
 mod topics;
+mod websocket;
 mod workload;
 
 use std::net::SocketAddr;

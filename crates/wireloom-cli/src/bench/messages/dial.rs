@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join};
+use tokio::io::{AsyncRead, AsyncWrite, Join};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wireloom::{RecvStream, SendStream, Session};
@@ -15,6 +15,7 @@ use super::meter::{Meter, Schedule};
 use super::stream::Connection;
 use super::streams;
 use super::{Error, Load};
+use crate::bench::websocket;
 
 /// Where to connect, and how.
 pub(super) enum Target {
@@ -112,28 +113,7 @@ impl Opened {
     }
 }
 
-/// The handshake of RFC 6455, section 4.1.
 async fn upgrade<T: Io>(mut io: T, authority: &str, path: &str) -> Result<Connection<T>, Error> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: d2lyZWxvb20gYmVuY2ghIQ==\r\n\r\n"
-    );
-    io.write_all(request.as_bytes()).await?;
-    // TLS may keep the last record to itself.
-    io.flush().await?;
-    let mut received = BytesMut::with_capacity(4096);
-    let end = loop {
-        if let Some(at) = received.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if received.len() > 16 * 1024 || io.read_buf(&mut received).await? == 0 {
-            return Err("the server's answer to the upgrade is incomplete".into());
-        }
-    };
-    let head = received.split_to(end);
-    if !head.starts_with(b"HTTP/1.1 101 ") {
-        let line = head[..].split(|byte| *byte == b'\r').next().unwrap_or_default();
-        return Err(format!("no WebSocket: {}", String::from_utf8_lossy(line)).into());
-    }
+    let received = websocket::upgrade(&mut io, authority, path).await?;
     Connection::accepted(io, Framing::WebSocket, received).await
 }

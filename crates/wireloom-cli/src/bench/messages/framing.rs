@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Error;
+use crate::bench::websocket;
 
 /// How messages are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Framing {
     /// Appends a message of a client.
     pub(super) fn push(self, message: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::WebSocket => push_frame(0x82, message, out),
+            Self::WebSocket => websocket::push_frame(0x82, message, out),
             Self::Lengths => {
                 push_length(message.len(), out);
                 out.extend_from_slice(message);
@@ -39,7 +40,7 @@ impl Framing {
     /// Appends the answer to a Ping.
     pub(super) fn push_pong(self, payload: &[u8], out: &mut Vec<u8>) {
         if self == Self::WebSocket {
-            push_frame(0x8a, payload, out);
+            websocket::push_frame(0x8a, payload, out);
         }
     }
 
@@ -56,56 +57,17 @@ impl Framing {
     }
 }
 
-/// A masked frame (section 5.3). The key is zero, which changes nothing: what a proxy could be tricked by is not sent here.
-fn push_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
-    out.push(first);
-    match payload.len() {
-        length @ 0..=125 => out.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            out.push(0x80 | 127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(payload);
-}
-
 fn next_frame(bytes: &[u8]) -> Result<Next, Error> {
-    let &[first, second, ..] = bytes else {
+    let Some(payload) = websocket::payload(bytes)? else {
         return Ok(Next::Incomplete);
     };
-    let (header, length) = match second {
-        0..=125 => (2, u64::from(second)),
-        126 => match bytes.get(2..4) {
-            Some(length) => (4, u64::from(u16::from_be_bytes([length[0], length[1]]))),
-            None => return Ok(Next::Incomplete),
-        },
-        127 => match bytes.get(2..10).and_then(|length| length.try_into().ok()) {
-            Some(length) => (10, u64::from_be_bytes(length)),
-            None => return Ok(Next::Incomplete),
-        },
-        _ => return Err("the server masks its frames".into()),
-    };
-    let end = usize::try_from(length)
-        .ok()
-        .and_then(|length| length.checked_add(header));
-    let end = end
-        .filter(|end| *end <= 1 << 30)
-        .ok_or("a frame of the server is too large")?;
-    if bytes.len() < end {
-        return Ok(Next::Incomplete);
-    }
-    match first {
-        0x82 => Ok(Next::Message(header..end)),
-        0x89 => Ok(Next::Ping(header..end)),
-        0x8a => Ok(Next::Skip(end)),
+    match bytes[0] {
+        0x82 => Ok(Next::Message(payload)),
+        0x89 => Ok(Next::Ping(payload)),
+        0x8a => Ok(Next::Skip(payload.end)),
         0x88 => {
-            let code = bytes.get(header..header + 2).filter(|_| length >= 2);
-            let code = code.map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+            let code = bytes[payload].first_chunk().copied();
+            let code = code.map_or(1005, u16::from_be_bytes);
             Err(format!("the server closed the connection with code {code}").into())
         }
         other => Err(format!("the server sent a frame that begins with {other:#04x}").into()),

@@ -1,11 +1,14 @@
 //! The bytes of each protocol: how to connect, subscribe and publish, and where a delivered message begins.
 
+use std::ops::Range;
+
 use bytes::{Buf as _, BytesMut};
 use clap::ValueEnum;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Error;
+use crate::bench::websocket::{payload, push_frame, upgrade};
 use crate::trust::dialable;
 
 /// The topic, subject or event.
@@ -71,14 +74,13 @@ impl Protocol {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         match self {
             Self::Wireloom => {
-                peer.upgrade(&authority, path).await?;
+                peer.read = upgrade(&mut peer.tcp, &authority, path).await?;
                 // The server's first message, and ours.
                 peer.skip_frame().await?;
                 peer.send(&masked(0x82, &[0x21])).await?;
             }
             Self::SocketIo => {
-                peer.upgrade(&authority, "/socket.io/?EIO=4&transport=websocket")
-                    .await?;
+                peer.read = upgrade(&mut peer.tcp, &authority, "/socket.io/?EIO=4&transport=websocket").await?;
                 peer.skip_frame().await?;
                 peer.send(&masked(0x81, b"40")).await?;
                 peer.skip_frame().await?;
@@ -128,17 +130,19 @@ impl Protocol {
     }
 
     /// The first frame of `read`, if it is there whole.
-    pub(super) fn next(self, read: &[u8]) -> Option<Frame> {
+    pub(super) fn next(self, read: &[u8]) -> Result<Option<Frame>, Error> {
         if self == Self::Nats {
-            return next_nats(read);
+            return Ok(next_nats(read));
         }
-        let (head, len) = frame(read)?;
-        let (end, body) = (head + len, read.get(head..head + len)?);
-        Some(match self {
+        let Some(Range { start: head, end }) = payload(read)? else {
+            return Ok(None);
+        };
+        let body = &read[head..end];
+        Ok(Some(match self {
             // A UTF-8 or binary signal: name length, name, payload.
-            Self::Wireloom if matches!(body.first(), Some(63 | 64)) => Frame::Delivery {
+            Self::Wireloom if matches!(body, [63 | 64, _, ..]) => Frame::Delivery {
                 end,
-                payload: head + 2 + usize::from(*body.get(1)?),
+                payload: head + 2 + usize::from(body[1]),
             },
             Self::Wireloom if read[0] & 15 == 9 => Frame::Ping { end },
             Self::SocketIo if body.starts_with(b"42[\"bench\",\"") => Frame::Delivery {
@@ -147,7 +151,7 @@ impl Protocol {
             },
             Self::SocketIo if body == b"2" => Frame::Ping { end },
             _ => Frame::Other { end },
-        })
+        }))
     }
 }
 
@@ -167,30 +171,10 @@ fn next_nats(read: &[u8]) -> Option<Frame> {
     })
 }
 
-/// Length of the header and the payload of a server's WebSocket frame.
-fn frame(read: &[u8]) -> Option<(usize, usize)> {
-    Some(match *read.get(1)? {
-        126 => (4, usize::from(u16::from_be_bytes(read.get(2..4)?.try_into().ok()?))),
-        127 => {
-            let len = u64::from_be_bytes(read.get(2..10)?.try_into().ok()?);
-            (10, usize::try_from(len).ok()?)
-        }
-        len => (2, usize::from(len)),
-    })
-}
-
-/// A client's frame, masked with zeros.
+/// A client's frame.
 fn masked(head: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![head];
-    match payload.len() {
-        len @ ..=125 => frame.push(0x80 | len as u8),
-        len => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
+    let mut frame = Vec::new();
+    push_frame(head, payload, &mut frame);
     frame
 }
 
@@ -216,33 +200,12 @@ impl Peer {
 
     async fn skip_frame(&mut self) -> Result<(), Error> {
         loop {
-            if let Some((head, len)) = frame(&self.read)
-                && self.read.len() >= head + len
-            {
-                self.read.advance(head + len);
+            if let Some(payload) = payload(&self.read)? {
+                self.read.advance(payload.end);
                 return Ok(());
             }
             self.fill().await?;
         }
-    }
-
-    async fn upgrade(&mut self, authority: &str, path: &str) -> Result<(), Error> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: d2lyZWxvb20gYmVuY2ghIQ==\r\n\r\n"
-        );
-        self.send(request.as_bytes()).await?;
-        let end = loop {
-            if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
-            }
-            self.fill().await?;
-        };
-        if !self.read.starts_with(b"HTTP/1.1 101 ") {
-            return Err("the server does not switch to WebSocket".into());
-        }
-        self.read.advance(end);
-        Ok(())
     }
 }
 
@@ -252,7 +215,7 @@ mod tests {
 
     #[test]
     fn deliveries_are_found_in_each_protocol() {
-        let find = |protocol: Protocol, read: &[u8]| match protocol.next(read) {
+        let find = |protocol: Protocol, read: &[u8]| match protocol.next(read).expect("frames") {
             Some(Frame::Delivery { end, payload }) => String::from_utf8_lossy(&read[payload..end]).into_owned(),
             Some(Frame::Ping { .. }) => "ping".to_owned(),
             Some(Frame::Other { .. }) => "other".to_owned(),

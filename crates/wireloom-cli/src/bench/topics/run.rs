@@ -167,7 +167,7 @@ async fn subscriber(peer: Peer, protocol: Protocol, counts: &Counts) -> Result<(
     loop {
         let mut at = 0;
         let (mut delivered, mut pongs) = (0, 0);
-        while let Some(frame) = protocol.next(&part[at..]) {
+        while let Some(frame) = protocol.next(&part[at..])? {
             at += match frame {
                 Frame::Delivery { end, payload } => {
                     delivered += 1;
