@@ -49,12 +49,17 @@ pub(crate) async fn run(args: ListenArgs) -> Result<(), Failure> {
     tokio::pin!(stop);
     // The first connection has to be made within --timeout: an address where nothing answers is told.
     let client = tokio::select! {
-        client = args.server.connect(builder) => client?,
+        client = args.server.dial(builder) => client?,
         () = &mut stop => return Ok(()),
     };
-    let result = tokio::select! {
+    let listening = async {
+        args.server.restore(&client).await?;
         // Over as many connections as it takes; fails when another attempt would be of no use.
-        error = client.closed() => Err(connect_failure(&args.server.url, &error)),
+        let error = client.closed().await;
+        Err(connect_failure(&args.server.url, &error))
+    };
+    let result = tokio::select! {
+        result = listening => result,
         () = stop => Ok(()),
     };
     client.close().await;

@@ -31,7 +31,8 @@ struct ServerArgs {
     #[command(flatten)]
     trust: TrustArgs,
     /// Restore the session with this key first
-    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    // One in 64 begins with a hyphen.
+    #[arg(long, value_name = "KEY", value_parser = parse_key, allow_hyphen_values = true)]
     session: Option<SessionKey>,
     /// Requests over WebTransport on one stream (s), or on one each (m)
     #[arg(long, default_value = "m")]
@@ -87,15 +88,24 @@ impl ServerArgs {
 
     /// A connected client that has the session which was asked for.
     async fn connect(&self, builder: ClientBuilder) -> Result<Client, Failure> {
-        let client = builder
-            .connect()
-            .await
-            .map_err(|error| connect_failure(&self.url, &error))?;
+        let client = self.dial(builder).await?;
+        self.restore(&client).await?;
+        Ok(client)
+    }
+
+    /// A connected client.
+    async fn dial(&self, builder: ClientBuilder) -> Result<Client, Failure> {
+        let client = builder.connect().await;
+        client.map_err(|error| connect_failure(&self.url, &error))
+    }
+
+    /// Takes up the session which was asked for.
+    async fn restore(&self, client: &Client) -> Result<(), Failure> {
         if let Some(key) = &self.session {
             let restored = client.restore_session(key.clone()).await;
             restored.map_err(|error| request_failure(&error))?;
         }
-        Ok(client)
+        Ok(())
     }
 }
 

@@ -94,6 +94,10 @@ fn sessions_survive_a_restart() {
         (outcome.code, outcome.event("error")["kind"].as_str()),
         (Some(1), Some("session"))
     );
+    // As servers make some.
+    let hyphen = format!("-{}", &key[1..]);
+    let outcome = run(&["call", &url, "whoami", "--session", &hyphen, "--json"]);
+    assert_eq!(outcome.event("error")["kind"], "session", "{outcome:?}");
     let outcome = run(&["call", &url, "whoami"]);
     assert!(outcome.stderr.contains("NO_SESSION"), "{outcome:?}");
 }

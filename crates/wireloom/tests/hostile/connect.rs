@@ -59,12 +59,7 @@ async fn requirements() {
     let case = case(46);
     hostile(async |f| {
         // No WebTransport, no datagrams, a version without the datagrams that it needs.
-        for settings in [
-            &[][..],
-            &[DRAFT02],
-            &[DRAFT15],
-            &[(DRAFT15.0, 0), H3_DATAGRAM],
-        ] {
+        for settings in [&[][..], &[DRAFT02], &[DRAFT15], &[(DRAFT15.0, 0), H3_DATAGRAM]] {
             let raw = f.raw_with(settings).await;
             let (_send, recv) = raw.bi(&connect("/wt"), false).await;
             assert_eq!(within(answer(recv)).await, case.answer(), "{settings:?}");
