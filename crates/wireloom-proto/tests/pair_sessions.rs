@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use wireloom_proto::connection::{CommandError, PeerTransport, SessionEnd, SessionRequest};
 use wireloom_proto::testing::peer::{ALL_SETTINGS, Lone, webtransport_connect};
 use wireloom_proto::testing::pipe::Pair;
@@ -410,6 +410,31 @@ fn protocols_are_negotiated() {
         panic!("no session")
     };
     assert_eq!(protocol.as_deref(), Some("echo.v1"));
+}
+
+/// Nobody would compare what is in it with what was offered.
+#[test]
+fn fields_of_the_caller_negotiate_no_protocol() {
+    let mut pair = Pair::connected(config(), config());
+    let mut request = SessionRequest::new("localhost", "/");
+    let value = HeaderValue::from_static("\"echo.v1\"");
+    request.headers.insert("wt-available-protocols", value.clone());
+    let stream = pair.client.new_stream(Dir::Bi);
+    let session = pair.client.core.connect(pair.now, stream, &request).expect("ready");
+    pair.run();
+    let Event::SessionRequested { head, protocols, .. } = pair.server.event() else {
+        panic!("no request")
+    };
+    assert!(protocols.is_empty() && !head.headers().contains_key("wt-available-protocols"));
+    let mut response = Response::new(());
+    response.headers_mut().insert("wt-protocol", value);
+    let accepted = pair.server.core.accept_session(pair.now, session, &response, None);
+    accepted.expect("requested");
+    pair.run();
+    let Event::SessionEstablished { head, protocol, .. } = pair.client.event() else {
+        panic!("no session")
+    };
+    assert!(protocol.is_none() && !head.headers().contains_key("wt-protocol"));
 }
 
 /// "A WebTransport endpoint that allows a WebTransport session to share an underlying transport connection with other

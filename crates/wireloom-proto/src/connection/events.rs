@@ -301,7 +301,7 @@ pub struct SessionRequest {
     pub protocols: Vec<String>,
     /// Whether a session without one of these is of no use: it is then closed with WT_ALPN_ERROR. Default false.
     pub requires_protocol: bool,
-    /// More fields.
+    /// More fields. A WT-Available-Protocols among them is dropped.
     pub headers: HeaderMap,
 }
 

@@ -182,7 +182,8 @@ impl Connection {
     }
 
     /// Server: accepts a session with a 2xx `head`, to which the fields of the dialect and the chosen `protocol`, one of those
-    /// that the client offered, are added. Content-Length and Content-Type are dropped, since a CONNECT has no content.
+    /// that the client offered, are added. Content-Length and Content-Type are dropped, since a CONNECT has no content, and a
+    /// WT-Protocol that `head` has by itself.
     ///
     /// Streams and datagrams that waited follow as events, then what the client's early capsules say.
     pub fn accept_session(
@@ -213,9 +214,8 @@ impl Connection {
         let dialect = requested.dialect;
         let mut fields = head.headers().clone();
         remove_content(&mut fields);
-        if let Some(protocol) = protocol {
-            protocols::choose(&mut fields, protocol)?;
-        }
+        // Nor does a field of the caller's say what was not checked above.
+        protocols::choose(&mut fields, protocol)?;
         if let Some(dialect) = dialect {
             dialect.add_response_fields(&mut fields);
         }

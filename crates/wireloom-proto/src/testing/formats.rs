@@ -80,7 +80,7 @@ pub fn protocols(data: &[u8]) {
     }
     if let Some(chosen) = subprotocols::chosen(&headers) {
         let mut again = HeaderMap::new();
-        subprotocols::choose(&mut again, &chosen).expect("a peer chose it");
+        subprotocols::choose(&mut again, Some(&chosen)).expect("a peer chose it");
         assert_eq!(subprotocols::chosen(&again), Some(chosen));
     }
 }

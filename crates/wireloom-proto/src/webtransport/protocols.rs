@@ -82,8 +82,9 @@ pub(crate) fn chosen(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-/// Puts the offer into a request. Nothing is added for an empty one.
+/// Puts the offer into a request, in place of what the caller had there. There is no field for an empty one.
 pub(crate) fn offer(headers: &mut HeaderMap, protocols: &[String]) -> Result<(), CommandError> {
+    headers.remove(AVAILABLE);
     let mut list = ListSerializer::new();
     for protocol in protocols {
         list.bare_item(sf_string(protocol)?);
@@ -94,10 +95,13 @@ pub(crate) fn offer(headers: &mut HeaderMap, protocols: &[String]) -> Result<(),
     Ok(())
 }
 
-/// Puts the choice into a response.
-pub(crate) fn choose(headers: &mut HeaderMap, protocol: &str) -> Result<(), CommandError> {
-    let value = ItemSerializer::new().bare_item(sf_string(protocol)?).finish();
-    headers.insert(CHOSEN, header_value(value)?);
+/// Puts the choice into a response, in place of what the caller had there. There is no field for none.
+pub(crate) fn choose(headers: &mut HeaderMap, protocol: Option<&str>) -> Result<(), CommandError> {
+    headers.remove(CHOSEN);
+    if let Some(protocol) = protocol {
+        let value = ItemSerializer::new().bare_item(sf_string(protocol)?).finish();
+        headers.insert(CHOSEN, header_value(value)?);
+    }
     Ok(())
 }
 
@@ -135,10 +139,10 @@ mod tests {
         let protocols = ["echo.v2".to_owned(), "a \"quoted\" \\ one".to_owned()];
         offer(&mut headers, &protocols).expect("legal names");
         assert_eq!(offered(&headers), protocols);
-        choose(&mut headers, &protocols[1]).expect("legal name");
+        choose(&mut headers, Some(&protocols[1])).expect("legal name");
         assert_eq!(chosen(&headers).as_ref(), Some(&protocols[1]));
         assert!(offer(&mut headers, &["caf\u{e9}".to_owned()]).is_err());
-        assert!(choose(&mut headers, "a\nb").is_err());
+        assert!(choose(&mut headers, Some("a\nb")).is_err());
     }
 
     /// "parameters MUST be ignored" (draft 16 section 3.3).
