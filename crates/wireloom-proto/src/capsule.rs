@@ -1,9 +1,11 @@
 //! Capsules (RFC 9297 section 3.2) and those of WebTransport over HTTP/3 (draft-ietf-webtrans-http3-16).
 
+use std::time::Instant;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codes::Code;
-use crate::payload::{Payload, skip};
+use crate::payload::{Idle, Payload, skip};
 use crate::stream_id::Dir;
 use crate::varint::{self, VarintReader};
 
@@ -127,7 +129,7 @@ enum State {
 pub struct CapsuleReader {
     state: State,
     varint: VarintReader,
-    idle: u32,
+    idle: Idle,
     /// Those of flow control are unknown.
     no_flow_control: bool,
 }
@@ -144,7 +146,7 @@ impl CapsuleReader {
         Self {
             state: State::Type,
             varint: VarintReader::new(),
-            idle: 0,
+            idle: Idle::new(),
             no_flow_control: false,
         }
     }
@@ -211,7 +213,13 @@ impl CapsuleReader {
 
     /// How many unknown capsules were skipped since the last known one, for a limit against floods.
     pub const fn idle_capsules(&self) -> u32 {
-        self.idle
+        self.idle.count()
+    }
+
+    /// What is read from here on came at `now`. The capsules without effect are counted anew once 10 s have passed, or never where
+    /// this is not called.
+    pub fn set_time(&mut self, now: Instant) {
+        self.idle.at(now);
     }
 
     /// Decides by type and length alone what becomes of a capsule, before any of its payload is kept.
@@ -228,7 +236,7 @@ impl CapsuleReader {
             WT_DRAIN_SESSION if len > 0 => return Err(CapsuleError::Malformed(ty)),
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if self.no_flow_control => false,
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if matches!(ty, WT_MAX_STREAM_DATA | WT_STREAM_DATA_BLOCKED) => {
-                self.idle = 0;
+                self.idle.clear();
                 self.state = State::Skip(len);
                 return Ok(Some(Capsule::Prohibited(ty)));
             }
@@ -239,11 +247,11 @@ impl CapsuleReader {
         };
         match usize::try_from(len) {
             Ok(need) if wanted => {
-                self.idle = 0;
+                self.idle.clear();
                 self.state = State::Payload(ty, Payload::new(need));
             }
             _ => {
-                self.idle = self.idle.saturating_add(1);
+                self.idle.add();
                 self.state = State::Skip(len);
             }
         }

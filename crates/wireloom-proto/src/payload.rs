@@ -1,4 +1,7 @@
-//! Collecting the payload of a frame or capsule of known length from input that may be cut anywhere.
+//! What the readers of frames and capsules share: collecting a payload of known length from input that may be cut anywhere,
+//! and counting what has no effect.
+
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -37,4 +40,44 @@ pub(crate) fn skip(left: &mut u64, input: &mut Bytes) -> bool {
     input.advance(here);
     *left -= here as u64;
     *left == 0
+}
+
+/// How long frames and capsules without effect are counted before that begins anew: who sends one now and then, to keep a
+/// connection alive, may do so for ever.
+const IDLE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Frames or capsules without effect since the last one with effect, within [`IDLE_WINDOW`].
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Idle {
+    pub(crate) const fn new() -> Self {
+        Self { count: 0, since: None }
+    }
+
+    pub(crate) const fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub(crate) const fn add(&mut self) {
+        self.count = self.count.saturating_add(1);
+    }
+
+    pub(crate) const fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// What is added from here on comes at `now`.
+    pub(crate) fn at(&mut self, now: Instant) {
+        let is_over = |since| now.saturating_duration_since(since) > IDLE_WINDOW;
+        if self.since.is_none_or(is_over) {
+            *self = Self {
+                count: 0,
+                since: Some(now),
+            };
+        }
+    }
 }

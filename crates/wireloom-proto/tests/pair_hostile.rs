@@ -718,6 +718,21 @@ fn floods_close_the_connection() {
     let mut lone = Lone::server();
     let _ = lone.recv(0, &[get(), frame::encode(0x21, b"").repeat(1000)].concat(), true);
     assert!(!lone.core.is_closed());
+    // Nor is one now and then a flood, however long the connection lasts: it may keep it alive.
+    let (mut lone, _) = Lone::server_with_session(Config::default(), &ALL_SETTINGS);
+    let control = lone.peer_uni(0);
+    let _ = lone.recv(4, &post(None), false);
+    for _ in 0..2000 {
+        let grease = frame::encode(0x21, b"");
+        for (stream, bytes) in [(control, &grease), (0, &data(&[0x17, 0]).into()), (4, &grease)] {
+            let _ = lone.recv(stream, bytes, false);
+        }
+        lone.advance(Duration::from_secs(1));
+    }
+    assert_eq!(lone.closed_with(), None);
+    // A flood after that is one.
+    let _ = lone.recv(0, &grease, false);
+    assert_eq!(lone.closed_with(), Some(load));
 
     // Requests that are made to be cancelled.
     for bytes in [get(), webtransport_connect()] {

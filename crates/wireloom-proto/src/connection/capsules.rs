@@ -80,6 +80,10 @@ impl Connection {
         data: &mut Bytes,
         fin: bool,
     ) -> Result<Recv, Over> {
+        if let Some(now) = self.now {
+            session.reader.set_time(now);
+            session.capsules.set_time(now);
+        }
         loop {
             let frame = match first.take() {
                 Some(frame) => Some(frame),

@@ -93,8 +93,8 @@ impl Default for Config {
     }
 }
 
-/// Frames or capsules without effect (unknown, reserved, empty) that may follow each other on one stream before the
-/// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114 section 10.5). Those who send some for exercise send a few.
+/// Frames or capsules without effect (unknown, reserved, empty) that may follow each other on one stream within 10 s before
+/// the connection is closed with H3_EXCESSIVE_LOAD (RFC 9114 section 10.5). Those who send some for exercise send a few.
 pub(crate) const MAX_IDLE_FRAMES: u32 = 1024;
 
 /// Requests that a client may cancel, or have us reset, before they were answered, within [`CANCEL_WINDOW`]; one more closes

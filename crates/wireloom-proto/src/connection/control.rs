@@ -274,6 +274,9 @@ impl Connection {
         let Some(mut reader) = self.control.reader.take() else {
             return Ok(());
         };
+        if let Some(now) = self.now {
+            reader.set_time(now);
+        }
         while let Some(frame) = reader.read(data).map_err(|error| (error.code(), frame_reason(error)))? {
             self.control_frame(frame)?;
         }

@@ -101,6 +101,9 @@ impl Connection {
         data: &mut Bytes,
         fin: bool,
     ) -> Result<Recv, Stop> {
+        if let Some(now) = self.now {
+            message.reader.set_time(now);
+        }
         let mut yielded = match first {
             Some(frame) => self.message_frame(stream, message, frame)?,
             None => false,

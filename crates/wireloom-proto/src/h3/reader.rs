@@ -1,10 +1,12 @@
 //! The one incremental frame reader, for control and request streams (RFC 9114 section 7.1).
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::frame;
 use crate::codes::Code;
-use crate::payload::{Payload, skip};
+use crate::payload::{Idle, Payload, skip};
 use crate::varint::{self, VarintReader};
 
 /// How much of a frame's payload may be buffered, by frame type. Everything else is passed through or skipped.
@@ -121,7 +123,7 @@ pub struct FrameReader {
     state: State,
     varint: VarintReader,
     at_start: bool,
-    idle: u32,
+    idle: Idle,
 }
 
 impl FrameReader {
@@ -132,7 +134,7 @@ impl FrameReader {
             state: State::Type,
             varint: VarintReader::new(),
             at_start: true,
-            idle: 0,
+            idle: Idle::new(),
         }
     }
 
@@ -212,7 +214,13 @@ impl FrameReader {
     /// How many frames without effect (empty DATA, unknown and reserved types) came since the last one with effect. A caller
     /// that lets this grow without limit lets the peer burn its time (RFC 9114 section 10.5).
     pub const fn idle_frames(&self) -> u32 {
-        self.idle
+        self.idle.count()
+    }
+
+    /// What is read from here on came at `now`. The frames without effect are counted anew once 10 s have passed, or never where
+    /// this is not called.
+    pub fn set_time(&mut self, now: Instant) {
+        self.idle.at(now);
     }
 
     /// Decides by type and length alone what becomes of a frame, before any of its payload is kept.
@@ -220,11 +228,11 @@ impl FrameReader {
         let wanted = match ty {
             frame::DATA => {
                 if len == 0 {
-                    self.idle = self.idle.saturating_add(1);
+                    self.idle.add();
                     self.state = State::Type;
                     return Ok(Some(Frame::Data(Bytes::new())));
                 }
-                self.idle = 0;
+                self.idle.clear();
                 self.state = State::Data(len);
                 // With payload at hand the first piece tells of the frame's start.
                 return Ok(input.is_empty().then(|| Frame::Data(Bytes::new())));
@@ -247,11 +255,11 @@ impl FrameReader {
         };
         match usize::try_from(len) {
             Ok(need) if wanted => {
-                self.idle = 0;
+                self.idle.clear();
                 self.state = State::Payload(ty, Payload::new(need));
             }
             _ => {
-                self.idle = self.idle.saturating_add(1);
+                self.idle.add();
                 self.state = State::Skip(len);
             }
         }
