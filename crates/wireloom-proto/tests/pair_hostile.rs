@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::frame;
+use wireloom_proto::h3::settings::Settings;
 use wireloom_proto::testing::peer::{
     ALL_SETTINGS, Lone, data, extended_connect, get, headers, post, varints, webtransport_connect,
 };
@@ -792,6 +793,23 @@ fn floods_close_the_connection() {
         let _ = lone.recv(4 * made, b"", true);
     }
     assert!(!lone.core.is_closed());
+}
+
+/// RFC 9204 section 3.2.3: the capacity of QPACK's table stays what it was, be more allowed or less.
+#[test]
+fn early_data_binds_the_server_to_its_table() {
+    for (now, error) in [
+        (4096, None),
+        (8192, Some(Code::QPACK_DECODER_STREAM_ERROR)),
+        (0, Some(Code::QPACK_DECODER_STREAM_ERROR)),
+    ] {
+        let mut lone = Lone::without_settings(Side::Client, Config::default());
+        lone.core.resume([(1, 4096)].into_iter().collect());
+        let settings: Settings = [(1, now)].into_iter().collect();
+        let stream = [&[0][..], &settings.encode_frame()].concat();
+        let _ = lone.recv(lone.peer_uni(0), &stream, false);
+        assert_eq!(lone.closed_with(), error, "{now}");
+    }
 }
 
 /// "A client MUST comply with stored settings -- or default values if no values are stored -- when attempting 0-RTT"

@@ -296,16 +296,10 @@ impl Connection {
                 // specified settings, this MUST be treated as a connection error of type H3_SETTINGS_ERROR" (RFC 9114
                 // section 7.2.4.2). For a reduced SETTINGS_H3_DATAGRAM too "the client MUST terminate the connection
                 // with error H3_SETTINGS_ERROR" (RFC 9297 section 2.1.1).
-                if self
-                    .control
-                    .remembered
-                    .take()
-                    .is_some_and(|before| !settings.keeps(&before))
-                {
-                    return Err((
-                        Code::H3_SETTINGS_ERROR,
-                        "SETTINGS reduce what early data was sent under",
-                    ));
+                if let Some(before) = self.control.remembered.take() {
+                    settings
+                        .keeps(&before)
+                        .map_err(|code| (code, "SETTINGS change what early data was sent under"))?;
                 }
                 // "Once a server has provided new settings, clients MUST comply with those values" (RFC 9114 section
                 // 7.2.4.2): the encoder's limits, and what `negotiate` makes of the rest.

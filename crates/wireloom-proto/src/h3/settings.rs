@@ -141,7 +141,14 @@ impl Settings {
     /// is greater than or equal to the stored value" (RFC 9297 section 2.1.1).
     /// "A client MUST close the connection with H3_SETTINGS_ERROR if the SETTINGS frame received in the resumed
     /// connection reduces any flow control values from the cached previous values" (draft 16 section 3.2).
-    pub fn keeps(&self, remembered: &Self) -> bool {
+    ///
+    /// An error is the connection's. QPACK's table has one of its own, since its capacity, unless it was 0, may not even grow
+    /// (RFC 9204 section 3.2.3).
+    pub fn keeps(&self, remembered: &Self) -> Result<(), Code> {
+        let capacity = |settings: &Self| settings.get(QPACK_MAX_TABLE_CAPACITY).unwrap_or(0);
+        if capacity(remembered) != 0 && capacity(self) != capacity(remembered) {
+            return Err(Code::QPACK_DECODER_STREAM_ERROR);
+        }
         let is_kept = |(id, before): (u64, u64)| match self.get(id) {
             // Unknown and reserved ones bind nobody.
             _ if name(id).is_none() => true,
@@ -151,7 +158,11 @@ impl Settings {
         };
         let is_limited_now = self.get(MAX_FIELD_SECTION_SIZE).is_some();
         let was_unlimited = remembered.get(MAX_FIELD_SECTION_SIZE).is_none();
-        remembered.iter().all(is_kept) && !(was_unlimited && is_limited_now)
+        if remembered.iter().all(is_kept) && !(was_unlimited && is_limited_now) {
+            Ok(())
+        } else {
+            Err(Code::H3_SETTINGS_ERROR)
+        }
     }
 
     /// The whole SETTINGS frame.
@@ -293,12 +304,25 @@ mod tests {
             settings
         };
         let before = of(&[(WT_INITIAL_MAX_DATA, 100), (QPACK_BLOCKED_STREAMS, 0), (0x21, 9)]);
-        assert!(before.keeps(&before));
-        assert!(of(&[(WT_INITIAL_MAX_DATA, 101), (WT_ENABLED, 1)]).keeps(&before));
-        assert!(!of(&[(WT_INITIAL_MAX_DATA, 99)]).keeps(&before), "reduced");
-        assert!(!of(&[]).keeps(&before), "omitted");
+        assert_eq!(before.keeps(&before), Ok(()));
+        assert_eq!(
+            of(&[(WT_INITIAL_MAX_DATA, 101), (WT_ENABLED, 1)]).keeps(&before),
+            Ok(())
+        );
+        let error = Err(Code::H3_SETTINGS_ERROR);
+        assert_eq!(of(&[(WT_INITIAL_MAX_DATA, 99)]).keeps(&before), error, "reduced");
+        assert_eq!(of(&[]).keeps(&before), error, "omitted");
         let unlimited = of(&[]);
         let limited = of(&[(MAX_FIELD_SECTION_SIZE, 1 << 20)]);
-        assert!(!limited.keeps(&unlimited) && !unlimited.keeps(&limited));
+        assert_eq!(limited.keeps(&unlimited), error);
+        assert_eq!(unlimited.keeps(&limited), error);
+        // RFC 9204 section 3.2.3.
+        let [none, table, larger] = [0, 4096, 8192].map(|capacity| of(&[(QPACK_MAX_TABLE_CAPACITY, capacity)]));
+        assert_eq!(table.keeps(&table), Ok(()));
+        assert_eq!(table.keeps(&none), Ok(()));
+        assert_eq!(table.keeps(&of(&[])), Ok(()));
+        for other in [none, larger, of(&[])] {
+            assert_eq!(other.keeps(&table), Err(Code::QPACK_DECODER_STREAM_ERROR), "{other:?}");
+        }
     }
 }
