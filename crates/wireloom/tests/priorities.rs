@@ -4,15 +4,16 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::{any, get};
 use bytes::Bytes;
 use common::{Running, run, within};
 use futures_util::future::join_all;
-use http::header::HeaderMap;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
 use wireloom::proto::connection::SessionRequest;
@@ -43,6 +44,34 @@ async fn running() -> (Running, Connection) {
     running.client = client.receive_windows(4 << 20, 256 << 10).build().unwrap();
     let connection = running.dial().await;
     (running, connection)
+}
+
+/// Its value would be an empty dictionary, which is not sent at all (RFC 9651 section 4.1).
+#[tokio::test]
+async fn the_default_priority_has_no_field() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let fields = seen.clone();
+    let app = Router::new().fallback(async move |fields_of_request: HeaderMap| {
+        let field = fields_of_request.get("priority").cloned();
+        fields.lock().unwrap().push(field);
+        StatusCode::FORBIDDEN
+    });
+    let running = run(app, |builder| builder).await;
+    for priorities in [
+        &[Priority::default()][..],
+        &[Priority::new(1)],
+        &[Priority::new(1), Priority::default()],
+    ] {
+        let url = format!("{}/", running.url);
+        let builder = priorities
+            .iter()
+            .fold(running.client.session(&url), |builder, &priority| {
+                builder.priority(priority)
+            });
+        within(builder.connect()).await.unwrap_err();
+    }
+    let urgent = HeaderValue::from_static("u=1");
+    assert_eq!(*seen.lock().unwrap(), [None, Some(urgent), None]);
 }
 
 fn request(running: &Running, path: &str, priority: Option<Priority>) -> http::Request<Bytes> {

@@ -40,7 +40,8 @@ impl Priority {
         Self { incremental, ..self }
     }
 
-    /// The value of the field. Empty for the default.
+    /// The value of the field, and of PRIORITY_UPDATE. Empty for the default: the field is then to be left out (RFC 9651
+    /// section 4.1).
     pub fn to_value(self) -> HeaderValue {
         let default = Self::default();
         let text = match (self.urgency == default.urgency, self.incremental) {

@@ -54,7 +54,12 @@ impl SessionBuilder {
     /// Sets the session's first priority (the field `priority`, RFC 9218 section 5);
     /// [`Session::set_priority`] changes it.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.headers.insert(PRIORITY, priority.to_value());
+        // The default's value is an empty dictionary, which no field may have (RFC 9651 section 4.1).
+        if priority == Priority::default() {
+            self.headers.remove(PRIORITY);
+        } else {
+            self.headers.insert(PRIORITY, priority.to_value());
+        }
         self
     }
 
