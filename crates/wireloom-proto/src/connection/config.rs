@@ -62,7 +62,7 @@ pub struct Config {
     pub max_early_capsule_bytes: usize,
     /// How long a CONNECT stream may stay open after its session ended, before STOP_SENDING. Default 5 s.
     pub close_timeout: Duration,
-    /// Whether reserved frames, settings and stream types are sent (RFC 9114 section 7.2.8). Default true.
+    /// Whether a reserved setting and a reserved frame are sent (RFC 9114 sections 7.2.4.1 and 7.2.8). Default true.
     pub grease: bool,
 }
 

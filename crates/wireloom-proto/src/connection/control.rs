@@ -67,10 +67,7 @@ impl Connection {
         self.control.own = Some(own);
         // "The server MUST include all settings that differ from their default values" (RFC 9114 section 7.2.4.2).
         let mut settings = Settings::new();
-        settings.set(
-            settings::MAX_FIELD_SECTION_SIZE,
-            self.config.max_field_section_size.min(varint::MAX),
-        );
+        settings.set(settings::MAX_FIELD_SECTION_SIZE, self.config.max_field_section_size);
         // Both are 0 unless announced (RFC 9204 section 5).
         if self.config.qpack_max_table_capacity > 0 {
             let limits = [

@@ -1,6 +1,7 @@
 //! Frame types and the frames that this end writes (RFC 9114 section 7).
 //!
-//! An endpoint writes SETTINGS, GOAWAY, HEADERS, DATA and reserved frames; the other types are there to be recognised.
+//! An endpoint writes SETTINGS, GOAWAY, HEADERS, DATA and reserved frames, and a client PRIORITY_UPDATE; the other types are
+//! there to be recognised.
 //! "These frame types MUST NOT be sent" (RFC 9114 section 7.2.8).
 //! "A client MUST NOT send a PUSH_PROMISE frame" (RFC 9114 section 7.2.5).
 //! "A server MUST NOT send a MAX_PUSH_ID frame" (RFC 9114 section 7.2.7).

@@ -117,12 +117,13 @@ impl Settings {
             .map(|setting| setting.1)
     }
 
-    /// Changes `id` where it stands, or appends it. Both numbers are at most [`varint::MAX`].
+    /// Changes `id` where it stands, or appends it. Either number counts as [`varint::MAX`] if it is larger.
     ///
     /// "The same setting identifier MUST NOT occur more than once in the SETTINGS frame" (RFC 9114 section 7.2.4). None
     /// but the identifiers of this module and a reserved one is ever set: "These reserved settings MUST NOT be sent"
     /// (RFC 9114 section 7.2.4.1).
     pub fn set(&mut self, id: u64, value: u64) {
+        let (id, value) = (id.min(varint::MAX), value.min(varint::MAX));
         match self.list.iter_mut().find(|setting| setting.0 == id) {
             Some(setting) => setting.1 = value,
             None => self.list.push((id, value)),
@@ -269,6 +270,15 @@ mod tests {
         assert_eq!(decoded.get(WT_ENABLED), Some(1));
         assert_eq!(decoded.get(H3_DATAGRAM_DRAFT04), None);
         assert_eq!(format!("{decoded:?}"), "{0x21: 7, H3_DATAGRAM: 1, WT_ENABLED: 1}");
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_the_largest() {
+        let settings: Settings = [(MAX_FIELD_SECTION_SIZE, u64::MAX), (u64::MAX, 1), (u64::MAX - 1, 2)]
+            .into_iter()
+            .collect();
+        let expected = payload(&[(MAX_FIELD_SECTION_SIZE, varint::MAX), (varint::MAX, 2)]);
+        assert_eq!(settings.encode_frame()[2..], expected);
     }
 
     #[test]

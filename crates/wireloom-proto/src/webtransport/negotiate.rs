@@ -121,7 +121,8 @@ impl Dialect {
     }
 
     /// Whether a capsule that repeats a limit is an error: draft 16 says "that does not increase the Maximum Data value
-    /// previously received" (section 5.6.4), draft 14 "less than a previously received value".
+    /// previously received" (section 5.6.4), drafts 14 and 15 "less than a previously received value". As no peer tells draft 15
+    /// from 16, one of draft 15 that repeats a limit, which brings nothing, loses its session.
     pub(crate) const fn limits_must_increase(self) -> bool {
         matches!(self, Self::Draft15)
     }
