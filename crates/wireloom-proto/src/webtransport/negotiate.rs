@@ -217,6 +217,10 @@ impl FromIterator<Dialect> for Dialects {
 
 /// Whether `protocol` asks for WebTransport over HTTP/3. Both tokens are taken from every client: the draft numbers behind
 /// them have been mixed up in practice.
+///
+/// The price: since draft 15 "webtransport" stands for the protocol of HTTP/2, whose streams are capsules, also over HTTP/3
+/// (draft 16 section 2.1.2). It is not spoken here, and a client that means it is not told so: it gets a session in which its
+/// capsules of streams are skipped as unknown ones.
 pub(crate) fn is_upgrade_token(protocol: &str) -> bool {
     matches!(protocol, "webtransport" | "webtransport-h3")
 }
