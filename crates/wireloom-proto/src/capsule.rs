@@ -37,11 +37,6 @@ pub const MAX_REASON: usize = 1024;
 /// The longest DATAGRAM capsule that is kept, in bytes. A longer one is skipped, as a lost datagram would be.
 pub const MAX_DATAGRAM: usize = 65_535;
 
-/// Whether the type has the form 0x29 * N + 0x17, reserved so that unknown capsules are met (RFC 9297 section 5.4).
-pub const fn is_reserved(ty: u64) -> bool {
-    ty >= 0x17 && (ty - 0x17).is_multiple_of(0x29)
-}
-
 /// A capsule that means something here. Values are as received; their rules are the session's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

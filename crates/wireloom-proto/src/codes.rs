@@ -78,7 +78,8 @@ codes! {
     WT_FLOW_CONTROL_ERROR = 0x045d_4487,
     /// The application protocol of the session could not be agreed on (WebTransport section 3.3).
     WT_ALPN_ERROR = 0x0817_b3dd,
-    /// The peer lacks a setting or transport parameter that WebTransport requires (WebTransport section 3.1).
+    /// The peer lacks a setting or transport parameter that WebTransport requires (WebTransport section 3.1). For callers: a
+    /// client that wants nothing else of the connection may close it with this. The core never sends it.
     WT_REQUIREMENTS_NOT_MET = 0x212c_0d48,
 }
 

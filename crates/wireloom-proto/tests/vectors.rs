@@ -139,11 +139,15 @@ fn write_frame(json: &Value) -> Bytes {
         "HEADERS" => frame::encode(frame::HEADERS, &unhex(&text_of(&json["payload"]))),
         "SETTINGS" => frame::encode(frame::SETTINGS, &unhex(&text_of(&json["payload"]))),
         "GOAWAY" => frame::encode_goaway(number(&json["id"])),
-        "MAX_PUSH_ID" => frame::encode_max_push_id(number(&json["id"])),
-        "CANCEL_PUSH" => {
+        ty @ ("MAX_PUSH_ID" | "CANCEL_PUSH") => {
             let mut payload = Vec::new();
             varint::encode(number(&json["id"]), &mut payload);
-            frame::encode(frame::CANCEL_PUSH, &payload)
+            let ty = if ty == "MAX_PUSH_ID" {
+                frame::MAX_PUSH_ID
+            } else {
+                frame::CANCEL_PUSH
+            };
+            frame::encode(ty, &payload)
         }
         "PRIORITY_UPDATE" => {
             let mut payload = Vec::new();

@@ -73,11 +73,6 @@ pub fn encode_goaway(id: u64) -> Bytes {
     encode_id(GOAWAY, id)
 }
 
-/// A whole MAX_PUSH_ID frame.
-pub fn encode_max_push_id(id: u64) -> Bytes {
-    encode_id(MAX_PUSH_ID, id)
-}
-
 /// A whole PRIORITY_UPDATE frame for the request stream `id` (RFC 9218 section 7.2).
 pub fn encode_priority_update(id: u64, value: &[u8]) -> Bytes {
     let len = varint::size(id) + value.len();

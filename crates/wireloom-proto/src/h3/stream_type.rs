@@ -13,8 +13,3 @@ pub const QPACK_DECODER: u64 = 0x03;
 pub const WEBTRANSPORT: u64 = 0x54;
 /// The signal value that opens a bidirectional WebTransport stream; a session id follows.
 pub const WEBTRANSPORT_BIDI: u64 = 0x41;
-
-/// Whether the type is reserved "to exercise the requirement that unknown types be ignored" (RFC 9114 section 6.2.3).
-pub const fn is_reserved(stream_type: u64) -> bool {
-    super::frame::is_reserved(stream_type)
-}

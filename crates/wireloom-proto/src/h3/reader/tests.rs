@@ -41,7 +41,7 @@ fn message() -> (Vec<u8>, Vec<Frame>) {
     bytes.extend_from_slice(&frame::encode(frame::SETTINGS, b"12345678"));
     bytes.extend_from_slice(&frame::encode_goaway(1 << 40));
     bytes.extend_from_slice(&frame::encode(0xfeed, b""));
-    bytes.extend_from_slice(&frame::encode_max_push_id(5));
+    bytes.extend_from_slice(&frame::encode(frame::MAX_PUSH_ID, &[5]));
     bytes.extend_from_slice(&frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x04u=1"));
     bytes.extend_from_slice(&frame::encode(frame::PRIORITY_UPDATE_REQUEST, b"\x04u=1, far too long"));
     bytes.extend_from_slice(&frame::encode(frame::DATA, b""));
