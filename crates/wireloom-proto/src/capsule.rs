@@ -7,6 +7,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::codes::Code;
 use crate::payload::{Idle, Payload, skip};
 use crate::stream_id::Dir;
+pub use crate::tlv::encode_header;
+use crate::tlv::{self, encode_integer};
 use crate::varint::{self, VarintReader};
 
 /// DATAGRAM (RFC 9297 section 3.5).
@@ -324,12 +326,12 @@ pub fn encode_drain_session() -> Bytes {
 
 /// A whole WT_MAX_DATA, in bytes.
 pub fn encode_max_data(max: u64) -> Bytes {
-    encode_value(WT_MAX_DATA, max)
+    encode_integer(WT_MAX_DATA, max)
 }
 
 /// A whole WT_MAX_STREAMS.
 pub fn encode_max_streams(dir: Dir, max: u64) -> Bytes {
-    encode_value(
+    encode_integer(
         if dir == Dir::Bi {
             WT_MAX_STREAMS_BIDI
         } else {
@@ -341,12 +343,12 @@ pub fn encode_max_streams(dir: Dir, max: u64) -> Bytes {
 
 /// A whole WT_DATA_BLOCKED with the limit that holds this end up, in bytes.
 pub fn encode_data_blocked(max: u64) -> Bytes {
-    encode_value(WT_DATA_BLOCKED, max)
+    encode_integer(WT_DATA_BLOCKED, max)
 }
 
 /// A whole WT_STREAMS_BLOCKED with the limit that holds this end up.
 pub fn encode_streams_blocked(dir: Dir, max: u64) -> Bytes {
-    encode_value(
+    encode_integer(
         if dir == Dir::Bi {
             WT_STREAMS_BLOCKED_BIDI
         } else {
@@ -358,25 +360,7 @@ pub fn encode_streams_blocked(dir: Dir, max: u64) -> Bytes {
 
 /// A whole DATAGRAM capsule.
 pub fn encode_datagram(payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(9 + payload.len());
-    encode_header(DATAGRAM, payload.len() as u64, &mut out);
-    out.put_slice(payload);
-    out.freeze()
-}
-
-/// Appends type and length; `len` bytes of payload are to follow. Both at most [`varint::MAX`].
-pub fn encode_header(ty: u64, len: u64, out: &mut impl BufMut) {
-    varint::encode(ty, out);
-    varint::encode(len, out);
-}
-
-/// A capsule of one integer: "Each Capsule's payload MUST contain exactly the fields identified in its description"
-/// (RFC 9297 section 3.3).
-fn encode_value(ty: u64, value: u64) -> Bytes {
-    let mut out = BytesMut::with_capacity(13);
-    encode_header(ty, varint::size(value) as u64, &mut out);
-    varint::encode(value, &mut out);
-    out.freeze()
+    tlv::encode(DATAGRAM, payload)
 }
 
 #[cfg(test)]

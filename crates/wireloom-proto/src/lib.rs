@@ -22,6 +22,7 @@ pub mod qpack;
 mod stream_id;
 #[cfg(feature = "__testing")]
 pub mod testing;
+mod tlv;
 pub mod varint;
 pub mod webtransport;
 

@@ -8,6 +8,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::tlv::encode_integer;
+pub use crate::tlv::{encode, encode_header, header_len};
 use crate::varint;
 
 /// DATA: a piece of a message body.
@@ -48,29 +50,9 @@ pub const fn is_http2(ty: u64) -> bool {
     matches!(ty, 0x02 | 0x06 | 0x08 | 0x09)
 }
 
-/// The length of what [`encode_header`] writes, at most 16 bytes.
-pub const fn header_len(ty: u64, len: u64) -> usize {
-    varint::size(ty) + varint::size(len)
-}
-
-/// Appends type and length; `len` bytes of payload are to follow. Both at most [`varint::MAX`].
-pub fn encode_header(ty: u64, len: u64, out: &mut impl BufMut) {
-    varint::encode(ty, out);
-    varint::encode(len, out);
-}
-
-/// A whole frame of type `ty`.
-pub fn encode(ty: u64, payload: &[u8]) -> Bytes {
-    let len = payload.len() as u64;
-    let mut out = BytesMut::with_capacity(header_len(ty, len) + payload.len());
-    encode_header(ty, len, &mut out);
-    out.put_slice(payload);
-    out.freeze()
-}
-
 /// A whole GOAWAY frame. `id` is a request stream's identifier from a server and a push id from a client.
 pub fn encode_goaway(id: u64) -> Bytes {
-    encode_id(GOAWAY, id)
+    encode_integer(GOAWAY, id)
 }
 
 /// A whole PRIORITY_UPDATE frame for the request stream `id` (RFC 9218 section 7.2).
@@ -80,15 +62,6 @@ pub fn encode_priority_update(id: u64, value: &[u8]) -> Bytes {
     encode_header(PRIORITY_UPDATE_REQUEST, len as u64, &mut out);
     varint::encode(id, &mut out);
     out.put_slice(value);
-    out.freeze()
-}
-
-/// A frame of one integer: "Each frame's payload MUST contain exactly the fields identified in its description" (RFC
-/// 9114 section 7.1).
-fn encode_id(ty: u64, id: u64) -> Bytes {
-    let mut out = BytesMut::with_capacity(16);
-    encode_header(ty, varint::size(id) as u64, &mut out);
-    varint::encode(id, &mut out);
     out.freeze()
 }
 
