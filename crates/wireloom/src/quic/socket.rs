@@ -114,14 +114,37 @@ impl Socket {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip,
         };
+        let segments = self.state.max_gso_segments();
         match self.io.try_write(|socket| self.state.try_send(socket, &message)) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
             Err(e) => {
                 // Loss as far as QUIC is concerned: an MTU probe that is too big, a route that is gone.
                 tracing::trace!(error = %e, destination = %transmit.destination, "send failed");
+                if self.state.max_gso_segments() < segments {
+                    self.judge_offload(&message);
+                }
                 true
             }
+        }
+    }
+
+    /// quinn-udp has taken the error of `message` for one of a device without segmentation offload, and does without it and
+    /// without ECN from now on. But the address may be what is wrong, the peer's or our own that is gone: then a packet of it
+    /// fails alone, too, and nothing is learned about the device.
+    fn judge_offload(&mut self, message: &Transmit<'_>) {
+        let alone = Transmit {
+            contents: &message.contents[..message.segment_size.unwrap_or(message.contents.len())],
+            segment_size: None,
+            ..message.clone()
+        };
+        let sent = self.io.try_write(|socket| self.state.try_send(socket, &alone));
+        if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+            // Where that fails the socket goes on as it is.
+            let _ = self.io.try_write(|socket| {
+                self.state = UdpSocketState::new(socket)?;
+                Ok(())
+            });
         }
     }
 
@@ -136,4 +159,35 @@ fn is_icmp(error: &io::Error) -> bool {
         error.kind(),
         ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    /// Nobody can be reached at these, and that says nothing about the device.
+    #[tokio::test]
+    async fn an_impossible_address_leaves_the_offloads() {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        let somebody = socket.local_addr().expect("bound");
+        let mut socket = Socket::new(socket).expect("a socket");
+        let segments = socket.max_segments(1200);
+        let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
+        let not_ours: Option<IpAddr> = Some(Ipv6Addr::LOCALHOST.into());
+        for (destination, src_ip) in [(nowhere, None), (somebody, not_ours)] {
+            for segment_size in [None, Some(1200)] {
+                let transmit = quinn_proto::Transmit {
+                    destination,
+                    ecn: None,
+                    size: 2400,
+                    segment_size,
+                    src_ip,
+                };
+                assert!(socket.try_send(&transmit, &[0; 2400]), "it is lost");
+                assert_eq!(socket.max_segments(1200), segments, "{transmit:?}");
+            }
+        }
+    }
 }

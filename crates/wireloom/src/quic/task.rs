@@ -143,10 +143,15 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
             let polled = self.socket.poll_recv(cx);
             while let Some((meta, message)) = self.socket.next_message() {
                 received += message.len().div_ceil(meta.stride.max(1));
+                // Whoever has no port (RFC 768) cannot be answered, and hears nothing.
+                if meta.addr.port() == 0 {
+                    continue;
+                }
                 let hash = self.hasher.hash_one(meta.addr);
                 if self.inbox.has_room(hash, message.len()) {
-                    let bytes = self.buffers.copy(message);
-                    self.inbox.push(hash, Received::new(now, meta, bytes));
+                    self.buffers.copy(message, meta.stride, |bytes| {
+                        self.inbox.push(hash, Received::new(now, meta, bytes));
+                    });
                 }
             }
             // Each sender once, and one alone for as long as there is time.

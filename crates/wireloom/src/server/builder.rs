@@ -333,7 +333,7 @@ impl ServerBuilder {
     }
 
     /// QUIC flow control: bytes that a peer may send ahead of the application's reading, on one stream (default 2 MiB) and
-    /// on its whole connection (default 16 MiB). Each connection may cost that much memory.
+    /// on its whole connection (default 16 MiB). Each connection may cost that much memory, and the buffers of each socket 2 MiB.
     pub fn receive_windows(mut self, stream: u32, connection: u32) -> Self {
         self.quic.stream_window = stream;
         self.quic.connection_window = connection;
