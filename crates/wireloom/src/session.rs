@@ -28,8 +28,8 @@ pub(crate) struct SessionState {
     answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
     draining: AtomicBool,
-    /// Datagrams have a maximum age on their way out.
-    datagram_age: AtomicBool,
+    /// What may wait of datagrams on their way out, or how long, is less than by default.
+    datagram_policy: AtomicBool,
     /// How many send groups there were.
     groups: AtomicU64,
     /// The peer reads no more of the CONNECT stream; the end of the session follows.
@@ -59,7 +59,7 @@ impl SessionState {
             answer: OnceLock::new(),
             ended: OnceLock::new(),
             draining: AtomicBool::new(false),
-            datagram_age: AtomicBool::new(false),
+            datagram_policy: AtomicBool::new(false),
             groups: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             traffic: Traffic::default(),
@@ -72,8 +72,8 @@ impl SessionState {
         &self.prefix.0[..self.prefix.1]
     }
 
-    pub(crate) fn has_datagram_age(&self) -> bool {
-        self.datagram_age.load(Ordering::Relaxed)
+    pub(crate) fn has_datagram_policy(&self) -> bool {
+        self.datagram_policy.load(Ordering::Relaxed)
     }
 
     pub(crate) fn answer(&self) -> Option<&Answer> {
@@ -206,19 +206,27 @@ impl Session {
         }
         let signals = conn.with(|_, driver, _| driver.signals.clone());
         loop {
-            let mut room = pin!(signals.notified(topic));
             let mut ended = pin!(state.signals.notified(Topic::State));
-            room.as_mut().enable();
             ended.as_mut().enable();
-            if let Some(opened) = try_open() {
-                // There may be room for the next in line too.
-                signals.one(topic);
-                return opened;
+            {
+                let mut room = pin!(signals.notified(topic));
+                room.as_mut().enable();
+                if let Some(opened) = try_open() {
+                    // There may be room for the next in line too.
+                    signals.one(topic);
+                    return opened;
+                }
+                if !state.is_stopped() {
+                    tokio::select! {
+                        () = room => {}
+                        () = ended => {}
+                    }
+                    continue;
+                }
             }
-            tokio::select! {
-                () = room => {}
-                () = ended => {}
-            }
+            // Nothing but the end can follow: the room is for the sessions beside this one.
+            signals.one(topic);
+            ended.await;
         }
     }
 
@@ -371,9 +379,7 @@ impl Session {
     /// Changes what becomes of datagrams that have to wait, from now on.
     pub fn set_datagram_policy(&self, policy: DatagramPolicy) {
         let Handle { conn, state, .. } = &*self.0;
-        state
-            .datagram_age
-            .store(policy.outgoing_max_age.is_some(), Ordering::Relaxed);
+        state.datagram_policy.store(policy.limits_outgoing(), Ordering::Relaxed);
         conn.with(|_, driver, _| driver.set_datagram_policy(state.id, policy));
     }
 
@@ -401,9 +407,13 @@ impl Session {
             room.as_mut().enable();
             own_room.as_mut().enable();
             ended.as_mut().enable();
-            if attempt()? {
+            // There may be room for the next in line, too, also where this one could make no use of it.
+            let pass_on = || {
                 signals.one(Topic::Datagram);
                 state.signals.one(Topic::DatagramRoom);
+            };
+            if attempt().inspect_err(|_| pass_on())? {
+                pass_on();
                 return Ok(());
             }
             tokio::select! {

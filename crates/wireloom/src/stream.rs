@@ -199,6 +199,9 @@ impl SendStream {
     /// and after [`reset`](Self::reset), it only waits for the end of the session. That the application has read it is something
     /// that only the application can say.
     ///
+    /// Call it before long: that the peer stopped a finished stream is remembered for the last 4096 such streams of the
+    /// connection, and an older one counts as delivered.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -422,15 +425,21 @@ impl RecvStream {
         Ok(out)
     }
 
-    /// Asks the peer to send no more, with `code` (STOP_SENDING). What was not read is dropped. Does nothing at the end of
-    /// the stream.
+    /// Asks the peer to send no more, with `code` (STOP_SENDING). What was not read is dropped, and reading then fails. Does
+    /// nothing at the end of the stream.
     pub fn stop(&mut self, code: u32) {
-        if self.end.is_none() {
-            self.end = Some(End::Failed(ReadError::Stopped));
-            let Handle { conn, state, .. } = &*self.session;
-            conn.with(|quic, driver, wakes| driver.stop_stream(quic, wakes, state, self.id, code));
+        let buffered = self.buffered();
+        match self.end {
+            None => {
+                self.end = Some(End::Failed(ReadError::Stopped));
+                let Handle { conn, state, .. } = &*self.session;
+                conn.with(|quic, driver, wakes| driver.stop_stream(quic, wakes, state, self.id, code));
+            }
+            // QUIC has nothing left to stop, but what was cut is not to look whole.
+            Some(End::Finished) if buffered > 0 => self.end = Some(End::Failed(ReadError::Stopped)),
+            Some(_) => {}
         }
-        self.dropped += self.buffered();
+        self.dropped += buffered;
         self.first.clear();
         self.chunks.clear();
     }

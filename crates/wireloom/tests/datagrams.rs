@@ -6,8 +6,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Fixture, fixture, within};
+use futures_util::FutureExt;
 use wireloom::proto::connection::SessionRequest;
-use wireloom::{Connection, DatagramCounts, Session};
+use wireloom::{Connection, DatagramCounts, DatagramError, Session};
 
 const BURST: u32 = 300;
 
@@ -58,7 +59,6 @@ async fn of_too_many_that_wait_the_newest_are_sent() {
     let f = fixture().await;
     let (server, client) = f.session().await;
     let mut policy = client.datagram_policy();
-    policy.outgoing_max_age = Some(Duration::from_secs(3600));
     policy.outgoing_limit = 10;
     client.set_datagram_policy(policy);
     burst(&client);
@@ -178,4 +178,35 @@ async fn sessions_take_turns_with_their_datagrams() {
     within(async { tokio::join!(send, read) }).await;
     assert_eq!(client_two.datagram_counts(), DatagramCounts::default());
     assert!(client_one.datagram_counts().dropped_outgoing > 0);
+}
+
+/// A path of a smaller MTU makes room by dropping what is too large for it; the first who waits for room finds that its own is, too.
+#[tokio::test]
+async fn who_cannot_use_the_room_leaves_it_to_the_next() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    // More than the MTU of a new path allows.
+    within(async {
+        while client.max_datagram_size().unwrap() <= 1200 {
+            client.send_datagram(b"and back").unwrap();
+            server.send_datagram(&server.recv_datagram().await.unwrap()).unwrap();
+            client.recv_datagram().await.unwrap();
+        }
+    })
+    .await;
+    let large = vec![0; client.max_datagram_size().unwrap()];
+    let small = [0; 1000];
+    while client.send_datagram_wait(&large).now_or_never().is_some() {}
+    while client.send_datagram_wait(&small).now_or_never().is_some() {}
+    let first = client.send_datagram_wait(&large);
+    let second = client.send_datagram_wait(&small);
+    let move_on = async {
+        f.client.rebind().unwrap();
+    };
+    let (first, second, ()) = within(async { tokio::join!(biased; first, second, move_on) }).await;
+    assert!(
+        matches!(first, Err(DatagramError::TooLarge { max }) if max < large.len()),
+        "{first:?}"
+    );
+    second.unwrap();
 }

@@ -124,6 +124,14 @@ async fn streams_tell_apart_how_they_end() {
     assert_eq!(within(send.stopped()).await, Ok(Some(8)));
     assert_eq!(send.write(b"x").await, Err(WriteError::Stopped(Some(8))));
 
+    // Nobody is to take what was cut for the whole, though all of it is here.
+    let mut send = within(client.open_uni()).await.unwrap();
+    send.write_all(b"0123456789").await.unwrap();
+    send.finish().unwrap();
+    let mut recv = within(server.accept_uni()).await.unwrap();
+    recv.stop(5);
+    assert_eq!(within(recv.read_chunk(1)).await, Err(ReadError::Stopped));
+
     let (mut send, mut recv, ..) = stream().await;
     client.close(7, "over");
     assert_eq!(

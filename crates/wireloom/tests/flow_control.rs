@@ -137,17 +137,21 @@ async fn reading_lets_the_writer_go_on() {
     let mut first = within(client.open_uni()).await.unwrap();
     let mut second = within(client.open_uni()).await.unwrap();
     assert_eq!(fill(&mut first).await, 1000);
-    assert_eq!(fill(&mut second).await, 0);
-    // Both wait for the one limit; the first is then forgotten by its task, which must not hold up the second.
-    let mut unread = within(server.accept_uni()).await.unwrap();
+    // Both wait for the one limit, in turn; the first is forgotten by its task, which must not hold up the second.
+    let write = async {
+        second.write_all(&[1; 900]).await.unwrap();
+        second.finish().unwrap();
+    };
     let read = async {
+        let mut unread = server.accept_uni().await.unwrap();
         let mut got = 0;
         while got < 1000 {
             got += unread.read_chunk(usize::MAX).await.unwrap().unwrap().len();
         }
+        server.accept_uni().await.unwrap().read_to_end(900).await.unwrap()
     };
-    let write = async { second.write_all(&[1; 900]).await.unwrap() };
-    within(async { tokio::join!(read, write) }).await;
+    let ((), got) = within(async { tokio::join!(write, read) }).await;
+    assert_eq!(got, [1; 900]);
 }
 
 #[tokio::test]

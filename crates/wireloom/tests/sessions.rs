@@ -242,6 +242,25 @@ async fn a_finished_stream_that_is_stopped_is_not_delivered() {
     settle().await;
     assert_eq!(within(given_up.delivered()).await, Err(WriteError::Stopped(Some(6))));
 
+    // Many at once, of which nobody has asked.
+    let mut many = Vec::new();
+    for _ in 0..600 {
+        let send = within(server.open_uni()).await.unwrap();
+        many.push((send, within(client.accept_uni()).await.unwrap()));
+    }
+    for (send, recv) in &mut many {
+        send.write_all(&[7; 16 * 1024]).await.unwrap();
+        send.finish().unwrap();
+        recv.stop(7);
+    }
+    settle().await;
+    let mut stopped = 0;
+    for (mut send, _) in many {
+        stopped += usize::from(within(send.delivered()).await == Err(WriteError::Stopped(Some(7))));
+    }
+    // The others had arrived by then.
+    assert!(stopped > 300, "{stopped}");
+
     let mut late = finished().await;
     stop(7).await;
     settle().await;

@@ -173,6 +173,52 @@ async fn two_sessions_share_evenly_whatever_the_number_of_their_streams() {
     assert_even(&shares[1..3]);
 }
 
+#[tokio::test]
+async fn streams_without_an_order_share_evenly() {
+    let f = fixture().await;
+    let (server, client) = f.session().await;
+    let arrived = Arrived::default();
+    arrived.read(&server);
+    for tag in 1..6 {
+        flood_new(&client, tag).await;
+    }
+    let shares = arrived.shares(&[1, 2, 3, 4, 5], 48 * MB).await;
+    assert_even(&shares[1..6]);
+}
+
+#[tokio::test]
+async fn streams_without_an_order_share_what_the_session_may_send() {
+    let f = fixture_with(Dialect::Draft15, 64 * 1024, 512 << 10).await;
+    let (server, client) = f.session().await;
+    let arrived = Arrived::default();
+    arrived.read(&server);
+    flood_new(&client, 1).await;
+    let mut send = within(client.open_uni()).await.unwrap();
+    tokio::spawn(async move { while send.write_all(&[2; 40_000]).await.is_ok() {} });
+    let shares = arrived.shares(&[1, 2], 24 * MB).await;
+    assert_even(&shares[1..3]);
+}
+
+/// What does not fit waits with its writer, and takes the room of no other stream.
+#[tokio::test]
+async fn a_large_chunk_leaves_room_for_other_streams() {
+    let f = fixture().await;
+    let (_server, client) = f.session().await;
+    let (_other_server, _other_client) = f.session().await;
+    let mut large = within(client.open_uni()).await.unwrap();
+    let mut small = within(client.open_uni()).await.unwrap();
+    let large = async {
+        large.write_chunk(Bytes::from(vec![1; 64 << 20])).await.unwrap();
+        std::future::pending().await
+    };
+    let written = tokio::select! {
+        biased;
+        () = large => unreachable!(),
+        written = within(small.write(&[2; 128 << 10])) => written.unwrap(),
+    };
+    assert_eq!(written, 128 << 10);
+}
+
 /// The peer's limit on a session's data is shared like the connection.
 #[tokio::test]
 async fn a_session_at_its_limit_keeps_the_order_of_its_streams() {
@@ -244,7 +290,7 @@ async fn a_send_order_that_comes_after_the_end() {
     for tag in 1..4 {
         let mut send = server.open_uni().await.unwrap();
         send.set_send_order(tag.into());
-        send.write_chunk(Bytes::from(vec![tag; 3 << 20])).await.unwrap();
+        send.write_chunk(Bytes::from(vec![tag; 240 << 10])).await.unwrap();
         send.finish().unwrap();
         streams.push(send);
     }

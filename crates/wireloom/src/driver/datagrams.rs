@@ -1,9 +1,9 @@
 //! Datagrams of sessions, both ways.
 //!
 //! One that is sent goes straight to QUIC, which has room for [`QuicConfig::datagram_buffer`](crate::quic) bytes. Only where
-//! several sessions or bodies share the connection, where datagrams have a maximum age, or where QUIC has no room, it waits in a
-//! queue of its session: sessions then take turns, QUIC is given little at a time, so that what waits can still be dropped,
-//! and what is dropped is the session's own.
+//! several sessions or bodies share the connection, where datagrams have a maximum age or few may wait, or where QUIC has no
+//! room, it waits in a queue of its session: sessions then take turns, QUIC is given little at a time, so that what waits can
+//! still be dropped, and what is dropped is the session's own.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -188,7 +188,7 @@ impl Driver {
         // Looked up only where something may wait: on the way of most datagrams nothing does.
         let waits = self.queued_datagrams.is_some()
             || self.sending.is_some()
-            || session.has_datagram_age()
+            || session.has_datagram_policy()
             || (drop_oldest && quic.datagram_space() < len);
         if waits && !drop_oldest && self.is_full(session.id) {
             return Ok(false);

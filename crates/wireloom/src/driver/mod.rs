@@ -127,6 +127,9 @@ pub(crate) struct Driver {
     bodies: FxHashMap<StreamId, SentBody>,
     /// Only where there is anybody to be fair to.
     sending: Option<Box<Sending>>,
+    /// When a writer was last woken that had waited for QUIC, and whether there was another with it: they wait for the same.
+    woken_at: Option<Instant>,
+    is_contended: bool,
     /// Sessions with datagrams that wait to be sent.
     queued_datagrams: Option<Box<Schedule>>,
     /// Where datagrams of a burst are put together.
@@ -189,6 +192,8 @@ impl Driver {
             messages: FxHashMap::default(),
             bodies: FxHashMap::default(),
             sending: None,
+            woken_at: None,
+            is_contended: false,
             queued_datagrams: None,
             datagram_arena: BytesMut::new(),
             sessions: FxHashMap::default(),
@@ -361,7 +366,7 @@ impl Driver {
                 }
             }
             QuicEvent::Writable(stream) if self.is_next(stream) => {}
-            QuicEvent::Writable(stream) => self.flush(quic, wakes, stream),
+            QuicEvent::Writable(stream) => self.flush(now, quic, wakes, stream),
             QuicEvent::Delivered(stream) => self.on_delivered(wakes, stream),
             QuicEvent::Stopped(stream, code) => self.on_stopped(now, quic, wakes, stream, code),
             // With flow control whoever is woken may have to wait for its own session, so all are.
@@ -390,12 +395,14 @@ impl Driver {
             return;
         }
         self.h3.handle_stopped(now, stream, code);
-        self.on_stopped_late(wakes, stream, code);
         if let Some(session) = SessionId::new(stream)
-            && self.h3.is_stopped(session)
             && let Some(entry) = self.sessions.get(&session)
         {
-            entry.state.set_stopped();
+            if self.h3.is_stopped(session) {
+                entry.state.set_stopped();
+            }
+        } else if !self.messages.contains_key(&stream) {
+            self.on_stopped_late(wakes, stream, code);
         }
     }
 

@@ -2,6 +2,7 @@
 //! payload by one body chunk per message, and where senders take turns by what [`sending`](super::sending) says.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wireloom_proto::StreamId;
@@ -70,7 +71,7 @@ impl Driver {
     }
 
     /// QUIC takes more of `stream`.
-    pub(super) fn flush(&mut self, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
+    pub(super) fn flush(&mut self, now: Instant, quic: &mut Transport, wakes: &mut WakeList, stream: StreamId) {
         if let Some(outgoing) = self.outgoing.get_mut(&stream) {
             while let Some(front) = outgoing.chunks.front_mut() {
                 let before = front.len();
@@ -93,6 +94,10 @@ impl Driver {
             self.forget_body(stream);
         }
         if let Some(entry) = self.streams.get_mut(&stream) {
+            if entry.writer.is_some() {
+                // What blocks the connection goes on for all at once, what blocks a stream for that alone.
+                self.is_contended = self.woken_at.replace(now) == Some(now);
+            }
             wakes.waker(entry.writer.take());
         } else if let Some(message) = self.messages.get_mut(&stream) {
             wakes.waker(message.writer.take());

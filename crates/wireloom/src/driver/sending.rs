@@ -1,9 +1,10 @@
 //! Fair and ordered sending, where there is anybody to be fair to.
 //!
 //! While a connection carries one session, or one message, and no stream of it has a send order, payload goes straight to
-//! QUIC and nothing here exists. As soon as several sessions and messages send, or streams have orders or groups, payload
-//! waits here on its way to QUIC, at most [`ROOM`] of a stream, and a [`Schedule`] says what goes next. QUIC is then given no
-//! more than it can send soon ([`Transport::follow_congestion`]): what it has it sends, whoever comes later.
+//! QUIC and nothing here exists. As soon as several sessions and messages send, streams have orders or groups, or several
+//! streams wait for the same limit, payload waits here on its way to QUIC, at most [`ROOM`] of a stream, and a [`Schedule`]
+//! says what goes next. QUIC is then given no more than it can send soon ([`Transport::follow_congestion`]): what it has it
+//! sends, whoever comes later.
 //!
 //! HTTP/3's own writes (control, QPACK, header sections, capsules) are not payload: they go first.
 
@@ -132,11 +133,12 @@ impl Driver {
         }
         if !is_shared && sending.orders.is_empty() && sending.schedule.is_empty() {
             self.sending = None;
+            self.is_contended = false;
             quic.set_send_window(self.config.send_window);
         }
     }
 
-    fn start_scheduling(&mut self) -> &mut Sending {
+    pub(super) fn start_scheduling(&mut self) -> &mut Sending {
         if self.sending.is_none() {
             let mut sending = Box::<Sending>::default();
             // A body that was alone until now waits for QUIC already.
@@ -359,7 +361,7 @@ impl Driver {
     }
 
     /// What the session's own limit leaves.
-    fn credit(&self, owner: Owner) -> usize {
+    pub(super) fn credit(&self, owner: Owner) -> usize {
         match owner {
             Owner::Session(session) if self.h3.has_flow_control() => {
                 usize::try_from(self.h3.send_credit(session)).unwrap_or(usize::MAX)

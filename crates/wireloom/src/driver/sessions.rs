@@ -179,7 +179,6 @@ impl Driver {
         // Where it is over already there is nothing to close.
         let _ = self.h3.cancel_session(now, session);
         self.settle(now, quic, wakes);
-        self.drop_payload(quic, session);
     }
 
     /// Server: 2xx.
@@ -251,7 +250,6 @@ impl Driver {
         // Where it is over already there is nothing to abort.
         let _ = self.h3.reset_session(now, session, Code::H3_INTERNAL_ERROR);
         self.settle(now, quic, wakes);
-        self.drop_payload(quic, session);
     }
 
     pub(crate) fn close_all_sessions(

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use wireloom_proto::connection::CommandError;
 use wireloom_proto::{Code, Dir, SessionId, StreamId};
 
+use super::schedule::Owner;
 use super::{COPY_FROM, Driver, ReadEnd, Topic, Transport, WakeList, WriteEnd};
 use crate::error::{ReadError, SessionError, WriteError};
 use crate::session::SessionState;
@@ -70,8 +71,9 @@ impl IncomingStream {
 /// How long a sender waits for a limit to rise before it says that it waits: two round trips, but within these bounds.
 const TELL_BLOCKED_AFTER: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(100));
 
-/// So many finished streams are remembered as stopped while nobody has asked what became of them: their handles may be gone.
-const MAX_STOPPED_LATE: usize = 256;
+/// So many finished streams are remembered as stopped while nobody has asked what became of them: their handles may be gone. As
+/// many as two ends allow each other by default to have open at once.
+const MAX_STOPPED_LATE: usize = 4096;
 
 /// What is dropped of a stream that the application stops is read in pieces of this size.
 const DROP_READ: usize = 256 * 1024;
@@ -273,25 +275,31 @@ impl Driver {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, WriteError>> {
         std::task::ready!(self.poll_writable(session, stream, cx))?;
-        if self.is_scheduling() {
-            let part = &data[..data.len().min(self.room(stream))];
-            let place = self.place_in_session(session.id, stream);
-            session.traffic.bytes_written.add(part.len() as u64);
-            self.send_payload(quic, wakes, stream, place, Bytes::copy_from_slice(part));
-            return Poll::Ready(Ok(part.len()));
-        }
-        let credit = std::task::ready!(self.poll_credit(quic, session, stream, cx));
-        match quic.write_slice(stream, &data[..data.len().min(credit)]) {
-            Ok(written) => {
-                self.sent(session, written);
-                Poll::Ready(Ok(written))
+        if !self.is_scheduling() {
+            let credit = self.direct_credit(quic, session.id);
+            let written = if credit == 0 {
+                Err(WriteEnd::Blocked)
+            } else {
+                quic.write_slice(stream, &data[..data.len().min(credit)])
+            };
+            match written {
+                Ok(written) => {
+                    self.sent(session, written);
+                    return Poll::Ready(Ok(written));
+                }
+                Err(WriteEnd::Blocked) if self.has_rivals(session.id, stream, credit) => {
+                    self.start_scheduling();
+                }
+                Err(WriteEnd::Blocked) => {
+                    self.wait_directly(quic, session.id, stream, credit, cx);
+                    return Poll::Pending;
+                }
+                Err(end) => return Poll::Ready(Err(self.write_failed(session, end))),
             }
-            Err(WriteEnd::Blocked) => {
-                self.wait_to_write(stream, cx);
-                Poll::Pending
-            }
-            Err(end) => Poll::Ready(Err(self.write_failed(session, end))),
         }
+        let part = &data[..data.len().min(self.room(stream))];
+        self.write_in_turn(quic, wakes, session, stream, Bytes::copy_from_slice(part));
+        Poll::Ready(Ok(part.len()))
     }
 
     /// Takes from the front of `data` until it is empty.
@@ -304,26 +312,31 @@ impl Driver {
         data: &mut Bytes,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteError>> {
-        std::task::ready!(self.poll_writable(session, stream, cx))?;
-        if self.is_scheduling() {
-            // All of it: it is there already, and waits as well here as with the application.
-            let place = self.place_in_session(session.id, stream);
-            session.traffic.bytes_written.add(len(data));
-            self.send_payload(quic, wakes, stream, place, std::mem::take(data));
-            return Poll::Ready(Ok(()));
-        }
         while !data.is_empty() {
-            let credit = std::task::ready!(self.poll_credit(quic, session, stream, cx));
+            std::task::ready!(self.poll_writable(session, stream, cx))?;
+            if self.is_scheduling() {
+                let part = data.split_to(data.len().min(self.room(stream)));
+                self.write_in_turn(quic, wakes, session, stream, part);
+                continue;
+            }
+            let credit = self.direct_credit(quic, session.id);
             let mut part = data.slice(..data.len().min(credit));
             let before = part.len();
-            let written = quic.write(stream, &mut part);
+            let written = if credit == 0 {
+                Err(WriteEnd::Blocked)
+            } else {
+                quic.write(stream, &mut part)
+            };
             let n = before - part.len();
             data.advance(n);
             self.sent(session, n);
             match written {
                 Ok(()) => {}
+                Err(WriteEnd::Blocked) if self.has_rivals(session.id, stream, credit) => {
+                    self.start_scheduling();
+                }
                 Err(WriteEnd::Blocked) => {
-                    self.wait_to_write(stream, cx);
+                    self.wait_directly(quic, session.id, stream, credit, cx);
                     return Poll::Pending;
                 }
                 Err(end) => return Poll::Ready(Err(self.write_failed(session, end))),
@@ -332,39 +345,58 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// How many bytes the session's own limit leaves to this stream, at least one. Streams that ran into the limit share
-    /// evenly what comes, so that none takes it all.
-    fn poll_credit(
+    fn write_in_turn(
         &mut self,
         quic: &mut Transport,
+        wakes: &mut WakeList,
         session: &SessionState,
         stream: StreamId,
-        cx: &mut Context<'_>,
-    ) -> Poll<usize> {
-        if !self.h3.has_flow_control() {
-            return Poll::Ready(usize::MAX);
+        data: Bytes,
+    ) {
+        let place = self.place_in_session(session.id, stream);
+        session.traffic.bytes_written.add(len(&data));
+        self.send_payload(quic, wakes, stream, place, data);
+    }
+
+    /// How many bytes the session's own limit leaves, where nobody takes turns.
+    fn direct_credit(&mut self, quic: &mut Transport, session: SessionId) -> usize {
+        if self.h3.has_flow_control() {
+            // QUIC is to block first: what it would take ahead of the network is credit that is only held, and a peer that is
+            // told that it is out (WT_DATA_BLOCKED) raises it in small steps.
+            quic.follow_congestion(self.config.send_window);
         }
-        // QUIC is to block first: what it would take ahead of the network is credit that is only held, and a peer that is
-        // told that it is out (WT_DATA_BLOCKED) raises it in small steps.
-        quic.follow_congestion(self.config.send_window);
         // "The sum of the lengths of Stream Body data sent on all streams associated with this session MUST NOT exceed
         // the Maximum Data value advertised by a receiver" (draft 16 section 5.6.4).
-        let credit = self.h3.send_credit(session.id);
-        let waiting = self.sessions.get_mut(&session.id).map(|entry| &mut entry.waiting);
+        self.credit(Owner::Session(session))
+    }
+
+    /// Whether other streams wait for the same as this one, which can write no more: whose task is woken first would take all
+    /// that comes, so they are to take turns.
+    fn has_rivals(&mut self, session: SessionId, stream: StreamId, credit: usize) -> bool {
         if credit > 0 {
-            let others = waiting.map_or(0, |waiting| {
-                waiting.remove(&stream);
-                waiting.len() as u64
-            });
-            return Poll::Ready(usize::try_from(credit.div_ceil(others + 1)).unwrap_or(usize::MAX));
+            return self.is_contended;
         }
-        if let Some(waiting) = waiting {
-            waiting.insert(stream);
-        }
-        self.h3.data_blocked(session.id);
+        let waiting = self.sessions.get(&session).map(|entry| &entry.waiting);
+        waiting.is_some_and(|waiting| waiting.iter().any(|other| *other != stream))
+    }
+
+    /// A write waits for QUIC, or where `credit` is 0 for the session's own limit.
+    fn wait_directly(
+        &mut self,
+        quic: &mut Transport,
+        session: SessionId,
+        stream: StreamId,
+        credit: usize,
+        cx: &mut Context<'_>,
+    ) {
         self.wait_to_write(stream, cx);
-        self.wait_for_limit(quic);
-        Poll::Pending
+        if credit == 0 {
+            if let Some(entry) = self.sessions.get_mut(&session) {
+                entry.waiting.insert(stream);
+            }
+            self.h3.data_blocked(session);
+            self.wait_for_limit(quic);
+        }
     }
 
     /// Something waits for a limit of the peer, who is told if it does not raise it by itself before long.
@@ -388,20 +420,15 @@ impl Driver {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        // Writers stay in the set until they write, or are over: it says among how many the credit is shared.
-        entry.waiting.retain(|stream| {
+        for stream in entry.waiting.drain() {
             if let Some(sending) = &mut self.sending
-                && self.outgoing.get(stream).is_some_and(|outgoing| outgoing.scheduled)
+                && self.outgoing.get(&stream).is_some_and(|outgoing| outgoing.scheduled)
             {
-                sending.schedule.ready(*stream);
-                return false;
+                sending.schedule.ready(stream);
+            } else if let Some(entry) = self.streams.get_mut(&stream) {
+                wakes.waker(entry.writer.take());
             }
-            let Some(entry) = self.streams.get_mut(stream) else {
-                return false;
-            };
-            wakes.waker(entry.writer.take());
-            true
-        });
+        }
     }
 
     pub(crate) fn finish_stream(

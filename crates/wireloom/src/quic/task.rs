@@ -67,6 +67,8 @@ pub(super) struct EndpointTask<A: Application, C> {
     buffer: Vec<u8>,
     wakes: WakeList,
     shutdown: bool,
+    /// Every connection is closed: what they still send is the end.
+    is_last_turn: bool,
     ended: watch::Sender<bool>,
 }
 
@@ -101,7 +103,14 @@ impl<A: Application, C: Acceptor<A>> Future for EndpointTask<A, C> {
         let more_to_send = this.transmit(cx, now);
         this.wakes.wake();
         if this.shutdown && this.is_done() {
-            return Poll::Ready(());
+            if this.is_last_turn {
+                return Poll::Ready(());
+            }
+            // Another thread may have closed a connection since it was asked for what it has to send: all are asked once more.
+            this.is_last_turn = true;
+            let keys: Vec<usize> = this.routing.iter().map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| this.activate(key));
+            cx.waker().wake_by_ref();
         }
         let timer_fired = this.arm_timer(cx);
         if more_to_receive || more_to_send || timer_fired {
@@ -132,6 +141,7 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
             buffer: Vec::new(),
             wakes: WakeList::new(),
             shutdown: false,
+            is_last_turn: false,
             ended,
         }
     }
@@ -254,7 +264,13 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                 Command::Rebind(socket) => {
                     self.socket = *socket;
                     self.blocked = None;
-                    self.for_each(|state, _| state.quic.inner.local_address_changed());
+                    self.for_each(|state, _| {
+                        state.quic.inner.local_address_changed();
+                        // What was learned of one network says nothing about another, and a larger MTU would lose all that
+                        // is sent. "an endpoint MUST immediately reset the congestion controller and round-trip time
+                        // estimator for the new path to initial values" (RFC 9000 section 9.4).
+                        state.quic.inner.path_changed(now);
+                    });
                     // The new socket has not been polled for this task yet.
                     cx.waker().wake_by_ref();
                 }

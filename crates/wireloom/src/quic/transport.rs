@@ -17,8 +17,8 @@ pub(crate) struct Transport {
     pub(super) handle: qp::ConnectionHandle,
     /// Something was done that QUIC has to tell the peer.
     pending: bool,
-    /// The space in the send buffer for datagrams when it was emptiest.
-    most_datagram_space: usize,
+    /// The space in the send buffer for datagrams while it is empty.
+    datagram_capacity: usize,
 }
 
 /// What QUIC has to say.
@@ -162,12 +162,13 @@ fn code_from_qp(code: qp::VarInt) -> Code {
 }
 
 impl Transport {
-    pub(super) fn new(inner: qp::Connection, handle: qp::ConnectionHandle) -> Self {
+    pub(super) fn new(mut inner: qp::Connection, handle: qp::ConnectionHandle) -> Self {
+        let datagram_capacity = inner.datagrams().send_buffer_space();
         Self {
             inner,
             handle,
             pending: false,
-            most_datagram_space: 0,
+            datagram_capacity,
         }
     }
 
@@ -350,9 +351,7 @@ impl Transport {
 
     /// About how many bytes of datagrams wait in the send buffer.
     pub(crate) fn datagram_backlog(&mut self) -> usize {
-        let space = self.datagram_space();
-        self.most_datagram_space = self.most_datagram_space.max(space);
-        self.most_datagram_space - space
+        self.datagram_capacity.saturating_sub(self.datagram_space())
     }
 
     pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
