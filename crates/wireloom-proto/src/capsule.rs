@@ -231,14 +231,15 @@ impl CapsuleReader {
             // stream with code H3_MESSAGE_ERROR" (draft 16 section 6).
             WT_CLOSE_SESSION if len > 4 + MAX_REASON as u64 => return Err(CapsuleError::ReasonTooLong),
             WT_DRAIN_SESSION if len > 0 => return Err(CapsuleError::Malformed(ty)),
+            WT_CLOSE_SESSION | WT_DRAIN_SESSION => true,
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if self.no_flow_control => false,
-            WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if matches!(ty, WT_MAX_STREAM_DATA | WT_STREAM_DATA_BLOCKED) => {
+            WT_MAX_STREAM_DATA | WT_STREAM_DATA_BLOCKED => {
                 self.idle.clear();
                 self.state = State::Skip(len);
                 return Ok(Some(Capsule::Prohibited(ty)));
             }
             WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI if len > 8 => return Err(CapsuleError::Malformed(ty)),
-            WT_CLOSE_SESSION | WT_DRAIN_SESSION | WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI => true,
+            WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI => true,
             DATAGRAM => len <= MAX_DATAGRAM as u64,
             _ => false,
         };
