@@ -26,7 +26,7 @@ const fn reason(
     }
 }
 
-const REASONS: [Reason; 13] = [
+const REASONS: [Reason; 14] = [
     reason(
         "webtransport-go",
         "wireloom",
@@ -79,6 +79,7 @@ const REASONS: [Reason; 13] = [
         CONNECTION_EACH,
     ),
     reason("web-transport-quiche", "*", "*", "did not arrive", QUICHE_STALLS),
+    reason("*", "web-transport-quiche", "*", "not every file came", QUICHE_STALLS),
     reason(
         "wireloom",
         "web-transport-quiche",
@@ -111,8 +112,8 @@ const CONNECTION_EACH: &str =
 const NO_FLOW_CONTROL: &str = "The server speaks draft 07, without flow control of sessions: Wireloom's client then opens one session on a \
     connection.";
 
-const QUICHE_STALLS: &str = "On a busy machine one in thirty of this client's streams stalls while it is written, with data or only its FIN still to \
-    be sent: towards a server on web-transport-quinn too.";
+const QUICHE_STALLS: &str = "Where this peer sends several streams at once, one of them stops in one run of ten to thirty, with data or only its \
+    FIN still to be sent: towards wtransport and web-transport-quinn as well.";
 
 /// The reason, if it is known and `evidence` shows it.
 pub fn find(client: &str, server: &str, case: &str, evidence: &str) -> Option<&'static str> {
