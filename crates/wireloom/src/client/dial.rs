@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use http::uri::Authority;
+use rustls::pki_types::UnixTime;
 use wireloom_proto::{Code, Side};
 
 use super::connection::Connection;
@@ -222,8 +223,8 @@ async fn attempt(
     let known = inner
         .known
         .as_ref()
-        .map(|known| known.get(&target.authority, address, &inner.tls));
-    let (tls, rejections) = match &known {
+        .map(|known| known.get(&target.authority, address, &inner.tls, UnixTime::now()));
+    let (tls, verdicts) = match &known {
         Some(known) => known.tls.clone(),
         None => inner.tls.observed(),
     };
@@ -261,7 +262,7 @@ async fn attempt(
             Some(Err((lost, silent))) => {
                 guard.conn = None;
                 let rejection = match &lost {
-                    ConnectionError::Transport { reason, .. } => rejections.find(reason),
+                    ConnectionError::Transport { reason, .. } => verdicts.find(reason),
                     _ => None,
                 };
                 return Err(match rejection {

@@ -286,7 +286,8 @@ impl ClientBuilder {
     /// Only requests with a safe method (GET, HEAD, OPTIONS, TRACE) and without a body leave early; where the server does not take
     /// them, or answers 425, they are sent again. Sessions always wait for the end of the handshake. [`Client::dial`] then returns
     /// before the server has answered, if it answered at its first address the last time. Where nobody does any more, the requests fail,
-    /// and the next [`Client::dial`] tries every address. The last 64 addresses of servers are remembered.
+    /// and the next [`Client::dial`] tries every address. The last 64 addresses of servers are remembered,
+    /// each until its certificate is over.
     pub fn early_data(mut self, send: bool) -> Self {
         self.early_data = send;
         self

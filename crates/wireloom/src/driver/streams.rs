@@ -255,16 +255,6 @@ impl Driver {
         self.streams.entry(stream).or_default().writer = Some(cx.waker().clone());
     }
 
-    fn write_failed(&self, session: &SessionState, end: WriteEnd) -> WriteError {
-        match end {
-            WriteEnd::Stopped(code) => WriteError::Stopped(code.to_application()),
-            WriteEnd::Closed | WriteEnd::Blocked => match session.ended() {
-                Some(end) => end.clone().into(),
-                None => WriteError::Finished,
-            },
-        }
-    }
-
     pub(crate) fn poll_write(
         &mut self,
         quic: &mut Transport,
@@ -287,14 +277,7 @@ impl Driver {
                     self.sent(session, written);
                     return Poll::Ready(Ok(written));
                 }
-                Err(WriteEnd::Blocked) if self.has_rivals(session.id, stream, credit) => {
-                    self.start_scheduling();
-                }
-                Err(WriteEnd::Blocked) => {
-                    self.wait_directly(quic, session.id, stream, credit, cx);
-                    return Poll::Pending;
-                }
-                Err(end) => return Poll::Ready(Err(self.write_failed(session, end))),
+                Err(end) => std::task::ready!(self.not_written(quic, session, stream, credit, end, cx))?,
             }
         }
         let part = &data[..data.len().min(self.room(stream))];
@@ -332,14 +315,7 @@ impl Driver {
             self.sent(session, n);
             match written {
                 Ok(()) => {}
-                Err(WriteEnd::Blocked) if self.has_rivals(session.id, stream, credit) => {
-                    self.start_scheduling();
-                }
-                Err(WriteEnd::Blocked) => {
-                    self.wait_directly(quic, session.id, stream, credit, cx);
-                    return Poll::Pending;
-                }
-                Err(end) => return Poll::Ready(Err(self.write_failed(session, end))),
+                Err(end) => std::task::ready!(self.not_written(quic, session, stream, credit, end, cx))?,
             }
         }
         Poll::Ready(Ok(()))
@@ -380,23 +356,38 @@ impl Driver {
         waiting.is_some_and(|waiting| waiting.iter().any(|other| *other != stream))
     }
 
-    /// A write waits for QUIC, or where `credit` is 0 for the session's own limit.
-    fn wait_directly(
+    /// A write that went straight to QUIC came to `end`. Where it is blocked, the stream takes turns with its rivals from now
+    /// on, or waits for QUIC, where `credit` is 0 for the session's own limit.
+    fn not_written(
         &mut self,
         quic: &mut Transport,
-        session: SessionId,
+        session: &SessionState,
         stream: StreamId,
         credit: usize,
+        end: WriteEnd,
         cx: &mut Context<'_>,
-    ) {
+    ) -> Poll<Result<(), WriteError>> {
+        match end {
+            WriteEnd::Stopped(code) => return Poll::Ready(Err(WriteError::Stopped(code.to_application()))),
+            WriteEnd::Closed => {
+                let end = session.ended().cloned();
+                return Poll::Ready(Err(end.map_or(WriteError::Finished, WriteError::from)));
+            }
+            WriteEnd::Blocked if self.has_rivals(session.id, stream, credit) => {
+                self.start_scheduling();
+                return Poll::Ready(Ok(()));
+            }
+            WriteEnd::Blocked => {}
+        }
         self.wait_to_write(stream, cx);
         if credit == 0 {
-            if let Some(entry) = self.sessions.get_mut(&session) {
+            if let Some(entry) = self.sessions.get_mut(&session.id) {
                 entry.waiting.insert(stream);
             }
-            self.h3.data_blocked(session);
+            self.h3.data_blocked(session.id);
             self.wait_for_limit(quic);
         }
+        Poll::Pending
     }
 
     /// Something waits for a limit of the peer, who is told if it does not raise it by itself before long.

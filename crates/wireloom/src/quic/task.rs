@@ -253,6 +253,7 @@ impl<A: Application, C: Acceptor<A>> EndpointTask<A, C> {
                     }
                     let connected = self.routing.connect(now, *config, remote, &server_name, app);
                     let connected = connected.map(|(key, slot)| {
+                        self.is_last_turn = false;
                         self.activate(key);
                         slot
                     });

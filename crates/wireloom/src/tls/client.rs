@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::verify::{Observed, Pin, Pinned};
-use super::{ALPN_H3, Rejections, key_log, provider};
+use super::{ALPN_H3, Verdicts, key_log, provider};
 use crate::identity::CertificateHash;
 
 /// Which servers a client trusts.
@@ -146,23 +146,24 @@ impl ClientTls {
         self
     }
 
-    /// A configuration for one connection, which does not resume another, and where to read afterwards why it refused a certificate.
-    pub(crate) fn observed(&self) -> (ClientConfig, Arc<Rejections>) {
-        let rejections = Arc::<Rejections>::default();
-        let verifier = Observed::new(Arc::clone(&self.verifier), Arc::clone(&rejections));
+    /// A configuration for one connection, which does not resume another, and where to read afterwards what became of
+    /// the server's certificate.
+    pub(crate) fn observed(&self) -> (ClientConfig, Arc<Verdicts>) {
+        let verdicts = Arc::<Verdicts>::default();
+        let verifier = Observed::new(Arc::clone(&self.verifier), Arc::clone(&verdicts));
         let mut config = self.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        (config, rejections)
+        (config, verdicts)
     }
 
     /// The same for all connections to one server, which resume each other and send early data. Their verifier is one, or TLS would
     /// not resume.
-    pub(crate) fn resuming(&self) -> (ClientConfig, Arc<Rejections>) {
-        let (mut config, rejections) = self.observed();
+    pub(crate) fn resuming(&self) -> (ClientConfig, Arc<Verdicts>) {
+        let (mut config, verdicts) = self.observed();
         // One server; each has room for a few tickets.
         config.resumption = Resumption::in_memory_sessions(8);
         config.enable_early_data = true;
-        (config, rejections)
+        (config, verdicts)
     }
 }
 

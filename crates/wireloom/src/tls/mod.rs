@@ -16,6 +16,7 @@ pub use client::{RootCertificates, ServerTrust, TrustError};
 pub use peer::{ClientAuth, TlsInfo};
 pub use rejection::CertificateRejection;
 pub(crate) use server::{quic_server_config, tcp_server_config};
+pub(crate) use verify::Verdicts;
 
 /// Where the secrets of connections go: nowhere, or to the file that `SSLKEYLOGFILE` names.
 pub(crate) fn key_log(write: bool) -> Arc<dyn rustls::KeyLog> {
@@ -25,7 +26,6 @@ pub(crate) fn key_log(write: bool) -> Arc<dyn rustls::KeyLog> {
         Arc::new(rustls::NoKeyLog)
     }
 }
-pub(crate) use verify::Rejections;
 
 /// HTTP/3's ALPN name (RFC 9114, section 3.1).
 const ALPN_H3: &[u8] = b"h3";

@@ -59,7 +59,7 @@ async fn dial(trust: &ServerTrust, server: Arc<ServerConfig>, name: &str) -> (bo
 }
 
 async fn attempt(
-    (config, rejections): (rustls::ClientConfig, Arc<Rejections>),
+    (config, verdicts): (rustls::ClientConfig, Arc<Verdicts>),
     server: Arc<ServerConfig>,
     name: &str,
 ) -> (bool, Option<CertificateRejection>) {
@@ -73,7 +73,7 @@ async fn attempt(
             .get_ref()
             .and_then(|e| e.downcast_ref::<rustls::Error>())
             .expect("an error of rustls");
-        found = rejections.find(&format!("the handshake failed: {rustls}"));
+        found = verdicts.find(&format!("the handshake failed: {rustls}"));
         assert_eq!(CertificateRejection::from_rustls(rustls), found);
     }
     (client.is_ok(), found)

@@ -1,6 +1,7 @@
 //! The verifiers that rustls asks about a server's certificate.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,18 +21,32 @@ const DAY: u64 = 24 * 60 * 60;
 /// asked for.
 const MAX_KEPT: usize = 16;
 
-/// The latest rejections, for whoever cannot get at the error of rustls: QUIC keeps only the alert and the error's text. The same
-/// text means the same rejection, so handshakes at the same time can share this.
-#[derive(Debug, Default)]
-pub(crate) struct Rejections(Mutex<VecDeque<(String, CertificateRejection)>>);
+/// What a verifier has found.
+#[derive(Debug)]
+pub(crate) struct Verdicts {
+    /// The latest rejections, for whoever cannot get at the error of rustls: QUIC keeps only the alert and the error's text. The
+    /// same text means the same rejection, so handshakes at the same time can share this.
+    rejections: Mutex<VecDeque<(String, CertificateRejection)>>,
+    /// When the first of the accepted certificates is over, in seconds of Unix time.
+    valid_until: AtomicI64,
+}
 
-impl Rejections {
-    fn note(&self, error: &Error) {
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self {
+            rejections: Mutex::default(),
+            valid_until: AtomicI64::new(i64::MAX),
+        }
+    }
+}
+
+impl Verdicts {
+    fn refused(&self, error: &Error) {
         let Some(rejection) = CertificateRejection::from_rustls(error) else {
             return;
         };
         let text = error.to_string();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(known, _)| *known != text);
         if kept.len() == MAX_KEPT {
             kept.pop_front();
@@ -39,28 +54,45 @@ impl Rejections {
         kept.push_back((text, rejection));
     }
 
+    fn accepted(&self, certificate: &[u8]) {
+        // Who trusts anything may have accepted what is no certificate.
+        if let Ok((_, certificate)) = X509Certificate::from_der(certificate) {
+            let not_after = certificate.validity().not_after.timestamp();
+            self.valid_until.fetch_min(not_after, Ordering::Relaxed);
+        }
+    }
+
     /// The rejection that ended a handshake, of whose end QUIC tells `reason`; `None` if it was something else.
     pub(crate) fn find(&self, reason: &str) -> Option<CertificateRejection> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().find(|(text, _)| reason.ends_with(text));
         found.map(|(_, rejection)| rejection.clone())
     }
+
+    /// Whether a certificate that was accepted would not be any more, for its age.
+    pub(crate) fn are_outdated(&self, now: UnixTime) -> bool {
+        self.valid_until.load(Ordering::Relaxed) < unix_seconds(now)
+    }
 }
 
-/// Asks another verifier and keeps what it refused.
+fn unix_seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Asks another verifier and keeps what it said.
 #[derive(Debug)]
 pub(super) struct Observed {
     inner: Arc<dyn ServerCertVerifier>,
-    rejections: Arc<Rejections>,
+    verdicts: Arc<Verdicts>,
 }
 
 impl Observed {
-    pub(super) fn new(inner: Arc<dyn ServerCertVerifier>, rejections: Arc<Rejections>) -> Self {
-        Self { inner, rejections }
+    pub(super) fn new(inner: Arc<dyn ServerCertVerifier>, verdicts: Arc<Verdicts>) -> Self {
+        Self { inner, verdicts }
     }
 
     fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        result.inspect_err(|error| self.rejections.note(error))
+        result.inspect_err(|error| self.verdicts.refused(error))
     }
 }
 
@@ -73,10 +105,10 @@ impl ServerCertVerifier for Observed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.note(
-            self.inner
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-        )
+        let verdict = self
+            .inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        self.note(verdict).inspect(|_| self.verdicts.accepted(end_entity))
     }
 
     fn verify_tls12_signature(
@@ -200,7 +232,7 @@ pub(super) fn check_pinned(
         });
     }
     // Both ends belong to the period (RFC 5280, section 4.1.2.5).
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let now = unix_seconds(now);
     if now < not_before {
         return Err(CertificateRejection::NotYetValid);
     }

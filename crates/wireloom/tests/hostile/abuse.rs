@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quinn::{ConnectionError, RecvStream, SendStream};
 use wireloom_proto::Code;
 
 use crate::common::raw::{Answer, Raw, answer, code, frame_of, get, int, post_of, wt_bi, wt_uni};
@@ -155,30 +156,36 @@ async fn a_silent_peer_is_given_up() {
     .await;
 }
 
+async fn open_batch(raw: &Raw) -> Result<Vec<(SendStream, RecvStream)>, ConnectionError> {
+    let mut batch = Vec::new();
+    for _ in 0..15 {
+        batch.push(raw.conn.open_bi().await?);
+    }
+    Ok(batch)
+}
+
+/// What was sent has arrived when a later request is answered.
+async fn all_arrived(raw: &Raw) -> Result<(), ConnectionError> {
+    let (mut send, recv) = raw.conn.open_bi().await?;
+    let _ = send.write_all(&get("/")).await;
+    let _ = send.finish();
+    let _ = within(answer(recv)).await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn rapid_cancelling() {
     let case = case(81);
     hostile(async |f| {
         for request in [crate::common::raw::connect("/later"), get("/slow")] {
             let raw = f.raw().await;
-            'flood: loop {
-                let mut batch = Vec::new();
-                for _ in 0..15 {
-                    match raw.conn.open_bi().await {
-                        Ok(stream) => batch.push(stream),
-                        Err(_) => break 'flood,
-                    }
-                }
+            while let Ok(mut batch) = open_batch(&raw).await {
                 for (send, _) in &mut batch {
                     let _ = send.write_all(&request).await;
                 }
-                // They have arrived when a later one is answered.
-                let Ok((mut send, recv)) = raw.conn.open_bi().await else {
+                if all_arrived(&raw).await.is_err() {
                     break;
-                };
-                let _ = send.write_all(&get("/")).await;
-                let _ = send.finish();
-                let _ = within(answer(recv)).await;
+                }
                 for (send, _) in &mut batch {
                     let _ = send.reset(0u32.into());
                 }
@@ -188,23 +195,13 @@ async fn rapid_cancelling() {
 
         // STOP_SENDING, and when it has arrived the request, whose handler nobody would stop otherwise.
         let raw = f.raw().await;
-        'flood: loop {
-            let mut batch = Vec::new();
-            for _ in 0..15 {
-                match raw.conn.open_bi().await {
-                    Ok(stream) => batch.push(stream),
-                    Err(_) => break 'flood,
-                }
-            }
+        while let Ok(mut batch) = open_batch(&raw).await {
             for (_, recv) in &mut batch {
                 let _ = recv.stop(0u32.into());
             }
-            let Ok((mut send, recv)) = raw.conn.open_bi().await else {
+            if all_arrived(&raw).await.is_err() {
                 break;
-            };
-            let _ = send.write_all(&get("/")).await;
-            let _ = send.finish();
-            let _ = within(answer(recv)).await;
+            }
             for (send, _) in &mut batch {
                 let _ = send.write_all(&get("/slow")).await;
                 let _ = send.finish();
