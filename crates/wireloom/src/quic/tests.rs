@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use quinn_proto as qp;
+use wireloom_proto::Code;
 
 use super::config::endpoint_config;
 use super::{Application, Endpoint, NoAcceptor, QuicConfig, Rest, Transport, client_config, server_config};
@@ -233,6 +234,57 @@ async fn a_dial_that_is_given_up_leaves_no_connection() {
     assert_eq!(wound_down.load(Ordering::SeqCst), 1);
     assert_eq!(kept_wound_down.load(Ordering::SeqCst), 0);
     drop(slot);
+}
+
+/// Closes its connection when that has just been asked for what it has to send, as another thread may.
+struct ClosesLate {
+    winds_down: bool,
+    is_closed: bool,
+}
+
+impl Application for ClosesLate {
+    fn process(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) -> bool {
+        false
+    }
+    fn sent_all(&mut self, quic: &mut Transport, _: &mut WakeList) -> Rest {
+        if self.winds_down && !std::mem::replace(&mut self.is_closed, true) {
+            quic.close(Instant::now(), Code::H3_NO_ERROR, b"");
+        }
+        Rest::Nothing
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+    fn handle_timeout(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) {}
+    fn wind_down(&mut self, _: Instant, _: &mut Transport, _: &mut WakeList) {
+        self.winds_down = true;
+    }
+    fn forgotten(&mut self) {}
+    fn endpoint_lost(&mut self, _: &mut WakeList) {}
+}
+
+#[tokio::test]
+async fn the_last_close_is_sent_however_late_it_comes() {
+    let home = Home::current();
+    let endpoint = Endpoint::spawn(vec![(loopback(), home, NoAcceptor)], &QuicConfig::default(), None);
+    let endpoint = endpoint.expect("an endpoint");
+    let nobody = loopback();
+    nobody.set_nonblocking(true).expect("a socket");
+    let remote = nobody.local_addr().expect("bound");
+    let app = ClosesLate {
+        winds_down: false,
+        is_closed: false,
+    };
+    let dialled = endpoint.connect(any_client(), remote, "localhost", app).await;
+    let _slot = dialled.expect("the task is there").expect("it can be dialled");
+    let mut received = [0; 2000];
+    while nobody.recv(&mut received).is_err() {
+        tokio::task::yield_now().await;
+    }
+    // The task is on this thread, and has sent all of it.
+    while nobody.recv(&mut received).is_ok() {}
+    endpoint.shut_down().await;
+    nobody.recv(&mut received).expect("CONNECTION_CLOSE");
 }
 
 #[tokio::test]
