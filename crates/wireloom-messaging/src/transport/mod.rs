@@ -9,6 +9,7 @@
 
 pub mod memory;
 mod signals;
+mod unsent;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 #[cfg(feature = "webtransport")]

@@ -15,14 +15,12 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::unsent::Unsent;
 use super::{Ended, HIGH_WATER, Incoming, Link, Route, Signals, TransportKind};
 use crate::engine::CloseCode;
 
 /// What is read at once, and held for as long as the connection lives.
 const READ_BUFFER: usize = 4 * 1024;
-
-/// What an idle connection keeps of the room that its last messages needed.
-const KEPT_BUFFER: usize = 4 * 1024;
 
 /// What a peer may still send after it was told that the connection is over; it is thrown away.
 const MAX_DRAINED: usize = 1 << 20;
@@ -232,7 +230,7 @@ impl Link for WebSocketLink {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let io = self.socket.get_mut();
-        if io.waiting() < HIGH_WATER {
+        if io.out.len() < HIGH_WATER {
             return Poll::Ready(Ok(()));
         }
         io.poll_write_out(cx).map_err(Ended::lost)
@@ -254,7 +252,11 @@ impl Link for WebSocketLink {
                 .try_for_each(|message| self.send(Route::CONTROL, message));
         }
         // Between whole messages: what was sent before is in the buffer already, because that takes everything.
-        self.socket.get_mut().out.extend_from_slice(&signals.websocket(range));
+        self.socket
+            .get_mut()
+            .out
+            .end()
+            .extend_from_slice(&signals.websocket(range));
         Ok(())
     }
 
@@ -324,7 +326,7 @@ impl Link for WebSocketLink {
     }
 
     fn taken(&self) -> u64 {
-        self.socket.get_ref().taken
+        self.socket.get_ref().out.taken()
     }
 
     fn is_receiving(&self) -> bool {
@@ -473,10 +475,7 @@ struct Buffered {
     limit: usize,
     /// Within a message that is larger: what follows it cannot be found.
     is_too_large: bool,
-    out: Vec<u8>,
-    written: usize,
-    /// Of all that ever was in `out`.
-    taken: u64,
+    out: Unsent,
 }
 
 impl Buffered {
@@ -488,9 +487,7 @@ impl Buffered {
             heard: 0,
             limit: usize::MAX,
             is_too_large: false,
-            out: Vec::new(),
-            written: 0,
-            taken: 0,
+            out: Unsent::default(),
         }
     }
 
@@ -500,25 +497,8 @@ impl Buffered {
         self.is_too_large
     }
 
-    fn waiting(&self) -> usize {
-        self.out.len() - self.written
-    }
-
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.out.len() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out[self.written..]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += written;
-            self.taken += written as u64;
-        }
-        self.written = 0;
-        self.out.clear();
-        if self.out.capacity() > KEPT_BUFFER {
-            self.out = Vec::new();
-        }
-        Poll::Ready(Ok(()))
+        self.out.poll_write(cx, &mut self.io)
     }
 }
 
@@ -540,7 +520,7 @@ impl AsyncRead for Buffered {
 
 impl AsyncWrite for Buffered {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.out.extend_from_slice(data);
+        self.out.end().extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
     }
 

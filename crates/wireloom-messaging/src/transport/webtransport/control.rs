@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use wireloom::{RecvStream, SendStream};
 
 use super::framing::{Unframer, put};
+use crate::transport::unsent::Unsent;
 use crate::transport::{Ended, HIGH_WATER};
 
 /// What a peer may still send after this end has said its last word; it is thrown away. More than QUIC takes on its way, so that
@@ -19,10 +20,7 @@ pub(super) struct Control {
     send: SendStream,
     recv: RecvStream,
     unframer: Unframer,
-    out: Vec<u8>,
-    written: usize,
-    /// Of all that ever was in `out`.
-    taken: u64,
+    out: Unsent,
     drained: usize,
     finished: bool,
 }
@@ -33,9 +31,7 @@ impl Control {
             send,
             recv,
             unframer: Unframer::default(),
-            out: Vec::new(),
-            written: 0,
-            taken: 0,
+            out: Unsent::default(),
             drained: 0,
             finished: false,
         }
@@ -65,7 +61,7 @@ impl Control {
     }
 
     pub(super) fn taken(&self) -> u64 {
-        self.taken
+        self.out.taken()
     }
 
     pub(super) fn is_receiving(&self) -> bool {
@@ -73,35 +69,23 @@ impl Control {
     }
 
     pub(super) fn send(&mut self, message: &[u8]) {
-        put(message, &mut self.out);
+        put(message, self.out.end());
     }
 
     /// Messages behind their lengths.
     pub(super) fn send_framed(&mut self, framed: &[u8]) {
-        self.out.extend_from_slice(framed);
+        self.out.end().extend_from_slice(framed);
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.out.len() - self.written < HIGH_WATER {
+        if self.out.len() < HIGH_WATER {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush(cx)
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        while self.written < self.out.len() {
-            let written = ready!(Pin::new(&mut self.send).poll_write(cx, &self.out[self.written..]));
-            let written = written.map_err(Ended::lost)?;
-            self.written += written;
-            self.taken += written as u64;
-        }
-        if self.written > 0 {
-            self.written = 0;
-            self.out.clear();
-            // What one burst needed is not kept for ever.
-            self.out.shrink_to(4096);
-        }
-        Poll::Ready(Ok(()))
+        self.out.poll_write(cx, &mut self.send).map_err(Ended::lost)
     }
 
     pub(super) fn finish(&mut self) {
