@@ -20,8 +20,8 @@ use crate::hub::{Hub, Waiter};
 pub(crate) trait Operation: Send {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
 
-    /// The waiting coroutine was cancelled.
-    fn cancel(&mut self) {}
+    /// The coroutine, to which `waker` belongs, waits no more.
+    fn cancel(&mut self, _waker: &Waker) {}
 }
 
 /// An awaitable; it is a coroutine as far as `asyncio.create_task` and `inspect.isawaitable` are concerned.
@@ -69,8 +69,9 @@ impl Await {
     }
 
     fn abandon(&mut self) {
-        if let Some(mut operation) = self.state().operation.take() {
-            operation.cancel();
+        let state = self.state();
+        if let (Some(mut operation), Some(waiter)) = (state.operation.take(), state.waiter.take()) {
+            operation.cancel(&Waker::from(waiter));
         }
     }
 }

@@ -10,6 +10,7 @@ mod identity;
 mod library;
 mod pause;
 mod reactor;
+mod waiters;
 
 use pyo3::prelude::*;
 

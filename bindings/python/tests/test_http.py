@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import struct
@@ -406,3 +407,27 @@ def test_who_does_not_wait_for_the_answer_is_in_the_log(serve):
     with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1.0) as client:
         client.get(f"{server.url}/wait")
     server.wait_for('"GET /wait HTTP/1.1" 499 0 ')
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_all_who_wait_to_send_go_on(serve, leaves):
+    server = serve("plain:app", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET /crowd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        server.wait_for("^sending")
+        if not leaves:
+            assert len(_all(sock)) > 3 * (8 << 20)
+    server.wait_for(re.escape(f"sent: {[leaves] * 3}"))
+
+
+@pytest.mark.parametrize("loop", ["auto", "asyncio"])
+def test_who_gives_up_waiting_takes_nobody_s_news(serve, loop):
+    server = serve("plain:app", "--loop", loop, tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"POST /watched HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        for count in [1, 2]:
+            server.wait_for("^watching", count=count)
+            sock.sendall(b"x")
+            server.wait_for("^watched: http.request", count=count)
+        server.wait_for("^watching", count=3)
+    server.wait_for("^watched: http.disconnect")

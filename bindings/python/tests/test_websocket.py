@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import ssl
@@ -220,11 +221,11 @@ def test_back_pressure_is_not_silence(serve):
     run(main)
 
 
-def raw(server):
+def raw(server, path="/echo"):
     """A connection after its handshake."""
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
     sock.sendall(
-        b"GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET " + path.encode() + b" HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     answer = b""
@@ -250,6 +251,27 @@ def test_a_slow_message_is_not_silence_and_silence_is_the_end(serve):
         while data := sock.recv(4096):
             rest += data
     assert rest.replace(b"\x89\x00", b"") == b""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_all_who_wait_to_send_go_on(serve, leaves):
+    server = serve("plain:app", tls=False)
+    with raw(server, "/crowd") as sock:
+        server.wait_for("^sending")
+        size = 0
+        while not leaves and size < 3 * (8 << 20):
+            size += len(sock.recv(1 << 20))
+    server.wait_for(re.escape(f"sent: {[leaves] * 3}"))
+
+
+def test_who_gives_up_waiting_takes_nobody_s_news(server):
+    async def main():
+        async with dial(server, "/watched") as socket:
+            await asyncio.to_thread(server.wait_for, "^watching")
+            await socket.send("news")
+            await asyncio.to_thread(server.wait_for, "^watched: websocket.receive")
+
+    run(main)
 
 
 def test_origins_without_a_certificate(serve):

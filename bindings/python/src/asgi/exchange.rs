@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use super::body::ResponseBody;
 use super::site::Site;
 use crate::awaitable::Done;
+use crate::waiters::is_nobody;
 
 /// One call of the application: a request, a WebSocket or a session.
 pub(crate) trait Exchange: Send + Sync + 'static {
@@ -57,9 +58,8 @@ pub(crate) fn is_turn(ready: &mut u32, cx: &Context<'_>) -> bool {
     if *ready < AWAITS_PER_TURN {
         return false;
     }
-    // The first attempt has nobody to wake; there is a second one. An optimised build may have the functions of that waker twice, so
-    // that it is not the same as itself to `will_wake`.
-    if cx.waker().data() != Waker::noop().data() {
+    // The first attempt has nobody to wake; there is a second one.
+    if !is_nobody(cx.waker()) {
         *ready = 0;
         cx.waker().wake_by_ref();
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -27,6 +27,7 @@ use super::site::{Active, Site};
 use crate::awaitable::{Await, Operation};
 use crate::errors::ClientDisconnected;
 use crate::hub::Start;
+use crate::waiters::{Waiters, is_nobody};
 
 /// Bytes of a response that wait to be sent; above this `send` waits.
 const HIGH_WATER: usize = 64 * 1024;
@@ -37,6 +38,8 @@ pub(crate) struct HttpExchange {
     is_head: bool,
     version: Version,
     state: Mutex<State>,
+    /// With a lock of its own: the connection wakes them while the body is polled.
+    receivers: Mutex<Waiters>,
 }
 
 struct State {
@@ -63,8 +66,7 @@ struct State {
     streamer: Option<Waker>,
     /// The client has given up.
     is_gone: bool,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
+    senders: Waiters,
     hints: Option<EarlyHints>,
 }
 
@@ -111,10 +113,10 @@ impl HttpExchange {
                 is_broken: false,
                 streamer: None,
                 is_gone: false,
-                receiver: None,
-                sender: None,
+                senders: Waiters::default(),
                 hints: None,
             }),
+            receivers: Mutex::default(),
         })
     }
 
@@ -122,19 +124,25 @@ impl HttpExchange {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn receivers(&self) -> MutexGuard<'_, Waiters> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever receives has news.
+    fn wake_receivers(&self) {
+        let receivers = self.receivers().take();
+        receivers.wake();
+    }
+
     /// The next frame of a streamed response, for the connection.
     pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut state = self.state();
         if let Some(frame) = state.frames.pop_front() {
             state.queued -= frame.data_ref().map_or(0, Bytes::len);
-            let sender = if state.queued < HIGH_WATER {
-                state.sender.take()
-            } else {
-                None
-            };
-            drop(state);
-            if let Some(sender) = sender {
-                sender.wake();
+            if state.queued < HIGH_WATER {
+                let senders = state.senders.take();
+                drop(state);
+                senders.wake();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -162,9 +170,8 @@ impl HttpExchange {
         state.is_gone = true;
         state.frames.clear();
         state.queued = 0;
-        for waker in [state.receiver.take(), state.sender.take()].into_iter().flatten() {
-            waker.wake();
-        }
+        self.wake_receivers();
+        state.senders.take().wake();
     }
 
     /// The head is complete; hands the response to the connection.
@@ -197,7 +204,8 @@ impl HttpExchange {
         self.site.note(state.entry.take(), state.status, state.sent);
     }
 
-    fn poll_receive(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+    fn poll_receive(self: &Arc<Self>, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let may_wait = !is_nobody(cx.waker());
         let mut state = self.state();
         if is_turn(&mut state.ready, cx) {
             return Poll::Pending;
@@ -206,7 +214,10 @@ impl HttpExchange {
             if state.is_gone || matches!(state.phase, Phase::Complete) {
                 break None;
             }
-            state.receiver = Some(cx.waker().clone());
+            if may_wait {
+                // Before the body is looked at, whose news another thread may bring at any time.
+                self.receivers().add(cx.waker());
+            }
             if state.is_received {
                 return Poll::Pending;
             }
@@ -214,7 +225,9 @@ impl HttpExchange {
                 state.is_received = true;
                 break Some((Bytes::new(), false));
             };
-            match Pin::new(&mut *body).poll_frame(cx) {
+            // The news is for all who receive, one of whom may give up.
+            let waker = Waker::from(self.clone());
+            match Pin::new(&mut *body).poll_frame(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if body.is_end_stream() {
                         state.body = None;
@@ -252,6 +265,9 @@ impl HttpExchange {
         };
         state.ready += 1;
         drop(state);
+        if may_wait {
+            self.receivers().remove(cx.waker());
+        }
         Poll::Ready(event_of(py, event))
     }
 
@@ -540,6 +556,16 @@ fn event_of(py: Python<'_>, event: Option<(Bytes, bool)>) -> PyResult<Py<PyAny>>
     Ok(message.into_any().unbind())
 }
 
+impl Wake for HttpExchange {
+    fn wake(self: Arc<Self>) {
+        self.wake_receivers();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_receivers();
+    }
+}
+
 impl Start for HttpExchange {
     fn start(self: Arc<Self>, py: Python<'_>) {
         let request = self.state().request.take();
@@ -654,6 +680,10 @@ impl Operation for Receiving {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         self.0.poll_receive(py, cx)
     }
+
+    fn cancel(&mut self, waker: &Waker) {
+        self.0.receivers().remove(waker);
+    }
 }
 
 /// Waits until the response has room again.
@@ -668,7 +698,11 @@ impl Operation for Sending {
         if state.queued < HIGH_WATER {
             return Poll::Ready(Ok(py.None()));
         }
-        state.sender = Some(cx.waker().clone());
+        state.senders.add(cx.waker());
         Poll::Pending
+    }
+
+    fn cancel(&mut self, waker: &Waker) {
+        self.0.state().senders.remove(waker);
     }
 }

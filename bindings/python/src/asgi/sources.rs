@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use crate::waiters::Waiters;
+
 /// Something in a session that can have news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -27,7 +29,7 @@ pub(super) struct Ring(Mutex<Turns>);
 #[derive(Default)]
 struct Turns {
     turns: VecDeque<Arc<Inner>>,
-    receiver: Option<Waker>,
+    receivers: Waiters,
 }
 
 impl Ring {
@@ -35,20 +37,18 @@ impl Ring {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who is told of news.
+    /// Who is told of news, too.
     pub(super) fn register(&self, waker: &Waker) {
-        let mut turns = self.lock();
-        match &mut turns.receiver {
-            Some(receiver) => receiver.clone_from(waker),
-            receiver => *receiver = Some(waker.clone()),
-        }
+        self.lock().receivers.add(waker);
+    }
+
+    pub(super) fn forget(&self, waker: &Waker) {
+        self.lock().receivers.remove(waker);
     }
 
     pub(super) fn wake(&self) {
-        let receiver = self.lock().receiver.take();
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
+        let receivers = self.lock().receivers.take();
+        receivers.wake();
     }
 
     pub(super) fn next(&self) -> Option<Kind> {
@@ -125,10 +125,8 @@ impl Wake for Inner {
         }
         let mut turns = self.ring.lock();
         turns.turns.push_back(self.clone());
-        let receiver = turns.receiver.take();
+        let receivers = turns.receivers.take();
         drop(turns);
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
+        receivers.wake();
     }
 }

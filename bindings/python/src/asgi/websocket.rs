@@ -30,6 +30,7 @@ use super::websocket_pump::pump;
 use crate::awaitable::{Await, Operation};
 use crate::errors::ClientDisconnected;
 use crate::hub::Start;
+use crate::waiters::Waiters;
 
 /// Bytes that wait to be sent; above this `send` waits.
 const HIGH_WATER: usize = 64 * 1024;
@@ -128,8 +129,8 @@ pub(super) struct State {
     pub(super) outgoing_size: usize,
     /// Drives the socket.
     pub(super) pump: Option<Waker>,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
+    receivers: Waiters,
+    senders: Waiters,
 }
 
 #[derive(Debug, PartialEq)]
@@ -171,8 +172,8 @@ impl WebSocketExchange {
                 outgoing: VecDeque::new(),
                 outgoing_size: 0,
                 pump: None,
-                receiver: None,
-                sender: None,
+                receivers: Waiters::default(),
+                senders: Waiters::default(),
             }),
             site,
         })
@@ -410,7 +411,7 @@ impl WebSocketExchange {
             _ => state.end.clone(),
         };
         let Some((code, reason)) = end else {
-            state.receiver = Some(cx.waker().clone());
+            state.receivers.add(cx.waker());
             return Poll::Pending;
         };
         drop(state);
@@ -430,18 +431,14 @@ impl State {
     pub(super) fn received(&mut self, frame: Frame) {
         self.incoming_size += frame.len() + PER_MESSAGE;
         self.incoming.push_back(frame);
-        if let Some(receiver) = self.receiver.take() {
-            receiver.wake();
-        }
+        self.receivers.take().wake();
     }
 
     pub(super) fn take_outgoing(&mut self) -> Option<Frame> {
         let frame = self.outgoing.pop_front()?;
         self.outgoing_size -= frame.len() + PER_MESSAGE;
-        if self.outgoing_size < HIGH_WATER
-            && let Some(sender) = self.sender.take()
-        {
-            sender.wake();
+        if self.outgoing_size < HIGH_WATER {
+            self.senders.take().wake();
         }
         Some(frame)
     }
@@ -456,9 +453,8 @@ impl State {
 
     /// Whoever waits has news.
     fn wake(&mut self) {
-        for waker in [self.receiver.take(), self.sender.take()].into_iter().flatten() {
-            waker.wake();
-        }
+        self.receivers.take().wake();
+        self.senders.take().wake();
     }
 }
 
@@ -583,6 +579,10 @@ impl Operation for Receiving {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         self.0.poll_receive(py, cx)
     }
+
+    fn cancel(&mut self, waker: &Waker) {
+        self.0.state().receivers.remove(waker);
+    }
 }
 
 /// Waits until there is room again.
@@ -597,7 +597,11 @@ impl Operation for Sending {
         if state.outgoing_size < HIGH_WATER {
             return Poll::Ready(Ok(py.None()));
         }
-        state.sender = Some(cx.waker().clone());
+        state.senders.add(cx.waker());
         Poll::Pending
+    }
+
+    fn cancel(&mut self, waker: &Waker) {
+        self.0.state().senders.remove(waker);
     }
 }

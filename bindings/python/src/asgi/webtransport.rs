@@ -26,6 +26,7 @@ use super::scope::Ends;
 use super::site::{Active, Guest, Site};
 use super::sources::{Kind, Ring, Source};
 use super::webtransport_events::Event;
+use crate::waiters::is_nobody;
 
 /// The most that one `webtransport.stream.receive` carries, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -524,24 +525,33 @@ impl WebTransportExchange {
             state.phase = Phase::Deciding;
             return Poll::Ready(Event::Connect);
         }
-        self.ring.register(cx.waker());
+        let may_wait = !is_nobody(cx.waker());
+        if may_wait {
+            self.ring.register(cx.waker());
+        }
+        let event = self.next_event(&mut state);
+        if may_wait && event.is_some() {
+            self.ring.forget(cx.waker());
+        }
+        event.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn next_event(&self, state: &mut State) -> Option<Event> {
         loop {
             if state.phase == Phase::Over {
                 // Nothing ever again: an application that ignores what it does not know must not spin.
-                return Poll::Pending;
+                return None;
             }
             if let Some(event) = state.events.pop_front() {
-                return Poll::Ready(event);
+                return Some(event);
             }
             let Some(kind) = self.ring.next() else {
-                let Some(end) = state.end.clone() else {
-                    return Poll::Pending;
-                };
+                let end = state.end.clone()?;
                 state.phase = Phase::Over;
-                return Poll::Ready(Event::Disconnect(end));
+                return Some(Event::Disconnect(end));
             };
-            if let Some(event) = self.poll_source(&mut state, kind) {
-                return Poll::Ready(event);
+            if let Some(event) = self.poll_source(state, kind) {
+                return Some(event);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The messages of the `webtransport` scope: what the application receives, and what it may send.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -469,6 +469,10 @@ struct Receiving(Arc<WebTransportExchange>);
 impl Operation for Receiving {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         self.0.poll_event(cx).map(|event| event.into_message(py))
+    }
+
+    fn cancel(&mut self, waker: &Waker) {
+        self.0.ring.forget(waker);
     }
 }
 

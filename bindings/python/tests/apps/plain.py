@@ -1,6 +1,7 @@
 """A plain ASGI application whose paths are the cases of the tests. Every event of a session is kept for `/journal`."""
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
@@ -24,6 +25,26 @@ async def read(receive):
 async def respond(send, status, body, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
+
+
+async def crowd(send, message):
+    """Three at once who send more than the client takes."""
+    sending = asyncio.gather(*(send(message) for _ in range(3)), return_exceptions=True)
+    await asyncio.sleep(0)
+    print("sending", flush=True)
+    print("sent:", [isinstance(outcome, OSError) for outcome in await sending], flush=True)
+
+
+async def watched(receive):
+    """The next event, for which another waited, too, and gave up."""
+    watching = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(receive(), 0.01)
+    print("watching", flush=True)
+    event = await watching
+    print("watched:", event["type"], flush=True)
+    return event
 
 
 class MallInfo(ctypes.Structure):
@@ -136,6 +157,13 @@ async def http(scope, receive, send):
         JOURNAL.setdefault("wait", []).append("waiting")
         message = await receive()
         JOURNAL["wait"].append(message["type"])
+    elif path == "/crowd":
+        await send({"type": "http.response.start", "status": 200})
+        await crowd(send, {"type": "http.response.body", "body": bytes(8 << 20), "more_body": True})
+        await send({"type": "http.response.body"})
+    elif path == "/watched":
+        while (await watched(receive))["type"] != "http.disconnect":
+            pass
     elif path == "/memory":
         await respond(send, 200, b"%d" % allocated())
     elif path == "/journal":
@@ -249,6 +277,10 @@ async def websocket(scope, receive, send):
         await asyncio.sleep(3600)
     if path == "/late":
         await asyncio.sleep(2)
+    if path == "/crowd":
+        await crowd(send, {"type": "websocket.send", "bytes": bytes(8 << 20)})
+    if path == "/watched":
+        await watched(receive)
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
@@ -297,6 +329,15 @@ async def webtransport(scope, receive, send):
             await send({"type": "webtransport.accept", "subprotocol": "not-offered"})
         except ValueError as error:
             events.append({"type": "raised", "what": str(error)})
+    if path.startswith("/hasty"):
+        # Ends before the client has heard of it.
+        send({"type": "webtransport.accept"})
+        if path == "/hasty-failure":
+            raise RuntimeError("on purpose")
+        return
+    if path == "/hurried":
+        await hurried(receive, send, events)
+        return
     protocol = scope["subprotocols"][-1] if scope["subprotocols"] else None
     extra = {
         "/huge-acceptance": b"1" * (1 << 20),
@@ -381,6 +422,40 @@ async def attempts(scope, receive, send, events):
             events.append({"type": "nothing was raised after the end"})
         except OSError:
             events.append({"type": "OSError"})
+
+
+async def hurried(receive, send, events):
+    """Goes on while the client does not know that it is accepted."""
+    receiving, accepting = receive(), send({"type": "webtransport.accept"})
+    await send({"type": "webtransport.stream.open"})
+    receiving.send(None)
+    for what in [{"type": "webtransport.datagram.send", "data": b"x"}, {"type": "webtransport.close"}]:
+        try:
+            await send(what)
+        except RuntimeError as error:
+            events.append({"type": "RuntimeError", "what": str(error)})
+    await accepting
+    events.append(await receiving)
+    await send({"type": "webtransport.datagram.send", "data": b"opened"})
+    await echo(receive, send, events)
+
+
+async def giving_up(scope, receive, send, events):
+    """Resets streams on which another coroutine waits."""
+    for bidirectional in [False, True]:
+        await send({"type": "webtransport.stream.open", "bidirectional": bidirectional})
+        stream = (await receive())["stream"]
+        sending = send({"type": "webtransport.stream.send", "stream": stream, "data": bytes(10 << 20)})
+        writing = asyncio.create_task(sending)
+        await asyncio.sleep(0)
+        assert not writing.done()
+        await send({"type": "webtransport.stream.reset", "stream": stream})
+        await writing
+        await send({"type": "webtransport.datagram.send", "data": b"given up"})
+
+
+async def leaving(scope, receive, send, events):
+    await receive()
 
 
 async def stubborn(scope, receive, send, events):
@@ -476,6 +551,11 @@ async def reader(scope, receive, send, events):
     await asyncio.sleep(3600)
 
 
+async def watching(scope, receive, send, events):
+    while (await watched(receive))["type"] != "webtransport.disconnect":
+        pass
+
+
 SESSIONS = {
     "/attempts": attempts,
     "/stubborn": stubborn,
@@ -486,6 +566,9 @@ SESSIONS = {
     "/pausing": pausing,
     "/flood": flood,
     "/deaf": reader,
+    "/watched": watching,
+    "/giving-up": giving_up,
+    "/leaving": leaving,
 }
 
 
