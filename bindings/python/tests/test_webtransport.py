@@ -347,18 +347,22 @@ def test_an_acceptance_that_the_client_does_not_take_ends(server):
     until(server, "huge", "webtransport.disconnect")
 
 
-def test_a_thousand_sessions_leave_nothing(serve):
-    """Opened, used and dropped abruptly: no task, and no byte."""
+@pytest.mark.parametrize("path", ["/echo?forget", "/leaving?forget"])
+def test_a_thousand_sessions_leave_nothing(serve, path):
+    """Opened, used and dropped abruptly, or ended by the application: no task, and no byte."""
     server = serve("plain:app", "--session-grace", "0.2", "--no-access-log", env={"PYTHONMALLOC": "malloc"})
 
     async def batch(count):
         async with dial(server) as client:
             for number in range(count):
-                session, headers = await client.session("/echo?forget")
+                session, headers = await client.session(path)
                 assert headers[b":status"] == b"200"
                 stream = session.open()
                 stream.write(b"%d" % number, end=number % 2 == 0)
                 session.send_datagram(b"x")
+                if path.startswith("/leaving"):
+                    assert await soon(session.closed) == ("closed", 0, "")
+                    continue
                 assert await soon(stream.read()) == b"%d" % number
                 if number % 3 == 0:
                     session.close(0, "")
@@ -404,3 +408,42 @@ async def test_who_stays_after_a_refusal_is_cancelled(server, client):
     assert headers[b":status"] == b"404"
     events = await asyncio.to_thread(until, server, "stays", "cancelled")
     assert [event["type"] for event in events] == ["webtransport.connect", "webtransport.disconnect", "cancelled"]
+
+
+@session
+async def test_who_gives_up_waiting_takes_nobody_s_news(server, client):
+    session, _ = await client.session("/watched?watched")
+    await asyncio.to_thread(server.wait_for, "^watching")
+    session.send_datagram(b"news")
+    await asyncio.to_thread(server.wait_for, "^watched: webtransport.datagram.receive")
+    await asyncio.to_thread(server.wait_for, "^watching", count=2)
+    session.close(0, "")
+    await asyncio.to_thread(server.wait_for, "^watched: webtransport.disconnect")
+
+
+@session
+async def test_giving_a_stream_up_ends_sends_that_wait(server, client):
+    session, _ = await client.session("/giving-up?giving-up")
+    for _ in range(2):
+        assert await soon(session.datagrams.get()) == b"given up"
+    assert await soon(session.closed) == ("closed", 0, "")
+
+
+@session
+async def test_what_is_asked_for_during_the_acceptance(server, client):
+    session, _ = await client.session("/hurried?hurried")
+    assert await soon(session.datagrams.get()) == b"opened"
+    events = await asyncio.to_thread(until, server, "hurried", "webtransport.stream.opened")
+    assert [event["type"].split(".")[-1] for event in events] == ["connect", "RuntimeError", "RuntimeError", "opened"]
+    assert all("acceptance" in event["what"] for event in events[1:3])
+    session.close(0, "")
+
+
+@pytest.mark.parametrize(("path", "end"), [("/hasty", "closed"), ("/hasty-failure", "lost")])
+def test_an_application_that_ends_during_the_acceptance_ends_the_session(server, path, end):
+    async def main():
+        async with dial(server) as client:
+            session, _ = await client.session(path)
+            assert (await soon(session.closed))[0] == end
+
+    run(main)

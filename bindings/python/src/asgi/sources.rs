@@ -29,6 +29,8 @@ pub(super) struct Ring(Mutex<Turns>);
 #[derive(Default)]
 struct Turns {
     turns: VecDeque<Arc<Inner>>,
+    /// Nobody asks any more: what queued up would keep the ring, which would keep it.
+    is_closed: bool,
     receivers: Waiters,
 }
 
@@ -58,8 +60,12 @@ impl Ring {
         Some(source.kind)
     }
 
-    pub(super) fn clear(&self) {
-        let turns = std::mem::take(&mut *self.lock());
+    pub(super) fn close(&self) {
+        let closed = Turns {
+            is_closed: true,
+            ..Turns::default()
+        };
+        let turns = std::mem::replace(&mut *self.lock(), closed);
         drop(turns);
     }
 }
@@ -124,7 +130,9 @@ impl Wake for Inner {
             return;
         }
         let mut turns = self.ring.lock();
-        turns.turns.push_back(self.clone());
+        if !turns.is_closed {
+            turns.turns.push_back(self.clone());
+        }
         let receivers = turns.receivers.take();
         drop(turns);
         receivers.wake();

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) session: Option<Session>,
     /// Dropped when the application is done with the session.
     handler: Option<oneshot::Sender<()>>,
+    /// How the application ended before there was a session: whether in good order.
+    pub(super) left: Option<bool>,
     pub(super) end: Option<End>,
     /// Happened, and not received yet.
     pub(super) events: VecDeque<Event>,
@@ -324,6 +326,15 @@ impl State {
     }
 }
 
+/// What the end of the application is for the client.
+pub(super) fn end_session(session: &Session, clean: bool) {
+    if clean {
+        session.close(0, "");
+    } else {
+        session.abort();
+    }
+}
+
 /// Polls a future that keeps nothing from one poll to the next.
 pub(super) fn poll_once<F: Future>(future: F, waker: &Waker) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(waker))
@@ -354,6 +365,7 @@ impl WebTransportExchange {
                 accepter: None,
                 session: None,
                 handler: None,
+                left: None,
                 end: None,
                 events: VecDeque::new(),
                 streams: FxHashMap::default(),
@@ -440,6 +452,19 @@ impl WebTransportExchange {
 
     fn opened(self: &Arc<Self>, session: Session) {
         let mut state = self.state();
+        if let Some(clean) = state.left {
+            self.over(
+                &mut state,
+                End {
+                    code: 0,
+                    reason: String::new(),
+                    clean,
+                },
+            );
+            drop(state);
+            end_session(&session, clean);
+            return;
+        }
         if state.phase == Phase::Accepting {
             state.phase = Phase::Open;
         }
@@ -454,7 +479,8 @@ impl WebTransportExchange {
             state.closed = Some(closed);
         }
         state.session = Some(session.clone());
-        for source in [&self.own.bi, &self.own.uni, &self.own.datagram, &self.own.draining] {
+        let own = &self.own;
+        for source in [&own.bi, &own.uni, &own.datagram, &own.draining, &own.opening] {
             source.fire();
         }
         let accepter = state.accepter.take();
@@ -493,7 +519,7 @@ impl WebTransportExchange {
         let streams = std::mem::take(&mut state.streams);
         state.events.clear();
         state.openings.clear();
-        self.ring.clear();
+        self.ring.close();
         // Dropped by the caller after the lock: these reach into the connection.
         (
             streams,

@@ -14,7 +14,7 @@ use wireloom::{DatagramError, WriteError};
 use super::exchange::{Exchange, run, sent, was_ready};
 use super::message::Message;
 use super::scope::Kind as ScopeKind;
-use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, poll_once};
+use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, end_session, poll_once};
 use crate::awaitable::{Await, Operation};
 use crate::errors::{ClientDisconnected, DatagramTooLarge};
 use crate::hub::{Delivery, Start};
@@ -83,6 +83,11 @@ impl Event {
 
 fn gone() -> PyErr {
     ClientDisconnected::new_err("the WebTransport session is over")
+}
+
+/// There is no session yet.
+fn not_yet() -> PyErr {
+    PyRuntimeError::new_err("the client does not know yet that it is accepted: the acceptance is to be awaited first")
 }
 
 impl WebTransportExchange {
@@ -181,6 +186,7 @@ impl WebTransportExchange {
                 Ok(())
             }
             Phase::Denied => Err(PyRuntimeError::new_err("the session was refused before")),
+            Phase::Accepting if state.end.is_none() => Err(not_yet()),
             Phase::Accepting | Phase::Open | Phase::Over => {
                 let session = state.session.clone();
                 let is_over = state.end.is_some();
@@ -285,8 +291,11 @@ impl WebTransportExchange {
 
     fn send_datagram(&self, message: &Message<'_, '_>) -> PyResult<()> {
         let data = message.bytes(intern!(message.py(), "data"))?;
-        let session = self.open_state(message)?.session.clone();
-        match session.ok_or_else(gone)?.send_datagram(&data) {
+        let state = self.open_state(message)?;
+        let (session, is_early) = (state.session.clone(), state.phase == Phase::Accepting);
+        drop(state);
+        let session = session.ok_or_else(if is_early { not_yet } else { gone })?;
+        match session.send_datagram(&data) {
             Ok(()) => Ok(()),
             Err(error @ DatagramError::TooLarge { .. }) => Err(DatagramTooLarge::new_err(error.to_string())),
             Err(DatagramError::Session(_)) => Err(gone()),
@@ -319,6 +328,8 @@ impl WebTransportExchange {
         }
         stream.ends = true;
         stream.flush();
+        // Whoever waits to send on it has nothing to wait for.
+        stream.writable.fire();
         state.forget_if_over(id);
         Ok(())
     }
@@ -415,13 +426,13 @@ impl Exchange for WebTransportExchange {
             };
             self.deny(&mut state, status, HeaderMap::new());
         }
+        if phase == Phase::Accepting {
+            state.left = Some(outcome.is_ok());
+        }
         let released = self.release(&mut state);
         drop(state);
         if let (Some(session), false) = (session, is_over) {
-            match &outcome {
-                Ok(()) => session.close(0, ""),
-                Err(_) => session.abort(),
-            }
+            end_session(&session, outcome.is_ok());
         }
         drop(released);
         match outcome {
