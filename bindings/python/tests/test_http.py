@@ -12,6 +12,7 @@ import time
 
 import httpx
 import pytest
+import websockets
 from conftest import eventually
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
@@ -431,3 +432,70 @@ def test_who_gives_up_waiting_takes_nobody_s_news(serve, loop):
             server.wait_for("^watched: http.request", count=count)
         server.wait_for("^watching", count=3)
     server.wait_for("^watched: http.disconnect")
+
+
+def test_a_body_that_is_not_read_holds_up_no_other_request(serve):
+    server = serve("plain:app", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+        # Its task never ends.
+        sock.sendall(b"POST /background HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+        answer = b""
+        while not answer.endswith(b"done"):
+            answer += sock.recv(4096)
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_response_without_a_body_ends_what_streams_one(client, server):
+    before = len(journal(server, "endless")["events"])
+    assert client.head("/endless").status_code == 200
+    events = eventually(lambda: journal(server, "endless")["events"][before:], "the end of the stream")
+    assert events == ["http.disconnect"]
+    assert client.get("/echo").status_code == 200
+
+
+def test_after_the_limit_of_bodies_nothing_looks_whole(serve):
+    server = serve("plain:app", "--limit-body-size", "10", tls=False)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"POST /answer-and-read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = b""
+        while b"begun" not in answer:
+            answer += sock.recv(4096)
+        sock.sendall(b"14\r\n" + bytes(20))
+        assert not _all(sock).endswith(b"0\r\n\r\n"), "it must not look complete"
+    with httpx.Client(timeout=60) as client:
+        events = client.get(f"{server.url}/journal?answer-and-read").json()["events"]
+    assert events == ["http.disconnect"] * 2
+
+
+def test_faults_that_no_client_waits_for_are_in_the_log(serve):
+    server = serve("plain:app", tls=False)
+    for count, path in enumerate([b"/fail-of-leaving", b"/fail-late"], 1):
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_for("^failing", count=count)
+    server.wait_for("on purpose, late")
+    assert "of leaving" not in server.output, "which is what the client did, and no fault"
+
+
+def test_calls_that_have_ended_do_not_count(serve):
+    """Whatever the application keeps of them."""
+    server = serve("plain:app", "--limit-concurrency", "5")
+
+    async def main():
+        async with httpx.AsyncClient(verify=False, timeout=60) as client:
+            for _ in range(10):
+                assert (await client.get(f"{server.url}/keep")).status_code == 200
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for _ in range(10):
+            async with websockets.connect(f"wss://127.0.0.1:{server.port}/keep", ssl=context) as ws:
+                await ws.send("x")
+                assert await ws.recv() == "x"
+        async with dial(server) as client:
+            for _ in range(10):
+                session, headers = await client.session("/keep?forget")
+                assert headers[b":status"] == b"200"
+                session.close(0, "")
+
+    asyncio.run(asyncio.wait_for(main(), 120))

@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyBaseExceptionGroup, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -46,7 +46,13 @@ struct State {
     /// Until the application is called.
     request: Option<(Parts, Ends)>,
     entry: Option<Entry>,
-    _active: Active,
+    active: Option<Active>,
+    /// The application has ended.
+    is_ended: bool,
+    /// The response is a stream, in the hands of the connection.
+    is_streamed: bool,
+    /// The connection is done with it.
+    is_delivered: bool,
     body: Option<Body>,
     /// The application has received the end of the body.
     is_received: bool,
@@ -87,6 +93,13 @@ enum Phase {
     Complete,
 }
 
+impl Phase {
+    /// For the client the response is complete, or will be with what waits to be sent.
+    fn is_answered(&self) -> bool {
+        matches!(self, Self::Discarding | Self::Complete)
+    }
+}
+
 impl HttpExchange {
     pub(crate) fn new(site: Arc<Site>, active: Active, parts: Parts, ends: Ends, body: Body) -> Arc<Self> {
         let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
@@ -98,7 +111,10 @@ impl HttpExchange {
             state: Mutex::new(State {
                 request: Some((parts, ends)),
                 entry,
-                _active: active,
+                active: Some(active),
+                is_ended: false,
+                is_streamed: false,
+                is_delivered: false,
                 body,
                 is_received: false,
                 received: 0,
@@ -164,6 +180,8 @@ impl HttpExchange {
         if !matches!(state.phase, Phase::Complete) || !state.frames.is_empty() {
             self.client_gone(&mut state);
         }
+        state.is_delivered = true;
+        state.settle();
     }
 
     fn client_gone(&self, state: &mut State) {
@@ -179,6 +197,7 @@ impl HttpExchange {
         let (mut parts, ()) = head.into_parts();
         super::fields::prepare(&mut parts.headers, self.version, &self.site.settings.headers);
         state.status = parts.status;
+        state.is_streamed = matches!(body, ResponseBody::Stream(_));
         state.reply.give(Response::from_parts(parts, body));
     }
 
@@ -200,6 +219,18 @@ impl HttpExchange {
         self.note(state);
     }
 
+    /// The request ends in the middle, and with it everything. hyper looks at a connection whose body has broken off again only when
+    /// it has an answer, or has to break one off.
+    fn give_up(&self, state: &mut State, status: StatusCode, text: &'static str) {
+        state.body = None;
+        self.client_gone(state);
+        match state.phase {
+            Phase::Waiting | Phase::Started { .. } => self.refuse(state, status, text),
+            Phase::Streaming { .. } | Phase::Trailers(_) => self.break_off(state),
+            Phase::Discarding | Phase::Complete => {}
+        }
+    }
+
     fn note(&self, state: &mut State) {
         self.site.note(state.entry.take(), state.status, state.sent);
     }
@@ -211,7 +242,7 @@ impl HttpExchange {
             return Poll::Pending;
         }
         let event = loop {
-            if state.is_gone || matches!(state.phase, Phase::Complete) {
+            if state.is_gone || state.phase.is_answered() {
                 break None;
             }
             if may_wait {
@@ -238,28 +269,14 @@ impl HttpExchange {
                     };
                     state.received += data.len() as u64;
                     if self.site.settings.max_body.is_some_and(|limit| state.received > limit) {
-                        state.body = None;
-                        if matches!(state.phase, Phase::Waiting) {
-                            self.refuse(&mut state, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
-                        }
-                        break None;
+                        self.give_up(&mut state, StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large");
+                        continue;
                     }
                     state.is_received = state.body.is_none();
                     break Some((data, state.body.is_some()));
                 }
                 Poll::Ready(None) => state.body = None,
-                Poll::Ready(Some(Err(_))) => {
-                    state.body = None;
-                    self.client_gone(&mut state);
-                    // For hyper, which looks at such a connection again only when it has an answer, or has to break one off.
-                    match state.phase {
-                        Phase::Waiting | Phase::Started { .. } => {
-                            self.refuse(&mut state, StatusCode::BAD_REQUEST, "Bad Request");
-                        }
-                        Phase::Streaming { .. } | Phase::Trailers(_) => self.break_off(&mut state),
-                        Phase::Discarding | Phase::Complete => {}
-                    }
-                }
+                Poll::Ready(Some(Err(_))) => self.give_up(&mut state, StatusCode::BAD_REQUEST, "Bad Request"),
                 Poll::Pending => return Poll::Pending,
             }
         };
@@ -274,25 +291,44 @@ impl HttpExchange {
     /// What the application sends.
     fn send<'py>(self: &Arc<Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        let message = Message::new(message)?;
-        let must_wait = match message.kind()? {
-            "http.response.start" => self.start_response(&message)?,
-            "http.response.body" => {
-                let body = message.bytes(intern!(py, "body"))?;
-                let more = message.bool(intern!(py, "more_body"), false)?;
-                self.send_body(&message, body, more)?
-            }
-            "http.response.trailers" => self.send_trailers(&message)?,
-            "http.response.pathsend" => self.send_file(&message)?,
-            "http.response.early_hint" => self.send_hints(&message)?,
-            _ => return Err(message.unexpected("'http.response.start' or 'http.response.body'")),
-        };
-        if must_wait {
+        let must_wait = self.carry_out(&Message::new(message)?);
+        let mut state = self.state();
+        let is_turn = matches!(must_wait, Ok(false)) && was_ready(&mut state.ready);
+        let unread = self.take_unread(&mut state);
+        drop(state);
+        drop(unread);
+        if must_wait? {
             let waiting = Await::new(&self.site.hub, Sending(self.clone()));
             return Ok(Bound::new(py, waiting)?.into_any());
         }
-        let is_turn = was_ready(&mut self.state().ready);
         sent(py, &self.site, is_turn)
+    }
+
+    /// Whether `send` has to wait then.
+    fn carry_out(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
+        let py = message.py();
+        match message.kind()? {
+            "http.response.start" => self.start_response(message),
+            "http.response.body" => {
+                let body = message.bytes(intern!(py, "body"))?;
+                let more = message.bool(intern!(py, "more_body"), false)?;
+                self.send_body(message, body, more)
+            }
+            "http.response.trailers" => self.send_trailers(message),
+            "http.response.pathsend" => self.send_file(message),
+            "http.response.early_hint" => self.send_hints(message),
+            _ => Err(message.unexpected("'http.response.start' or 'http.response.body'")),
+        }
+    }
+
+    /// What nobody will read of the request once it is answered: kept, it would hold up the next one of its connection.
+    #[must_use = "it is dropped after the lock is released"]
+    fn take_unread(&self, state: &mut State) -> Option<Body> {
+        if !state.phase.is_answered() {
+            return None;
+        }
+        self.wake_receivers();
+        state.body.take()
     }
 
     fn start_response(self: &Arc<Self>, message: &Message<'_, '_>) -> PyResult<bool> {
@@ -344,9 +380,10 @@ impl HttpExchange {
             Phase::Discarding => {
                 if more {
                     state.phase = Phase::Discarding;
-                } else {
-                    self.note(&mut state);
+                    // It may go on for ever.
+                    return Err(ClientDisconnected::new_err("the client wants no body"));
                 }
+                self.note(&mut state);
                 Ok(false)
             }
             Phase::Waiting => {
@@ -520,6 +557,13 @@ impl State {
         }
     }
 
+    /// From then on the call counts no more, whoever in Python still has its `receive` and `send`.
+    fn settle(&mut self) {
+        if self.is_ended && self.is_delivered {
+            self.active = None;
+        }
+    }
+
     fn queue(&mut self, data: Bytes) {
         self.sent += data.len() as u64;
         if !data.is_empty() {
@@ -536,6 +580,34 @@ impl State {
             streamer.wake();
         }
     }
+}
+
+/// How many causes of an exception are looked at.
+const MAX_CHAIN: usize = 16;
+
+/// Whether an exception is there because the client has left. Frameworks wrap `ClientDisconnected`; Starlette's `ClientDisconnect` is
+/// what it makes of `http.disconnect`.
+fn is_of_leaving(error: &Bound<'_, PyBaseException>, depth: usize) -> bool {
+    let kind = error.get_type();
+    if error.is_instance_of::<ClientDisconnected>()
+        || (kind.name()).is_ok_and(|name| name == "CancelledError" || name == "ClientDisconnect")
+    {
+        return true;
+    }
+    let py = error.py();
+    let is_that = |other: &Bound<'_, PyAny>| {
+        let other = other.cast::<PyBaseException>();
+        depth > 0 && other.is_ok_and(|other| is_of_leaving(other, depth - 1))
+    };
+    if let Ok(group) = error.cast::<PyBaseExceptionGroup>() {
+        let members = group
+            .getattr(intern!(py, "exceptions"))
+            .and_then(|members| members.try_iter());
+        return members.is_ok_and(|mut members| members.all(|member| member.is_ok_and(|member| is_that(&member))));
+    }
+    [intern!(py, "__cause__"), intern!(py, "__context__")]
+        .into_iter()
+        .any(|name| error.getattr(name).is_ok_and(|cause| is_that(&cause)))
 }
 
 /// What the log says of requests whose client did not wait for the response, as nginx has it.
@@ -600,7 +672,7 @@ impl Start for HttpExchange {
 impl Exchange for HttpExchange {
     fn finished(&self, py: Python<'_>, outcome: PyResult<()>) {
         let mut state = self.state();
-        let is_gone = state.is_gone;
+        let is_gone = state.is_gone || matches!(state.phase, Phase::Discarding);
         let is_complete = matches!(state.phase, Phase::Complete);
         if !is_complete {
             if is_gone {
@@ -615,17 +687,18 @@ impl Exchange for HttpExchange {
                 self.break_off(&mut state);
             }
         }
-        // Nobody will read it.
-        let body = state.body.take();
+        let unread = self.take_unread(&mut state);
+        state.is_ended = true;
+        state.settle();
         drop(state);
-        drop(body);
+        drop(unread);
         match outcome {
             Ok(()) if is_complete || is_gone => {}
             Ok(()) => self
                 .site
                 .report(py, "the ASGI application returned without a complete response", None),
             // What came of sending to a client that is gone is no fault of the application.
-            Err(_) if is_gone => {}
+            Err(error) if is_gone && is_of_leaving(error.value(py), MAX_CHAIN) => {}
             Err(error) => self.site.report(py, "exception in the ASGI application", Some(&error)),
         }
     }
@@ -647,6 +720,8 @@ impl Drop for Answer {
             self.0.client_gone(&mut state);
         }
         let untaken = state.reply.withdraw();
+        state.is_delivered |= !state.is_streamed;
+        state.settle();
         drop(state);
         drop(untaken);
     }

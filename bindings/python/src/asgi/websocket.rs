@@ -112,7 +112,9 @@ pub(crate) struct WebSocketExchange {
 pub(super) struct State {
     request: Option<(Parts, Ends)>,
     entry: Option<Entry>,
-    _active: Active,
+    active: Option<Active>,
+    /// The application has ended.
+    is_ended: bool,
     handshake: Option<Handshake>,
     phase: Phase,
     ready: u32,
@@ -160,7 +162,8 @@ impl WebSocketExchange {
             state: Mutex::new(State {
                 request: Some((parts, ends)),
                 entry,
-                _active: active,
+                active: Some(active),
+                is_ended: false,
                 handshake: Some(handshake),
                 phase: Phase::New,
                 ready: 0,
@@ -449,6 +452,14 @@ impl State {
         self.outgoing.clear();
         self.outgoing_size = 0;
         self.wake();
+        self.settle();
+    }
+
+    /// From then on the call counts no more, whoever in Python still has its `receive` and `send`.
+    fn settle(&mut self) {
+        if self.is_ended && (self.end.is_some() || self.phase == Phase::Denied) {
+            self.active = None;
+        }
     }
 
     /// Whoever waits has news.
@@ -521,6 +532,8 @@ impl Exchange for WebSocketExchange {
         }
         state.incoming.clear();
         state.incoming_size = 0;
+        state.is_ended = true;
+        state.settle();
         drop(state);
         match outcome {
             Ok(()) if is_decided || is_over => {}

@@ -77,7 +77,7 @@ type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) struct State {
     pub(super) request: Option<(Parts, Ends)>,
     entry: Option<Entry>,
-    _active: Active,
+    active: Option<Active>,
     pub(super) upgrade: Option<WebTransportUpgrade>,
     pub(super) phase: Phase,
     pub(super) ready: u32,
@@ -357,7 +357,7 @@ impl WebTransportExchange {
             state: Mutex::new(State {
                 request: Some((parts, ends)),
                 entry,
-                _active: active,
+                active: Some(active),
                 upgrade: Some(upgrade),
                 phase: Phase::New,
                 ready: 0,
@@ -527,7 +527,7 @@ impl WebTransportExchange {
             state.handler.take(),
             (state.opening.take(), state.next_bi.take(), state.next_uni.take()),
             (state.next_datagram.take(), state.draining.take(), state.closed.take()),
-            state.task.take(),
+            (state.task.take(), state.active.take()),
         )
     }
 

@@ -10,6 +10,9 @@ import sys
 
 JOURNAL = {}
 
+#: What an application does not let go of.
+KEPT = []
+
 
 async def read(receive):
     body = b""
@@ -157,6 +160,38 @@ async def http(scope, receive, send):
         JOURNAL.setdefault("wait", []).append("waiting")
         message = await receive()
         JOURNAL["wait"].append(message["type"])
+    elif path == "/background":
+        await respond(send, 200, b"done")
+        await asyncio.Event().wait()
+    elif path == "/endless":
+        await read(receive)
+        watching = asyncio.create_task(receive())
+        await send({"type": "http.response.start", "status": 200})
+        with contextlib.suppress(OSError):
+            while True:
+                await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+                await asyncio.sleep(0.01)
+        JOURNAL.setdefault("endless", []).append((await watching)["type"])
+    elif path == "/answer-and-read":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        events = JOURNAL.setdefault("answer-and-read", [])
+        for _ in range(2):
+            events.append((await receive())["type"])
+        await send({"type": "http.response.body"})
+    elif path in ("/fail-late", "/fail-of-leaving"):
+        await read(receive)
+        print("failing", flush=True)
+        await receive()
+        try:
+            await send({"type": "http.response.start", "status": 200})
+        except OSError as error:
+            if path == "/fail-of-leaving":
+                raise RuntimeError("of leaving") from ExceptionGroup("several", [error])
+        raise RuntimeError("on purpose, late")
+    elif path == "/keep":
+        KEPT.append((receive, send))
+        await respond(send, 200, b"kept")
     elif path == "/crowd":
         await send({"type": "http.response.start", "status": 200})
         await crowd(send, {"type": "http.response.body", "body": bytes(8 << 20), "more_body": True})
@@ -264,6 +299,8 @@ async def websocket(scope, receive, send):
         raise RuntimeError("on purpose")
     if path == "/return":
         return
+    if path == "/keep":
+        KEPT.append((receive, send))
     protocol = scope["subprotocols"][0] if scope["subprotocols"] else None
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": [(b"x-extra", b"1")]})
     if path == "/raise-late":
@@ -335,6 +372,8 @@ async def webtransport(scope, receive, send):
         if path == "/hasty-failure":
             raise RuntimeError("on purpose")
         return
+    if path == "/keep":
+        KEPT.append((receive, send))
     if path == "/hurried":
         await hurried(receive, send, events)
         return
