@@ -499,3 +499,36 @@ def test_calls_that_have_ended_do_not_count(serve):
                 session.close(0, "")
 
     asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_no_keep_alive(serve):
+    server = serve("plain:app", "--keep-alive", "0")
+    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+        # The time for a header is another.
+        tls.sendall(b"GET /pid HTTP/1.1\r\n")
+        tls.sendall(b"Host: x\r\n\r\n")
+        answer = _all(tls)
+    assert answer.startswith(b"HTTP/1.1 200") and b"\r\nconnection: close\r\n" in answer
+    with httpx.Client(verify=False, timeout=60, http1=False, http2=True) as client:
+        for _ in range(2):
+            answer = client.get(f"{server.url}/pid")
+            assert (answer.status_code, "connection" in answer.headers) == (200, False)
+
+
+def test_a_header_that_is_given_twice_is_sent_twice(serve):
+    server = serve("plain:app", "--header", "x-a: 1", "--header", "x-a: 2", "--header", "content-type: mine", tls=False)
+    with httpx.Client(timeout=60, base_url=server.url) as client:
+        assert client.get("/pid").headers.get_list("x-a") == ["1", "2"]
+        assert client.get("/file").headers.get_list("content-type") == ["text/x-python"]
+
+
+@pytest.mark.parametrize("prefix", ["/static", ""])
+def test_folders_of_static_files_redirect_to_themselves(serve, tmp_path, prefix):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.html").write_text("index")
+    server = serve("plain:app", "--static", f"{prefix}/={tmp_path}", tls=False)
+    with httpx.Client(timeout=60, base_url=server.url, follow_redirects=True) as client:
+        for path in [f"{prefix}/docs", f"{server.url}{prefix}//docs"]:
+            answer = client.get(path)
+            assert (answer.text, answer.url.path) == ("index", f"{prefix}/docs/")
+            assert answer.history[0].headers["location"] == f"{prefix}/docs/"

@@ -120,48 +120,59 @@ def test_messages_that_are_too_large(server):
 
 
 def test_over_http2(server):
+    run(lambda: over_http2(server, "/echo", "200"))
+
+
+def test_no_denial_over_http2_is_an_acceptance(server):
+    run(lambda: over_http2(server, "/deny?303", "303"))
+    # Where that is the acceptance it is the application's fault.
+    run(lambda: over_http2(server, "/deny?200", "500"))
+
+
+async def over_http2(server, path, status):
     """RFC 8441, by hand on h2."""
     import h2.config
     import h2.connection
     import h2.events
     import h2.settings
 
-    async def main():
-        context = insecure()
-        context.set_alpn_protocols(["h2"])
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        connection.initiate_connection()
-        writer.write(connection.data_to_send())
+    context = insecure()
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    connection.initiate_connection()
+    writer.write(connection.data_to_send())
 
-        async def events():
-            while True:
-                got = connection.receive_data(await reader.read(65536))
-                writer.write(connection.data_to_send())
-                for event in got:
-                    yield event
+    async def events():
+        while True:
+            got = connection.receive_data(await reader.read(65536))
+            writer.write(connection.data_to_send())
+            for event in got:
+                yield event
 
-        stream = events()
-        async for event in stream:
-            if isinstance(event, h2.events.RemoteSettingsChanged):
-                break
-        assert connection.remote_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] == 1
-        headers = [
-            (":method", "CONNECT"),
-            (":protocol", "websocket"),
-            (":scheme", "https"),
-            (":authority", f"127.0.0.1:{server.port}"),
-            (":path", "/echo"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-protocol", "two"),
-        ]
-        connection.send_headers(1, headers)
-        writer.write(connection.data_to_send())
-        async for event in stream:
-            if isinstance(event, h2.events.ResponseReceived):
-                break
-        answer = dict(event.headers)
-        assert (answer[":status"], answer["sec-websocket-protocol"]) == ("200", "two")
+    stream = events()
+    async for event in stream:
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            break
+    assert connection.remote_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] == 1
+    headers = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", f"127.0.0.1:{server.port}"),
+        (":path", path),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "two"),
+    ]
+    connection.send_headers(1, headers)
+    writer.write(connection.data_to_send())
+    async for event in stream:
+        if isinstance(event, h2.events.ResponseReceived):
+            break
+    answer = dict(event.headers)
+    assert answer[":status"] == status
+    if path == "/echo":
+        assert answer["sec-websocket-protocol"] == "two"
         connection.send_data(1, bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi")
         writer.write(connection.data_to_send())
         content = b""
@@ -171,9 +182,7 @@ def test_over_http2(server):
                 if len(content) >= 4:
                     break
         assert content == b"\x81\x02hi"
-        writer.close()
-
-    run(main)
+    writer.close()
 
 
 def test_the_scope_and_foreign_origins(server):

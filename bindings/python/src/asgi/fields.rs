@@ -1,6 +1,6 @@
 //! Fields of responses that are the server's business.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{StatusCode, Version};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -29,19 +29,26 @@ const OF_THE_CONNECTION: [HeaderName; 4] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Adds what is always sent, unless the application has its own of that name.
+pub(crate) fn add(fields: &mut HeaderMap, always: &HeaderMap) {
+    for name in always.keys() {
+        if !fields.contains_key(name) {
+            for value in always.get_all(name) {
+                fields.append(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
 /// Takes out what may not be sent and adds what is always sent.
-pub(crate) fn prepare(fields: &mut HeaderMap, version: Version, always: &[(HeaderName, HeaderValue)]) {
+pub(crate) fn prepare(fields: &mut HeaderMap, version: Version, always: &HeaderMap) {
     if fields.keys().any(|name| OF_THE_CONNECTION.contains(name)) {
         for name in &OF_THE_CONNECTION {
             fields.remove(name);
         }
     }
+    add(fields, always);
     if version >= Version::HTTP_2 {
         fields.remove(header::CONNECTION);
-    }
-    for (name, value) in always {
-        if !fields.contains_key(name) {
-            fields.insert(name.clone(), value.clone());
-        }
     }
 }

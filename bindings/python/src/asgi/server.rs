@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -122,11 +122,15 @@ impl AsgiServer {
         let seconds = |value: f64| {
             Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err("a time is a number of seconds"))
         };
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         for (name, value) in &options.headers {
             let name = HeaderName::try_from(name).map_err(|error| PyValueError::new_err(error.to_string()))?;
             let value = HeaderValue::try_from(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
-            headers.push((name, value));
+            headers.append(name, value);
+        }
+        if options.keep_alive == 0.0 {
+            // Each connection has one request, of HTTP/1.1: later versions do not know this field.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let settings = Settings {
             root_path: options.root_path.trim_end_matches('/').to_owned(),
@@ -318,14 +322,20 @@ impl Prepared {
     }
 
     fn options(&self) -> tcp::Options {
-        self.origins
+        let options = self
+            .origins
             .iter()
             .fold(tcp::Options::new(), tcp::Options::allow_origin)
             .limits(self.limits.clone())
             .versions(self.versions)
             .max_header_size(self.header_size)
-            .header_timeout(self.keep_alive)
-            .shutdown_deadline(self.shutdown_deadline)
+            .shutdown_deadline(self.shutdown_deadline);
+        // It is the time that a first request may take, too.
+        if self.keep_alive.is_zero() {
+            options
+        } else {
+            options.header_timeout(self.keep_alive)
+        }
     }
 
     async fn start(mut self) -> Result<Started, String> {

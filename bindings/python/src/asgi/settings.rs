@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderMap;
 
 /// Settings of one server.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) session_grace: Duration,
     pub(crate) trusted_proxies: Option<TrustedProxies>,
     /// Sent with every response that has none of the name.
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: HeaderMap,
 }
 
 /// Whose forwarding headers are believed.

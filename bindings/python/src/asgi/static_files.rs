@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tower_http::services::ServeDir;
 use tower_service::Service as _;
@@ -38,13 +38,20 @@ impl StaticFiles {
 
     pub(crate) async fn answer(mut self, mut parts: Parts) -> Response<ResponseBody> {
         let path = parts.uri.path().strip_prefix(&self.prefix).unwrap_or("/");
-        parts.uri = path
+        // Two slashes would begin the name of a host, where the folder redirects to what it was asked for.
+        parts.uri = format!("/{}", path.trim_start_matches('/'))
             .parse::<PathAndQuery>()
             .map_or_else(|_| Uri::from_static("/"), Uri::from);
-        let response = match self.folder.call(Request::from_parts(parts, Empty)).await {
+        let mut response = match self.folder.call(Request::from_parts(parts, Empty)).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        // It knows nothing of the prefix.
+        if let Some(place) = response.headers_mut().get_mut(header::LOCATION)
+            && let Ok(whole) = HeaderValue::try_from([self.prefix.as_bytes(), place.as_bytes()].concat())
+        {
+            *place = whole;
+        }
         response.map(|body| ResponseBody::Other(Box::pin(body)))
     }
 }

@@ -190,9 +190,7 @@ impl WebSocketExchange {
         let always = &self.site.settings.headers;
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
             // `Upgrade` and `Connection` are the point of it.
-            for (name, value) in always {
-                head.headers_mut().entry(name).or_insert_with(|| value.clone());
-            }
+            super::fields::add(head.headers_mut(), always);
         } else {
             super::fields::prepare(head.headers_mut(), self.version, always);
         }
@@ -356,6 +354,12 @@ impl WebSocketExchange {
         let mut state = self.state();
         if !matches!(state.phase, Phase::New | Phase::Deciding) {
             return Err(message.unexpected("'websocket.send' or 'websocket.close'"));
+        }
+        // RFC 8441 and RFC 9220: it is how the extended CONNECT of HTTP/2 and HTTP/3 is accepted.
+        if status.is_success() && self.version >= Version::HTTP_2 {
+            return Err(PyValueError::new_err(
+                "a WebSocket over HTTP/2 or HTTP/3 is denied with a status from 300 to 599",
+            ));
         }
         state.phase = Phase::Denying {
             status,

@@ -290,8 +290,8 @@ async def websocket(scope, receive, send):
         await send({"type": "websocket.close"})
         return
     if path == "/deny":
-        headers = [(b"x-why", b"denied")]
-        await send({"type": "websocket.http.response.start", "status": 418, "headers": headers})
+        headers, status = [(b"x-why", b"denied")], int(scope["query_string"] or 418)
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
         await send({"type": "websocket.http.response.body", "body": b"tea"})
         return
