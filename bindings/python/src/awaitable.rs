@@ -16,9 +16,18 @@ use pyo3::prelude::*;
 
 use crate::hub::{Hub, Waiter};
 
+/// After so many awaits that were ready at once the event loop gets a turn: without it a coroutine whose every await is ready would keep
+/// all others waiting.
+pub(crate) const AWAITS_PER_TURN: u32 = 64;
+
 /// Something that can be awaited. Polled with the interpreter attached, in the event loop's thread, and holding no lock.
 pub(crate) trait Operation: Send {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
+
+    /// Whether its awaits are counted here, and not by whoever made it.
+    fn is_counted(&self) -> bool {
+        false
+    }
 
     /// The coroutine, to which `waker` belongs, waits no more.
     fn cancel(&mut self, _waker: &Waker) {}
@@ -96,6 +105,9 @@ impl Await {
         // Nobody is told at the first try: most succeed.
         let polled = match &state.waiter {
             None => {
+                if operation.is_counted() && state.hub.is_turn() {
+                    return Ok(Some(py.None()));
+                }
                 let polled = operation.poll(py, &mut Context::from_waker(Waker::noop()));
                 if polled.is_pending() {
                     let waiter = Waiter::new(state.hub.clone());
@@ -103,6 +115,9 @@ impl Await {
                     state.waiter = Some(waiter);
                     operation.poll(py, &mut Context::from_waker(&waker))
                 } else {
+                    if operation.is_counted() {
+                        state.hub.was_ready();
+                    }
                     polled
                 }
             }
@@ -185,10 +200,13 @@ where
             value.into_py_any(py)
         })
     }
+
+    fn is_counted(&self) -> bool {
+        true
+    }
 }
 
 /// What was done before it is awaited: one object for all of them, and one for each that lets the event loop have a turn first.
-/// Without such turns a coroutine whose every await is ready would keep all others waiting.
 #[pyclass(module = "wireloom._wireloom", frozen)]
 #[derive(Default)]
 pub(crate) struct Done {

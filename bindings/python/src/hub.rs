@@ -5,13 +5,14 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 use pyo3::prelude::*;
 
+use crate::awaitable::AWAITS_PER_TURN;
 use crate::pause::Pause;
 
 /// Something to be done with the interpreter attached, in the event loop's thread.
@@ -53,6 +54,8 @@ pub(crate) struct Hub {
     runtime: tokio::runtime::Handle,
     event_loop: Py<PyAny>,
     is_closed: AtomicBool,
+    /// Awaits of the library that were ready at once, since the event loop last had a turn because of them.
+    at_once: AtomicU32,
     /// `KeyboardInterrupt` or `SystemExit` of a coroutine: the event loop ends with it.
     raised: Mutex<Option<PyErr>>,
 }
@@ -81,6 +84,7 @@ impl Hub {
             runtime,
             event_loop,
             is_closed: AtomicBool::new(false),
+            at_once: AtomicU32::new(0),
             raised: Mutex::default(),
         }
     }
@@ -106,6 +110,20 @@ impl Hub {
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)
+    }
+
+    /// Whether the event loop is to have a turn before the library goes on. It is only ever counted in the loop's thread.
+    pub(crate) fn is_turn(&self) -> bool {
+        let is_turn = self.at_once.load(Ordering::Relaxed) >= AWAITS_PER_TURN;
+        if is_turn {
+            self.at_once.store(0, Ordering::Relaxed);
+        }
+        is_turn
+    }
+
+    /// Counts an await of the library that had nothing to wait for.
+    pub(crate) fn was_ready(&self) {
+        self.at_once.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The event loop is gone: nothing is delivered any more.

@@ -146,22 +146,22 @@ async fn wait(shared: &Shared, descriptors: &AsyncFd<OwnedFd>, timeout: Option<D
     let is_glance = timeout == Some(Duration::ZERO);
     let sleep = timeout.filter(|_| !is_glance).map(tokio::time::sleep);
     let mut sleep = pin!(sleep);
-    let mut has_glanced = false;
+    let mut has_begun = false;
     poll_fn(|cx| {
         shared.turn.register(cx.waker());
-        if is_readable(descriptors, cx)? {
-            return Poll::Ready(Ok(true));
-        }
-        if shared.is_wanted.swap(false, Ordering::AcqRel) {
-            return Poll::Ready(Ok(false));
-        }
-        if is_glance {
-            if std::mem::replace(&mut has_glanced, true) {
-                return Poll::Ready(Ok(false));
+        let is_first = !std::mem::replace(&mut has_begun, true);
+        let is_readable = is_readable(descriptors, cx)?;
+        if is_readable || is_glance || shared.is_wanted.load(Ordering::Acquire) {
+            if is_first {
+                // Tokio's tasks have their turn, and it looks at its sockets, before this is polled again: in each turn once, however
+                // much asyncio has to do.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            // Tokio's tasks have their turn, and it looks at its sockets, before this is polled again.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            if !is_readable {
+                shared.is_wanted.store(false, Ordering::Release);
+            }
+            return Poll::Ready(Ok(is_readable));
         }
         match sleep.as_mut().as_pin_mut() {
             Some(sleep) => sleep.poll(cx).map(|()| Ok(false)),

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -369,3 +370,37 @@ def test_an_interrupt_after_the_last_signal_handler_is_removed():
             assert process.communicate(timeout=PATIENCE)[0] == "interrupted\n"
         finally:
             process.kill()
+
+
+def test_awaits_that_are_always_ready_let_others_run(run):
+    async def main():
+        async with Echo() as server, server.client() as client, await client.connect(server.url) as session:
+            send, recv = await session.open_bi()
+            turned = asyncio.Event()
+            asyncio.get_running_loop().call_soon(turned.set)
+            for _ in range(1000):
+                await send.reset()
+                if turned.is_set():
+                    break
+            assert turned.is_set()
+
+    run(main)
+
+
+def test_a_descriptor_that_stays_readable_does_not_keep_the_network_waiting(run):
+    async def main():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.send(b"x")
+            # Which takes nothing of it.
+            asyncio.get_running_loop().add_reader(ours, lambda: None)
+            try:
+                async with Echo() as server, server.client() as client, await client.connect(server.url) as session:
+                    send, recv = await session.open_bi()
+                    async with send:
+                        await send.write(b"hello")
+                    assert await recv.read_to_end() == b"hello"
+            finally:
+                asyncio.get_running_loop().remove_reader(ours)
+
+    run(main)

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::body::ResponseBody;
 use super::site::Site;
-use crate::awaitable::Done;
+use crate::awaitable::{AWAITS_PER_TURN, Done};
 use crate::waiters::is_nobody;
 
 /// One call of the application: a request, a WebSocket or a session.
@@ -49,9 +49,6 @@ impl Reply {
         }
     }
 }
-
-/// After so many awaits that were ready at once the event loop gets a turn.
-const AWAITS_PER_TURN: u32 = 64;
 
 /// Whether the coroutine has to wait although something is ready for it: it is woken as soon as the event loop has turned.
 pub(crate) fn is_turn(ready: &mut u32, cx: &Context<'_>) -> bool {
