@@ -16,8 +16,8 @@ use pyo3::prelude::*;
 
 use crate::hub::{Hub, Waiter};
 
-/// After so many awaits that were ready at once the event loop gets a turn: without it a coroutine whose every await is ready would keep
-/// all others waiting.
+/// After so many awaits that were ready at once the event loop gets a turn: a coroutine whose every await is ready would keep all
+/// others waiting.
 pub(crate) const AWAITS_PER_TURN: u32 = 64;
 
 /// Something that can be awaited. Polled with the interpreter attached, in the event loop's thread, and holding no lock.

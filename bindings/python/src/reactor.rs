@@ -153,7 +153,7 @@ async fn wait(shared: &Shared, descriptors: &AsyncFd<OwnedFd>, timeout: Option<D
         let is_readable = is_readable(descriptors, cx)?;
         if is_readable || is_glance || shared.is_wanted.load(Ordering::Acquire) {
             if is_first {
-                // Tokio's tasks have their turn, and it looks at its sockets, before this is polled again: in each turn once, however
+                // Tokio's tasks have their turn, and it looks at its sockets, before this is polled again: once at least, however
                 // much asyncio has to do.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

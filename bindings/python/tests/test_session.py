@@ -10,7 +10,7 @@ import pytest
 from conftest import PATIENCE
 from session import Reset
 from wireloom import StreamStopped
-from wireloom.session import AsgiSession, SessionOver
+from wireloom.session import AsgiSession, SessionOver, Stream
 from wt_client import dial, soon
 
 
@@ -317,3 +317,48 @@ def test_an_acceptance_may_be_tried_again():
         assert [m["type"] for m in events.sent] == ["close"], "and is not closed once more"
 
     run(main())
+
+
+def test_a_read_that_is_cancelled_while_it_resumes_takes_nothing():
+    async def main():
+        async with accepted() as (events, session):
+            events.receive(0, b"x" * 70_000, more=True)
+            await events.handled()
+            assert len(events.of("stream.pause")) == 1
+            stream = await soon(session.accept_stream())
+            send, session._asgi_send = session._asgi_send, events.block
+            reading = asyncio.ensure_future(stream.read())
+            await soon(events.blocked.wait())
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            session._asgi_send = send
+            assert await soon(stream.read()) == b"x" * 70_000
+
+    run(main())
+
+
+def test_events_wake_those_whom_they_concern(monkeypatch):
+    looks = 0
+
+    def has_news(stream, has_news=Stream._has_news):
+        nonlocal looks
+        looks += 1
+        return has_news(stream)
+
+    monkeypatch.setattr(Stream, "_has_news", has_news)
+
+    async def main():
+        async with accepted() as (events, session):
+            for number in range(200):
+                events.receive(4 * number, more=True)
+            streams = [await soon(session.accept_stream()) for _ in range(200)]
+            reading = [asyncio.ensure_future(stream.read()) for stream in streams]
+            for _ in range(100):
+                await events.handled()
+            for stream in streams:
+                events.receive(stream.id, b"%d" % stream.id, more=True)
+            assert await soon(asyncio.gather(*reading)) == [b"%d" % stream.id for stream in streams]
+
+    run(main())
+    assert looks < 1000

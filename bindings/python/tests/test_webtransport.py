@@ -198,6 +198,7 @@ async def test_illegal_sends_raise(server, client):
         "RuntimeError",
         *["OSError"] * 3,
     ], events
+    assert [event["max_size"] > 1000 for event in events if event.get("max_size")] == [True]
     assert events[-4] == {"type": "webtransport.disconnect", "code": 7, "reason": "enough", "clean": True}
 
 

@@ -101,7 +101,9 @@ class Config:
     ws_max_size: int = _option(16 * 1024 * 1024, "bytes of a WebSocket message [16777216]")
     ws_ping_interval: float = _option(20.0, "seconds of silence after which a WebSocket is pinged, 0 for never [20]")
     ws_ping_timeout: float = _option(20.0, "seconds that the answer may take, 0 for ever [20]")
-    keep_alive: float = _option(30.0, "seconds that a kept connection may be idle, 0 to keep none [30]", "--timeout-keep-alive")
+    keep_alive: float = _option(
+        30.0, "seconds that a kept connection may be idle, 0 to keep none [30]", "--timeout-keep-alive"
+    )
     graceful_timeout: float = _option(
         30.0, "seconds that requests and sessions may go on when the server stops [30]", "--timeout-graceful-shutdown"
     )

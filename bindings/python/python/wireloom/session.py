@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any
 
@@ -35,12 +35,22 @@ class SessionOver(ClientDisconnected):
         self.clean = clean
 
 
+class _News(asyncio.Event):
+    """What some wait for: each event of a session is news to few of those who wait in it."""
+
+    def tell(self) -> None:
+        # Those who wait now.
+        self.set()
+        self.clear()
+
+
 class Datagrams:
     """Datagrams of a session, both ways."""
 
     def __init__(self, session: AsgiSession) -> None:
         self._session = session
         self._waiting: deque[bytes] = deque(maxlen=_DATAGRAMS)
+        self._news = _News()
 
     @property
     def max_size(self) -> int:
@@ -53,7 +63,7 @@ class Datagrams:
         await self._session._send({"type": "webtransport.datagram.send", "data": data})
 
     async def receive(self) -> bytes:
-        await self._session._until(lambda: bool(self._waiting))
+        await self._session._until(lambda: bool(self._waiting), self._news)
         return self._waiting.popleft()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -73,6 +83,7 @@ class Stream:
     def __init__(self, session: AsgiSession, stream_id: int) -> None:
         self.id = stream_id
         self._session = session
+        self._news = _News()
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._is_paused = False
@@ -92,13 +103,16 @@ class Stream:
 
     async def read(self) -> bytes:
         """The next bytes; ``b""`` at the end. Raises `StreamReset` if the client gave up, `SessionOver` at the session's end."""
-        await self._session._until(self._has_news)
+        await self._session._until(self._has_news, self._news)
+        while self._is_paused and self._chunks and self._size - sys.getsizeof(self._chunks[0]) < _READ_AHEAD // 2:
+            self._is_paused = False
+            # Before anything is taken: cancelled here, it would be lost.
+            await self._session._quietly({"type": "webtransport.stream.resume", "stream": self.id})
+            # Another may have taken it meanwhile.
+            await self._session._until(self._has_news, self._news)
         if self._chunks:
             data = self._chunks.popleft()
             self._size -= sys.getsizeof(data)
-            if self._is_paused and self._size < _READ_AHEAD // 2:
-                self._is_paused = False
-                await self._session._quietly({"type": "webtransport.stream.resume", "stream": self.id})
             return data
         if self._reset is not None:
             error = StreamReset(f"the client reset stream {self.id}")
@@ -155,7 +169,7 @@ class Stream:
             await self._session._send({"type": "webtransport.stream.stop", "stream": self.id, "code": code})
             self._is_finished = True
             self._over(receiving=True)
-            self._session._notify()
+            self._news.tell()
 
     async def _refuse(self, code: int = 0) -> None:
         """Wants nothing of it, either way."""
@@ -186,8 +200,10 @@ class AsgiSession:
         self._incoming: deque[Stream] = deque()
         # In the order in which they were asked for, which is that of the answers.
         self._opened: deque[asyncio.Future[Stream | None]] = deque()
-        self._changed = asyncio.Event()
+        # Of streams that wait to be accepted.
+        self._news = _News()
         self._over: SessionOver | None = None
+        self._ended = asyncio.Event()
         self._draining = asyncio.Event()
         self._is_connected = False
         self.datagrams = Datagrams(self)
@@ -225,7 +241,7 @@ class AsgiSession:
 
     async def accept_stream(self) -> Stream:
         """The next stream that the client opens. While 256 wait for this, others are refused with the code 429."""
-        await self._until(lambda: bool(self._incoming))
+        await self._until(lambda: bool(self._incoming), self._news)
         return self._incoming.popleft()
 
     async def open_stream(self, *, bidirectional: bool = True) -> Stream:
@@ -251,9 +267,8 @@ class AsgiSession:
 
     async def closed(self) -> SessionOver:
         """Waits for the end, and says how it was."""
-        while self._over is None:
-            await self._changed.wait()
-        return self._over
+        await self._ended.wait()
+        return self._over or SessionOver()
 
     async def draining(self) -> None:
         """Waits until the client or the server wants the session to end soon, or it is over."""
@@ -298,32 +313,29 @@ class AsgiSession:
             # It is over already.
             return
 
-    async def _until(self, check: Any) -> None:
+    async def _until(self, check: Callable[[], bool], news: _News) -> None:
         while not check():
             if self._over is not None:
                 raise self._over
-            await self._changed.wait()
-
-    def _notify(self) -> None:
-        # Those who wait now.
-        self._changed.set()
-        self._changed.clear()
+            await news.wait()
 
     def _end(self, over: SessionOver) -> None:
         if self._over is None:
             self._over = over
         self._draining.set()
+        self._ended.set()
         while self._opened:
             future = self._opened.popleft()
             if not future.done():
                 future.set_result(None)
-        self._notify()
+        # Streams that are not listed any more have told their end.
+        for news in [self._news, self.datagrams._news, *(stream._news for stream in self._streams.values())]:
+            news.tell()
 
     async def _receive_all(self) -> None:
         try:
             while self._over is None:
                 await self._handle(await self._asgi_receive())
-                self._notify()
         finally:
             # However this ends, nothing is received any more.
             self._end(SessionOver())
@@ -340,6 +352,8 @@ class AsgiSession:
                     return
                 self._streams[stream.id] = stream
                 self._incoming.append(stream)
+                self._news.tell()
+            stream._news.tell()
             if message["data"]:
                 stream._chunks.append(message["data"])
                 stream._size += sys.getsizeof(message["data"])
@@ -363,6 +377,7 @@ class AsgiSession:
             if reset is not None:
                 reset._reset = (message["code"],)
                 reset._over(receiving=True)
+                reset._news.tell()
         elif kind == "webtransport.stream.stopped":
             stopped = self._streams.get(message["stream"])
             if stopped is not None:
@@ -370,6 +385,7 @@ class AsgiSession:
                 stopped._over(sending=True)
         elif kind == "webtransport.datagram.receive":
             self.datagrams._waiting.append(message["data"])
+            self.datagrams._news.tell()
         elif kind == "webtransport.drain":
             self._draining.set()
         elif kind == "webtransport.disconnect":

@@ -219,8 +219,8 @@ impl HttpExchange {
         self.note(state);
     }
 
-    /// The request ends in the middle, and with it everything. hyper looks at a connection whose body has broken off again only when
-    /// it has an answer, or has to break one off.
+    /// The request ends in the middle, and with it everything. hyper looks at a connection whose body has broken off again only
+    /// when it has an answer, or has to break one off.
     fn give_up(&self, state: &mut State, status: StatusCode, text: &'static str) {
         state.body = None;
         self.client_gone(state);
@@ -585,8 +585,8 @@ impl State {
 /// How many causes of an exception are looked at.
 const MAX_CHAIN: usize = 16;
 
-/// Whether an exception is there because the client has left. Frameworks wrap `ClientDisconnected`; Starlette's `ClientDisconnect` is
-/// what it makes of `http.disconnect`.
+/// Whether an exception is there because the client has left. Frameworks wrap `ClientDisconnected`, and Starlette makes its
+/// `ClientDisconnect` of `http.disconnect`.
 fn is_of_leaving(error: &Bound<'_, PyBaseException>, depth: usize) -> bool {
     let kind = error.get_type();
     if error.is_instance_of::<ClientDisconnected>()
@@ -605,9 +605,11 @@ fn is_of_leaving(error: &Bound<'_, PyBaseException>, depth: usize) -> bool {
             .and_then(|members| members.try_iter());
         return members.is_ok_and(|mut members| members.all(|member| member.is_ok_and(|member| is_that(&member))));
     }
-    [intern!(py, "__cause__"), intern!(py, "__context__")]
-        .into_iter()
-        .any(|name| error.getattr(name).is_ok_and(|cause| is_that(&cause)))
+    let cause = error.getattr(intern!(py, "__cause__")).ok();
+    let cause = cause.filter(|cause| !cause.is_none());
+    cause
+        .or_else(|| error.getattr(intern!(py, "__context__")).ok())
+        .is_some_and(|cause| is_that(&cause))
 }
 
 /// What the log says of requests whose client did not wait for the response, as nginx has it.

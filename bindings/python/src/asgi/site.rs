@@ -198,7 +198,7 @@ impl Site {
     }
 }
 
-/// One call of the application, counted until this is dropped, which is at its end: Python may keep `receive` and `send` for longer.
+/// One call of the application, counted until this is dropped, which is at its end: Python may keep `receive` and `send` longer.
 pub(crate) struct Active(Arc<Site>);
 
 impl Drop for Active {

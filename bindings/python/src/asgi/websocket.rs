@@ -401,8 +401,10 @@ impl WebSocketExchange {
             return Poll::Ready(event(py, "websocket.connect", |_| Ok(())));
         }
         if let Some(frame) = state.incoming.pop_front() {
+            let had_room = state.has_room();
             state.incoming_size -= frame.len() + PER_MESSAGE;
-            let pump = state.pump.take();
+            // It waits for room only where there was none.
+            let pump = if had_room { None } else { state.pump.take() };
             drop(state);
             if let Some(pump) = pump {
                 pump.wake();

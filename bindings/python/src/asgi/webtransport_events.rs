@@ -16,8 +16,9 @@ use super::message::Message;
 use super::scope::Kind as ScopeKind;
 use super::webtransport::{End, MAX_OPENINGS, Phase, State, WebTransportExchange, end_session, poll_once};
 use crate::awaitable::{Await, Operation};
-use crate::errors::{ClientDisconnected, DatagramTooLarge};
+use crate::errors::ClientDisconnected;
 use crate::hub::{Delivery, Start};
+use crate::library::failure;
 
 /// The longest reason of a close, in bytes (draft-ietf-webtrans-http3 section 6).
 const MAX_REASON: usize = 1024;
@@ -234,11 +235,13 @@ impl WebTransportExchange {
         if id % 4 == 2 {
             return Err(PyValueError::new_err(format!("stream {id} is the client's to send on")));
         }
-        if state.stopped.contains(&id) {
-            return Ok(None);
-        }
+        let state = &mut *state;
         let Some(stream) = state.streams.get_mut(&id) else {
-            return Err(no_such_stream(id));
+            return if state.stopped.contains(&id) {
+                Ok(None)
+            } else {
+                Err(no_such_stream(id))
+            };
         };
         if stream.is_stopped {
             return Ok(None);
@@ -297,7 +300,7 @@ impl WebTransportExchange {
         let session = session.ok_or_else(if is_early { not_yet } else { gone })?;
         match session.send_datagram(&data) {
             Ok(()) => Ok(()),
-            Err(error @ DatagramError::TooLarge { .. }) => Err(DatagramTooLarge::new_err(error.to_string())),
+            Err(error @ DatagramError::TooLarge { .. }) => Err(failure::datagram(&error)),
             Err(DatagramError::Session(_)) => Err(gone()),
             Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
         }

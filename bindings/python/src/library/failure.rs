@@ -54,7 +54,7 @@ pub(super) fn write(error: &WriteError) -> PyErr {
     }
 }
 
-pub(super) fn datagram(error: &DatagramError) -> PyErr {
+pub(crate) fn datagram(error: &DatagramError) -> PyErr {
     match error {
         DatagramError::TooLarge { max } => Python::attach(|py| {
             with(

@@ -1,7 +1,7 @@
 //! The library for asyncio: clients, servers, sessions and streams.
 
 mod client;
-mod failure;
+pub(crate) mod failure;
 mod half;
 mod messaging;
 mod server;

@@ -447,7 +447,9 @@ async def attempts(scope, receive, send, events):
             await send(what)
             events.append({"type": "nothing was raised", "by": repr(what)})
         except Exception as error:
-            events.append({"type": type(error).__name__, "what": str(error)})
+            events.append(
+                {"type": type(error).__name__, "what": str(error), "max_size": getattr(error, "max_size", None)}
+            )
     await send({"type": "webtransport.close", "code": 7, "reason": "enough"})
     message = await receive()
     events.append(message)
