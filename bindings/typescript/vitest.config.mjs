@@ -7,5 +7,6 @@ export default defineConfig({
     // Deadlines are for what hangs, on machines that are busy.
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    expect: { poll: { timeout: 20_000 } },
   },
 });

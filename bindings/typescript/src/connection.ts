@@ -204,8 +204,8 @@ export class Connection {
     this.#probing = true;
     const asked = performance.now();
     const look = setInterval(() => {
-      // Where all share one stream, a handler at work may keep the server from reading on.
-      const isBusy = !this.link.canStream && [...this.#calls.values()].some((call) => !call.isPrompt);
+      // A handler at work may keep the server from reading on: behind what waits for it everything else waits, on each transport.
+      const isBusy = [...this.#calls.values()].some((call) => !call.isPrompt);
       const patience = isBusy ? Math.max(BUSY_PATIENCE_MS, this.#settings.patienceMs) : this.#settings.patienceMs;
       if (this.#heardAt < asked && performance.now() - asked >= patience) this.lose('the server does not answer');
     }, LOOK_MS);

@@ -56,8 +56,8 @@ export interface RequestOptions {
    */
   idempotent?: boolean;
   /**
-   * Its handler answers at once. While only such requests wait, a server that says nothing for `patienceMs` is gone; otherwise over
-   * WebSocket, where a handler may keep the server from reading on, not before a minute.
+   * Its handler answers at once. While only such requests wait, a server that says nothing for `patienceMs` is gone; otherwise, as a
+   * handler may keep the server from reading on, not before a minute.
    */
   prompt?: boolean;
   /** How many bytes a `ReadableStream` that is the payload has. Without it, it is read whole before it is sent. */

@@ -67,9 +67,10 @@ export async function openWebTransport(
 
 const ignore = () => {};
 
+const readerOf = (stream: ReadableStream): ReadableStreamDefaultReader<Uint8Array> => (stream as ReadableStream<Uint8Array>).getReader();
+
 /** Calls `handle` with everything that comes. */
-async function forEach<T>(readable: ReadableStream<T>, handle: (value: T) => void): Promise<void> {
-  const reader = readable.getReader();
+async function forEach<T>(reader: ReadableStreamDefaultReader<T>, handle: (value: T) => void): Promise<void> {
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
@@ -108,20 +109,20 @@ class WebTransportLink extends Link {
         this.end({ code: undefined, reason: describe(error) });
       },
     );
-    this.#heardAll = this.#read(control.readable).catch((error: unknown) => {
+    this.#heardAll = this.#read(readerOf(control.readable)).catch((error: unknown) => {
       if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
     });
     // The session's end says why.
     void this.#heardAll.then(() => setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS));
     if (isMulti) {
       const streams = transport.incomingUnidirectionalStreams as ReadableStream<ReadableStream>;
-      forEach(streams, (stream) => {
+      forEach(streams.getReader(), (stream) => {
         // One that fails takes nothing with it.
-        this.#read(stream).catch(ignore);
+        this.#read(readerOf(stream)).catch(ignore);
       }).catch(ignore);
       const datagrams = transport.datagrams as Datagrams;
       this.#datagrams = (datagrams.createWritable?.() ?? (datagrams.writable as WritableStream<Uint8Array>)).getWriter();
-      forEach(datagrams.readable as ReadableStream<Uint8Array>, (message) => {
+      forEach(readerOf(datagrams.readable), (message) => {
         if (mayBeDatagram(message)) this.deliver(message);
       }).catch(ignore);
     }
@@ -132,9 +133,9 @@ class WebTransportLink extends Link {
   }
 
   /** Hands on the messages of a stream. */
-  async #read(stream: ReadableStream, seen: (message: Uint8Array) => void = ignore): Promise<void> {
+  async #read(reader: ReadableStreamDefaultReader<Uint8Array>, seen: (message: Uint8Array) => void = ignore): Promise<void> {
     const unframer = new Unframer();
-    await forEach(stream as ReadableStream<Uint8Array>, (piece) => {
+    await forEach(reader, (piece) => {
       for (const message of unframer.push(piece, this.limit)) {
         seen(message);
         this.deliver(message);
@@ -174,20 +175,25 @@ class WebTransportLink extends Link {
     let cancelled = false;
     let stream: WebTransportBidirectionalStream | undefined;
     let writer: WritableStreamDefaultWriter<Uint8Array> | undefined;
+    let replies: ReadableStreamDefaultReader<Uint8Array> | undefined;
     const reset = () => {
-      const why = streamError(CANCELLED);
-      writer?.abort(why).catch(ignore);
-      stream?.readable.cancel(why).catch(ignore);
+      writer?.abort(streamError(CANCELLED)).catch(ignore);
+    };
+    // A server that has read the whole request hears of it by this alone. A stream that is being read can only be cancelled by its reader.
+    const stop = () => {
+      replies?.cancel(streamError(CANCELLED)).catch(ignore);
     };
     const exchange = async () => {
       stream = await this.webTransport.createBidirectionalStream({ sendOrder: 1 });
       writer = (stream.writable as WritableStream<Uint8Array>).getWriter();
+      replies = readerOf(stream.readable);
       if (cancelled) {
         reset();
+        stop();
         return;
       }
       let replied = false;
-      const answered = this.#read(stream.readable, (reply) => {
+      const answered = this.#read(replies, (reply) => {
         replied ||= isReply(reply);
       });
       // Heard below, or of no use any more.
@@ -207,8 +213,9 @@ class WebTransportLink extends Link {
           return;
         }
         reset();
-        // The session's end is everybody's, and says more.
+        // An answer that came early may still be read, and the session's end, which is everybody's, says more.
         setTimeout(() => {
+          stop();
           if (!this.isOver) failed(error);
         }, END_MS);
       })
@@ -216,6 +223,7 @@ class WebTransportLink extends Link {
     return () => {
       cancelled = true;
       reset();
+      stop();
     };
   }
 

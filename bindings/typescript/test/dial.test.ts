@@ -1,7 +1,8 @@
-// Which transport is taken. WebTransport is made up here, because Node has none: how it fails is what matters. `e2e` has the real one.
+// Which transport is taken. WebTransport is made up: how it fails is what matters. `e2e` has the real one.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { Client, ClientOptions, WebTransportConstructor } from '../src/index.js';
+import type { Client, ClientOptions } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
+import { after, fake, never, sessions } from './fake.js';
 import { Script } from './script.js';
 import type { Peer } from './script.js';
 
@@ -13,63 +14,6 @@ afterEach(() => {
   closeClients();
   script.close();
 });
-
-const never = new Promise<never>(() => {});
-/** What became of each session: its URL, its options, and whether it was closed. */
-const sessions: { url: string; options: object; isClosed: boolean; lose: () => void; control: string; datagrams: number }[] = [];
-
-/** Sessions that get ready, or not, as `ready` says; a ready one says what a server says first. */
-function fake(ready: () => Promise<void>, { first = '0b17020060ea000000200000', stream = () => never } = {}): WebTransportConstructor {
-  sessions.length = 0;
-  class Fake {
-    readonly ready: Promise<void>;
-    readonly closed: Promise<never>;
-    #session: (typeof sessions)[number];
-    constructor(url: string, options: object) {
-      let lose = () => {};
-      this.closed = new Promise((_, reject) => {
-        lose = () => {
-          reject(new Error('lost'));
-        };
-      });
-      this.#session = { url, options, isClosed: false, lose, control: '', datagrams: 0 };
-      sessions.push(this.#session);
-      this.ready = ready();
-    }
-    #isFirst = true;
-    createBidirectionalStream() {
-      if (!this.#isFirst) return Promise.resolve({ readable: new ReadableStream(), writable: new WritableStream() });
-      this.#isFirst = false;
-      const accept = Uint8Array.from(Buffer.from(first, 'hex'));
-      const readable = new ReadableStream({
-        start(controller) {
-          controller.enqueue(accept);
-        },
-      });
-      const writable = new WritableStream<Uint8Array>({
-        write: (bytes) => {
-          this.#session.control += Buffer.from(bytes).toString('latin1');
-        },
-      });
-      return Promise.resolve({ readable, writable });
-    }
-    createUnidirectionalStream() {
-      return stream();
-    }
-    incomingUnidirectionalStreams = new ReadableStream();
-    datagrams = {
-      readable: new ReadableStream(),
-      writable: new WritableStream({ write: () => never }, { highWaterMark: 1, size: () => ((this.#session.datagrams++), 1) }),
-      maxDatagramSize: 1000,
-    };
-    close() {
-      this.#session.isClosed = true;
-    }
-  }
-  return Fake as unknown as WebTransportConstructor;
-}
-
-const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 function open(ready: () => Promise<void>, options: ClientOptions = {}): Client {
   return openAt('https://127.0.0.1:1/messages', {
