@@ -333,7 +333,7 @@ export class Client<P extends Protocol = any> {
         if (call.isTopic && call.sentAt !== undefined && Date.now() - call.sentAt > REPEAT_MS) {
           call.idempotent = false;
           call.reject(new WireloomError('unknownOutcome', 'it was repeated for as long as the server remembers it'));
-        } else if (call.body && !(connection.link.canStream && call.body.size < Infinity)) {
+        } else if (call.body && !(connection.link.hasStream && call.body.size < Infinity)) {
           void this.#readBody(call, call.body, connection.link.limit);
         } else {
           connection.call(call);
@@ -514,6 +514,9 @@ export class Client<P extends Protocol = any> {
         session: (session) => {
           void this.#setSession(session);
           if (session && connection.isLeft) void this.#moveSession(session);
+        },
+        unsent: (call) => {
+          void this.#readBody(call, call.body!, link.limit);
         },
         end: (ended, calls) => {
           this.#lost(connection, ended, calls);

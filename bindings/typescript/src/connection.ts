@@ -45,6 +45,8 @@ export interface Call {
 export interface ConnectionEvents {
   signal(name: string, payload: Data): void;
   session(session: Session | null): void;
+  /** There is no stream for a call with a body, of which nothing has been read. */
+  unsent(call: Call): void;
   /** Once, with the calls that were not answered. Not after `close`. */
   end(ended: Ended, calls: Call[]): void;
 }
@@ -64,6 +66,8 @@ const UNEASY_MS = 2_000;
 const LOOK_MS = 100;
 /** The patience while a handler may keep a server from reading on. */
 const BUSY_PATIENCE_MS = 60_000;
+/** Signals that may come before the server's first message; those beyond are lost. */
+const MAX_EARLY = 100;
 
 const NOTHING = Data.of(undefined);
 const REASONS = {
@@ -83,6 +87,8 @@ export class Connection {
   #calls = new Map<Id, Call>();
   #lastId = 0;
   #accepted: ((error?: unknown) => void) | null = null;
+  /** What has overtaken the server's first message: streams and datagrams of their own do not wait for it. */
+  #early: Message[] = [];
   #heartbeatMs = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** By a clock that nobody sets. */
@@ -160,8 +166,10 @@ export class Connection {
       } else {
         const message = body ? encodeRequestHeader(id, name, body.size) : encodeRequest(id, name, payload);
         this.#checkSize(message.length + (body?.size ?? 0));
-        const failed = (why: unknown) => {
-          if (this.#calls.delete(id)) call.reject(why instanceof WireloomError ? why : new WireloomError('internal', String(why)));
+        const failed = (why: unknown, isUnsent = false) => {
+          if (!this.#calls.delete(id)) return;
+          if (isUnsent) this.#events.unsent(call);
+          else call.reject(why instanceof WireloomError ? why : new WireloomError('internal', String(why)));
         };
         const cancel = call.isTopic ? undefined : this.link.request?.(message, failed, body);
         if (!cancel) {
@@ -249,6 +257,8 @@ export class Connection {
     const message = bytes.length > this.link.limit ? null : decode(bytes);
     if (!message) {
       this.#reject(MALFORMED, new WireloomError('disconnected', 'the server sent what is no message'));
+    } else if (this.#accepted && this.link.canStream && (message.type === 'signal' || message.type === 'heartbeat')) {
+      if (this.#early.length < MAX_EARLY) this.#early.push(message);
     } else if (message.type === 'acceptConf' ? !this.#accepted : this.#accepted) {
       this.#reject(MALFORMED, new WireloomError('rejected', "the server's messages are out of order"));
     } else {
@@ -314,6 +324,7 @@ export class Connection {
     this.#tick();
     this.#accepted?.();
     this.#accepted = null;
+    for (const message of this.#early.splice(0)) this.#handle(message);
   }
 
   /** Says that the client is still there, and asks whether the server is. */

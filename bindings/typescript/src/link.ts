@@ -40,6 +40,8 @@ export abstract class Link {
   readonly webTransport?: WebTransport;
   /** Whether requests have streams of their own. */
   readonly canStream: boolean = false;
+  /** Whether there is one for another request now. */
+  abstract readonly hasStream: boolean;
   /** The largest message that is taken, in bytes. What comes in one piece with the first message, which says it, may be as large. */
   limit = Infinity;
   #onMessage: ((message: Uint8Array) => void) | undefined;
@@ -77,8 +79,11 @@ export abstract class Link {
 
   /** In order, after everything that was sent this way. */
   abstract send(message: Uint8Array): void;
-  /** On a stream of its own, where there are such: answers how to give the request up. `body` follows the message. */
-  request?(message: Uint8Array, failed: (why: unknown) => void, body?: Body): (() => void) | undefined;
+  /**
+   * On a stream of its own, where there are such: answers how to give the request up. `body` follows the message. `isUnsent`: there is
+   * no stream, and the body has not been touched.
+   */
+  request?(message: Uint8Array, failed: (why: unknown, isUnsent?: boolean) => void, body?: Body): (() => void) | undefined;
   /** Beside the others; `false` if there is no other way. */
   signal?(message: Uint8Array, delivery: Delivery): boolean;
   /** `null` if it takes more now, else when it does. */

@@ -62,6 +62,7 @@ export async function openWebSocket(url: string, Constructor: WebSocketConstruct
 
 class WebSocketLink extends Link {
   readonly kind = 'websocket';
+  readonly hasStream = false;
   #socket: WebSocketLike;
   #waiting: Promise<void> | null = null;
 

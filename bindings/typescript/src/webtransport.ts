@@ -93,6 +93,8 @@ class WebTransportLink extends Link {
   #writing: Promise<void> | null = null;
   /** Resolves with the control stream's end. */
   #heardAll: Promise<unknown>;
+  /** Once that has ended, until the session has. */
+  #leaving: Promise<void> | null = null;
 
   constructor(transport: WebTransport, control: WebTransportBidirectionalStream, isMulti: boolean) {
     super();
@@ -112,8 +114,12 @@ class WebTransportLink extends Link {
     this.#heardAll = this.#read(readerOf(control.readable)).catch((error: unknown) => {
       if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
     });
-    // The session's end says why.
-    void this.#heardAll.then(() => setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS));
+    void this.#heardAll.then(() => {
+      // The server reads no more, and says why with the session's end as soon as our half of the stream has ended, too.
+      this.#leaving = transport.closed.then(ignore, ignore);
+      void Promise.resolve(this.#writing).then(() => this.#control.close()).catch(ignore);
+      setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS);
+    });
     if (isMulti) {
       const streams = transport.incomingUnidirectionalStreams as ReadableStream<ReadableStream>;
       forEach(streams.getReader(), (stream) => {
@@ -166,11 +172,15 @@ class WebTransportLink extends Link {
   }
 
   ready(): Promise<void> | null {
-    return this.#size < HIGH_WATER ? null : this.#writing;
+    return this.#leaving ?? (this.#size < HIGH_WATER ? null : this.#writing);
   }
 
-  override request(message: Uint8Array, failed: (why: unknown) => void, body?: Body): (() => void) | undefined {
-    if (!this.canStream || (this.#streams >= MAX_STREAMS && !body)) return undefined;
+  get hasStream(): boolean {
+    return this.canStream && this.#streams < MAX_STREAMS;
+  }
+
+  override request(message: Uint8Array, failed: (why: unknown, isUnsent?: boolean) => void, body?: Body): (() => void) | undefined {
+    if (!this.hasStream) return undefined;
     this.#streams++;
     let cancelled = false;
     let stream: WebTransportBidirectionalStream | undefined;
@@ -207,9 +217,10 @@ class WebTransportLink extends Link {
     exchange()
       .catch((error: unknown) => {
         if (cancelled) return;
-        if (!stream && !body) {
+        if (!stream) {
           // Chromium has reached the server's limit of streams.
-          this.send(message);
+          if (body) failed(error, true);
+          else this.send(message);
           return;
         }
         reset();

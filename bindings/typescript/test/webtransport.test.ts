@@ -2,7 +2,7 @@
 import { afterEach, expect, test } from 'vitest';
 import type { Client, ClientOptions } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
-import { after, fake, sessions } from './fake.js';
+import { after, fake, sessions, Stream } from './fake.js';
 import type { FakeOptions, Session } from './fake.js';
 
 afterEach(closeClients);
@@ -52,4 +52,78 @@ test('the server is told that a request was given up', async () => {
   }
   await expect.poll(() => session.streams.length).toBe(202);
   expect(session.control).not.toContain('slow');
+});
+
+/** `17`: section 4.1. */
+const ACCEPT_CONF = '17020060ea000000200000';
+
+test('what overtakes the first message is kept until that comes', async () => {
+  const client = open({ first: '' });
+  const heard: string[] = [];
+  client.onAny((message, name) => heard.push(`${name} ${message.text()}`));
+  await expect.poll(() => sessions[0]?.control).toBe('\x01\x21');
+  sessions[0]!.datagram('400161' + '78');
+  // A heartbeat says nothing.
+  sessions[0]!.datagram('21');
+  const stream = new Stream();
+  stream.say('400162' + '79');
+  sessions[0]!.incoming(stream.readable);
+  await after(50);
+  sessions[0]!.streams[0]!.say(ACCEPT_CONF);
+  await client.connected();
+  await expect.poll(() => heard.sort()).toEqual(['a x', 'b y']);
+  expect(sessions.length).toBe(1);
+});
+
+test('a reply before the first message is final', async () => {
+  const client = open({ first: '' });
+  await expect.poll(() => sessions[0]?.control).toBe('\x01\x21');
+  sessions[0]!.streams[0]!.say('c0' + '0100000000000000');
+  await expect(client.connected()).rejects.toMatchObject({ kind: 'closed', cause: { kind: 'rejected' } });
+});
+
+test("a server's good-bye is answered, and what is said after it is said on the next connection", async () => {
+  const { client, session } = await connected();
+  const states: unknown[] = [];
+  client.onState((state) => states.push(state));
+  session.streams[0]!.finish();
+  await expect.poll(() => session.streams[0]!.isFinished).toBe(true);
+  const sent = Promise.all([client.signal('one', 'x'), client.signal('two', 'x', { unordered: true })]);
+  client.request('three').catch(() => {});
+  await after(50);
+  session.end(1, 'the server shuts down');
+  await sent;
+  await expect.poll(() => sessions[1]?.streams.map(({ text }) => text).join()).toMatch(/one.*three/s);
+  expect(session.control).not.toContain('one');
+  expect(session.streams.length).toBe(1);
+  expect(states[0]).toMatchObject({ status: 'connecting', error: { message: 'the server shuts down' } });
+});
+
+test('a server that does not end the session after its good-bye is left', async () => {
+  const { client, session } = await connected();
+  session.streams[0]!.finish();
+  await expect.poll(() => session.streams[0]!.isFinished).toBe(true);
+  await client.signal('a', 'x');
+  await expect.poll(() => sessions[1]?.control).toContain('a');
+  expect(session.isClosed).toBe(true);
+});
+
+test('payloads that get no stream are read, and take the control stream', async () => {
+  let streams = 0;
+  // As Chromium does at the server's limit.
+  const request = () => (++streams > 3 ? Promise.reject(new Error('no more streams')) : Promise.resolve());
+  const { client, session } = await connected({ request });
+  for (let n = 0; n < 5; n++) {
+    const blob = new Blob([`blob ${n}`]);
+    client.request('upload', n % 2 === 0 ? blob : blob.stream(), { size: blob.size }).catch(() => {});
+  }
+  await expect.poll(() => session.control).toMatch(/blob 3.*blob 4/s);
+  expect(session.streams.slice(1).map(({ text }) => text.slice(-6))).toEqual(['blob 0', 'blob 1', 'blob 2']);
+});
+
+test('payloads beyond so many streams do not ask for one', async () => {
+  const { client, session } = await connected();
+  for (let n = 0; n < 70; n++) client.request('upload', new Blob([`blob ${n}`])).catch(() => {});
+  await expect.poll(() => session.control.match(/blob \d+/g)?.length).toBe(6);
+  expect(session.streams.length).toBe(65);
 });
