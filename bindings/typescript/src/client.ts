@@ -68,6 +68,8 @@ export class Client<P extends Protocol = any> {
   #connection: Connection | null = null;
   #state: ClientState = { status: 'connecting', failures: 0, error: null };
   #session: Session | null = null;
+  /** While the session of an earlier page is being read. */
+  #remembering: Promise<void> | null = null;
   #handlers = new Map<string | null, Set<(message: Data, name: string) => void>>();
   #stateListeners = new Set<(state: ClientState) => void>();
   #sessionListeners = new Set<(session: Session | null) => void>();
@@ -84,13 +86,14 @@ export class Client<P extends Protocol = any> {
   #room: Promise<void> | null = null;
   /** Nothing new is sent: what was sent before must arrive first. */
   #isHeld = false;
-  #draining = false;
   /** How many attempts the connection took, and since when it is. */
   #failures = 0;
   #since = 0;
   #close = new AbortController();
   /** Ends the pause before the next attempt. */
   #wakeUp: (() => void) | null = null;
+  /** Whether there was a reason to wake up since the attempt has begun. */
+  #woken = false;
   #returnMs: number;
   #returnTimer: ReturnType<typeof setTimeout> | undefined;
   #returning = false;
@@ -142,6 +145,7 @@ export class Client<P extends Protocol = any> {
     this.#stopWake = onWake(() => {
       this.wake();
     });
+    this.#remembering = this.#remember();
     void this.#start();
   }
 
@@ -237,6 +241,7 @@ export class Client<P extends Protocol = any> {
 
   /** Closes the session; the server destroys it if no other connection has it. */
   async closeSession(options?: RequestOptions): Promise<void> {
+    if (this.#remembering) await this.#remembering;
     if (!this.#session) return;
     // The server destroys it with the last connection that gives it up, and these have it, too.
     for (const connection of this.#left) void connection.closeSession();
@@ -248,7 +253,10 @@ export class Client<P extends Protocol = any> {
   wake(): void {
     this.#wakeUp?.();
     const connection = this.#connection;
-    if (!connection) return;
+    if (!connection) {
+      this.#woken = true;
+      return;
+    }
     void connection.probe();
     if (connection.link.kind === 'websocket') {
       this.#returnMs = this.#options.returnMs ?? 15_000;
@@ -376,8 +384,6 @@ export class Client<P extends Protocol = any> {
   #mayRepeat(call: Call, error: unknown): boolean {
     if (!call.idempotent || call.body?.isOnce || !(error instanceof WireloomError)) return false;
     if (error.kind !== 'disconnected' && error.kind !== 'shutdown') return false;
-    // Again, from a server that has time: this connection is about to end.
-    if (error.kind === 'shutdown') this.#draining = true;
     this.#enqueue(call);
     return true;
   }
@@ -426,8 +432,9 @@ export class Client<P extends Protocol = any> {
 
   #flush(): void {
     const connection = this.#connection;
-    if (!connection || this.#isHeld || this.#draining) return;
-    while (this.#waiting.length > 0 && this.#connection === connection && !this.#draining) {
+    if (!connection || this.#isHeld) return;
+    // What a server that shuts down does not take waits for one that has time.
+    while (this.#waiting.length > 0 && this.#connection === connection && !connection.isDraining) {
       const room = connection.link.ready();
       if (room) {
         // Once, however much comes meanwhile.
@@ -445,8 +452,13 @@ export class Client<P extends Protocol = any> {
 
   // --- Connections
 
-  async #start(): Promise<void> {
+  async #remember(): Promise<void> {
     this.#session = await this.#memory.session();
+    this.#remembering = null;
+  }
+
+  async #start(): Promise<void> {
+    await this.#remembering;
     await this.#dialer.remember();
     await this.#connect(0);
   }
@@ -454,11 +466,14 @@ export class Client<P extends Protocol = any> {
   /** Tries until there is a connection, or an error that trying again does not mend. */
   async #connect(failed: number): Promise<void> {
     let failures = failed;
+    this.#woken = false;
     for (;;) {
       // A listener may have closed it.
       if (this.#close.signal.aborted) return;
-      if (failures > 0 && (await this.#rest(pause(this.#backoff, failures - 1, Math.random())))) failures = 1;
+      // An attempt that has begun before may have failed for what is over now.
+      if (failures > 0 && (this.#woken || (await this.#rest(pause(this.#backoff, failures - 1, Math.random()))))) failures = 1;
       if (this.#close.signal.aborted) return;
+      this.#woken = false;
       try {
         const { connectTimeoutMs = 10_000 } = this.#options;
         this.#adopt(await this.#attempt((abort) => this.#dialer.dial(failures, abort), connectTimeoutMs), failures);
@@ -548,7 +563,6 @@ export class Client<P extends Protocol = any> {
     this.#connection = connection;
     this.#failures = failures;
     this.#since = Date.now();
-    this.#draining = false;
     this.#topics.connected();
     this.#setState({ status: 'connected', transport: connection.link.kind });
     this.#flush();
@@ -607,24 +621,30 @@ export class Client<P extends Protocol = any> {
       const connection = await this.#attempt((abort) => this.#dialer.webTransport(abort), RETURN_TIMEOUT_MS);
       // What was sent before the change is handled before what is sent after it.
       this.#isHeld = true;
-      await quiesce(old, QUIESCE_MS);
+      const isQuiet = await quiesce(old, QUIESCE_MS);
       this.#isHeld = false;
       // A session that was made meanwhile would be missing there.
-      if (this.#connection !== old || this.#session?.key !== key) {
+      if (!isQuiet || this.#connection !== old || this.#session?.key !== key) {
         connection.close();
+        // What handlers are busy with may take long, and each time all else waits.
+        if (!isQuiet) this.#slowDown();
         return;
       }
       this.#adopt(connection, 0);
       this.#returnMs = this.#options.returnMs ?? 15_000;
       void this.#leave(old);
     } catch {
-      this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
+      this.#slowDown();
     } finally {
       this.#returning = false;
       this.#isHeld = false;
       this.#flush();
       if (this.#connection === old) this.#planReturn(this.#returnMs);
     }
+  }
+
+  #slowDown(): void {
+    this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
   }
 
   /** What is under way on it is still answered. */
@@ -708,11 +728,15 @@ function tell<A extends unknown[]>(listeners = new Set<(...values: A) => void>()
   for (const listener of [...listeners]) if (listeners.has(listener)) guard(listener, ...values);
 }
 
-/** Waits until all calls are answered and what was sent has been read, or the time is up. */
-async function quiesce(connection: Connection, ms: number): Promise<void> {
+/**
+ * Waits until all calls are answered and what was sent has been read, or the time is up. Answers whether nothing waits at the server: a
+ * handler may still be at work, but what comes now over another connection overtakes nothing.
+ */
+async function quiesce(connection: Connection, ms: number): Promise<boolean> {
   const end = performance.now() + ms;
   while (connection.pending > 0 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
-  await Promise.race([connection.probe(), new Promise((resolve) => setTimeout(resolve, Math.min(ms, QUIESCE_MS)))]);
+  const late = new Promise<boolean>((resolve) => setTimeout(resolve, Math.min(ms, QUIESCE_MS), false));
+  return (await Promise.race([connection.answers(), late])) || connection.pending === 0;
 }
 
 /** A payload that may be streamed. */

@@ -82,6 +82,8 @@ export class Connection {
   readonly link: Link;
   /** Another has taken its place; what is under way on it is still answered. */
   isLeft = false;
+  /** The server shuts down: it takes nothing more, and is about to end the connection. */
+  isDraining = false;
   #settings: ConnectionSettings;
   #events: ConnectionEvents;
   #calls = new Map<Id, Call>();
@@ -151,9 +153,9 @@ export class Connection {
     return this.#over;
   }
 
-  /** How many requests wait for their replies. */
+  /** How many of the application's requests wait for their replies. */
   get pending(): number {
-    return this.#calls.size;
+    return [...this.#calls.values()].filter((call) => call.token > 0).length;
   }
 
   /** Sends a request. */
@@ -206,7 +208,7 @@ export class Connection {
     this.#sentAt = performance.now();
   }
 
-  /** Asks for a sign of life, unless one is awaited: whether what was sent before has been read. */
+  /** Asks for a sign of life, unless one is awaited. */
   async probe(): Promise<void> {
     if (this.#probing || this.#over) return;
     this.#probing = true;
@@ -217,10 +219,16 @@ export class Connection {
       const patience = isBusy ? Math.max(BUSY_PATIENCE_MS, this.#settings.patienceMs) : this.#settings.patienceMs;
       if (this.#heardAt < asked && performance.now() - asked >= patience) this.lose('the server does not answer');
     }, LOOK_MS);
-    // Any answer is one.
-    await this.#ask('restoreSession', NO_KEY).catch(() => {});
+    await this.answers();
     clearInterval(look);
     this.#probing = false;
+  }
+
+  /** Asks something: whether it was answered, before which everything that was sent earlier has been taken up. */
+  async answers(): Promise<boolean> {
+    // Any answer is one.
+    await this.#ask('restoreSession', NO_KEY).catch(() => {});
+    return !this.#over;
   }
 
   /** While there are calls. */
@@ -294,8 +302,11 @@ export class Connection {
       case 'internal':
       case 'sessionNotFound':
       case 'maxSessionConnections':
-      case 'sessionsDisabled':
-        this.#take(message.id)?.reject(new WireloomError(message.type, REASONS[message.type]));
+      case 'sessionsDisabled': {
+        const call = this.#take(message.id);
+        if (call && message.type === 'shutdown') this.isDraining = true;
+        call?.reject(new WireloomError(message.type, REASONS[message.type]));
+      }
     }
   }
 

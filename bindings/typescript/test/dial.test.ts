@@ -1,6 +1,6 @@
 // Which transport is taken. WebTransport is made up: how it fails is what matters. `e2e` has the real one.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { Client, ClientOptions } from '../src/index.js';
+import type { Client, ClientOptions, RequestOptions } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
 import { after, fake, never, sessions } from './fake.js';
 import { Script } from './script.js';
@@ -153,16 +153,19 @@ test('a stream that went with its connection is not sent again', async () => {
   await expect(blob).rejects.toMatchObject({ kind: 'timeout' });
 });
 
-/** On WebSocket, with a request that nobody answers, and then on WebTransport. */
-async function changedOver(): Promise<{ client: Client; peer: Peer; request: Promise<unknown>; setWorks: (works: boolean) => void }> {
+/** On WebSocket, with a request that nobody answers though the server reads on, and then on WebTransport. */
+async function changedOver(
+  options: RequestOptions = {},
+): Promise<{ client: Client; peer: Peer; request: Promise<unknown>; setWorks: (works: boolean) => void }> {
   let works = false;
+  script.answers = true;
   const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
   const peer = await script.accept();
   await client.connected();
-  const request = client.request('a');
+  const request = client.request('a', undefined, options);
   request.catch(() => {});
   works = true;
-  await expect.poll(() => client.transport, { timeout: 20_000 }).toBe('webtransport');
+  await expect.poll(() => client.transport).toBe('webtransport');
   return { client, peer, request, setWorks: (value) => (works = value) };
 }
 
@@ -171,6 +174,43 @@ test('closing ends the WebSocket, too, that was left with a request on it', asyn
   client.close();
   await expect(Promise.race([request, after(2_000)])).rejects.toMatchObject({ kind: 'closed' });
   expect(await Promise.race([peer.closed, after(2_000)])).toBe(1000);
+});
+
+test('a server that is still busy with what came over the WebSocket is not left', async () => {
+  let works = false;
+  const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  const request = client.request('slow');
+  const slow = await peer.request('slow');
+  await client.signal('waits', 'x');
+  works = true;
+  await expect.poll(() => sessions.length).toBe(2);
+  void client.signal('later', 'x');
+  // It was given up, with all that was held back for it sent where the rest was.
+  await expect.poll(() => sessions[1]!.isClosed).toBe(true);
+  expect(client.transport).toBe('websocket');
+  const heard: string[] = [];
+  while (!heard.includes('later')) {
+    const message = await peer.next();
+    heard.push('name' in message ? message.name : message.type);
+  }
+  expect(heard.filter((name) => name !== 'restoreSession')).toEqual(['waits', 'later']);
+  expect(sessions.map(({ control }) => control).join()).not.toContain('later');
+  script.answers = true;
+  peer.reply(slow);
+  await request;
+  await expect.poll(() => client.transport).toBe('webtransport');
+});
+
+test('a server that shuts down behind the WebSocket that was left does not stop the connection that is in its place', async () => {
+  const { client, peer, request } = await changedOver({ idempotent: true });
+  peer.refuse(await peer.request('a'));
+  await expect.poll(() => sessions.at(-1)!.streams[1]?.heard).toMatchObject([{ type: 'request', name: 'a' }]);
+  await client.signal('later', 'x');
+  await expect.poll(() => sessions.at(-1)!.control).toContain('later');
+  client.close();
+  await expect(request).rejects.toMatchObject({ kind: 'closed' });
 });
 
 test('WebTransport is tried again while a WebSocket that was left has a request on it', async () => {

@@ -42,8 +42,13 @@ export class Peer {
   readonly heard = new Channel<Buffer>();
   readonly closed: Promise<number>;
 
-  constructor(readonly socket: WebSocket) {
-    socket.on('message', (bytes: Buffer) => this.heard.push(bytes));
+  /** `answers`: to questions for a sign of life, of which the test then hears nothing. */
+  constructor(readonly socket: WebSocket, answers: () => boolean) {
+    socket.on('message', (bytes: Buffer) => {
+      const message = answers() && decode(bytes);
+      if (message && message.type === 'restoreSession' && message.key === '?') this.send('03', id(message.id));
+      else this.heard.push(bytes);
+    });
     this.closed = new Promise((resolve) => socket.once('close', resolve));
   }
 
@@ -61,6 +66,11 @@ export class Peer {
 
   reply(request: { id: number }, json?: unknown): void {
     this.send('c0', id(request.id), Buffer.from(json === undefined ? '' : JSON.stringify(json)));
+  }
+
+  /** That it did not take the request, because it shuts down. */
+  refuse(request: { id: number }): void {
+    this.send('01', id(request.id));
   }
 
   fail(request: { id: number }, code: string): void {
@@ -86,11 +96,13 @@ export class Peer {
 
 export class Script {
   readonly peers = new Channel<Peer>();
+  /** Whether questions for a sign of life are answered. */
+  answers = false;
   #server: WebSocketServer;
 
   private constructor(server: WebSocketServer) {
     this.#server = server;
-    server.on('connection', (socket) => this.peers.push(new Peer(socket)));
+    server.on('connection', (socket) => this.peers.push(new Peer(socket, () => this.answers)));
   }
 
   static async start(): Promise<Script> {

@@ -161,6 +161,17 @@ test('a listener that closes the client leaves no pause behind', async () => {
   set.mockRestore();
 });
 
+test('a wake-up of a connection does not end the pause after it', async () => {
+  const client = open({ backoff: { firstMs: 3_600_000, maxMs: 3_600_000 } });
+  const peer = await script.accept();
+  await client.connected();
+  client.wake();
+  const set = vi.spyOn(globalThis, 'setTimeout');
+  peer.socket.terminate();
+  await expect.poll(() => set.mock.calls.filter(([, ms]) => ms! > 1_000_000).length).toBe(1);
+  set.mockRestore();
+});
+
 test('what cannot be sent says so', async () => {
   const client = open();
   const peer = await script.accept();

@@ -217,6 +217,20 @@ describe('connections', () => {
     proxy.close();
   });
 
+  test('a wake-up during an attempt ends the pause after it', async () => {
+    const proxy = await Proxy.to(serve.ws);
+    proxy.isSilent = true;
+    const client = open(proxy.url, { backoff: { firstMs: 3_600_000, maxMs: 3_600_000 }, connectTimeoutMs: 2_000 });
+    await expect.poll(() => proxy.accepted).toBe(1);
+    client.wake();
+    // What the proxy has swallowed does not come again: this attempt fails.
+    await state(client, (now) => now.status === 'connecting' && now.failures === 1);
+    proxy.isSilent = false;
+    await client.connected();
+    expect(proxy.accepted).toBe(2);
+    proxy.close();
+  });
+
   test('the server is killed and started again', async () => {
     const mine = await Serve.start();
     const port = new URL(mine.page).port;
@@ -298,6 +312,20 @@ describe('sessions', () => {
     expect(storage.entries.size).toBe(0);
     await expect(second.request('whoami')).rejects.toMatchObject({ code: 'NO_SESSION' });
     proxy.close();
+  });
+
+  test('of an earlier page are closed by one that asks for it at once', async () => {
+    const storage = new MemoryStorage();
+    const before = open(serve.ws, { storage });
+    await before.request('login', 'ann');
+    const { key } = before.session!;
+    before.close();
+    const client = open(serve.ws, { storage });
+    await client.closeSession();
+    expect(storage.entries.size).toBe(0);
+    expect(client.session).toBeNull();
+    await expect(client.request('whoami')).rejects.toMatchObject({ code: 'NO_SESSION' });
+    await expect(client.restoreSession(key)).rejects.toEqual(kind('sessionNotFound'));
   });
 
   test('of another page that are newer stay', async () => {
