@@ -9,7 +9,7 @@ import { Dialer, linked } from './dial.js';
 import { describe, WireloomError } from './errors.js';
 import { concat } from './framing.js';
 import type { Body, Delivery, Ended, Link, TransportKind } from './link.js';
-import { NORMAL, TOO_SLOW } from './link.js';
+import { NORMAL, Source, TOO_SLOW } from './link.js';
 import type { ClientOptions, RequestOptions } from './options.js';
 import type {
   EventName,
@@ -288,6 +288,8 @@ export class Client<P extends Protocol = any> {
         this.#pending--;
         this.#calls.delete(giveUp);
         call.isOver = true;
+        // A stream that nobody has begun to read; another's reader has it.
+        if (call.body?.isOnce) call.body.stream().cancel().catch(() => {});
         call.resolve = call.reject = () => {};
       };
       const call: Call = {
@@ -326,6 +328,8 @@ export class Client<P extends Protocol = any> {
         }, timeoutMs);
       }
       this.#enqueue(call);
+      // The caller may use the buffer for something else.
+      if (!call.isOver && (call.idempotent || call.sentAt === undefined)) call.payload = call.payload.copy();
     });
   }
 
@@ -360,17 +364,15 @@ export class Client<P extends Protocol = any> {
     const parts: Uint8Array[] = [];
     let size = 0;
     try {
-      const reader = body.stream().getReader();
+      const source = new Source(body);
       call.cancel = () => {
-        reader.cancel().catch(() => {});
+        source.cancel();
       };
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        parts.push(value);
-        size += value.length;
+      for (let piece; (piece = await source.read()); ) {
+        parts.push(piece);
+        size += piece.length;
         if (size <= limit) continue;
-        reader.cancel().catch(() => {});
+        source.cancel();
         throw new WireloomError('tooLarge', `the payload is larger than the server's message buffer of ${limit} bytes`);
       }
       call.payload = new Data('binary', concat(parts));
@@ -396,12 +398,14 @@ export class Client<P extends Protocol = any> {
         return;
       }
       this.#admit();
+      let [data, isSent] = [payload, false];
       this.#push({
         token: ++this.#lastToken,
         send: (connection) => {
           this.#pending--;
+          isSent = true;
           try {
-            connection.signal(name, payload, delivery);
+            connection.signal(name, data, delivery);
             resolve();
           } catch (error) {
             reject(error);
@@ -412,6 +416,8 @@ export class Client<P extends Protocol = any> {
           reject(error);
         },
       });
+      // As with requests.
+      if (!isSent) data = payload.copy();
     });
   }
 
@@ -587,6 +593,8 @@ export class Client<P extends Protocol = any> {
   }
 
   #dispatch(connection: Connection, name: string, payload: Data): void {
+    // What is said to all of this client's connections comes over the one that is in use, too.
+    if (this.#connection && connection !== this.#connection && !connection.isLeft) return;
     // What the subscriptions of a connection that was left say comes again over the next.
     if (name.startsWith('$') && (connection.isLeft || this.#topics.handle(name, payload))) return;
     tell(this.#handlers.get(name) ?? this.#handlers.get(null), payload, name);

@@ -5,7 +5,8 @@ export type Encoding = 'binary' | 'utf8' | 'utf16';
 
 /**
  * What `request`, `signal` and `publish` take: a string travels as text, bytes as bytes, `undefined` as an empty payload, and
- * everything else as JSON. A string that is to travel as JSON goes through {@link Data.json}.
+ * everything else as JSON. A string that is to travel as JSON goes through {@link Data.json}. A `Blob` or `ReadableStream` is
+ * something that only `request` takes.
  */
 export type Payload<T = unknown> = Data<T> | T;
 
@@ -48,7 +49,17 @@ export class Data<T = unknown> {
     if (ArrayBuffer.isView(payload)) {
       return new Data('binary', new Uint8Array(payload.buffer as ArrayBuffer, payload.byteOffset, payload.byteLength));
     }
+    for (const type of ['Blob', 'ReadableStream', 'SharedArrayBuffer']) {
+      const Type = (globalThis as unknown as Record<string, (new () => object) | undefined>)[type];
+      // JSON has `{}` for them.
+      if (Type && payload instanceof Type) throw new WireloomError('invalid', `a ${type} is no payload here`);
+    }
     return Data.json(payload) as Data<never>;
+  }
+
+  /** @internal With bytes of its own: whoever gave them may use the buffer for something else. */
+  copy(): Data<T> {
+    return new Data(this.encoding, this.bytes.slice());
   }
 
   /** As text. Bytes that are not text of the encoding become U+FFFD; binary is read as UTF-8. */

@@ -1,3 +1,5 @@
+import { describe, WireloomError } from './errors.js';
+
 /** How messages travel. */
 export type TransportKind = 'webtransport' | 'websocket';
 
@@ -31,6 +33,35 @@ export interface Body {
   stream: () => ReadableStream<Uint8Array>;
   /** It cannot be read a second time. */
   isOnce: boolean;
+}
+
+const unreadable = (error: unknown) => new WireloomError('invalid', `the payload cannot be read: ${describe(error)}`, undefined, error);
+
+/** A body that is being read. What goes wrong with it is thrown as WireloomErrors of kind `invalid`. */
+export class Source {
+  #reader: ReadableStreamDefaultReader<Uint8Array>;
+
+  constructor(body: Body) {
+    try {
+      this.#reader = body.stream().getReader();
+    } catch (error) {
+      throw unreadable(error);
+    }
+  }
+
+  /** The next piece; `undefined` at the end. */
+  async read(): Promise<Uint8Array | undefined> {
+    try {
+      return (await this.#reader.read()).value;
+    } catch (error) {
+      throw unreadable(error);
+    }
+  }
+
+  /** Reads no more: what is being waited for is the end. */
+  cancel(): void {
+    this.#reader.cancel().catch(() => {});
+  }
 }
 
 /** Whole messages over something. */

@@ -3,7 +3,7 @@
 import { isReply, mayBeDatagram, encodeHeartbeat } from './codec.js';
 import { describe, WireloomError } from './errors.js';
 import { concat, encodeVarint, frame, Unframer } from './framing.js';
-import { Link, MALFORMED, NORMAL } from './link.js';
+import { Link, MALFORMED, NORMAL, Source } from './link.js';
 import type { Body, Delivery } from './link.js';
 
 export type WebTransportConstructor = new (url: string, options?: WebTransportOptions) => WebTransport;
@@ -186,8 +186,10 @@ class WebTransportLink extends Link {
     let stream: WebTransportBidirectionalStream | undefined;
     let writer: WritableStreamDefaultWriter<Uint8Array> | undefined;
     let replies: ReadableStreamDefaultReader<Uint8Array> | undefined;
+    let source: Source | undefined;
     const reset = () => {
       writer?.abort(streamError(CANCELLED)).catch(ignore);
+      source?.cancel();
     };
     // A server that has read the whole request hears of it by this alone. A stream that is being read can only be cancelled by its reader.
     const stop = () => {
@@ -208,7 +210,7 @@ class WebTransportLink extends Link {
       });
       // Heard below, or of no use any more.
       answered.catch(ignore);
-      if (body) await writeBody(writer, message, body);
+      if (body) await writeBody(writer, message, body.size, (source = new Source(body)));
       else await writer.write(frame(message));
       writer.close().catch(ignore);
       await answered;
@@ -224,6 +226,12 @@ class WebTransportLink extends Link {
           return;
         }
         reset();
+        if (error instanceof WireloomError) {
+          // It is the payload's fault, which nothing else can tell.
+          stop();
+          failed(error);
+          return;
+        }
         // An answer that came early may still be read, and the session's end, which is everybody's, says more.
         setTimeout(() => {
           stop();
@@ -290,22 +298,25 @@ function streamError(streamErrorCode: number): unknown {
   return Constructor && new Constructor({ message: 'the request was given up', streamErrorCode });
 }
 
-/** Sends what the stream gives, no faster than it is taken. */
-async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header: Uint8Array, body: Body): Promise<void> {
-  await writer.write(concat([encodeVarint(header.length + body.size), header]));
-  let left = body.size;
-  const reader = body.stream().getReader();
+/** Sends what the source gives, no faster than it is taken. */
+async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header: Uint8Array, size: number, source: Source): Promise<void> {
+  let isBroken = false;
+  // A source that gives nothing would not hear of it.
+  writer.closed.catch(() => {
+    isBroken = true;
+    source.cancel();
+  });
+  let left = size;
   try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      left -= value.length;
-      if (left < 0) break;
-      await writer.write(value);
+    await writer.write(concat([encodeVarint(header.length + size), header]));
+    for (let piece; left >= 0 && (piece = await source.read()); ) {
+      left -= piece.length;
+      if (left >= 0) await writer.write(piece);
     }
   } finally {
     // Of one that was not read to its end.
-    reader.cancel().catch(ignore);
+    source.cancel();
   }
-  if (left !== 0) throw new WireloomError('invalid', `the body does not have ${body.size} bytes`);
+  if (isBroken) await writer.closed;
+  if (left !== 0) throw new WireloomError('invalid', `the body does not have ${size} bytes`);
 }

@@ -12,6 +12,13 @@ export function open(url: string, options: ClientOptions): Client {
   return client;
 }
 
+/** A payload that never has an end. */
+export function endless(): { stream: ReadableStream<Uint8Array>; cancelled: Promise<void> } {
+  let cancel = () => {};
+  const cancelled = new Promise<void>((resolve) => (cancel = resolve));
+  return { stream: new ReadableStream({ cancel }), cancelled };
+}
+
 /** After each test. */
 export function closeClients(): void {
   for (const client of clients.splice(0)) client.close();

@@ -139,7 +139,7 @@ test('a stream that went with its connection is not sent again', async () => {
   const client = open(() => Promise.resolve(), { webSocketUrl: null });
   await client.connected();
   const body = new ReadableStream<Uint8Array>({
-    pull: (controller) => {
+    start: (controller) => {
       controller.enqueue(new Uint8Array(10));
     },
   });
@@ -211,6 +211,23 @@ test('a server that shuts down behind the WebSocket that was left does not stop 
   await expect.poll(() => sessions.at(-1)!.control).toContain('later');
   client.close();
   await expect(request).rejects.toMatchObject({ kind: 'closed' });
+});
+
+test('what a server says to both connections during the change-over is heard once', async () => {
+  let works = false;
+  const client = open(() => (works ? Promise.resolve() : Promise.reject(new Error('no'))), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  const heard: string[] = [];
+  client.on('n', (message) => heard.push(message.text()));
+  works = true;
+  await expect.poll(() => sessions[1]?.control).toBeTruthy();
+  sessions[1]!.streams[0]!.say('40016e' + '78');
+  peer.signal('n', 'x');
+  await expect.poll(() => client.transport).toBe('webtransport');
+  sessions[1]!.streams[0]!.say('40016e' + '79');
+  await expect.poll(() => heard.at(-1)).toBe('y');
+  expect(heard).toEqual(['x', 'y']);
 });
 
 test('WebTransport is tried again while a WebSocket that was left has a request on it', async () => {

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { WebSocket } from 'ws';
 import { decode } from '../src/codec.js';
+import { Data } from '../src/index.js';
 import type { Client, ClientOptions, WebSocketConstructor } from '../src/index.js';
-import { closeClients, open as openAt } from './clients.js';
+import { closeClients, endless, open as openAt } from './clients.js';
 import { Script } from './script.js';
 
 let script: Script;
@@ -161,6 +162,37 @@ test('a listener that closes the client leaves no pause behind', async () => {
   set.mockRestore();
 });
 
+describe('a buffer that is used again', () => {
+  test('while what it held waits for a connection', async () => {
+    const client = open();
+    const peer = await script.peers.next();
+    const scratch = new Uint8Array([1]);
+    void client.signal('a', scratch);
+    scratch[0] = 2;
+    void client.signal('a', scratch.buffer);
+    scratch[0] = 3;
+    client.request('a', new Data('binary', scratch)).catch(() => {});
+    structuredClone(scratch.buffer, { transfer: [scratch.buffer] });
+    peer.accept();
+    const payloads: unknown[] = [];
+    for (let n = 0; n < 3; n++) payloads.push([...((await peer.next()) as { payload: Data }).payload.bytes]);
+    expect(payloads).toEqual([[1], [2], [3]]);
+  });
+
+  test('while what it held may be sent again', async () => {
+    const client = open();
+    const peer = await script.accept();
+    await client.connected();
+    const scratch = new Uint8Array([1]);
+    client.topic('t').publish(scratch, { key: 'k' }).catch(() => {});
+    scratch[0] = 2;
+    expect([...(await peer.request('$publish/k/t')).payload.bytes]).toEqual([1]);
+    peer.socket.terminate();
+    const next = await script.accept();
+    expect([...(await next.request('$publish/k/t')).payload.bytes]).toEqual([1]);
+  });
+});
+
 test('a wake-up of a connection does not end the pause after it', async () => {
   const client = open({ backoff: { firstMs: 3_600_000, maxMs: 3_600_000 } });
   const peer = await script.accept();
@@ -225,12 +257,21 @@ test('a client that was too slow comes back at once', async () => {
 });
 
 describe('a stream that is being read before it is sent', () => {
-  /** Never has an end. */
-  function endless(): { stream: ReadableStream<Uint8Array>; cancelled: Promise<void> } {
-    let cancel = () => {};
-    const cancelled = new Promise<void>((resolve) => (cancel = resolve));
-    return { stream: new ReadableStream({ cancel }), cancelled };
-  }
+  test('and fails is no payload', async () => {
+    const client = open();
+    await script.accept();
+    const stream = new ReadableStream<Uint8Array>({ pull: () => Promise.reject(new Error('gone')) });
+    const told = { kind: 'invalid', message: expect.stringContaining('gone') as string };
+    await expect(client.request('a', stream)).rejects.toMatchObject(told);
+    await expect(client.request('a', stream)).rejects.toMatchObject({ kind: 'invalid' });
+  });
+
+  test('is cancelled when the request is given up before there is a connection', async () => {
+    const client = open();
+    const { stream, cancelled } = endless();
+    await expect(client.request('a', stream, { timeoutMs: 1 })).rejects.toMatchObject({ kind: 'timeout' });
+    await cancelled;
+  });
 
   test('is cancelled when the request is given up', async () => {
     const client = open();

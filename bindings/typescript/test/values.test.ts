@@ -35,6 +35,9 @@ describe('payloads', () => {
     expect(() => Data.of('{').json()).toThrow(SyntaxError);
     expect(() => Data.of(() => 1)).toThrow('the payload is no JSON');
   });
+  test.each([new Blob(['x']), new ReadableStream(), new SharedArrayBuffer(1)])('%s is none', (value) => {
+    expect(() => Data.of(value)).toThrow(expect.objectContaining({ kind: 'invalid' }) as Error);
+  });
 });
 
 describe('sessions', () => {

@@ -1,7 +1,7 @@
 // The client over WebTransport that is made up: what a server, a network or a browser does to it when much goes wrong.
 import { afterEach, expect, test } from 'vitest';
 import type { Client, ClientOptions } from '../src/index.js';
-import { closeClients, open as openAt } from './clients.js';
+import { closeClients, endless, open as openAt } from './clients.js';
 import { after, fake, sessions, Stream } from './fake.js';
 import type { FakeOptions, Session } from './fake.js';
 
@@ -126,4 +126,29 @@ test('payloads beyond so many streams do not ask for one', async () => {
   for (let n = 0; n < 70; n++) client.request('upload', new Blob([`blob ${n}`])).catch(() => {});
   await expect.poll(() => session.control.match(/blob \d+/g)?.length).toBe(6);
   expect(session.streams.length).toBe(65);
+});
+
+test.each([
+  ['is aborted', (abort: AbortController) => abort.abort()],
+  ['loses its session', (_: unknown, session: Session) => session.lose()],
+  ['is stopped by the server', (_: unknown, session: Session) => session.streams[1]!.fail(new Error('stopped'))],
+  ['loses its client', (_: unknown, __: unknown, client: Client) => client.close()],
+] as const)('a source that gives nothing is let go when its request %s', async (_, end) => {
+  const { client, session } = await connected();
+  const { stream, cancelled } = endless();
+  const abort = new AbortController();
+  const request = client.request('upload', stream, { size: 100, signal: abort.signal });
+  request.catch(() => {});
+  await expect.poll(() => session.streams[1]?.text).toContain('upload');
+  end(abort, session, client);
+  await cancelled;
+  await expect(request).rejects.not.toMatchObject({ kind: 'invalid' });
+});
+
+test('a source that fails is told of at once, as no payload', async () => {
+  const { client, session } = await connected();
+  const stream = new ReadableStream<Uint8Array>({ pull: () => Promise.reject(new Error('gone')) });
+  const request = client.request('upload', stream, { size: 100 });
+  await expect(request).rejects.toMatchObject({ kind: 'invalid', message: expect.stringContaining('gone') as string });
+  await expect.poll(() => session.streams[1]!.reset).toBeDefined();
 });
