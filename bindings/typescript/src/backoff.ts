@@ -16,6 +16,9 @@ export const BACKOFF: Backoff = { firstMs: 100, maxMs: 30_000, stableMs: 5_000 }
 /** As `setTimeout`, which ends at once where the time is longer than its 25 days, such as `Infinity`. */
 export const later = (call: () => void, ms: number): ReturnType<typeof setTimeout> => setTimeout(call, Math.min(ms, 2 ** 31 - 1));
 
+/** Answers `false` at last. */
+export const sleep = (ms: number): Promise<false> => new Promise((resolve) => setTimeout(resolve, ms, false));
+
 /** After `failures` attempts that failed. `random` is evenly distributed from 0 to 1. */
 export function pause(backoff: Backoff, failures: number, random: number): number {
   const whole = Math.min(backoff.firstMs * 2 ** Math.min(failures, 30), backoff.maxMs);

@@ -1,12 +1,12 @@
-import { BACKOFF, later, pause } from './backoff.js';
+import { BACKOFF, later, pause, sleep } from './backoff.js';
 import type { Backoff } from './backoff.js';
 import { checkName } from './codec.js';
 import { Connection, disconnected } from './connection.js';
 import type { Call, ConnectionSettings } from './connection.js';
-import { Data } from './data.js';
+import { Data, isA } from './data.js';
 import type { Payload } from './data.js';
 import { Dialer, linked } from './dial.js';
-import { describe, WireloomError } from './errors.js';
+import { describe, WireloomError, wrap } from './errors.js';
 import { concat } from './framing.js';
 import type { Body, Delivery, Ended, Link, TransportKind } from './link.js';
 import { NORMAL, Source, TOO_SLOW } from './link.js';
@@ -145,7 +145,10 @@ export class Client<P extends Protocol = any> {
     this.#stopWake = onWake(() => {
       this.wake();
     });
-    this.#remembering = this.#remember();
+    this.#remembering = this.#memory.session().then((session) => {
+      this.#session = session;
+      this.#remembering = null;
+    });
     void this.#start();
   }
 
@@ -312,7 +315,9 @@ export class Client<P extends Protocol = any> {
         },
       };
       const giveUp = (error: unknown) => {
-        this.#waiting = this.#waiting.filter((waiting) => waiting.call !== call);
+        // Those that have waited longest are the first whose time is up.
+        const at = this.#waiting.findIndex((waiting) => waiting.call === call);
+        if (at >= 0) this.#waiting.splice(at, 1);
         call.cancel?.();
         end();
         reject(error);
@@ -458,11 +463,6 @@ export class Client<P extends Protocol = any> {
 
   // --- Connections
 
-  async #remember(): Promise<void> {
-    this.#session = await this.#memory.session();
-    this.#remembering = null;
-  }
-
   async #start(): Promise<void> {
     await this.#remembering;
     await this.#dialer.remember();
@@ -486,7 +486,7 @@ export class Client<P extends Protocol = any> {
         return;
       } catch (caught) {
         // A constructor throws TypeErrors and the like for URLs and hashes that are none.
-        const error = caught instanceof WireloomError ? caught : new WireloomError('invalid', describe(caught), undefined, caught);
+        const error = wrap('invalid', caught);
         if (this.#close.signal.aborted) return;
         if (error.kind === 'rejected' || error.kind === 'invalid') {
           this.#finish(error);
@@ -586,8 +586,8 @@ export class Client<P extends Protocol = any> {
     for (const call of calls) call.reject(error);
     if (!isCurrent) return;
     const wasStable = Date.now() - this.#since >= this.#backoff.stableMs;
-    // A client that did not keep up comes back at once, and recovers.
-    const failures = ended.code === TOO_SLOW ? 0 : wasStable ? 1 : this.#failures + 1;
+    // A client that did not keep up comes back at once, and recovers: unless it never does.
+    const failures = !wasStable ? this.#failures + 1 : ended.code === TOO_SLOW ? 0 : 1;
     this.#setState({ status: 'connecting', failures, error });
     void this.#connect(failures);
   }
@@ -624,6 +624,8 @@ export class Client<P extends Protocol = any> {
     const old = this.#connection;
     if (this.#returning || old?.link.kind !== 'websocket') return;
     this.#returning = true;
+    // Unless this try is successful: what handlers are busy with may take long, too, and each time all else waits.
+    this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
     const key = this.#session?.key;
     try {
       const connection = await this.#attempt((abort) => this.#dialer.webTransport(abort), RETURN_TIMEOUT_MS);
@@ -634,25 +636,20 @@ export class Client<P extends Protocol = any> {
       // A session that was made meanwhile would be missing there.
       if (!isQuiet || this.#connection !== old || this.#session?.key !== key) {
         connection.close();
-        // What handlers are busy with may take long, and each time all else waits.
-        if (!isQuiet) this.#slowDown();
         return;
       }
       this.#adopt(connection, 0);
       this.#returnMs = this.#options.returnMs ?? 15_000;
       void this.#leave(old);
     } catch {
-      this.#slowDown();
+      // As above.
     } finally {
       this.#returning = false;
       this.#isHeld = false;
       this.#flush();
-      if (this.#connection === old) this.#planReturn(this.#returnMs);
+      // Whatever it is on now: what was due meanwhile has found this try under way.
+      this.#planReturn(this.#returnMs);
     }
-  }
-
-  #slowDown(): void {
-    this.#returnMs = Math.min(this.#returnMs * 2, LONGEST_RETURN_MS);
   }
 
   /** What is under way on it is still answered. */
@@ -716,18 +713,24 @@ export class Client<P extends Protocol = any> {
     for (const connection of [this.#connection, ...this.#left]) connection?.close();
     this.#connection = null;
     const closed = this.#closedError();
+    const waits = this.#waiting.splice(0);
     for (const giveUp of this.#calls) giveUp(closed);
-    for (const waiting of this.#waiting.splice(0)) waiting.fail(closed);
+    // Of these the calls are over.
+    for (const waiting of waits) waiting.fail(closed);
     this.#topics.closed(closed);
   }
 }
 
 const NOTHING = Data.of(undefined);
 
-function listen<T>(listeners: Set<T>, listener: T): () => void {
-  listeners.add(listener);
+function listen<A extends unknown[]>(listeners: Set<(...values: A) => void>, listener: (...values: A) => void): () => void {
+  // One function may be there several times.
+  const own = (...values: A) => {
+    listener(...values);
+  };
+  listeners.add(own);
   return () => {
-    listeners.delete(listener);
+    listeners.delete(own);
   };
 }
 
@@ -742,14 +745,14 @@ function tell<A extends unknown[]>(listeners = new Set<(...values: A) => void>()
  */
 async function quiesce(connection: Connection, ms: number): Promise<boolean> {
   const end = performance.now() + ms;
-  while (connection.pending > 0 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
-  const late = new Promise<boolean>((resolve) => setTimeout(resolve, Math.min(ms, QUIESCE_MS), false));
-  return (await Promise.race([connection.answers(), late])) || connection.pending === 0;
+  while (connection.pending.length > 0 && performance.now() < end) await sleep(10);
+  const answered = await Promise.race([connection.answers(), sleep(Math.min(ms, QUIESCE_MS))]);
+  return answered || connection.pending.length === 0;
 }
 
 /** A payload that may be streamed. */
 function bodyOf(payload: unknown, size: number | undefined): Body | undefined {
-  if (typeof Blob !== 'undefined' && payload instanceof Blob) return { size: payload.size, stream: () => payload.stream(), isOnce: false };
-  if (typeof ReadableStream === 'undefined' || !(payload instanceof ReadableStream)) return undefined;
+  if (isA('Blob', payload)) return { size: (payload as Blob).size, stream: () => (payload as Blob).stream(), isOnce: false };
+  if (!isA('ReadableStream', payload)) return undefined;
   return { size: size ?? Infinity, stream: () => payload as ReadableStream<Uint8Array>, isOnce: true };
 }

@@ -31,9 +31,8 @@ const SIGNAL = 63;
 const REQUEST = 127;
 const REPLY = 191;
 
-/** Whether the first byte is that of a signal or heartbeat: what a datagram may carry. */
-export const mayBeDatagram = (message: Uint8Array): boolean =>
-  message[0] === HEARTBEAT || ENCODINGS[message[0]! - SIGNAL] !== undefined;
+/** Whether the first byte is that of a signal: what a server's datagram may carry. */
+export const isSignal = (message: Uint8Array): boolean => ENCODINGS[message[0]! - SIGNAL] !== undefined;
 
 /** Whether the message ends a request. */
 export const isReply = (message: Uint8Array): boolean => message[0]! <= 5 || ENCODINGS[message[0]! - REPLY] !== undefined;

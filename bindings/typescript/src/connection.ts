@@ -127,8 +127,8 @@ export class Connection {
       );
     });
     if (key === undefined) {
-      // The server may tell us things as soon as it has heard of us; over WebTransport it has.
-      if (this.link.kind === 'websocket') this.#send(encodeHeartbeat());
+      // The server may tell us things as soon as it has heard of us. WebTransport's preface does not count.
+      this.#send(encodeHeartbeat());
       return null;
     }
     try {
@@ -153,9 +153,9 @@ export class Connection {
     return this.#over;
   }
 
-  /** How many of the application's requests wait for their replies. */
-  get pending(): number {
-    return [...this.#calls.values()].filter((call) => call.token > 0).length;
+  /** The application's requests that wait for their replies. */
+  get pending(): Call[] {
+    return [...this.#calls.values()].filter((call) => call.token > 0);
   }
 
   /** Sends a request. */
@@ -174,11 +174,8 @@ export class Connection {
           else call.reject(why instanceof WireloomError ? why : new WireloomError('internal', String(why)));
         };
         const cancel = call.isTopic ? undefined : this.link.request?.(message, failed, body);
-        if (!cancel) {
-          // The client reads a body that cannot be streamed.
-          if (body) throw new WireloomError('invalid', 'this connection cannot stream a payload');
-          this.#send(message);
-        }
+        // Without a body: where there is no stream for it, the client has read it.
+        if (!cancel) this.#send(message);
         this.#sentAt = performance.now();
         call.cancel = () => {
           this.#calls.delete(id);
@@ -265,7 +262,7 @@ export class Connection {
     const message = bytes.length > this.link.limit ? null : decode(bytes);
     if (!message) {
       this.#reject(MALFORMED, new WireloomError('disconnected', 'the server sent what is no message'));
-    } else if (this.#accepted && this.link.canStream && (message.type === 'signal' || message.type === 'heartbeat')) {
+    } else if (this.#accepted && this.link.canStream && message.type === 'signal') {
       if (this.#early.length < MAX_EARLY) this.#early.push(message);
     } else if (message.type === 'acceptConf' ? !this.#accepted : this.#accepted) {
       this.#reject(MALFORMED, new WireloomError('rejected', "the server's messages are out of order"));
@@ -302,11 +299,9 @@ export class Connection {
       case 'internal':
       case 'sessionNotFound':
       case 'maxSessionConnections':
-      case 'sessionsDisabled': {
-        const call = this.#take(message.id);
-        if (call && message.type === 'shutdown') this.isDraining = true;
-        call?.reject(new WireloomError(message.type, REASONS[message.type]));
-      }
+      case 'sessionsDisabled':
+        this.isDraining ||= message.type === 'shutdown' && this.#calls.has(message.id);
+        this.#take(message.id)?.reject(new WireloomError(message.type, REASONS[message.type]));
     }
   }
 
@@ -370,28 +365,26 @@ export class Connection {
     this.#over = true;
     clearTimeout(this.#timer);
     clearTimeout(this.#uneasy);
-    const calls = [...this.#calls.values()];
-    this.#calls.clear();
+    const { pending } = this;
     this.#accepted?.(error ?? disconnected(ended));
     this.#accepted = null;
-    for (const call of calls) delete call.cancel;
-    const own = calls.filter((call) => call.token === 0);
-    for (const call of own) call.reject(disconnected(ended));
-    this.#events.end(
-      ended,
-      calls.filter((call) => call.token > 0),
-    );
+    for (const call of this.#calls.values()) {
+      delete call.cancel;
+      if (call.token === 0) call.reject(disconnected(ended));
+    }
+    this.#calls.clear();
+    this.#events.end(ended, pending);
   }
 
   /** Says good-bye. Answers the calls that wait. */
   close(): Call[] {
-    const calls = [...this.#calls.values()];
+    const { pending } = this;
     if (!this.#over) {
       this.#events = { ...this.#events, end: () => {} };
       this.link.close(NORMAL, '');
       this.#end({ code: NORMAL, reason: 'closed by the application' });
     }
-    return calls.filter((call) => call.token > 0);
+    return pending;
   }
 }
 

@@ -11,11 +11,19 @@ export type Encoding = 'binary' | 'utf8' | 'utf16';
 export type Payload<T = unknown> = Data<T> | T;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+/** What others take for a byte order mark is a character here (section 3.3). */
+const asItIs = { ignoreBOM: true };
+const decoder = new TextDecoder('utf-8', asItIs);
 
 /** UTF-8, without a check: what is not UTF-8 becomes U+FFFD. */
 export const decodeText = (bytes: Uint8Array): string => decoder.decode(bytes);
 export const encodeText = (text: string): Uint8Array => encoder.encode(text);
+
+/** Whether it is of a global class that may not be there. */
+export function isA(type: string, value: unknown): boolean {
+  const Type = (globalThis as unknown as Record<string, (new () => object) | undefined>)[type];
+  return !!Type && value instanceof Type;
+}
 
 /** A payload as it was received or is to be sent: bytes and how to read them. `T` is what {@link Data.json} is said to give. */
 export class Data<T = unknown> {
@@ -50,9 +58,8 @@ export class Data<T = unknown> {
       return new Data('binary', new Uint8Array(payload.buffer as ArrayBuffer, payload.byteOffset, payload.byteLength));
     }
     for (const type of ['Blob', 'ReadableStream', 'SharedArrayBuffer']) {
-      const Type = (globalThis as unknown as Record<string, (new () => object) | undefined>)[type];
       // JSON has `{}` for them.
-      if (Type && payload instanceof Type) throw new WireloomError('invalid', `a ${type} is no payload here`);
+      if (isA(type, payload)) throw new WireloomError('invalid', `a ${type} is no payload here`);
     }
     return Data.json(payload) as Data<never>;
   }
@@ -64,7 +71,7 @@ export class Data<T = unknown> {
 
   /** As text. Bytes that are not text of the encoding become U+FFFD; binary is read as UTF-8. */
   text(): string {
-    return this.encoding === 'utf16' ? new TextDecoder('utf-16le').decode(this.bytes) : decodeText(this.bytes);
+    return this.encoding === 'utf16' ? new TextDecoder('utf-16le', asItIs).decode(this.bytes) : decodeText(this.bytes);
   }
 
   /**
@@ -73,6 +80,6 @@ export class Data<T = unknown> {
    * @throws SyntaxError for what is no JSON.
    */
   json(): T {
-    return (this.bytes.length > 0 ? JSON.parse(this.text()) : undefined) as T;
+    return (this.bytes.length > 0 ? JSON.parse(this.text().replace(/^\uFEFF/, '')) : undefined) as T;
   }
 }

@@ -1,7 +1,7 @@
 // Which transport: WebTransport first, WebSocket where it cannot connect, and what worked last before the other.
 
 import { later } from './backoff.js';
-import { describe, WireloomError } from './errors.js';
+import { describe, WireloomError, wrap } from './errors.js';
 import type { Link, TransportKind } from './link.js';
 import type { Memory } from './session.js';
 import { openWebSocket } from './websocket.js';
@@ -77,9 +77,15 @@ export class Dialer {
     const { webTransportUrl, WebTransport, hashes } = this.#endpoints;
     let list;
     try {
-      list = await untilAborted(Promise.resolve(hashes()), abort);
+      abort.throwIfAborted();
+      const aborted = new Promise<never>((_, reject) => {
+        abort.addEventListener('abort', () => {
+          reject(abort.reason as Error);
+        });
+      });
+      list = await Promise.race([hashes(), aborted]);
     } catch (error) {
-      throw new WireloomError('unreachable', `no certificate hashes: ${describe(error)}`, undefined, error);
+      throw wrap('unreachable', error, 'no certificate hashes: ');
     }
     const link = await openWebTransport(webTransportUrl!, list.map(parseHash), WebTransport!, abort);
     this.#prefer(0);
@@ -123,7 +129,9 @@ export class Dialer {
     let winner: Link | undefined;
     try {
       winner = await Promise.any([webTransport, fallback]);
-      if (winner.kind === 'websocket') this.#prefer(Date.now());
+      // WebTransport that was given up with the client, before its time was up, says nothing of the network.
+      const isClosed = (abort.reason as Partial<WireloomError> | undefined)?.kind === 'closed';
+      if (winner.kind === 'websocket' && !isClosed) this.#prefer(Date.now());
       return winner;
     } catch (error) {
       const why = (error as AggregateError).errors.map(describe).join('; ');
@@ -154,19 +162,6 @@ export function linked(parent: AbortSignal): AbortController {
   if (parent.aborted) abort();
   else parent.addEventListener('abort', abort, { signal: controller.signal });
   return controller;
-}
-
-function untilAborted<T>(promise: Promise<T>, abort: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const giveUp = () => {
-      reject(new WireloomError('unreachable', describe(abort.reason)));
-    };
-    if (abort.aborted) giveUp();
-    abort.addEventListener('abort', giveUp);
-    promise.then(resolve, reject).finally(() => {
-      abort.removeEventListener('abort', giveUp);
-    });
-  });
 }
 
 function parseHash(hash: CertificateHash): BufferSource {

@@ -49,3 +49,7 @@ export class WireloomError extends Error {
 
 /** An unknown thing that was thrown, in words. */
 export const describe = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** An error of the given kind for what was thrown; `what` it was about. One of this package stays as it is if that is not said. */
+export const wrap = (kind: ErrorKind, error: unknown, what = ''): WireloomError =>
+  !what && error instanceof WireloomError ? error : new WireloomError(kind, what + describe(error), undefined, error);

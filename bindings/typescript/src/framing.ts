@@ -73,9 +73,4 @@ export class Unframer {
     }
     return messages;
   }
-
-  /** Whether part of a message has arrived. */
-  get isPartial(): boolean {
-    return this.#size > 0;
-  }
 }

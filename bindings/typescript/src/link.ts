@@ -1,4 +1,4 @@
-import { describe, WireloomError } from './errors.js';
+import { wrap } from './errors.js';
 
 /** How messages travel. */
 export type TransportKind = 'webtransport' | 'websocket';
@@ -35,32 +35,32 @@ export interface Body {
   isOnce: boolean;
 }
 
-const unreadable = (error: unknown) => new WireloomError('invalid', `the payload cannot be read: ${describe(error)}`, undefined, error);
-
-/** A body that is being read. What goes wrong with it is thrown as WireloomErrors of kind `invalid`. */
+/** A body that is being read. */
 export class Source {
-  #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #body: Body;
+  #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
 
   constructor(body: Body) {
-    try {
-      this.#reader = body.stream().getReader();
-    } catch (error) {
-      throw unreadable(error);
-    }
+    this.#body = body;
   }
 
-  /** The next piece; `undefined` at the end. */
+  /**
+   * The next piece; `undefined` at the end.
+   *
+   * @throws WireloomError of kind `invalid` for whatever goes wrong.
+   */
   async read(): Promise<Uint8Array | undefined> {
     try {
+      this.#reader ??= this.#body.stream().getReader();
       return (await this.#reader.read()).value;
     } catch (error) {
-      throw unreadable(error);
+      throw wrap('invalid', error, 'no payload: ');
     }
   }
 
   /** Reads no more: what is being waited for is the end. */
   cancel(): void {
-    this.#reader.cancel().catch(() => {});
+    this.#reader?.cancel().catch(() => {});
   }
 }
 

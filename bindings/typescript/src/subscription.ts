@@ -2,7 +2,7 @@
 
 import { BACKOFF, pause } from './backoff.js';
 import { Data } from './data.js';
-import { describe, WireloomError } from './errors.js';
+import { WireloomError, wrap } from './errors.js';
 import type { Topics } from './topics.js';
 
 /** Everything up to and including this offset has been seen. Offsets begin anew in each epoch. */
@@ -90,6 +90,8 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   #topics: Topics;
   #options: SubscribeOptions<T>;
   #settle: { resolve: () => void; reject: (error: WireloomError) => void };
+  /** Whether the server may have been told on this connection to join. */
+  #isPresent = false;
   /** Which request for the subscription counts: the newest. 0: over. */
   #round = 1;
   #isLive = false;
@@ -139,6 +141,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     const before = this.#options;
     const options = (this.#options = { ...before, join: info ?? undefined });
     if (!this.#isLive) return;
+    this.#isPresent ||= options.join !== undefined;
     let reply;
     try {
       reply = await this.#topics.wire.request(`$presence/${this.topic}`, payload, false);
@@ -147,6 +150,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       if (this.#options === options && error instanceof WireloomError && isFinal(error)) this.#options = before;
       throw error;
     }
+    if (this.#options.join === undefined) this.#isPresent = false;
     this.id = (reply.json() as { id?: string }).id ?? null;
   }
 
@@ -218,17 +222,18 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     };
     const isCurrent = () => round === this.#round;
     try {
+      this.#isPresent ||= join !== undefined;
       const options = { timeoutMs: SUBSCRIBE_TIMEOUT_MS, signal: this.#takeBack.signal };
       const reply = await this.#topics.wire.request(`$subscribe/${this.topic}`, Data.json(wanted), false, options);
       if (!isCurrent()) return;
       this.#take(reply.json() as Subscribed);
-      // It was changed meanwhile.
-      if (this.#options.join !== join) await this.join(this.#options.join);
+      // It was changed meanwhile; or before, and a subscription without it leaves presence as it is.
+      if (this.#options.join !== join || (join === undefined && this.#isPresent)) await this.join(this.#options.join);
     } catch (caught) {
       // Whoever subscribes is told afterwards, even of what cannot be sent.
       await Promise.resolve();
       if (!isCurrent()) return;
-      const error = caught instanceof WireloomError ? caught : new WireloomError('invalid', describe(caught), undefined, caught);
+      const error = wrap('invalid', caught);
       if (isFinal(error)) {
         this.fail(error);
       } else if (this.#topics.isConnected && error.kind !== 'disconnected') {
@@ -246,7 +251,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.#isLive = true;
     this.id = id ?? this.id;
     this.#settle.resolve();
-    if (before && !recovered) this.#tell(this.#options.onGap);
+    if (before && !recovered) guard(this.#options.onGap);
     if (here) {
       const ids = new Set(here.map((present) => present.id));
       this.#change(
@@ -267,7 +272,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   #checkLive(): void {
     if (!this.#isLive || this.position!.offset < this.#newest) return;
     this.#newest = Infinity;
-    this.#tell(this.#options.onLive);
+    guard(this.#options.onLive);
   }
 
   /** @internal The connection is lost. */
@@ -275,6 +280,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     if (this.#round === 0) return;
     this.#round++;
     this.#isLive = false;
+    this.#isPresent = false;
     this.#takeBack.abort();
   }
 
@@ -310,7 +316,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       reader.queue.push(message);
       reader.wake();
     }
-    this.#tell(this.#options.onMessage, message);
+    guard(this.#options.onMessage, message);
     return true;
   }
 
@@ -328,7 +334,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     const joined = present.filter(({ id, info }) => JSON.stringify(this.here.get(id)) !== JSON.stringify(info));
     for (const { id, info } of joined) this.here.set(id, info);
     const gone = left.filter((id) => this.here.delete(id));
-    if (joined.length + gone.length > 0) this.#tell(this.#options.onPresence, { here: this.here, joined, left: gone });
+    if (joined.length + gone.length > 0) guard(this.#options.onPresence, { here: this.here, joined, left: gone });
   }
 
   /** @internal It will not be. */
@@ -336,7 +342,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.#error = error;
     if (!this.#end()) return;
     this.#settle.reject(error);
-    this.#tell(this.#options.onError, error);
+    guard(this.#options.onError, error);
   }
 
   #end(): boolean {
@@ -349,16 +355,12 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     for (const reader of this.#readers) reader.wake();
     return true;
   }
-
-  #tell<A extends unknown[]>(listener: ((...values: A) => void) | undefined, ...values: A): void {
-    if (listener) guard(listener, ...values);
-  }
 }
 
-/** Calls an application's listener. What it throws is reported, and no more. */
-export function guard<A extends unknown[]>(listener: (...values: A) => void, ...values: A): void {
+/** Calls an application's listener, if there is one. What it throws is reported, and no more. */
+export function guard<A extends unknown[]>(listener: ((...values: A) => void) | undefined, ...values: A): void {
   try {
-    listener(...values);
+    listener?.(...values);
   } catch (error) {
     const { reportError } = globalThis as { reportError?: (error: unknown) => void };
     if (reportError) reportError(error);

@@ -35,7 +35,11 @@ export class Topics {
 
   connected(): void {
     this.isConnected = true;
-    for (const subscription of this.subscriptions.values()) subscription.begin();
+    for (const subscription of this.subscriptions.values()) {
+      // It may come in the place of another that is not lost.
+      subscription.pause();
+      subscription.begin();
+    }
   }
 
   disconnected(): void {

@@ -14,7 +14,7 @@ export function onWake(wake: () => void): () => void {
   const global = globalThis as {
     addEventListener?: unknown;
     document?: Listens & { visibilityState: string };
-    navigator?: { connection?: Partial<Listens> };
+    navigator?: { connection?: Partial<Listens> & { type?: string; effectiveType?: string } };
   };
   const stops: (() => void)[] = [];
   const listen = (target: Partial<Listens> | undefined, type: string, listener: () => void) => {
@@ -23,14 +23,22 @@ export function onWake(wake: () => void): () => void {
     stops.push(() => target.removeEventListener?.(type, listener));
   };
   listen(global as Partial<Listens>, 'online', wake);
-  listen(global.navigator?.connection, 'change', wake);
+  const connection = global.navigator?.connection;
+  // Desktops do not tell the type.
+  const describeNetwork = () => connection?.type ?? connection?.effectiveType;
+  let network = describeNetwork();
+  listen(connection, 'change', () => {
+    // Not for each new estimate of its speed.
+    if (network !== (network = describeNetwork())) wake();
+  });
   listen(global.document, 'visibilitychange', () => {
     if (global.document?.visibilityState === 'visible') wake();
   });
   if (stops.length > 0) {
     let expected = Date.now() + LOOK_MS;
     const timer = setInterval(() => {
-      if (Date.now() - expected > ASLEEP_MS) wake();
+      // A hidden page's timers are late because it is hidden, and it wakes up when it is seen.
+      if (Date.now() - expected > ASLEEP_MS && global.document?.visibilityState !== 'hidden') wake();
       expected = Date.now() + LOOK_MS;
     }, LOOK_MS);
     stops.push(() => {

@@ -51,8 +51,7 @@ export async function openWebSocket(url: string, Constructor: WebSocketConstruct
         fail(describe(abort.reason));
         socket.close();
       };
-      if (abort.aborted) giveUp();
-      else abort.addEventListener('abort', giveUp);
+      abort.addEventListener('abort', giveUp);
     });
   } finally {
     abort.removeEventListener('abort', giveUp);

@@ -1,7 +1,8 @@
 // A message is framed on a stream: on the control stream, or on one of its own (appendix A).
 
-import { isReply, mayBeDatagram, encodeHeartbeat } from './codec.js';
-import { describe, WireloomError } from './errors.js';
+import { sleep } from './backoff.js';
+import { encodeHeartbeat, isReply, isSignal } from './codec.js';
+import { describe, WireloomError, wrap } from './errors.js';
 import { concat, encodeVarint, frame, Unframer } from './framing.js';
 import { Link, MALFORMED, NORMAL, Source } from './link.js';
 import type { Body, Delivery } from './link.js';
@@ -59,7 +60,7 @@ export async function openWebTransport(
     return new WebTransportLink(transport, control, !negotiates || protocol === PROTOCOLS[0]);
   } catch (error) {
     giveUp();
-    throw new WireloomError('unreachable', `no WebTransport: ${describe(error)}`, undefined, error);
+    throw wrap('unreachable', error, 'no WebTransport: ');
   } finally {
     abort.removeEventListener('abort', giveUp);
   }
@@ -117,7 +118,7 @@ class WebTransportLink extends Link {
     void this.#heardAll.then(() => {
       // The server reads no more, and says why with the session's end as soon as our half of the stream has ended, too.
       this.#leaving = transport.closed.then(ignore, ignore);
-      void Promise.resolve(this.#writing).then(() => this.#control.close()).catch(ignore);
+      this.#finish().catch(ignore);
       setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS);
     });
     if (isMulti) {
@@ -129,7 +130,7 @@ class WebTransportLink extends Link {
       const datagrams = transport.datagrams as Datagrams;
       this.#datagrams = (datagrams.createWritable?.() ?? (datagrams.writable as WritableStream<Uint8Array>)).getWriter();
       forEach(readerOf(datagrams.readable), (message) => {
-        if (mayBeDatagram(message)) this.deliver(message);
+        if (isSignal(message)) this.deliver(message);
       }).catch(ignore);
     }
   }
@@ -171,6 +172,12 @@ class WebTransportLink extends Link {
     }
   }
 
+  /** Says no more on the control stream. */
+  async #finish(): Promise<void> {
+    await this.#writing;
+    await this.#control.close();
+  }
+
   ready(): Promise<void> | null {
     return this.#leaving ?? (this.#size < HIGH_WATER ? null : this.#writing);
   }
@@ -183,25 +190,21 @@ class WebTransportLink extends Link {
     if (!this.hasStream) return undefined;
     this.#streams++;
     let cancelled = false;
-    let stream: WebTransportBidirectionalStream | undefined;
     let writer: WritableStreamDefaultWriter<Uint8Array> | undefined;
     let replies: ReadableStreamDefaultReader<Uint8Array> | undefined;
-    let source: Source | undefined;
-    const reset = () => {
-      writer?.abort(streamError(CANCELLED)).catch(ignore);
-      source?.cancel();
-    };
-    // A server that has read the whole request hears of it by this alone. A stream that is being read can only be cancelled by its reader.
-    const stop = () => {
-      replies?.cancel(streamError(CANCELLED)).catch(ignore);
+    const giveUp = () => {
+      cancelled = true;
+      const why = streamError(CANCELLED);
+      writer?.abort(why).catch(ignore);
+      // A server that has read the whole request hears of it by this alone. Only its reader can cancel a stream that is being read.
+      replies?.cancel(why).catch(ignore);
     };
     const exchange = async () => {
-      stream = await this.webTransport.createBidirectionalStream({ sendOrder: 1 });
+      const stream = await this.webTransport.createBidirectionalStream({ sendOrder: 1 });
       writer = (stream.writable as WritableStream<Uint8Array>).getWriter();
       replies = readerOf(stream.readable);
       if (cancelled) {
-        reset();
-        stop();
+        giveUp();
         return;
       }
       let replied = false;
@@ -210,7 +213,7 @@ class WebTransportLink extends Link {
       });
       // Heard below, or of no use any more.
       answered.catch(ignore);
-      if (body) await writeBody(writer, message, body.size, (source = new Source(body)));
+      if (body) await writeBody(writer, message, body);
       else await writer.write(frame(message));
       writer.close().catch(ignore);
       await answered;
@@ -219,31 +222,22 @@ class WebTransportLink extends Link {
     exchange()
       .catch((error: unknown) => {
         if (cancelled) return;
-        if (!stream) {
+        if (!writer) {
           // Chromium has reached the server's limit of streams.
           if (body) failed(error, true);
           else this.send(message);
           return;
         }
-        reset();
-        if (error instanceof WireloomError) {
-          // It is the payload's fault, which nothing else can tell.
-          stop();
-          failed(error);
-          return;
-        }
-        // An answer that came early may still be read, and the session's end, which is everybody's, says more.
-        setTimeout(() => {
-          stop();
+        const fail = () => {
+          giveUp();
           if (!this.isOver) failed(error);
-        }, END_MS);
+        };
+        // Of the payload nothing else can tell. Else an answer that came early may still be read, and the session's end says more.
+        if (error instanceof WireloomError) fail();
+        else setTimeout(fail, END_MS);
       })
       .finally(() => this.#streams--);
-    return () => {
-      cancelled = true;
-      reset();
-      stop();
-    };
+    return giveUp;
   }
 
   override signal(message: Uint8Array, { unreliable }: Delivery): boolean {
@@ -286,9 +280,7 @@ class WebTransportLink extends Link {
       return;
     }
     // Closing takes with it what the streams still carry, so the control stream ends first, and the server's half of it.
-    const said = Promise.resolve(this.#writing).then(() => this.#control.close());
-    const late = new Promise((resolve) => setTimeout(resolve, END_MS));
-    Promise.race([said.then(() => this.#heardAll), late]).then(close, close);
+    Promise.race([this.#finish().then(() => this.#heardAll), sleep(END_MS)]).then(close, close);
   }
 }
 
@@ -298,17 +290,18 @@ function streamError(streamErrorCode: number): unknown {
   return Constructor && new Constructor({ message: 'the request was given up', streamErrorCode });
 }
 
-/** Sends what the source gives, no faster than it is taken. */
-async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header: Uint8Array, size: number, source: Source): Promise<void> {
+/** Sends what the payload's source gives, no faster than it is taken. */
+async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header: Uint8Array, body: Body): Promise<void> {
+  const source = new Source(body);
   let isBroken = false;
   // A source that gives nothing would not hear of it.
   writer.closed.catch(() => {
     isBroken = true;
     source.cancel();
   });
-  let left = size;
+  let left = body.size;
   try {
-    await writer.write(concat([encodeVarint(header.length + size), header]));
+    await writer.write(concat([encodeVarint(header.length + left), header]));
     for (let piece; left >= 0 && (piece = await source.read()); ) {
       left -= piece.length;
       if (left >= 0) await writer.write(piece);
@@ -318,5 +311,5 @@ async function writeBody(writer: WritableStreamDefaultWriter<Uint8Array>, header
     source.cancel();
   }
   if (isBroken) await writer.closed;
-  if (left !== 0) throw new WireloomError('invalid', `the body does not have ${size} bytes`);
+  if (left !== 0) throw new WireloomError('invalid', `the body does not have ${body.size} bytes`);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { decode, encodeRequest, encodeRestoreSession, encodeSignal, isReply, mayBeDatagram } from '../src/codec.js';
+import { decode, encodeRequest, encodeRestoreSession, encodeSignal, isReply, isSignal } from '../src/codec.js';
 import { Data } from '../src/data.js';
 import type { Encoding } from '../src/data.js';
 import { forSeeds } from './random.js';
@@ -26,7 +26,7 @@ describe('what is encoded is decoded to the same', () => {
       if (size > 0 || (named !== '' && data.encoding !== 'utf16')) {
         const message = encodeSignal(named, data);
         expect(decode(message)).toEqual({ type: 'signal', name: named, payload: data });
-        expect(mayBeDatagram(message)).toBe(true);
+        expect(isSignal(message)).toBe(true);
       }
     });
   });
@@ -78,7 +78,7 @@ test('a message in the middle of a buffer', () => {
 test('what ends a request', () => {
   for (let kind = 0; kind < 256; kind++) {
     expect(isReply(new Uint8Array([kind])), String(kind)).toBe(kind <= 5 || (kind >= 191 && kind <= 193));
-    expect(mayBeDatagram(new Uint8Array([kind])), String(kind)).toBe(kind === 33 || (kind >= 63 && kind <= 65));
+    expect(isSignal(new Uint8Array([kind])), String(kind)).toBe(kind >= 63 && kind <= 65);
   }
 });
 

@@ -230,6 +230,29 @@ test('what a server says to both connections during the change-over is heard onc
   expect(heard).toEqual(['x', 'y']);
 });
 
+test('WebTransport is tried again after a try that outlived its WebSocket', async () => {
+  let ready: () => Promise<void> = () => Promise.reject(new Error('no'));
+  const client = open(() => ready(), { returnMs: 50 });
+  const peer = await script.accept();
+  await client.connected();
+  let fail = () => {};
+  const hangs = new Promise<void>((_, reject) => {
+    fail = () => {
+      reject(new Error('at last'));
+    };
+  });
+  ready = () => hangs;
+  await expect.poll(() => sessions.length).toBe(2);
+  peer.socket.terminate();
+  await script.accept();
+  await expect.poll(() => client.transport).toBe('websocket');
+  // The next is due by then.
+  await after(300);
+  ready = () => Promise.resolve();
+  fail();
+  await expect.poll(() => client.transport).toBe('webtransport');
+});
+
 test('WebTransport is tried again while a WebSocket that was left has a request on it', async () => {
   const { client, setWorks } = await changedOver();
   setWorks(false);
@@ -326,6 +349,18 @@ test('WebTransport may have all the time that there is', async () => {
   const left = set.mock.calls.flatMap(([, ms], n) => (ms! > 1_000_000 ? [set.mock.results[n]!.value as NodeJS.Timeout] : []));
   expect(left.filter((timer) => !cleared.includes(timer))).toEqual([]);
   vi.restoreAllMocks();
+});
+
+test('what is closed while it connects has learnt nothing of the network', async () => {
+  const storage = new MemoryStorage();
+  const client = open(() => never, { storage, fallbackMs: 10_000 });
+  const peer = await script.accept();
+  // It is open, and waits for WebTransport, which has all of its time.
+  await after(100);
+  client.close();
+  await peer.closed;
+  await after(50);
+  expect(storage.size).toBe(0);
 });
 
 test('an old memory does not count', async () => {

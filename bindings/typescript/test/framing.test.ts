@@ -15,7 +15,6 @@ test('a stream cut at any places gives the same messages', () => {
       at = end;
     }
     expect(got).toEqual(messages);
-    expect(unframer.isPartial).toBe(false);
   });
 });
 
@@ -40,12 +39,4 @@ test('lengths that may not be', () => {
   expect(() => new Unframer().push(new Uint8Array([0]), limit)).toThrow(rejected);
   // Before a byte of it has come.
   expect(() => new Unframer().push(new Uint8Array([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), limit)).toThrow(rejected);
-});
-
-test('part of a message is told', () => {
-  const unframer = new Unframer();
-  expect(unframer.push(new Uint8Array([3, 1, 2]), 10)).toEqual([]);
-  expect(unframer.isPartial).toBe(true);
-  expect(unframer.push(new Uint8Array([3]), 10)).toEqual([new Uint8Array([1, 2, 3])]);
-  expect(unframer.isPartial).toBe(false);
 });

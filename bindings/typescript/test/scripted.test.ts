@@ -248,12 +248,22 @@ test('a server that shuts down: what may be repeated goes to the next, in order'
   expect((await Promise.all([...requests, later])).map((reply) => reply.json() as string)).toEqual(['r1', 'r2', 'r3', 'later']);
 });
 
-test('a client that was too slow comes back at once', async () => {
-  const client = open({ backoff: { firstMs: 3_600_000, maxMs: 3_600_000 } });
+test('a client that was too slow comes back at once, unless it was so from the beginning', async () => {
+  const backoff = { firstMs: 3_600_000, maxMs: 3_600_000 };
+  const once = open({ backoff: { ...backoff, stableMs: 0 } });
   const peer = await script.accept();
-  await client.connected();
+  await once.connected();
   peer.socket.close(1013, 'too slow');
   await script.accept();
+  once.close();
+
+  const always = open({ backoff });
+  const next = await script.accept();
+  await always.connected();
+  const set = vi.spyOn(globalThis, 'setTimeout');
+  next.socket.close(1013, 'too slow');
+  await expect.poll(() => set.mock.calls.filter(([, ms]) => ms! > 1_000_000).length).toBe(1);
+  set.mockRestore();
 });
 
 describe('a stream that is being read before it is sent', () => {
@@ -324,6 +334,23 @@ test('stopping twice stops nobody else', async () => {
   client.onAny((message) => expect.fail(message.text()));
   peer.signal('a', 'x');
   expect(await heard).toBe('x');
+});
+
+test('one handler may be there twice', async () => {
+  const client = open();
+  const peer = await script.accept();
+  const got: string[] = [];
+  const handler = (message: Data) => got.push(message.text());
+  const stop = client.on('a', handler);
+  client.on('a', handler);
+  peer.signal('a', '1');
+  await expect.poll(() => got).toEqual(['1', '1']);
+  stop();
+  stop();
+  peer.signal('a', '2');
+  peer.signal('a', '3');
+  await expect.poll(() => got.at(-1)).toBe('3');
+  expect(got).toEqual(['1', '1', '2', '3']);
 });
 
 test('a handler that is added or removed by another', async () => {

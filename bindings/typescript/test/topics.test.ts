@@ -330,6 +330,33 @@ describe('a loop over a subscription', () => {
     expect(await iterator.next()).toEqual({ done: true, value: undefined });
   });
 
+  test('that leaves while it stands still is told of when it goes on', async () => {
+    const client = open();
+    const { got, subscription } = noted(client, { buffer: 2, join: 1 });
+    const slow = subscription[Symbol.asyncIterator]();
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0, { id: 'me' }));
+    await subscription.ready;
+    for (const offset of [1, 2, 3]) say(peer, offset);
+    await expect.poll(() => subscription.isLive).toBe(false);
+    await subscription.join(null);
+    await slow.next();
+    const again = await peer.request('$subscribe/t');
+    // Which leaves it as it is.
+    expect(again.json).toEqual({ since: { epoch: 'e', offset: 2 } });
+    peer.reply(again, subscribed(2));
+    const leave = await peer.request('$presence/t');
+    expect(leave.json).toEqual({ join: null });
+    peer.reply(leave, { here: [] });
+    await expect.poll(() => subscription.id).toBeNull();
+    // Once.
+    peer.signal('$reset/t', '');
+    peer.reply(await peer.request('$subscribe/t'), subscribed(2));
+    await expect.poll(() => got.filter((line) => line === 'live').length).toBe(3);
+    await client.signal('next');
+    expect(await peer.next()).toMatchObject({ name: 'next' });
+  });
+
   test('that was slow and is left holds up nobody', async () => {
     const client = open();
     const { got, subscription } = noted(client, { buffer: 2 });

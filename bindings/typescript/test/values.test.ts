@@ -29,6 +29,11 @@ describe('payloads', () => {
     expect(data.encoding).toBe(encoding);
     expect(data.text()).toBe(text);
   });
+  test('a byte order mark is a character like any other', () => {
+    expect(Data.text('\uFEFFa').text()).toBe('\uFEFFa');
+    expect(new Data('utf16', new Uint8Array([0xff, 0xfe, 0x61, 0])).text()).toBe('\uFEFFa');
+    expect(Data.text('\uFEFF{}').json()).toEqual({});
+  });
   test('JSON', () => {
     expect(Data.of({ a: 1 }).json()).toEqual({ a: 1 });
     expect(Data.of(undefined).json()).toBeUndefined();

@@ -152,3 +152,9 @@ test('a source that fails is told of at once, as no payload', async () => {
   await expect(request).rejects.toMatchObject({ kind: 'invalid', message: expect.stringContaining('gone') as string });
   await expect.poll(() => session.streams[1]!.reset).toBeDefined();
 });
+
+test('a server hears of the client as soon as it has spoken', async () => {
+  const { session } = await connected();
+  // The preface, and a message of the conversation: it says nothing unasked before.
+  await expect.poll(() => session.streams[0]!.heard).toEqual([{ type: 'heartbeat' }, { type: 'heartbeat' }]);
+});
