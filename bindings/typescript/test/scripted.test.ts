@@ -204,6 +204,19 @@ test('a wake-up of a connection does not end the pause after it', async () => {
   set.mockRestore();
 });
 
+test('much that waits is given up in no time', async () => {
+  const client = open({ maxPending: 100_000 });
+  const requests = Array.from({ length: 40_000 }, (_, n) => client.request(String(n), 'x', { timeoutMs: n < 20_000 ? 2_000 : Infinity }));
+  const ends = Promise.allSettled(requests);
+  // Of the processor: the machine may be busy.
+  const before = process.cpuUsage();
+  await expect(requests[19_999]).rejects.toMatchObject({ kind: 'timeout' });
+  client.close();
+  expect((await ends).every(({ status }) => status === 'rejected')).toBe(true);
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1000).toBeLessThan(3_000);
+});
+
 test('what cannot be sent says so', async () => {
   const client = open();
   const peer = await script.accept();
