@@ -112,9 +112,7 @@ class WebTransportLink extends Link {
         this.end({ code: undefined, reason: describe(error) });
       },
     );
-    this.#heardAll = this.#read(readerOf(control.readable)).catch((error: unknown) => {
-      if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
-    });
+    this.#heardAll = this.#read(readerOf(control.readable)).catch(ignore);
     void this.#heardAll.then(() => {
       // The server reads no more, and says why with the session's end as soon as our half of the stream has ended, too.
       this.#leaving = transport.closed.then(ignore, ignore);
@@ -142,12 +140,18 @@ class WebTransportLink extends Link {
   /** Hands on the messages of a stream. */
   async #read(reader: ReadableStreamDefaultReader<Uint8Array>, seen: (message: Uint8Array) => void = ignore): Promise<void> {
     const unframer = new Unframer();
-    await forEach(reader, (piece) => {
-      for (const message of unframer.push(piece, this.limit)) {
-        seen(message);
-        this.deliver(message);
-      }
-    });
+    try {
+      await forEach(reader, (piece) => {
+        for (const message of unframer.push(piece, this.limit)) {
+          seen(message);
+          this.deliver(message);
+        }
+      });
+    } catch (error) {
+      // Section 6.3, on whichever stream.
+      if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
+      throw error;
+    }
   }
 
   send(message: Uint8Array): void {

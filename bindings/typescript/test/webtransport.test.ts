@@ -158,3 +158,21 @@ test('a server hears of the client as soon as it has spoken', async () => {
   // The preface, and a message of the conversation: it says nothing unasked before.
   await expect.poll(() => session.streams[0]!.heard).toEqual([{ type: 'heartbeat' }, { type: 'heartbeat' }]);
 });
+
+test.each([
+  ['a stream of its own', (session: Session) => {
+    const stream = new Stream();
+    stream.write(new Uint8Array(1));
+    session.incoming(stream.readable);
+  }],
+  ["a request's stream", (session: Session) => session.streams[1]!.write(new Uint8Array(1))],
+  ['the control stream', (session: Session) => session.streams[0]!.write(new Uint8Array(1))],
+] as const)('a message of no byte on %s ends the connection', async (_, say) => {
+  const { client, session } = await connected();
+  const request = client.request('a');
+  const told = expect(request).rejects.toMatchObject({ kind: 'disconnected' });
+  await expect.poll(() => session.streams[1]?.isFinished).toBe(true);
+  say(session);
+  await expect.poll(() => session.closedWith?.closeCode).toBe(2);
+  await told;
+});
