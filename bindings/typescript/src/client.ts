@@ -565,7 +565,7 @@ export class Client<P extends Protocol = any> {
       return;
     }
     // Its end was told to nobody who would connect again.
-    if (connection.isOver) throw new WireloomError('disconnected', 'the connection was lost before it was used');
+    if (connection.isOver) throw disconnected({ code: undefined, reason: '' });
     this.#connection = connection;
     this.#failures = failures;
     this.#since = Date.now();

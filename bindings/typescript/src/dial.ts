@@ -61,15 +61,14 @@ export class Dialer {
     const isFresh = Math.abs(Date.now() - this.#webSocketSince) < REMEMBERED_MS;
     const scouts = failures >= SCOUT_AFTER && this.#webSocketWorks;
     if (!isFresh && !scouts) return await this.#race(abort);
-    let scout: Link;
+    const webSocket = this.#webSocket(abort);
     try {
-      scout = await this.#webSocket(abort);
+      if (!isFresh) await webSocket;
     } catch (error) {
       // Where only UDP gets through.
-      if (isFresh || failures % 4 === 3) return await this.webTransport(abort);
-      throw error;
+      if (failures % 4 !== 3) throw error;
     }
-    return isFresh ? scout : await this.#race(abort, scout);
+    return await this.#race(abort, webSocket, isFresh);
   }
 
   /** WebTransport alone. */
@@ -106,22 +105,27 @@ export class Dialer {
     void this.#memory.set('websocket', webSocketSince ? String(webSocketSince) : null);
   }
 
-  /** WebTransport, and WebSocket if it fails or takes too long. `ready` is a WebSocket that is open already. */
-  async #race(abort: AbortSignal, ready?: Link): Promise<Link> {
+  /**
+   * WebTransport, and WebSocket if it fails or takes too long; the other way round if `isFresh`. `tried` is a WebSocket that has begun
+   * already.
+   */
+  async #race(abort: AbortSignal, tried?: Promise<Link>, isFresh = false): Promise<Link> {
     const [first, second] = [linked(abort), linked(abort)];
     const { fallbackMs } = this.#endpoints;
     const timers: ReturnType<typeof setTimeout>[] = [];
-    const sleep = (ms: number) => new Promise<void>((resolve) => timers.push(later(resolve, ms)));
-    const webTransport = this.webTransport(first.signal);
-    const failed = webTransport.then(
-      () => new Promise<never>(() => {}),
-      () => {},
-    );
-    const patience = Promise.race([failed, sleep(fallbackMs)]);
-    const webSocket = ready
-      ? Promise.resolve(ready)
-      : Promise.race([failed, sleep(fallbackMs * HEAD_START)]).then(() => this.#webSocket(second.signal));
+    /** Until the time is up, or the other has failed. */
+    const after = (other: Promise<Link>, ms: number) =>
+      Promise.race([
+        other.then(
+          () => new Promise<never>(() => {}),
+          () => {},
+        ),
+        new Promise<void>((resolve) => timers.push(later(resolve, ms))),
+      ]);
+    const webTransport = (isFresh ? after(tried!, fallbackMs) : Promise.resolve()).then(() => this.webTransport(first.signal));
+    const webSocket = tried ?? after(webTransport, fallbackMs * HEAD_START).then(() => this.#webSocket(second.signal));
     // Not before WebTransport has had its time.
+    const patience = isFresh || after(webTransport, fallbackMs);
     const fallback = webSocket.then(async (link) => {
       await patience;
       return link;
@@ -131,7 +135,7 @@ export class Dialer {
       winner = await Promise.any([webTransport, fallback]);
       // WebTransport that was given up with the client, before its time was up, says nothing of the network.
       const isClosed = (abort.reason as Partial<WireloomError> | undefined)?.kind === 'closed';
-      if (winner.kind === 'websocket' && !isClosed) this.#prefer(Date.now());
+      if (winner.kind === 'websocket' && !isFresh && !isClosed) this.#prefer(Date.now());
       return winner;
     } catch (error) {
       const why = (error as AggregateError).errors.map(describe).join('; ');
@@ -139,8 +143,8 @@ export class Dialer {
     } finally {
       for (const timer of timers) clearTimeout(timer);
       // Those that lost are closed whenever they open.
-      first.abort('another transport was faster');
-      second.abort('another transport was faster');
+      first.abort();
+      second.abort();
       for (const loser of [webTransport, webSocket]) {
         loser.then(
           (link) => {

@@ -1,4 +1,6 @@
 // Which transport is taken. WebTransport is made up: how it fails is what matters. `e2e` has the real one.
+import { createServer } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Client, ClientOptions, RequestOptions } from '../src/index.js';
 import { closeClients, open as openAt } from './clients.js';
@@ -361,6 +363,24 @@ test('what is closed while it connects has learnt nothing of the network', async
   await peer.closed;
   await after(50);
   expect(storage.size).toBe(0);
+});
+
+test('a WebSocket that hangs where WebSocket is remembered does not take the whole attempt', async () => {
+  const storage = new MemoryStorage([['wireloom:websocket:https://127.0.0.1:1/messages', String(Date.now())]]);
+  const sockets: Socket[] = [];
+  // Takes the connection, and says nothing.
+  const silent = createServer((socket) => sockets.push(socket));
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const webSocketUrl = `ws://127.0.0.1:${(silent.address() as AddressInfo).port}/`;
+  const client = open(() => Promise.resolve(), { storage, webSocketUrl, connectTimeoutMs: 3_600_000 });
+  await client.connected();
+  expect(client.transport).toBe('webtransport');
+  // Tried first.
+  expect(sockets.length).toBe(1);
+  expect(storage.size).toBe(0);
+  client.close();
+  for (const socket of sockets) socket.destroy();
+  silent.close();
 });
 
 test('an old memory does not count', async () => {
