@@ -1,5 +1,5 @@
-// Builds dist/ (modules and types, by the TypeScript compiler) and wireloom.min.js (everything in one file, by esbuild), and brings the
-// licences, which npm takes from this folder only.
+// Builds dist/ (modules and types, by the TypeScript compiler) and wireloom.min.js (everything in one file, by esbuild), and brings
+// the licences, which npm takes from this folder only.
 // The latter is committed, so that the Rust examples can serve it without Node; a test compares it with a build.
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, rmSync, writeFileSync } from 'node:fs';

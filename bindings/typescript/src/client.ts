@@ -740,8 +740,8 @@ function tell<A extends unknown[]>(listeners = new Set<(...values: A) => void>()
 }
 
 /**
- * Waits until all calls are answered and what was sent has been read, or the time is up. Answers whether nothing waits at the server: a
- * handler may still be at work, but what comes now over another connection overtakes nothing.
+ * Waits until all calls are answered and what was sent has been read, or the time is up. Answers whether nothing waits at the server:
+ * a handler may still be at work, but what comes now over another connection overtakes nothing.
  */
 async function quiesce(connection: Connection, ms: number): Promise<boolean> {
   const end = performance.now() + ms;

@@ -106,8 +106,8 @@ export class Dialer {
   }
 
   /**
-   * WebTransport, and WebSocket if it fails or takes too long; the other way round if `isFresh`. `tried` is a WebSocket that has begun
-   * already.
+   * WebTransport, and WebSocket if it fails or takes too long; the other way round if `isFresh`. `tried` is a WebSocket that has
+   * begun already.
    */
   async #race(abort: AbortSignal, tried?: Promise<Link>, isFresh = false): Promise<Link> {
     const [first, second] = [linked(abort), linked(abort)];

@@ -111,8 +111,8 @@ export abstract class Link {
   /** In order, after everything that was sent this way. */
   abstract send(message: Uint8Array): void;
   /**
-   * On a stream of its own, where there are such: answers how to give the request up. `body` follows the message. `isUnsent`: there is
-   * no stream, and the body has not been touched.
+   * On a stream of its own, where there are such: answers how to give the request up. `body` follows the message. `isUnsent`: there
+   * is no stream, and the body has not been touched.
    */
   request?(message: Uint8Array, failed: (why: unknown, isUnsent?: boolean) => void, body?: Body): (() => void) | undefined;
   /** Beside the others; `false` if there is no other way. */

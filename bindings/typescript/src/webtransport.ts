@@ -68,7 +68,7 @@ export async function openWebTransport(
 
 const ignore = () => {};
 
-const readerOf = (stream: ReadableStream): ReadableStreamDefaultReader<Uint8Array> => (stream as ReadableStream<Uint8Array>).getReader();
+const readerOf = (stream: ReadableStream) => (stream as ReadableStream<Uint8Array>).getReader();
 
 /** Calls `handle` with everything that comes. */
 async function forEach<T>(reader: ReadableStreamDefaultReader<T>, handle: (value: T) => void): Promise<void> {

@@ -56,14 +56,16 @@ describe('the packed tarball, installed in an empty project', () => {
   });
 
   test('holds what is needed and no more', () => {
-    expect(files).toEqual(expect.arrayContaining(['LICENSE-APACHE', 'LICENSE-MIT', 'package.json', 'README.md', 'dist/index.js', 'dist/index.d.ts', 'wireloom.min.js']));
+    const needed = ['LICENSE-APACHE', 'LICENSE-MIT', 'package.json', 'README.md', 'dist/index.js', 'dist/index.d.ts', 'wireloom.min.js'];
+    expect(files).toEqual(expect.arrayContaining(needed));
     expect(files.filter((file) => !/^(dist\/.*\.(js|d\.ts)|[^/]+)$/.test(file))).toEqual([]);
     expect(files.some((file) => file.includes('test'))).toBe(false);
   });
 
   test('tells its version', () => {
+    const { version } = JSON.parse(read('package.json')) as { version: string };
     const script = `console.log(require('wireloom/package.json').version)`;
-    expect(run(process.execPath, '--input-type=commonjs', '--eval', script)).toBe(`${(JSON.parse(read('package.json')) as { version: string }).version}\n`);
+    expect(run(process.execPath, '--input-type=commonjs', '--eval', script)).toBe(`${version}\n`);
   });
 
   const program = (socket: string) => `
