@@ -593,8 +593,6 @@ export class Client<P extends Protocol = any> {
   }
 
   #dispatch(connection: Connection, name: string, payload: Data): void {
-    // What is said to all of this client's connections comes over the one that is in use, too.
-    if (this.#connection && connection !== this.#connection && !connection.isLeft) return;
     // What the subscriptions of a connection that was left say comes again over the next.
     if (name.startsWith('$') && (connection.isLeft || this.#topics.handle(name, payload))) return;
     tell(this.#handlers.get(name) ?? this.#handlers.get(null), payload, name);
