@@ -73,8 +73,9 @@ impl ConnectionLimits {
         Self { shared, exempt: None }
     }
 
-    /// For addresses of which `exempt` is true only the total holds, as for proxies, behind which many clients share one. This
-    /// does not concern clones that were made before, with which the count is shared all the same.
+    /// For addresses of which `exempt` is true only the total holds, as for proxies, behind which many clients share one. An IPv4
+    /// address in its IPv6 form, which sockets for both have, is shown to it as the IPv4 address. This does not concern clones
+    /// that were made before, with which the count is shared all the same.
     ///
     /// ```
     /// let limits = wireloom::ConnectionLimits::default().exempt(|address| address.is_loopback());
@@ -89,7 +90,10 @@ impl ConnectionLimits {
     /// # Errors
     /// When a limit is reached; nothing was counted then.
     pub fn acquire(&self, address: IpAddr) -> Result<ConnectionPermit, Refused> {
-        let is_exempt = self.exempt.as_ref().is_some_and(|exempt| exempt(address));
+        let is_exempt = self
+            .exempt
+            .as_ref()
+            .is_some_and(|exempt| exempt(address.to_canonical()));
         let address = (!is_exempt).then(|| host_of(address));
         let mut counts = self.shared.lock();
         if counts.total >= self.shared.total {
@@ -182,6 +186,12 @@ mod tests {
         assert_eq!(exempting.acquire(ip("192.0.2.2")).err(), Some(Refused::PerAddress));
         drop(other);
         assert_eq!(limits.connections(), 0);
+    }
+
+    #[test]
+    fn an_exempt_ipv4_address_is_so_in_its_ipv6_form() {
+        let limits = ConnectionLimits::new(9, 1).exempt(|address| address.is_loopback());
+        let _proxied = [(); 2].map(|()| limits.acquire(ip("::ffff:127.0.0.1")).expect("room"));
     }
 
     #[test]
