@@ -20,7 +20,7 @@ use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
 use crate::early_hints::EarlyHints;
-use crate::service::{AnswerBody, BoxError, HttpService};
+use crate::service::{AnswerBody, BoxError, HttpService, settle_content};
 use crate::session::{Answer, Session, max_datagram_size};
 use crate::tls::TlsInfo;
 use crate::websocket;
@@ -59,7 +59,7 @@ where
             None
         }
         IncomingKind::Request(stream) => {
-            let is_head = head.method() == Method::HEAD;
+            let method = head.method().clone();
             let body = Body::h3(body_of(conn.clone(), stream, head.headers()));
             let hints = EarlyHints::http3(&conn, stream);
             head.extensions_mut().insert(hints);
@@ -68,7 +68,7 @@ where
             let answer = async {
                 match call(&mut service, request).await {
                     Ok(response) => {
-                        if let Err(error) = respond(&sender, response, is_head).await {
+                        if let Err(error) = respond(&sender, response, &method).await {
                             tracing::debug!(%remote, %error, "response cut short");
                         }
                     }
@@ -133,7 +133,7 @@ where
     let answer = async {
         let response = match call(&mut service, head.map(|()| Body::empty())).await {
             Ok(response) if response.status().is_success() => response,
-            Ok(denial) => return respond(&send, denial, false).await.map(|()| false),
+            Ok(denial) => return respond(&send, denial, &Method::CONNECT).await.map(|()| false),
             Err(error) => {
                 tracing::warn!(%error, "the service failed");
                 return send
@@ -199,7 +199,7 @@ fn add_date(head: &mut Response<()>) {
     }
 }
 
-async fn respond<B>(sender: &ResponseSender, response: Response<B>, is_head: bool) -> Result<(), RequestError>
+async fn respond<B>(sender: &ResponseSender, response: Response<B>, method: &Method) -> Result<(), RequestError>
 where
     B: AnswerBody,
 {
@@ -207,15 +207,8 @@ where
     let mut body = std::pin::pin!(body);
     let mut head = Response::from_parts(parts, ());
     add_date(&mut head);
-    // A known length spares the client from guessing; `http_body` knows it where the service set none.
-    if !head.headers().contains_key(header::CONTENT_LENGTH)
-        && let Some(length) = body.size_hint().exact()
-        && (length > 0 || !is_head)
-        && may_have_body(head.status())
-    {
-        head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    }
-    if is_head || body.is_end_stream() || !may_have_body(head.status()) {
+    let has_content = settle_content(method, &mut head, body.size_hint().exact());
+    if !has_content || body.is_end_stream() {
         return sender.send_head(&head, true);
     }
     sender.send_head(&head, false)?;
@@ -236,12 +229,6 @@ where
     // "After sending a final response, the server MUST close the stream for sending" (RFC 9114 section 4.1), here or
     // with the head or the trailers.
     sender.finish()
-}
-
-/// RFC 9110 section 6.4.1: 1xx, 204 and 304 have no content, whatever the service returns; nor does Content-Length belong
-/// there (section 8.6; that of 304 would describe another body).
-fn may_have_body(status: StatusCode) -> bool {
-    !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
 /// A session request whose handler is at work. Dropped without an answer, as where the handler failed or panicked, it is

@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use futures_util::Stream as _;
 use futures_util::stream::FuturesUnordered;
-use http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::header_timer::HeaderTimer;
 use super::interim::Interim;
-use super::service::{Activity, Added, Idle, answer};
+use super::service::{Activity, Added, Idle, answer_http1, answer_http2};
 use super::stream::{Owned, Owner};
 use super::tasks::Spawner;
 use super::{HttpVersions, Options};
@@ -39,6 +37,9 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// How long a connection that never had a request may take to react to the end.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long an HTTP/2 connection may take for it whose last answer was written, and for the rest of that to reach the socket.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all connections of a listener have in common.
 pub(super) struct Shared {
@@ -152,13 +153,11 @@ where
         draining(&mut drain).await;
         Beside::End
     }));
-    let serving = |added: Added| {
-        let added = Arc::new(added);
-        service_fn(move |request: Request<Incoming>| answer(service.clone(), request, added.clone()))
-    };
     // ALPN has said which version it is. Guessing from the first bytes, as hyper-util does, would wait for them without
     // a deadline.
     let driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + '_>> = if is_h2 {
+        let added = Arc::new(added);
+        let serving = service_fn(move |request| answer_http2(service.clone(), request, added.clone()));
         let connection = http2::Builder::new(shared.spawner.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(options.max_header_size)
@@ -167,24 +166,32 @@ where
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .enable_connect_protocol()
-            .serve_connection(TokioIo::new(io), serving(added));
+            .serve_connection(TokioIo::new(io), serving);
         let idle = idle(Arc::clone(&activity), options.header_timeout);
         besides.push(Box::pin(async move {
             idle.await;
             Beside::End
         }));
         let end = http2::Connection::graceful_shutdown;
-        Box::pin(drive(connection, &activity, besides, end))
+        // hyper waits for the client to acknowledge the goodbye, which one that is gone, or does not want to, never does.
+        let is_over = || match activity.idle() {
+            Idle::Busy => false,
+            Idle::For(duration) => duration >= FAREWELL,
+            Idle::Unused => true,
+        };
+        Box::pin(drive(connection, besides, end, is_over))
     } else {
         let (io, interim) = Interim::new(io);
         // It is the longest idle time, too.
         let timer = HeaderTimer::default();
         added.interim = Some(interim);
+        let added = Arc::new(added);
+        let serving = service_fn(move |request| answer_http1(service.clone(), request, added.clone()));
         let connection = http1::Builder::new()
             .timer(timer.clone())
             .header_read_timeout(options.header_timeout)
             .max_header_size(options.max_header_size as usize)
-            .serve_connection(TokioIo::new(io), serving(added))
+            .serve_connection(TokioIo::new(io), serving)
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
         let due = timer.due(options.header_timeout);
@@ -192,7 +199,7 @@ where
             due.await;
             Beside::Due
         }));
-        Box::pin(drive(connection, &activity, besides, end))
+        Box::pin(drive(connection, besides, end, || activity.idle() == Idle::Unused))
     };
     if let Err(error) = driving.await {
         tracing::debug!(error = &error as &dyn StdError, "connection failed");
@@ -211,12 +218,12 @@ enum Beside {
 /// Those that can. Each is polled only when it was woken, so that they cost a connection that is busy nothing.
 type Besides = FuturesUnordered<Pin<Box<dyn Future<Output = Beside> + Send>>>;
 
-/// Polls the connection until it ends, winding it down when it is to.
+/// Polls the connection until it ends, winding it down when it is to. Then it is given up when it `is_over`.
 async fn drive<C>(
     connection: C,
-    activity: &Activity,
     mut besides: Besides,
     graceful_shutdown: impl Fn(Pin<&mut C>),
+    is_over: impl Fn() -> bool,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -240,10 +247,12 @@ where
     graceful_shutdown(connection.as_mut());
     // A connection without any request may not even have sent the preface of HTTP/2, and then there is nobody yet who
     // could take the goodbye: hyper would wait for it.
-    match timeout(GOODBYE, connection.as_mut()).await {
-        Ok(result) => result,
-        Err(_elapsed) if activity.idle() == Idle::Unused => Ok(()),
-        Err(_elapsed) => connection.await,
+    loop {
+        match timeout(GOODBYE, connection.as_mut()).await {
+            Ok(result) => return result,
+            Err(_elapsed) if is_over() => return Ok(()),
+            Err(_elapsed) => {}
+        }
     }
 }
 

@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALT_SVC, COOKIE};
+use bytes::{Buf, Bytes};
+use http::header::{ALT_SVC, CONTENT_LENGTH, COOKIE};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
-use http_body_util::{BodyExt as _, Either, Empty};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::interim::{self, InterimLine};
-use crate::body::{Body, RemoteAddr};
+use crate::body::{self, RemoteAddr};
 use crate::early_hints::EarlyHints;
 use crate::server::OriginPolicy;
-use crate::service::{BoxError, HttpService};
+use crate::service::{BoxError, HttpService, settle_content};
 use crate::tls::TlsInfo;
 use crate::websocket;
 
@@ -69,17 +70,22 @@ impl Activity {
     }
 }
 
-/// One request, from its header to the end of its answer's body.
-struct Running(Arc<Activity>);
+/// One request, from its header to the end of its answer's body, or a part of that body that is not written yet.
+pub(super) struct Running(Arc<Activity>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.with(|requests| {
             requests.running -= 1;
-            requests.idle_since = Some(Instant::now());
+            if requests.running == 0 {
+                requests.idle_since = Some(Instant::now());
+            }
         });
     }
 }
+
+/// The body of an answer: the service's, or one of ours.
+type Answer<B> = Either<B, Full<Bytes>>;
 
 /// What the requests and answers of one connection have in common.
 pub(super) struct Added {
@@ -107,12 +113,78 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
+/// Whether the fields tell of another length than the body's.
+fn contradicts(fields: &HeaderMap, length: u64) -> bool {
+    let told = fields.get_all(CONTENT_LENGTH).iter();
+    told.map(|told| told.to_str().ok().and_then(|told| told.parse().ok()))
+        .any(|told: Option<u64>| told != Some(length))
+}
+
+/// A part of a body, which counts as a request that is answered until HTTP/2 has written it: hyper takes parts of any size from
+/// the service long before their stream's window has room.
+pub(super) struct Part {
+    data: Bytes,
+    _running: Running,
+}
+
+impl Buf for Part {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.data
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+}
+
+/// Over HTTP/1, where hyper closes the connection by itself when all is written.
+pub(super) async fn answer_http1<S>(
+    service: S,
+    request: Request<Incoming>,
+    added: Arc<Added>,
+) -> Result<Response<impl Body<Data = Bytes, Error = BoxError> + Send + use<S>>, S::Error>
+where
+    S: HttpService,
+{
+    let (response, running) = answer(service, request, added).await?;
+    // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
+    Ok(response.map(|body| {
+        body.map_err(move |error| {
+            let _until_the_body_ends = &running;
+            error
+        })
+    }))
+}
+
+pub(super) async fn answer_http2<S>(
+    service: S,
+    request: Request<Incoming>,
+    added: Arc<Added>,
+) -> Result<Response<impl Body<Data = Part, Error = BoxError> + Send + use<S>>, S::Error>
+where
+    S: HttpService,
+{
+    let (response, running) = answer(service, request, added).await?;
+    Ok(response.map(|body| {
+        body.map_frame(move |frame| {
+            frame.map_data(|data| Part {
+                data,
+                _running: running.0.begin(),
+            })
+        })
+    }))
+}
+
 /// Passes one request to the service and adds what every answer has.
-pub(super) async fn answer<S>(
+async fn answer<S>(
     mut service: S,
     mut request: Request<Incoming>,
     added: Arc<Added>,
-) -> Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + Send + use<S>>, S::Error>
+) -> Result<(Response<Answer<S::Body>>, Running), S::Error>
 where
     S: HttpService,
 {
@@ -124,10 +196,12 @@ where
     };
     if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref(), scheme) {
         tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
-        return Ok(refusal.map(|()| Either::Right(Empty::new())));
+        return Ok((refusal.map(|()| Either::Right(Full::default())), running));
     }
     let is_tunnel = websocket::is_extended_connect(&request);
-    if request.version() == Version::HTTP_2 {
+    let method = request.method().clone();
+    let is_http2 = request.version() == Version::HTTP_2;
+    if is_http2 {
         join_cookies(request.headers_mut());
     }
     if let Some(peer) = added.peer {
@@ -142,11 +216,11 @@ where
             let number = line.begin();
             let hints = EarlyHints::http1(line.clone(), number);
             request.extensions_mut().insert(hints);
-            let response = interim::answered(line, service.call(request.map(Body::from))).await?;
+            let response = interim::answered(line, service.call(request.map(body::Body::from))).await?;
             line.end().await;
             response
         }
-        None => service.call(request.map(Body::from)).await?,
+        None => service.call(request.map(body::Body::from)).await?,
     };
     if is_tunnel && response.status().is_success() {
         added.activity.stay_busy();
@@ -156,11 +230,27 @@ where
     {
         response.headers_mut().entry(ALT_SVC).or_insert_with(|| alt_svc.clone());
     }
-    // The closure is what carries `running` to the end of the body; of all adapters this one keeps the size hint.
-    Ok(response.map(|body| {
-        Either::Left(body.map_err(move |error| {
-            let _until_the_body_ends = &running;
-            error
-        }))
-    }))
+    // A tunnel has neither content nor a length of it, which hyper sees to.
+    if method == Method::CONNECT && response.status().is_success() {
+        return Ok((response.map(Either::Left), running));
+    }
+    let length = response.body().size_hint().exact();
+    if !settle_content(&method, &mut response, length) {
+        // hyper's HTTP/1 knows these cases, and would not let 304 tell of a length if it had no body.
+        if !is_http2 && response.status() == StatusCode::NOT_MODIFIED {
+            return Ok((response.map(Either::Left), running));
+        }
+        return Ok((response.map(|_| Either::Right(Full::default())), running));
+    }
+    if length.is_some_and(|length| contradicts(response.headers(), length)) {
+        // hyper would send both over HTTP/1.1, where the client then takes a part of one answer for the next.
+        tracing::warn!(
+            ?length,
+            "the service's content-length is not that of its body: answered 500"
+        );
+        let mut failure = Response::new(Either::Right(Full::default()));
+        *failure.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return Ok((failure, running));
+    }
+    Ok((response.map(Either::Left), running))
 }

@@ -1,10 +1,7 @@
 //! Peers that are silent, slow or too many.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,11 +9,11 @@ use axum::routing::get;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use wireloom::ConnectionLimits;
 use wireloom::tcp::Options;
 
-use crate::support::{ClientBody, Server, curl, localhost, within};
+use crate::support::{ClientBody, Server, Stoppable, curl, localhost, silent_after_an_answer, within};
 
 fn router() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -85,6 +82,25 @@ async fn an_idle_connection_is_said_goodbye_to() {
     ended.expect("GOAWAY is no error");
 }
 
+/// Nor does it need an answer to that.
+#[tokio::test]
+async fn an_idle_connection_keeps_no_place() {
+    let limits = ConnectionLimits::default();
+    // Longer than one request takes.
+    let options = Options::new()
+        .header_timeout(Duration::from_secs(2))
+        .limits(limits.clone());
+    let server = Server::start(router(), Some(&localhost()), options).await;
+    let _silent = silent_after_an_answer(&server).await;
+    // HTTP/2's PINGs would end it after 40 s.
+    let freed = tokio::time::timeout(Duration::from_secs(30), async {
+        while limits.connections() > 0 {
+            tokio::time::sleep(SHORT).await;
+        }
+    });
+    freed.await.expect("in time");
+}
+
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
     let limits = ConnectionLimits::new(10, 1);
@@ -108,35 +124,6 @@ async fn one_connection_too_many_is_closed_at_once() {
         }
     })
     .await;
-}
-
-/// A socket that is no longer read once it is told so.
-struct Stoppable<T> {
-    io: T,
-    stopped: Arc<AtomicBool>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Stoppable<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.io).poll_read(cx, out)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stoppable<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }
 
 /// A client with huge windows that stops reading has a little of each answer made ahead.

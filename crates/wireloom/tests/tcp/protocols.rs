@@ -123,6 +123,94 @@ async fn head_has_the_length_and_no_body() {
     }
 }
 
+/// A body is sent to nobody who takes it for something else: not in answer to HEAD, nor with 204 and 304.
+#[tokio::test]
+async fn a_body_where_there_can_be_none_is_left_out() {
+    /// Answers with a body whatever the method, and with the status that the path names.
+    #[derive(Clone)]
+    struct Verbose;
+    impl tower_service::Service<http::Request<wireloom::Body>> for Verbose {
+        type Response = http::Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<wireloom::Body>) -> Self::Future {
+            let mut response = http::Response::new(Full::from("too much"));
+            *response.status_mut() = request.uri().path()[1..].parse().expect("a status");
+            if request.uri().query().is_some() {
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from_static("8"));
+            }
+            std::future::ready(Ok(response))
+        }
+    }
+    let server = Server::start(Verbose, Some(&localhost()), Options::new()).await;
+    let mut http1 = server.http1().await;
+    let (mut http2, _connection) = server.http2().await;
+    for (method, path, length) in [
+        ("HEAD", "/200", Some("8")),
+        ("HEAD", "/200?8", Some("8")),
+        ("GET", "/204", None),
+        ("GET", "/204?8", None),
+        ("GET", "/304", None),
+        ("GET", "/304?8", Some("8")),
+    ] {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let mut request = request(&server, version, path, Empty::new().boxed());
+            *request.method_mut() = method.parse().expect("a method");
+            let response = if version == Version::HTTP_2 {
+                within(http2.send_request(request)).await
+            } else {
+                within(http1.send_request(request)).await
+            };
+            let response = response.expect("an answer");
+            let told = response.headers().get(header::CONTENT_LENGTH).cloned();
+            let body = within(response.collect()).await.expect("no error").to_bytes();
+            assert_eq!(body, "", "{method} {path} {version:?}");
+            assert_eq!(
+                told.as_ref().map(|told| told.to_str().expect("digits")),
+                length,
+                "{method} {path} {version:?}"
+            );
+        }
+    }
+}
+
+/// The client would take the beginning of the next answer for the end of this one, or its end for the next answer.
+#[tokio::test]
+async fn a_length_that_is_wrong_shifts_no_answers() {
+    let router = router()
+        .route("/long", get(async || ([(header::CONTENT_LENGTH, "10")], "hello")))
+        .route("/short", get(async || ([(header::CONTENT_LENGTH, "3")], "hello")))
+        .route("/none", get(async || [(header::CONTENT_LENGTH, "3")]));
+    let server = Server::tls(router).await;
+    let mut http1 = server.http1().await;
+    let (mut http2, _connection) = server.http2().await;
+    for path in ["/long", "/short", "/none", "/"] {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let mut request = request(&server, version, path, Empty::new().boxed());
+            *request.method_mut() = http::Method::GET;
+            let response = if version == Version::HTTP_2 {
+                within(http2.send_request(request)).await
+            } else {
+                within(http1.send_request(request)).await
+            };
+            let response = response.expect("an answer");
+            assert_eq!(
+                response.status(),
+                if path == "/" { 200 } else { 500 },
+                "{path} {version:?}"
+            );
+            within(response.collect()).await.expect("no error");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_asked_for_when_it_is_expected() {
     let server = Server::tls(router()).await;

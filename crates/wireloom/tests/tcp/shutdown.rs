@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use wireloom::ConnectionLimits;
 use wireloom::tcp::Options;
 
-use crate::support::{Server, localhost, within};
+use crate::support::{Server, localhost, silent_after_an_answer, within};
 use crate::websocket;
 
 /// Longer than any test may take: whoever waits for it fails.
@@ -138,6 +138,37 @@ async fn idle_connections_do_not_delay_the_end() {
     drop((silent, unused, http1, http2));
 }
 
+/// Long before HTTP/2's PINGs find out that nobody answers, which takes 40 s.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Its client does not acknowledge the goodbye.
+#[tokio::test]
+async fn a_client_that_is_gone_does_not_delay_the_end() {
+    let router = Router::new().route("/", get(async || "hello"));
+    let server = Server::start(router, Some(&localhost()), Options::new().shutdown_deadline(NEVER)).await;
+    let _silent = silent_after_an_answer(&server).await;
+    let ended = tokio::time::timeout(SOON, server.stop()).await;
+    ended.expect("in time").expect("no panic").expect("served");
+}
+
+/// What was made at once is still on its way.
+#[tokio::test]
+async fn an_answer_is_delivered_however_slowly_it_is_read() {
+    const SIZE: usize = 16 << 20;
+    let router = Router::new().route("/", get(async || vec![7; SIZE]));
+    let server = Server::start(router, Some(&localhost()), Options::new().shutdown_deadline(NEVER)).await;
+    let (mut sender, _connection) = server.http2().await;
+    let mut response = within(sender.send_request(get_request())).await.expect("an answer");
+    let first = within(response.frame()).await.expect("a body").expect("no error");
+    let first = first.into_data().expect("data");
+    let stopped = server.stop();
+    // Longer than an idle connection is left to say goodbye.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let rest = within(response.collect()).await.expect("the rest").to_bytes();
+    assert_eq!(first.len() + rest.len(), SIZE);
+    within(stopped).await.expect("no panic").expect("served");
+}
+
 #[tokio::test]
 async fn dropping_the_server_cuts_everything_off() {
     let (router, mut seen, _answer) = slow();
@@ -162,6 +193,7 @@ async fn a_panic_ends_its_own_connection_only() {
     .await;
     let panics = || {
         http::Request::get("https://localhost/panic")
+            .header("host", "localhost")
             .body(Empty::new().boxed())
             .expect("a request")
     };

@@ -2,25 +2,31 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tower_service::Service;
 use wireloom::tcp::{Options, serve};
-use wireloom::{CertificateHash, Identity};
+use wireloom::{Body, CertificateHash, Identity};
 
 /// Long enough for the busiest machine; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,13 +40,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(router: Router, identity: Option<&Identity>, options: Options) -> Self {
+    pub(crate) async fn start<S, B>(service: S, identity: Option<&Identity>, options: Options) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
         let identity = identity.cloned();
         let task = tokio::spawn(async move {
-            serve(listener, identity.as_ref(), router, options, async {
+            serve(listener, identity.as_ref(), service, options, async {
                 drop(stopped.await)
             })
             .await
@@ -84,6 +97,53 @@ impl Server {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("a connection");
         (sender, tokio::spawn(connection))
     }
+}
+
+/// A socket that is no longer read once it is told so.
+pub(crate) struct Stoppable<T> {
+    pub(crate) io: T,
+    pub(crate) stopped: Arc<AtomicBool>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stoppable<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_read(cx, out)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stoppable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The HTTP/2 connection of a client that was answered once and hears nothing any more, as one that has lost its network.
+pub(crate) async fn silent_after_an_answer(server: &Server) -> http2::SendRequest<ClientBody> {
+    let stopped = Arc::<AtomicBool>::default();
+    let io = Stoppable {
+        io: server.connect_tls("h2").await,
+        stopped: stopped.clone(),
+    };
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+        .await
+        .expect("a connection");
+    tokio::spawn(connection);
+    let request = http::Request::get("https://localhost/").body(Empty::new().boxed());
+    let response = within(sender.send_request(request.expect("a request"))).await;
+    within(response.expect("an answer").collect()).await.expect("a body");
+    stopped.store(true, Ordering::Relaxed);
+    sender
 }
 
 /// One identity for all tests: making it costs more than most of them.
