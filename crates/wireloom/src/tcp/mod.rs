@@ -11,6 +11,7 @@
 mod accept;
 mod connection;
 mod header_timer;
+mod host;
 mod interim;
 mod options;
 mod service;

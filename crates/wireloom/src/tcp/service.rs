@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::host;
 use super::interim::{self, InterimLine};
 use crate::body::{self, RemoteAddr};
 use crate::early_hints::EarlyHints;
@@ -194,6 +195,12 @@ where
     } else {
         Scheme::HTTP
     };
+    if !host::is_proper(&request, &scheme) {
+        tracing::debug!(peer = ?added.peer, "request without a proper Host refused");
+        let mut refusal = Response::new(Either::Right(Full::from("the Host field is missing or wrong\n")));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok((refusal, running));
+    }
     if let Some(refusal) = websocket::refuse(&request, added.origins.as_deref(), scheme) {
         tracing::debug!(peer = ?added.peer, status = %refusal.status(), "WebSocket handshake refused");
         return Ok((refusal.map(|()| Either::Right(Full::default())), running));

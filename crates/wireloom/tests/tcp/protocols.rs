@@ -211,6 +211,59 @@ async fn a_length_that_is_wrong_shifts_no_answers() {
     }
 }
 
+/// "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host header field and
+/// to any request message that contains more than one Host header field line or a Host header field with an invalid field value"
+/// (RFC 9112 section 3.2).
+#[tokio::test]
+async fn a_request_has_one_host() {
+    let server = Server::start(router(), None, Options::new()).await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: u@a\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n", 400),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
+        ("GET http://a/ HTTP/1.1\r\n", 400),
+        ("GET http://a/ HTTP/1.1\r\nHost:\r\n", 400),
+        ("GET http://a/ HTTP/1.1\r\nHost: b\r\n", 200),
+        ("GET / HTTP/1.0\r\n", 200),
+        // "If the target URI's authority component is missing [...] a client MUST send a Host header field with an empty
+        // field-value".
+        ("GET / HTTP/1.1\r\nHost:\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: a_b.example:8080\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: a:\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n", 200),
+    ] {
+        let mut tcp = server.connect().await;
+        let request = format!("{head}Connection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        within(tcp.read_to_string(&mut answer)).await.expect("an answer");
+        let told = answer.get(9..12).and_then(|status| status.parse().ok());
+        assert_eq!(told, Some(status), "{head}{answer}");
+    }
+    let server = Server::tls(router()).await;
+    let (mut sender, _connection) = server.http2().await;
+    for (authority, hosts, status) in [
+        ("localhost", &["LOCALHOST"][..], 200),
+        ("localhost", &["localhost:443"], 200),
+        ("localhost:443", &["localhost"], 200),
+        ("localhost", &["other"], 400),
+        ("localhost:4433", &["localhost"], 400),
+        ("localhost", &["localhost", "localhost"], 400),
+    ] {
+        let mut request = http::Request::get(format!("https://{authority}/"));
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        let request = request.body(Empty::new().boxed()).expect("a request");
+        let answer = within(sender.send_request(request)).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{authority} {hosts:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_asked_for_when_it_is_expected() {
     let server = Server::tls(router()).await;
