@@ -10,26 +10,48 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 /// Keeps a stream open from outside: dropping it makes every use of the stream fail.
-pub(super) struct Owner(oneshot::Sender<Infallible>);
+pub(super) struct Owner {
+    /// Wakes the task that reads.
+    reader: oneshot::Sender<Infallible>,
+    /// And that which writes, in another task perhaps.
+    _writer: oneshot::Sender<Infallible>,
+}
 
 impl Owner {
     /// Waits until the stream was dropped.
     pub(super) async fn closed(mut self) {
-        self.0.closed().await;
+        self.reader.closed().await;
     }
 }
 
 /// The stream. After its [`Owner`] is gone, reading and writing fail with `ConnectionAborted`.
 pub(super) struct Owned<T> {
     io: T,
+    /// For the task that reads.
     owner: oneshot::Receiver<Infallible>,
+    /// For the one that writes.
+    writing: oneshot::Receiver<Infallible>,
+    /// Neither is asked any more.
     cut: bool,
 }
 
 impl<T> Owned<T> {
     pub(super) fn new(io: T) -> (Self, Owner) {
-        let (sender, owner) = oneshot::channel();
-        (Self { io, owner, cut: false }, Owner(sender))
+        let (reader, owner) = oneshot::channel();
+        let (writer, writing) = oneshot::channel();
+        let this = Self {
+            io,
+            owner,
+            writing,
+            cut: false,
+        };
+        (
+            this,
+            Owner {
+                reader,
+                _writer: writer,
+            },
+        )
     }
 
     /// Pending while the owner lives, and then wakes the task that asked last: whoever waits for data.
@@ -44,6 +66,25 @@ impl<T> Owned<T> {
     fn is_cut(&mut self) -> bool {
         self.cut |= self.owner.try_recv() == Err(oneshot::error::TryRecvError::Closed);
         self.cut
+    }
+}
+
+impl<T: Unpin> Owned<T> {
+    /// What writing came to; where it has to wait, it does not wait longer than the owner lives.
+    fn poll_write_or_cut<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(aborted()));
+        }
+        let written = write(Pin::new(&mut self.io), cx);
+        if written.is_pending() && Pin::new(&mut self.writing).poll(cx).is_ready() {
+            self.cut = true;
+            return Poll::Ready(Err(aborted()));
+        }
+        written
     }
 }
 
@@ -62,21 +103,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Owned<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Owned<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(aborted()));
-        }
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.poll_write_or_cut(cx, |io, cx| io.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(aborted()));
-        }
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.poll_write_or_cut(cx, T::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.poll_write_or_cut(cx, T::poll_shutdown)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -88,14 +123,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Owned<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(aborted()));
-        }
-        let mut joined = [0; JOINED];
-        match join(bufs, &mut joined) {
-            Some(joined) => Pin::new(&mut self.io).poll_write(cx, joined),
-            None => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
-        }
+        self.poll_write_or_cut(cx, |io, cx| {
+            let mut joined = [0; JOINED];
+            match join(bufs, &mut joined) {
+                Some(joined) => io.poll_write(cx, joined),
+                None => io.poll_write_vectored(cx, bufs),
+            }
+        })
     }
 }
 

@@ -169,6 +169,50 @@ async fn an_answer_is_delivered_however_slowly_it_is_read() {
     within(stopped).await.expect("no panic").expect("served");
 }
 
+/// An upgraded connection whose application only writes, to a client that does not read.
+#[tokio::test]
+async fn the_deadline_cuts_off_who_waits_to_write() {
+    let (ended, mut end) = mpsc::unbounded_channel();
+    let handler = get(async move |request: axum::extract::Request| {
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
+            let mut io = hyper_util::rt::TokioIo::new(upgraded);
+            let error = loop {
+                if let Err(error) = io.write_all(&[7; 65536]).await {
+                    break error;
+                }
+                let _ = ended.send(None);
+            };
+            let _ = ended.send(Some(error.kind()));
+        });
+        http::Response::builder()
+            .status(101)
+            .header("connection", "upgrade")
+            .header("upgrade", "flood")
+            .body(axum::body::Body::empty())
+            .expect("a response")
+    });
+    let options = Options::new().shutdown_deadline(Duration::from_millis(200));
+    let server = Server::start(Router::new().route("/", handler), Some(&localhost()), options).await;
+    let mut tls = server.connect_tls("http/1.1").await;
+    tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: flood\r\n\r\n")
+        .await
+        .expect("sent");
+    assert_eq!(within(end.recv()).await, Some(None), "it writes");
+    // Until nothing more fits.
+    while tokio::time::timeout(Duration::from_secs(1), end.recv()).await.is_ok() {}
+    within(server.stop()).await.expect("no panic").expect("served");
+    let last = within(async {
+        loop {
+            if let Some(last) = end.recv().await.expect("the last") {
+                return last;
+            }
+        }
+    });
+    assert_eq!(last.await, std::io::ErrorKind::ConnectionAborted);
+    drop(tls);
+}
+
 #[tokio::test]
 async fn dropping_the_server_cuts_everything_off() {
     let (router, mut seen, _answer) = slow();
