@@ -194,11 +194,7 @@ where
             .serve_connection(TokioIo::new(io), serving)
             .with_upgrades();
         let end = http1::UpgradeableConnection::graceful_shutdown;
-        let due = timer.due(options.header_timeout);
-        besides.push(Box::pin(async move {
-            due.await;
-            Beside::Due
-        }));
+        besides.push(due(timer, options.header_timeout));
         Box::pin(drive(connection, besides, end, || activity.idle() == Idle::Unused))
     };
     if let Err(error) = driving.await {
@@ -211,12 +207,22 @@ where
 enum Beside {
     /// It is to end: the server drains, or it has been idle for too long.
     End,
-    /// A deadline of its own has passed.
-    Due,
+    /// A deadline of its own has passed, and this waits for the next: hyper looks for a header first, which may have come at that
+    /// very moment.
+    Due(NextBeside),
 }
 
+type NextBeside = Pin<Box<dyn Future<Output = Beside> + Send>>;
+
 /// Those that can. Each is polled only when it was woken, so that they cost a connection that is busy nothing.
-type Besides = FuturesUnordered<Pin<Box<dyn Future<Output = Beside> + Send>>>;
+type Besides = FuturesUnordered<NextBeside>;
+
+fn due(timer: HeaderTimer, limit: Duration) -> NextBeside {
+    Box::pin(async move {
+        timer.due(limit).await;
+        Beside::Due(due(timer, limit))
+    })
+}
 
 /// Polls the connection until it ends, winding it down when it is to. Then it is given up when it `is_over`.
 async fn drive<C>(
@@ -236,7 +242,7 @@ where
             }
             match Pin::new(&mut besides).poll_next(cx) {
                 Poll::Ready(Some(Beside::End)) => return Poll::Ready(None),
-                Poll::Ready(Some(Beside::Due)) => {}
+                Poll::Ready(Some(Beside::Due(next))) => besides.push(next),
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
@@ -266,5 +272,36 @@ async fn idle(activity: Arc<Activity>, limit: Duration) {
             Idle::For(duration) if duration < limit => limit - duration,
             Idle::For(_) | Idle::Unused => return,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Timer as _;
+
+    use super::*;
+
+    /// The header of one request comes at the very moment of its deadline, that of the next one never.
+    #[tokio::test]
+    async fn a_deadline_that_was_met_in_the_end_is_not_the_last() {
+        const LIMIT: Duration = Duration::from_millis(10);
+        let timer = HeaderTimer::default();
+        let besides = Besides::new();
+        besides.push(due(timer.clone(), LIMIT));
+        let (mut passed, mut deadline) = (0, timer.sleep(LIMIT));
+        let connection = poll_fn(|cx| {
+            if deadline.as_mut().poll(cx).is_ready() {
+                passed += 1;
+                timer.reset(&mut deadline, std::time::Instant::now() + LIMIT);
+            }
+            if passed == 2 {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        });
+        let driven = drive(connection, besides, |_| {}, || false);
+        let driven = timeout(Duration::from_secs(60), driven).await;
+        driven.expect("the second deadline").expect("no error");
     }
 }

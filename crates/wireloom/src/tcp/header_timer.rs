@@ -34,20 +34,21 @@ impl HeaderTimer {
         };
     }
 
-    /// Completes when a deadline has passed: the connection is then to be polled again. No deadline is nearer than `limit` when
-    /// it is set.
-    pub(super) async fn due(self, limit: Duration) {
+    /// Completes when a deadline has passed: the connection is then to be polled again, and after that this. No deadline is nearer
+    /// than `limit` when it is set.
+    pub(super) async fn due(&self, limit: Duration) {
         loop {
             let now = Instant::now();
             let next = {
                 let mut state = self.state();
                 match state.deadline {
-                    Some(deadline) if deadline <= now => {
+                    Some(deadline) if deadline <= now && !state.is_due => {
                         state.is_due = true;
                         return;
                     }
-                    Some(deadline) => deadline,
-                    None => now + limit,
+                    Some(deadline) if !state.is_due => deadline,
+                    // hyper waits for none, or knows that it has passed.
+                    _ => now + limit,
                 }
             };
             tokio::time::sleep_until(next.into()).await;
