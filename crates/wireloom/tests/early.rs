@@ -131,7 +131,34 @@ async fn giving_up_early_cancels_the_request() {
         }
         request.accept().await
     };
-    assert!(within(accepted).await.is_err());
+    let cancelled = SessionError::Reset {
+        code: Code::H3_REQUEST_CANCELLED,
+    };
+    assert_eq!(
+        within(accepted).await.err(),
+        Some(cancelled),
+        "and nobody else is to blame"
+    );
+}
+
+#[tokio::test]
+async fn fields_that_the_client_does_not_take_are_this_sides_fault() {
+    let f = fixture().await;
+    let (_connection, early, request) = asked(&f).await;
+    let large = http::HeaderValue::try_from("x".repeat(1 << 20)).unwrap();
+    let accepted = request
+        .response_header(http::HeaderName::from_static("x-large"), large)
+        .accept();
+    let refused = SessionError::LocallyClosed {
+        code: 0,
+        reason: String::new(),
+    };
+    assert_eq!(within(accepted).await.err(), Some(refused));
+    let answer = within(early.ready()).await;
+    assert!(
+        matches!(&answer, Err(ConnectError::Rejected(r)) if r.status() == 500),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 
 mod common;
 
+use std::future::IntoFuture as _;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +19,7 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use quinn::VarInt;
 use tokio::task::JoinSet;
-use wireloom::{Client, ConnectError, Identity, Server, ServerBuilder, SessionError, WebTransportUpgrade};
+use wireloom::{Client, ConnectError, Identity, ServeError, Server, ServerBuilder, SessionError, WebTransportUpgrade};
 use wireloom_proto::Code;
 
 #[tokio::test]
@@ -316,7 +320,7 @@ async fn handlers_end_with_the_client_that_asked() {
         async move {
             let frames = futures_util::stream::poll_fn(move |_| {
                 let _ = &guard;
-                std::task::Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
+                Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
             });
             axum::body::Body::from_stream(frames)
         }
@@ -564,7 +568,7 @@ async fn a_rejection_that_goes_on_ends_with_its_client() {
             async move {
                 let body = futures_util::stream::poll_fn(move |_| {
                     let _ = &alive;
-                    std::task::Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
+                    Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
                 });
                 (StatusCode::NOT_FOUND, axum::body::Body::from_stream(body))
             }
@@ -606,4 +610,72 @@ async fn a_check_of_origins_that_panics() {
         matches!(&refused, Err(ConnectError::Rejected(response)) if response.status() == StatusCode::INTERNAL_SERVER_ERROR),
         "{refused:?}"
     );
+}
+
+/// Without one of its sides a server does not go on as if nothing were.
+#[tokio::test]
+async fn a_side_that_fails_ends_the_server() {
+    struct Fragile(Arc<AtomicBool>);
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            assert!(!self.0.load(Ordering::Relaxed), "on purpose");
+            Self(self.0.clone())
+        }
+    }
+    impl tower_service::Service<http::Request<wireloom::Body>> for Fragile {
+        type Response = http::Response<wireloom::Body>;
+        type Error = std::convert::Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<wireloom::Body>) -> Self::Future {
+            std::future::ready(Ok(http::Response::new(wireloom::Body::empty())))
+        }
+    }
+    for over_tcp in [true, false] {
+        // What nobody answers any more is waited for until then.
+        let f = fixture_with(|builder| builder.shutdown_deadline(Duration::from_millis(200))).await;
+        let address = f.server.local_addrs()[0];
+        let is_broken = Arc::<AtomicBool>::default();
+        let serving = tokio::spawn(f.server.serve(Fragile(is_broken.clone())).into_future());
+        let connection = within(f.client.dial(&f.url)).await.unwrap();
+        let request = || http::Request::get(&f.url).body(bytes::Bytes::new()).unwrap();
+        within(connection.request_whole(request(), 100)).await.unwrap();
+        is_broken.store(true, Ordering::Relaxed);
+        if over_tcp {
+            tokio::net::TcpStream::connect(address).await.unwrap();
+        } else {
+            let _broken_off = within(connection.request_whole(request(), 100)).await;
+        }
+        let error = within(serving).await.unwrap().unwrap_err();
+        assert!(
+            matches!(&error, ServeError::Io(error) if error.to_string().contains("panic")),
+            "{error:?}"
+        );
+    }
+}
+
+/// As `serve` does, `accept` ends where nothing will come any more.
+#[test]
+fn accepting_ends_with_the_last_of_the_sockets_tasks() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let f = runtime.block_on(fixture());
+    let other = tokio::runtime::Runtime::new().unwrap();
+    other.block_on(async {
+        let waiting = async { assert!(f.server.accept().await.is_none()) };
+        let ending = async { runtime.shutdown_background() };
+        within(async { tokio::join!(waiting, ending) }).await;
+    });
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_accept_without_udp() {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::builder().sockets(None, Some(tcp));
+    let server = server.identity(Identity::self_signed(["localhost"]).unwrap());
+    let server = server.listen().await.unwrap();
+    assert!(within(server.accept()).await.is_none());
 }

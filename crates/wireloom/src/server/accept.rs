@@ -1,6 +1,7 @@
 //! Sessions for servers without a router.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use super::admission::Connections;
 use super::dispatch;
 use super::origin::OriginPolicy;
 use crate::driver::{Conn, Incoming, IncomingKind, IncomingQueue};
-use crate::error::{ConnectionError, SessionError};
-use crate::session::Session;
+use crate::error::SessionError;
+use crate::session::{Session, SessionState};
 use crate::threads::Home;
 
 /// A session that a client asks for. Dropping it rejects it with 503.
@@ -30,13 +31,17 @@ pub struct SessionRequest {
     headers: HeaderMap,
     dialect: Dialect,
     remote: SocketAddr,
+    /// It knows why the session has ended, if it has.
+    state: Arc<SessionState>,
 }
 
 pub(super) async fn accept(
     queues: &[(Home, Arc<IncomingQueue>)],
     origins: &OriginPolicy,
     connections: &Connections,
+    lost: impl Future<Output = ()>,
 ) -> Option<SessionRequest> {
+    let mut lost = pin!(lost);
     loop {
         let mut stop = pin!(connections.stop.notified());
         stop.as_mut().enable();
@@ -44,8 +49,9 @@ pub(super) async fn accept(
             return None;
         }
         let Incoming { conn, head, kind } = tokio::select! {
-            incoming = next(queues) => incoming,
+            incoming = next(queues, connections.turn()) => incoming,
             () = stop => return None,
+            () = &mut lost => return None,
         };
         match kind {
             IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
@@ -53,7 +59,9 @@ pub(super) async fn accept(
                 dispatch::reject(&conn, id, &dispatch::status(StatusCode::FORBIDDEN), Bytes::new());
             }
             IncomingKind::Session { id, protocols, dialect } => {
-                let remote = conn.lock().quic.remote_address();
+                let (remote, state) = conn.with(|quic, driver, _| (quic.remote_address(), driver.session_state(id)));
+                // The client has given up already.
+                let Some(state) = state else { continue };
                 return Some(SessionRequest {
                     conn: Some(conn),
                     id,
@@ -63,22 +71,27 @@ pub(super) async fn accept(
                     headers: HeaderMap::new(),
                     dialect,
                     remote,
+                    state,
                 });
             }
         }
     }
 }
 
-/// Cancel safe: nothing is taken before it resolves.
-async fn next(queues: &[(Home, Arc<IncomingQueue>)]) -> Incoming {
-    let (incoming, ..) = select_all(queues.iter().map(|(_, queue)| Box::pin(queue.pop()))).await;
+/// Looks first into the queue whose `turn` it is, so that none is favoured. Cancel safe: nothing is taken before it resolves.
+async fn next(queues: &[(Home, Arc<IncomingQueue>)], turn: usize) -> Incoming {
+    let (last, first) = queues.split_at(turn % queues.len());
+    let queues = first.iter().chain(last);
+    let (incoming, ..) = select_all(queues.map(|(_, queue)| Box::pin(queue.pop()))).await;
     incoming
 }
 
 /// Refuses what nobody will accept any more, until this is dropped.
 pub(super) async fn refuse_all(queues: &[(Home, Arc<IncomingQueue>)]) -> Infallible {
+    let mut turn = 0;
     loop {
-        let Incoming { conn, head, kind } = next(queues).await;
+        let Incoming { conn, head, kind } = next(queues, turn).await;
+        turn = turn.wrapping_add(1);
         match kind {
             IncomingKind::Request(stream) => dispatch::refuse(conn, stream, &head),
             IncomingKind::Session { id, .. } => {
@@ -154,13 +167,20 @@ impl SessionRequest {
     /// Accepts the session with 200.
     ///
     /// # Errors
-    /// The client gave up meanwhile, or the fields are more than it accepts; it is then answered 500.
+    /// The client gave up meanwhile; the error says how. Or the fields are more than it accepts: it is then answered 500, and the
+    /// error is [`SessionError::LocallyClosed`].
     pub async fn accept(mut self) -> Result<Session, SessionError> {
-        let gone = SessionError::Connection(ConnectionError::LocallyClosed);
-        let Some(conn) = self.conn.take() else { return Err(gone) };
+        let refused = SessionError::LocallyClosed {
+            code: 0,
+            reason: String::new(),
+        };
+        let Some(conn) = self.conn.take() else {
+            return Err(refused);
+        };
         let mut head = dispatch::status(StatusCode::OK);
         *head.headers_mut() = std::mem::take(&mut self.headers);
-        dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take()).ok_or(gone)
+        dispatch::accept(&conn, self.id, self.dialect, &head, self.protocol.take())
+            .ok_or_else(|| self.state.ended().cloned().unwrap_or(refused))
     }
 
     /// Rejects the session with `code`. A code that rejects nothing (1xx, 2xx) becomes 500.

@@ -21,6 +21,8 @@ pub(crate) struct Connections {
     unproven: AtomicUsize,
     stopped: AtomicBool,
     pub(super) stop: Notify,
+    /// How often somebody has waited for a session.
+    turns: AtomicUsize,
 }
 
 impl Connections {
@@ -35,6 +37,11 @@ impl Connections {
     /// Handshakes that wait for a client whose address nothing has proven.
     pub(super) fn unproven(&self) -> usize {
         self.unproven.load(Ordering::Relaxed)
+    }
+
+    /// Which of several queues is looked into first.
+    pub(super) fn turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn stop(&self) {

@@ -55,7 +55,7 @@ pub enum ServeError {
     /// TLS cannot be set up with the identity.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[source] rustls::Error),
-    /// The socket cannot be used.
+    /// The socket cannot be used, or the service panicked where it was cloned for a request or connection.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// QUIC ended before the server did: its task panicked, or the runtime that it ran on is gone.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use http::Request;
 use http_body::Body as HttpBody;
 use tower_service::Service;
@@ -164,13 +165,16 @@ impl Server {
 
     /// The next WebTransport session that a client asks for, for servers without a router. Requests of foreign origins are
     /// answered 403, other HTTP/3 requests 404; TCP is not served, and closed at the first call. `None` once the server is shut
-    /// down.
+    /// down, or where nothing will come any more: it has no UDP socket, or has lost one, as when the runtime of its task has ended.
     ///
     /// Cancel safe.
     pub async fn accept(&self) -> Option<SessionRequest> {
         // Clients that fall back to TCP are to learn at once that there is nobody.
         self.tcp().clear();
-        accept::accept(&self.queues, &self.origins, &self.connections).await
+        if self.endpoints.is_empty() {
+            return None;
+        }
+        accept::accept(&self.queues, &self.origins, &self.connections, self.endpoint_lost()).await
     }
 
     /// Ends in good order: refuses newcomers and, with 503, sessions that were not accepted yet, sends GOAWAY and
@@ -188,6 +192,14 @@ impl Server {
             tracing::debug!("shutdown deadline passed with sessions or requests open");
         }
         self.finish(code, reason).await;
+    }
+
+    /// Resolves when a socket's task has ended before its time.
+    async fn endpoint_lost(&self) {
+        if self.endpoints.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(self.endpoints.iter().map(|endpoint| Box::pin(endpoint.lost()))).await;
     }
 
     fn start_draining(&self) {

@@ -1,23 +1,22 @@
 //! The running server.
 
 use std::future::{Future, IntoFuture};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::select_all;
 use http::Request;
 use http_body::Body as HttpBody;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tower_service::Service;
 
 use super::builder::{ServeError, ServerBuilder};
 use super::dispatch::dispatch;
 use super::{OriginPolicy, Server, TcpSide};
 use crate::body::Body;
-use crate::driver::{Driver, IncomingQueue};
-use crate::quic::Endpoint;
+use crate::driver::IncomingQueue;
 use crate::service::{BoxError, HttpService};
 use crate::tcp;
 
@@ -113,9 +112,12 @@ where
         let answers = answer(queue.clone(), service.clone(), server.origins.clone(), phases.clone());
         answering.spawn_on(answers, &home.handle);
     }
-    let is_lost = tokio::select! {
-        () = shutdown => false,
-        () = endpoint_lost(&server.endpoints) => true,
+    let mut failed = tokio::select! {
+        () = shutdown => None,
+        () = server.endpoint_lost() => Some(ServeError::EndpointLost),
+        // Until they are told to, these end only because something failed.
+        Some(ended) = tcp_tasks.join_next() => failure(ended),
+        Some(ended) = answering.join_next() => failure(ended.map(Ok)),
     };
     let _ = stop.send(true);
     server.start_draining();
@@ -130,22 +132,14 @@ where
     let _ = phase.send(Phase::Ended);
     while answering.join_next().await.is_some() {}
     while let Some(ended) = tcp_tasks.join_next().await {
-        if let Ok(result) = ended {
-            result?;
-        }
+        failed = failed.or_else(|| failure(ended));
     }
-    if is_lost {
-        return Err(ServeError::EndpointLost);
-    }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
-/// Resolves when a socket's task has ended before its time.
-async fn endpoint_lost(endpoints: &[Endpoint<Driver>]) {
-    if endpoints.is_empty() {
-        return std::future::pending().await;
-    }
-    select_all(endpoints.iter().map(|endpoint| Box::pin(endpoint.lost()))).await;
+fn failure(ended: Result<io::Result<()>, JoinError>) -> Option<ServeError> {
+    let result = ended.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    result.err().map(ServeError::Io)
 }
 
 #[derive(Clone, Copy, PartialEq)]
