@@ -145,9 +145,17 @@ impl Connection {
         let mut incoming = RequestBody::new(conn.clone(), stream);
         let outgoing = ResponseSender::new(conn.clone(), stream);
         if !body.is_empty() {
-            outgoing.send_data(body).await?;
-            // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
-            outgoing.finish()?;
+            let sent = match outgoing.send_data(body).await {
+                // "After sending a request, a client MUST close the stream for sending" (RFC 9114 section 4.1).
+                Ok(()) => outgoing.finish(),
+                failed => failed,
+            };
+            match sent {
+                // The server wants no more of it, perhaps since it has answered: "Clients MUST NOT discard complete responses as a
+                // result of having their request terminated abruptly" (section 4.1).
+                Err(RequestError::Cancelled(_) | RequestError::Invalid(CommandError::InvalidState)) => {}
+                sent => sent?,
+            }
         }
         loop {
             match std::future::poll_fn(|cx| incoming.poll_next(cx)).await {
@@ -269,5 +277,53 @@ fn command_error(error: CommandError) -> ConnectError {
         CommandError::InvalidMessage(what) => ConnectError::InvalidRequest(what),
         CommandError::InvalidHeaders(_) => ConnectError::InvalidRequest("a field or an authority that may not be sent"),
         _ => ConnectError::NoMoreSessions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::IntoFuture as _;
+    use std::mem::ManuallyDrop;
+
+    use axum::Router;
+    use axum::routing::post;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{Client, Identity, Server};
+
+    /// "Clients MUST NOT discard complete responses as a result of having their request terminated abruptly" (RFC 9114 section
+    /// 4.1), not even where the server does not wait for the first byte of the body.
+    #[tokio::test]
+    async fn an_answer_to_the_head_alone_is_heard() {
+        let identity = Identity::self_signed(["localhost"]).expect("a name");
+        let hash = identity.certificate_hashes().current;
+        let server = Server::builder().bind("127.0.0.1:0").identity(identity).listen();
+        let server = server.await.expect("a free port");
+        let url = format!("https://{}/", server.local_addrs()[0]);
+        let refuse = post(async || (StatusCode::PAYLOAD_TOO_LARGE, "too much"));
+        let serving = tokio::spawn(server.serve(Router::new().route("/", refuse)).into_future());
+        let client = Client::builder()
+            .server_certificate_hash(hash)
+            .build()
+            .expect("a client");
+        let asking = async {
+            let connection = client.dial(&url).await.expect("a server");
+            let head = http::Request::post(&url).body(()).expect("a request");
+            let (stream, _) = connection.send_head(&head, false).await.expect("room");
+            // Dropped, it would give the request up.
+            let watcher = ManuallyDrop::new(ResponseSender::new(connection.conn.clone(), stream));
+            watcher.cancelled().await;
+            let response = connection.response(stream, Bytes::from_static(b"body")).await;
+            let (head, body) = response.expect("the answer").into_parts();
+            let body = body.collect().await.expect("the body").to_bytes();
+            assert_eq!(
+                (head.status, &body[..]),
+                (StatusCode::PAYLOAD_TOO_LARGE, &b"too much"[..])
+            );
+        };
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(60), asking);
+        asked.await.expect("in time");
+        serving.abort();
     }
 }
