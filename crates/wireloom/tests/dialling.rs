@@ -137,6 +137,22 @@ async fn a_server_that_is_silent_is_unreachable() {
     }
 }
 
+/// Where nobody can be, as filters of DNS say of the names that they block.
+#[tokio::test]
+async fn an_address_that_cannot_be_dialled_is_unreachable_whatever_the_url() {
+    for address in ["0.0.0.0:443", "127.0.0.1:0"] {
+        let client = anybody()
+            .resolver(Fixed(vec![address.parse().unwrap()]))
+            .build()
+            .unwrap();
+        let error = within(client.dial("https://example.test/"))
+            .await
+            .map(|_| ())
+            .unwrap_err();
+        assert!(matches!(error, ConnectError::Unreachable), "{address}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_response_that_ends_midway_is_the_servers_fault() {
     let server = RawServer::new();

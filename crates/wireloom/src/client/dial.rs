@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::{Client, ConnectError, until};
 use crate::driver::{Conn, Driver};
 use crate::error::ConnectionError;
-use crate::quic::client_config;
+use crate::quic::{DialError, client_config};
 use crate::resolve::resolve;
 use crate::tls::TrustError;
 use crate::wake::Topic;
@@ -197,7 +197,7 @@ async fn attempt_or_refused(
     }
 }
 
-/// Resolves if the port is closed. Only a connected socket is told so by the system, and QUIC's is not connected: another
+/// Resolves if the port is closed, or no way leads there. Only a connected socket is told so by the system, and QUIC's is not connected: another
 /// one asks, with a datagram that is no QUIC, once a server that listens would have answered the handshake.
 async fn refused(address: SocketAddr) {
     tokio::time::sleep(ATTEMPT_DELAY).await;
@@ -208,9 +208,14 @@ async fn refused(address: SocketAddr) {
         socket.recv(&mut [0; 16]).await
     };
     match ask.await {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(e) if says_unreachable(&e) => {}
         _ => std::future::pending().await,
     }
+}
+
+fn says_unreachable(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
 async fn attempt(
@@ -239,8 +244,12 @@ async fn attempt(
     let conn = endpoint
         .connect(config, address, &target.host, driver)
         .await
-        .ok_or(ConnectionError::EndpointGone)?
-        .map_err(|_| ConnectError::InvalidUrl("the host cannot be dialled"))?;
+        .map_err(|error| match error {
+            DialError::Name => ConnectError::InvalidUrl("its host is no name of a server"),
+            // Filters of DNS answer so for names that they block.
+            DialError::Address => ConnectError::Unreachable,
+            DialError::Gone => ConnectionError::EndpointGone.into(),
+        })?;
     conn.with(|_, driver, _| driver.set_handle(&conn));
     let mut guard = Attempt {
         conn: Some(conn.clone()),
@@ -296,6 +305,16 @@ mod tests {
         // "port = *DIGIT" (RFC 3986 section 3.2.3)
         for (url, port) in [("https://a:/", 443), ("https://a:00080/", 80), ("https://[::1]:/", 443)] {
             assert_eq!(Target::parse(url).expect("valid").port, port, "{url}");
+        }
+    }
+
+    /// A machine without an IPv6 route is told at once that it has none; QUIC's sends fail in silence.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_says_of_the_way_counts() {
+        for (code, expected) in [(101, true), (111, true), (113, true), (1, false), (90, false)] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(says_unreachable(&error), expected, "{error}");
         }
     }
 

@@ -31,7 +31,7 @@ pub enum ConnectError {
     /// TLS cannot be set up here: no roots, no cipher suite.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] TrustError),
-    /// No answer at all: nobody listens there, or UDP is blocked on the way.
+    /// No answer at all: nobody listens there, no way leads there, or UDP is blocked on it.
     #[error("no answer over UDP")]
     Unreachable,
     /// The server's certificate is not trusted.

@@ -48,6 +48,17 @@ impl<A> Acceptor<A> for NoAcceptor {
     fn accepted(&mut self, _: &Arc<Slot<A>>) {}
 }
 
+/// Why no handshake was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DialError {
+    /// TLS takes no such server name.
+    Name,
+    /// Nobody can be at this address: it has port 0, or is the unspecified one.
+    Address,
+    /// The endpoint is gone.
+    Gone,
+}
+
 type Connected<A> = Result<Arc<Slot<A>>, qp::ConnectError>;
 
 pub(super) enum Command<A> {
@@ -145,14 +156,14 @@ impl<A: Application> Endpoint<A> {
         self.queues[0].is_closed()
     }
 
-    /// Starts a handshake. `None` if the endpoint is gone.
+    /// Starts a handshake.
     pub(crate) async fn connect(
         &self,
         config: qp::ClientConfig,
         remote: SocketAddr,
         server_name: &str,
         app: A,
-    ) -> Option<Connected<A>> {
+    ) -> Result<Arc<Slot<A>>, DialError> {
         let (reply, answer) = oneshot::channel();
         let mut answer = Answer(answer);
         let server_name = server_name.to_owned();
@@ -164,8 +175,14 @@ impl<A: Application> Endpoint<A> {
             reply,
         };
         // Who dials has one task.
-        self.queues[0].command(command).ok()?;
-        (&mut answer.0).await.ok()
+        self.queues[0].command(command).map_err(|_| DialError::Gone)?;
+        let connected = (&mut answer.0).await.map_err(|_| DialError::Gone)?;
+        connected.map_err(|error| match error {
+            qp::ConnectError::InvalidServerName(_) => DialError::Name,
+            qp::ConnectError::InvalidRemoteAddress(_) => DialError::Address,
+            // It stops, or has no connection ids left. The others are of configurations that we do not make.
+            _ => DialError::Gone,
+        })
     }
 
     /// Refuses newcomers from now on.

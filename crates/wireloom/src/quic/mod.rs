@@ -24,7 +24,7 @@ mod transport;
 
 pub use config::CongestionControl;
 pub(crate) use config::{QuicConfig, client_config, server_config};
-pub(crate) use endpoint::{Acceptor, Admission, Endpoint, NoAcceptor};
+pub(crate) use endpoint::{Acceptor, Admission, DialError, Endpoint, NoAcceptor};
 pub(crate) use ready::Slot;
 pub use transport::TransportStats;
 pub(crate) use transport::{LostReason, QuicEvent, ReadEnd, Transport, WriteEnd};

@@ -220,7 +220,7 @@ async fn a_dial_that_is_given_up_leaves_no_connection() {
     let (given_up, begun, _) = dial();
     assert!(given_up.now_or_never().is_none());
     let (kept, kept_begun, kept_wound_down) = dial();
-    let slot = kept.await.expect("the task is there").expect("it can be dialled");
+    let slot = kept.await.expect("it can be dialled");
     assert!(kept_begun.load(Ordering::SeqCst) > 0);
     assert_eq!((begun.load(Ordering::SeqCst), Arc::strong_count(&begun)), (0, 1));
     // After it has made the connection, and before the caller has it.
@@ -276,7 +276,7 @@ async fn the_last_close_is_sent_however_late_it_comes() {
         is_closed: false,
     };
     let dialled = endpoint.connect(any_client(), remote, "localhost", app).await;
-    let _slot = dialled.expect("the task is there").expect("it can be dialled");
+    let _slot = dialled.expect("it can be dialled");
     let mut received = [0; 2000];
     while nobody.recv(&mut received).is_err() {
         tokio::task::yield_now().await;
