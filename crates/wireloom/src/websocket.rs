@@ -1,6 +1,6 @@
 //! What every WebSocket handshake must have, checked before the service hears of it (RFC 6455 section 4.2).
 
-use http::header::{HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::ext::Protocol;
@@ -24,6 +24,16 @@ pub(crate) fn refuse<T>(request: &Request<T>, origins: Option<&OriginPolicy>, sc
         // |Sec-WebSocket-Version| header field indicating the version(s) the server is capable of understanding" (section
         // 4.2.2).
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, VERSION);
+        if is_http1 {
+            // "The server MUST send an Upgrade header field in a 426 response to indicate the required protocol(s)" (RFC 9110
+            // section 15.5.22), which Connection names (section 7.8). Other versions have neither.
+            response
+                .headers_mut()
+                .insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         StatusCode::UPGRADE_REQUIRED
     } else if is_http1 && !has_key(headers) {
         // "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16 bytes in length [...] the
@@ -130,6 +140,8 @@ mod tests {
             let answer = refuse(&request(&[UPGRADE, KEY, (VERSION.0, version)]), None, Scheme::HTTPS).expect("refused");
             assert_eq!(answer.status(), 426);
             assert_eq!(answer.headers()["sec-websocket-version"], "13");
+            assert_eq!(answer.headers()["upgrade"], "websocket");
+            assert_eq!(answer.headers()["connection"], "upgrade");
         }
         assert_eq!(refused(&[UPGRADE, KEY]), Some(426));
     }
@@ -151,6 +163,11 @@ mod tests {
         *request.uri_mut() = Uri::from_static("https://example.com/ws");
         request.extensions_mut().insert(Protocol::from_static("websocket"));
         assert!(refuse(&request, Some(&OriginPolicy::default()), Scheme::HTTPS).is_none());
+        let version = request.headers_mut().remove("sec-websocket-version").expect("one");
+        let answer = refuse(&request, None, Scheme::HTTPS).expect("refused");
+        assert_eq!(answer.status(), 426);
+        assert!(!answer.headers().contains_key("upgrade") && !answer.headers().contains_key("connection"));
+        request.headers_mut().insert("sec-websocket-version", version);
         request
             .headers_mut()
             .insert("origin", HeaderValue::from_static("https://evil.test"));
