@@ -2,11 +2,16 @@
 //!
 //! The same service answers HTTP/3 in a `Server`; this module alone is for what has no QUIC side, such as a page on
 //! plain `http://`. Bodies stream both ways, trailers included. `Expect: 100-continue` is answered when the service
-//! begins to read the body. Bodies have no deadline, either way: how slow a client may be is for the service to say (tower-http's
-//! `RequestBodyTimeoutLayer` is one way). HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441), and of HTTP/3 (RFC 9220) in a
-//! `Server`, reach the service through [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's
-//! `WebSocketUpgrade` looks for it. A WebSocket handshake of another version than 13 is answered 426, one without a proper key
-//! 400 (RFC 6455 section 4.2), and one of a foreign origin 403: in a `Server`, and here after [`Options::allow_origin`].
+//! begins to read the body, over HTTP/1.1 and HTTP/3; hyper has no interim responses over HTTP/2. Bodies have no deadline, either
+//! way: how slow a client may be is for the service to say (tower-http's `RequestBodyTimeoutLayer` is one way).
+//!
+//! Requests that do not name one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1) are answered 400. Answers to HEAD and those with
+//! 204 or 304 have no body, whatever the service returns; a Content-Length that is not that of the body makes it 500.
+//!
+//! HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441), and of HTTP/3 (RFC 9220) in a `Server`, reach the service
+//! through [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's `WebSocketUpgrade` looks for it. A
+//! WebSocket handshake of another version than 13 is answered 426, one without a proper key 400 (RFC 6455 section 4.2), and one of a
+//! foreign origin 403: in a `Server`, and here after [`Options::allow_origin`].
 
 mod accept;
 mod connection;
