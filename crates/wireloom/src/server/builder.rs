@@ -354,7 +354,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether responses over TCP point to HTTP/3 on the same port (Alt-Svc, RFC 7838). Default true.
+    /// Whether responses over TCP point to HTTP/3 (Alt-Svc, RFC 7838): on the same port, or on that which
+    /// [`tcp::Options::http3_port`] names, as where clients see another one. Default true.
     pub fn alt_svc(mut self, announce: bool) -> Self {
         self.alt_svc = announce;
         self
@@ -375,7 +376,8 @@ impl ServerBuilder {
     }
 
     /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
-    /// time-out, the shutdown's deadline, Alt-Svc, certificates of clients, the key log, and threads where it has some.
+    /// time-out, the shutdown's deadline, whether there is Alt-Svc, certificates of clients, the key log, and threads where it has
+    /// some.
     pub fn tcp_options(mut self, options: tcp::Options) -> Self {
         self.tcp = options;
         self

@@ -87,18 +87,14 @@ where
     let mut tcp_tasks = JoinSet::new();
     let tcp = std::mem::take(server.tcp.get_mut().unwrap_or_else(PoisonError::into_inner));
     for TcpSide { listener, http3 } in tcp {
-        let mut options = server
+        let options = server
             .tcp_options
             .clone()
             .limits(server.limits.clone())
             .origins(server.origins.clone())
             .handshake_timeout(server.handshake_timeout)
-            .shutdown_deadline(server.shutdown_deadline);
-        if server.alt_svc
-            && let Some(port) = http3
-        {
-            options = options.http3_port(port);
-        }
+            .shutdown_deadline(server.shutdown_deadline)
+            .announce_http3(server.alt_svc, http3);
         let (identity, service) = (server.identity.clone(), service.clone());
         let mut stopped = stopped.clone();
         let stop = async move {

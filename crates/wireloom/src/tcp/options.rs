@@ -115,8 +115,8 @@ impl Options {
         self
     }
 
-    /// Bytes that a request's header may have; a larger one is answered with 431. It is held in memory while it is read.
-    /// Default: 65 536.
+    /// Bytes that a request's header may have; a larger one is answered with 431, and so is one of more than 100 fields over
+    /// HTTP/1.1. It is held in memory while it is read. Default: 65 536.
     pub fn max_header_size(mut self, bytes: u32) -> Self {
         self.max_header_size = bytes;
         self
@@ -135,10 +135,21 @@ impl Options {
     }
 
     /// Tells clients that HTTP/3 is served on this UDP port, for a day (`alt-svc: h3=":443"; ma=86400`, RFC 7838), in
-    /// every response that has no `alt-svc` of its own. Default: no.
+    /// every response that has no `alt-svc` of its own. Default: no; in a [`Server`](crate::Server), the port of the UDP socket
+    /// beside the listener.
     pub fn http3_port(mut self, port: u16) -> Self {
         let value = format!("h3=\":{port}\"; ma=86400");
         self.alt_svc = Some(HeaderValue::try_from(value).expect("digits and punctuation are a header value"));
+        self
+    }
+
+    /// What a [`Server`](crate::Server) says of HTTP/3, with a UDP socket at `port`.
+    pub(crate) fn announce_http3(mut self, announce: bool, port: Option<u16>) -> Self {
+        if !announce {
+            self.alt_svc = None;
+        } else if let (None, Some(port)) = (&self.alt_svc, port) {
+            return self.http3_port(port);
+        }
         self
     }
 

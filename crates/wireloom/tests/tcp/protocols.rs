@@ -449,21 +449,31 @@ fn tempfile_dir() -> std::path::PathBuf {
     folder
 }
 
-/// Alt-Svc names the UDP port beside the listener; without one there is no HTTP/3 to tell of.
+/// Alt-Svc names the UDP port beside the listener, or that which clients see in its stead; without one there is no HTTP/3 to
+/// tell of.
 #[tokio::test]
 async fn alt_svc_is_of_the_socket_beside_it() {
-    for has_udp in [false, true] {
+    for (has_udp, explicit, announce) in [
+        (false, None, true),
+        (true, None, true),
+        (true, Some(443), true),
+        (true, None, false),
+        (true, Some(443), false),
+    ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = udp.local_addr().expect("bound").port();
         let server = wireloom::Server::builder()
             .sockets(has_udp.then_some(udp), Some(listener))
+            .alt_svc(announce)
+            .tcp_options(explicit.map_or_else(Options::new, |port| Options::new().http3_port(port)))
             .identity(localhost());
         let serving = tokio::spawn(async move { server.serve(router()).await });
         let url = format!("https://{address}/");
         let head = curl(&["--http2", "--head", &url]).await;
-        let expected = has_udp.then(|| format!("h3=\":{port}\"; ma=86400"));
+        let port = explicit.unwrap_or(port);
+        let expected = (has_udp && announce).then(|| format!("h3=\":{port}\"; ma=86400"));
         let told = head.lines().find_map(|line| line.strip_prefix("alt-svc: "));
         assert_eq!(told, expected.as_deref(), "{head}");
         serving.abort();
