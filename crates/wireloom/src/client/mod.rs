@@ -100,12 +100,10 @@ impl Client {
     ///
     /// Without it, a program that ends right after `Session::close` may end before the peer hears of it.
     pub async fn shut_down(&self) {
-        for family in 0..2 {
-            let endpoint = self.bound(family).clone();
-            if let Some(endpoint) = endpoint {
-                endpoint.shut_down().await;
-            }
-        }
+        // Both at once: neither keeps what nobody uses as long as the other is in use.
+        let bound = [0, 1].map(|family| self.bound(family).clone());
+        let ends = bound.iter().flatten().map(|endpoint| endpoint.shut_down());
+        futures_util::future::join_all(ends).await;
     }
 
     /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
@@ -375,6 +373,25 @@ mod tests {
         assert_eq!(moving.expect_err("no IPv6").kind(), io::ErrorKind::AddrNotAvailable);
         let moved = moved.into_inner().expect("no panic").expect("IPv4 first");
         UdpSocket::bind(moved).expect("nobody uses it");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_is_closed_whatever_the_other_family_does() {
+        let identity = crate::Identity::self_signed(["localhost"]).expect("a name");
+        let hash = identity.certificate_hashes().current;
+        let server = crate::Server::builder().bind("127.0.0.1:0").identity(identity);
+        let server = server.listen().await.expect("a free port");
+        let client = Client::builder().server_certificate_hash(hash);
+        let client = client.build().expect("a client");
+        let url = format!("https://{}/", server.local_addrs()[0]);
+        let accept = async { server.accept().await.expect("a session").accept().await };
+        let (accepted, session) = tokio::join!(accept, client.connect(&url));
+        let (_accepted, _session) = (accepted.expect("accepted"), session.expect("a session"));
+        let v6 = client.endpoint(1).expect("a socket");
+        tokio::select! {
+            () = client.shut_down() => panic!("a session is open"),
+            ended = tokio::time::timeout(Duration::from_secs(60), v6.lost()) => ended.expect("in time"),
+        }
     }
 
     #[test]
