@@ -127,7 +127,8 @@ impl From<hyper::Error> for BodyError {
 
 /// In the extensions of HTTP/3 requests that came in early data (0-RTT), which a server takes only after
 /// [`ServerBuilder::early_data`](crate::ServerBuilder::early_data). Whoever recorded such a request may send it again: answer 425
-/// (Too Early) to have it sent once more after the handshake (RFC 8470).
+/// (Too Early) to have it sent once more after the handshake (RFC 8470). Nor has anything proven its [`RemoteAddr`] yet: whoever
+/// has been a client before can send such a request in another's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EarlyData;

@@ -46,6 +46,7 @@ use crate::body::EarlyData;
 use crate::error::ConnectionError;
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Rest, Slot, Transport, WriteEnd};
 use crate::session::Answer;
+use crate::tls::TlsInfo;
 use crate::wake::{Signals, Topic, WakeList};
 
 /// A connection as its handles hold it.
@@ -148,6 +149,8 @@ pub(crate) struct Driver {
     closing: bool,
     incoming: Option<Arc<IncomingQueue>>,
     me: Weak<Conn>,
+    /// What the handshake has told of a client with a certificate, once somebody has asked.
+    tls: Option<TlsInfo>,
     /// Until the peer's SETTINGS, then while unused.
     deadline: Option<Instant>,
     /// The STREAM frames that had been sent when the deadline was set for a connection that is unused and not idle.
@@ -206,6 +209,7 @@ impl Driver {
             closing: false,
             incoming,
             me: Weak::new(),
+            tls: None,
             deadline: now.checked_add(config.handshake_timeout),
             sent_before: 0,
             tell_blocked_at: None,
@@ -214,6 +218,18 @@ impl Driver {
             span,
             config,
         }
+    }
+
+    /// What the handshake has told of the client. Its certificates are copied once.
+    pub(crate) fn tls_info(&mut self, quic: &Transport) -> TlsInfo {
+        if let Some(tls) = &self.tls {
+            return tls.clone();
+        }
+        let certificates = quic.peer_certificates();
+        let tls = TlsInfo::of_quic(certificates.as_deref());
+        // In early data they are not known yet.
+        self.tls = certificates.map(|_| tls.clone());
+        tls
     }
 
     /// Client: knows the server, and gets to know it, through `memory`.

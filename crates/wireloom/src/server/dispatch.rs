@@ -22,7 +22,6 @@ use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, Res
 use crate::early_hints::EarlyHints;
 use crate::service::{AnswerBody, BoxError, HttpService, settle_content};
 use crate::session::{Answer, Session, max_datagram_size};
-use crate::tls::TlsInfo;
 use crate::websocket;
 
 /// The largest body that goes with a rejection; what is longer is cut.
@@ -38,12 +37,9 @@ where
     S: HttpService,
 {
     let Incoming { conn, mut head, kind } = incoming;
-    let (remote, certificates) = {
-        let state = conn.lock();
-        (state.quic.remote_address(), state.quic.peer_certificates())
-    };
+    let (remote, tls) = conn.with(|quic, driver, _| (quic.remote_address(), driver.tls_info(quic)));
     head.extensions_mut().insert(RemoteAddr(remote));
-    head.extensions_mut().insert(TlsInfo::of_quic(certificates.as_deref()));
+    head.extensions_mut().insert(tls);
     match kind {
         IncomingKind::Request(stream) if websocket::is_extended_connect(&head) => {
             let recv = RequestBody::new(conn.clone(), stream);
