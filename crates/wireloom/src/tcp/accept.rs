@@ -14,6 +14,11 @@ use super::connection::KEEP_ALIVE;
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
+/// How long the peer's TCP may leave what was sent unacknowledged, or take no more: whoever has vanished in the middle of an answer
+/// would be retransmitted to for 15 minutes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNDELIVERED: Duration = Duration::from_secs(60);
+
 /// How long to wait after a failure to accept.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
@@ -71,10 +76,12 @@ impl Listen for TcpListener {
     }
 
     fn prepare(stream: &TcpStream) {
-        // Both fail only on a socket that is broken already, which the next read tells.
+        // These fail only on a socket that is broken already, which the next read tells.
         let _ = stream.set_nodelay(true);
         let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
         let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNDELIVERED));
     }
 
     fn leave(stream: TcpStream) -> io::Result<std::net::TcpStream> {
@@ -136,6 +143,18 @@ mod tests {
     const EMFILE: i32 = 24;
     /// Linux: out of file descriptors in the machine.
     const ENFILE: i32 = 23;
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn what_nobody_acknowledges_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut backoff = Backoff::default();
+        let ((stream, _), _peer) = tokio::join!(accept(&listener, &mut backoff), TcpStream::connect(address));
+        <TcpListener as Listen>::prepare(&stream);
+        let timeout = SockRef::from(&stream).tcp_user_timeout();
+        assert_eq!(timeout.expect("a socket"), Some(UNDELIVERED));
+    }
 
     #[test]
     fn a_lack_of_descriptors_backs_off_and_recovers() {

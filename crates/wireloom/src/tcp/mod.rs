@@ -3,7 +3,8 @@
 //! The same service answers HTTP/3 in a `Server`; this module alone is for what has no QUIC side, such as a page on
 //! plain `http://`. Bodies stream both ways, trailers included. `Expect: 100-continue` is answered when the service
 //! begins to read the body, over HTTP/1.1 and HTTP/3; hyper has no interim responses over HTTP/2. Bodies have no deadline, either
-//! way: how slow a client may be is for the service to say (tower-http's `RequestBodyTimeoutLayer` is one way).
+//! way: how slow a client may be is for the service to say (tower-http's `RequestBodyTimeoutLayer` is one way). Only a client whose
+//! TCP acknowledges nothing, or has no room for anything, for 60 s loses its connection (Linux).
 //!
 //! Requests that do not name one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1) are answered 400. Answers to HEAD and those with
 //! 204 or 304 have no body, whatever the service returns; a Content-Length that is not that of the body makes it 500.
