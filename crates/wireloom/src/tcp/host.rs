@@ -34,28 +34,24 @@ pub(super) fn is_proper<T>(request: &Request<T>, scheme: &Scheme) -> bool {
 
 /// `uri-host [ ":" port ]`.
 fn is_authority(host: &HeaderValue) -> bool {
-    // Nearly all of them, without a copy.
-    let is_name = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-    };
-    let mut parts = host.as_bytes().splitn(2, |&byte| byte == b':');
-    let name = parts.next().unwrap_or_default();
-    let port = parts.next().unwrap_or_default();
-    if !name.is_empty() && is_name(name) && port.iter().all(u8::is_ascii_digit) {
-        return true;
+    // An IPv6 address is for `http` to judge, which takes user names as well.
+    if host.as_bytes().starts_with(b"[") {
+        let authority = Authority::try_from(host.as_bytes());
+        return authority.is_ok_and(|authority| {
+            let port = authority.as_str().strip_prefix(authority.host());
+            port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        });
     }
-    let authority = Authority::try_from(host.as_bytes());
-    authority.is_ok_and(|authority| {
-        let port = authority.as_str().strip_prefix(authority.host());
-        port.is_some_and(|port| {
-            port.strip_prefix(':')
-                .unwrap_or(port)
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        })
-    })
+    let Ok(host) = host.to_str() else { return false };
+    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    // RFC 3986 section 3.2.2: unreserved, pct-encoded, sub-delims.
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_legal) && is_port(port)
+}
+
+/// `*DIGIT` (RFC 3986 section 3.2.3).
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Without the scheme's own port.

@@ -229,12 +229,16 @@ async fn a_request_has_one_host() {
         ("GET http://a/ HTTP/1.1\r\nHost:\r\n", 400),
         ("GET http://a/ HTTP/1.1\r\nHost: b\r\n", 200),
         ("GET / HTTP/1.0\r\n", 200),
-        // "If the target URI's authority component is missing [...] a client MUST send a Host header field with an empty
-        // field-value".
+        // "If the authority component is missing or undefined for the target URI, then a client MUST send a Host header field with an
+        // empty field-value."
         ("GET / HTTP/1.1\r\nHost:\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: a_b.example:8080\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: a:\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: [::1]\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: [::1]x\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [u]@a\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: %2Frun%2Fsocket\r\n", 200),
     ] {
         let mut tcp = server.connect().await;
         let request = format!("{head}Connection: close\r\n\r\n");
