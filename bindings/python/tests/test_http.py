@@ -438,12 +438,15 @@ def test_who_gives_up_waiting_takes_nobody_s_news(serve, loop):
 def test_a_body_that_is_not_read_holds_up_no_connection(serve):
     """Its application answers, and never ends."""
     server = serve("plain:app")
-    with socket.create_connection(("127.0.0.1", server.port)) as plain, _tls(plain) as tls:
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as plain,
+        _tls(plain) as tls,
         # It goes on, or is over at once where hyper had not read all of the body.
-        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
-            tls.sendall(b"POST /background HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
-            tls.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            _all(tls)
+        contextlib.suppress(ConnectionError, ssl.SSLEOFError),
+    ):
+        tls.sendall(b"POST /background HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        tls.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        _all(tls)
     with httpx.Client(verify=False, timeout=60, http1=False, http2=True) as client:
         for _ in range(40):
             assert client.post(f"{server.url}/background", content=bytes(100_000)).text == "done"

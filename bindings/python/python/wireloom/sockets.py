@@ -1,4 +1,4 @@
-"""The sockets of a server, bound once: workers that are replaced find them as they were, and no client is refused meanwhile."""
+"""The sockets of a server, bound once: workers that are replaced find them as they were; over TCP no client is refused then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes, or one that starts again: the parent holds the sockets, so that no client is refused in between."""
+"""Several processes, or one that starts again: the parent holds the sockets, so that over TCP no client is refused in between."""
 
 from __future__ import annotations
 
