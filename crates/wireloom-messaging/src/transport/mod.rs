@@ -9,6 +9,7 @@
 
 pub mod memory;
 mod signals;
+#[cfg(any(feature = "websocket", feature = "webtransport"))]
 mod unsent;
 #[cfg(feature = "websocket")]
 pub mod websocket;
