@@ -269,6 +269,75 @@ async fn a_link_takes_no_more_than_it_buffers() {
     }
 }
 
+/// Ends the first connection; the names of all that it is still sent.
+async fn names(server: &Server, peer: &mut Peer) -> Vec<String> {
+    let connections = server.connections();
+    let first = connections.iter().min_by_key(|connection| connection.id());
+    first.unwrap().close();
+    let mut names = Vec::new();
+    while let Ok(bytes) = peer.try_recv().await {
+        if let Message::Signal { name, .. } = Message::decode(&bytes).unwrap() {
+            names.push(name.as_str().unwrap().to_owned());
+        }
+    }
+    names
+}
+
+/// A server, somebody subscribed to both topics who reads nothing and for whom a link is full with the second's messages, and
+/// somebody who is told after that one.
+async fn full(broker: &Opened) -> (Server, Peer, Peer) {
+    let server = Server::builder()
+        .topics(Topics::open(TopicOptions::new()).broker(broker.clone()))
+        .pending_limit(2000)
+        .build(Handlers::new());
+    let (mut slow, mut fast) = (connect(&server).await, connect(&server).await);
+    for topic in ["busy", "rare"] {
+        for peer in [&mut slow, &mut fast] {
+            let name = format!("$subscribe/{topic}");
+            ask(peer, &name, &json!({"presence": true})).await;
+        }
+    }
+    for offset in 1..=200 {
+        publish(&server, &mut fast, "busy", offset, 900).await;
+    }
+    (server, slow, fast)
+}
+
+/// Publishes, and waits until it was handed out.
+async fn publish(server: &Server, told: &mut Peer, topic: &str, offset: u64, size: usize) {
+    server.publish(topic, vec![0; size]).await.unwrap();
+    signal(told, &format!("$message/{offset}/{topic}")).await;
+}
+
+#[tokio::test]
+async fn whose_last_message_is_dropped_for_another_topic_is_told() {
+    let (server, mut slow, mut fast) = full(&Opened::default()).await;
+    publish(&server, &mut fast, "rare", 1, 10).await;
+    for offset in 201..=220 {
+        publish(&server, &mut fast, "busy", offset, 900).await;
+    }
+    let names = names(&server, &mut slow).await;
+    let told = |name: &String| name == "$message/1/rare" || name == "$reset/rare";
+    assert_eq!(names.iter().filter(|name| told(name)).count(), 1, "{names:?}");
+    assert!(
+        !names.contains(&"$reset/busy".to_owned()),
+        "the gap tells it: {names:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_gets_no_message_because_of_what_may_not_go_is_told() {
+    let broker = Opened::default();
+    let (server, mut slow, mut fast) = full(&broker).await;
+    // Of the topic that was subscribed to last.
+    broker.feed().joined(Present::new("somebody", long_info()));
+    signal(&mut fast, "$presence/rare").await;
+    publish(&server, &mut fast, "rare", 1, 1500).await;
+    let names = names(&server, &mut slow).await;
+    let told = |name: &String| name == "$message/1/rare" || name == "$reset/rare";
+    assert_eq!(names.iter().filter(|name| told(name)).count(), 1, "{names:?}");
+}
+
 /// So many are present at each topic, as long as they are not dropped.
 async fn present(server: &Server, count: usize, topics: &[&str]) -> Vec<Peer> {
     let mut peers = Vec::new();

@@ -87,8 +87,8 @@ pub(super) struct TopicQueue {
     items: VecDeque<TopicItem>,
     /// Of all but [`TopicItemKind::Past`].
     bytes: usize,
-    /// How many items are [`TopicItemKind::Reset`].
-    resets: usize,
+    /// How many items are ephemeral.
+    ephemerals: usize,
 }
 
 /// The connection is to be closed.
@@ -105,6 +105,10 @@ impl TopicQueue {
         if item.range.is_empty() {
             return Ok(());
         }
+        if matches!(item.kind, TopicItemKind::Messages | TopicItemKind::Reset) && item.subscription.is_reset() {
+            // Its client will ask for this, too.
+            return Ok(());
+        }
         let counts = !matches!(item.kind, TopicItemKind::Past | TopicItemKind::Reset);
         if counts && self.bytes > 0 && self.bytes + item.bytes() > limit {
             if item.is_ephemeral() {
@@ -118,14 +122,11 @@ impl TopicQueue {
                     SlowSubscriber::DropOldest => self.drop_oldest(&mut item, over),
                     SlowSubscriber::DropNewest => {
                         item.cut_to(limit.saturating_sub(self.bytes));
-                        return self.push_with_reset(item);
+                        self.push_with_reset(item);
+                        return Ok(());
                     }
                 }
             }
-        }
-        if item.kind == TopicItemKind::Messages && self.is_reset(&item.subscription) {
-            // The newest were dropped, and its client will ask for this too.
-            return Ok(());
         }
         self.append(item);
         Ok(())
@@ -138,64 +139,84 @@ impl TopicQueue {
         if item.kind != TopicItemKind::Past {
             self.bytes += item.bytes();
         }
-        self.resets += usize::from(item.kind == TopicItemKind::Reset);
+        self.ephemerals += usize::from(item.is_ephemeral());
+        if item.kind == TopicItemKind::Reset {
+            item.subscription.set_reset(true);
+        }
         self.items.push_back(item);
     }
 
     /// Some of the item was cut: its client is told when it has taken the rest.
-    fn push_with_reset(&mut self, item: TopicItem) -> Result<(), TooSlow> {
+    fn push_with_reset(&mut self, item: TopicItem) {
         let subscription = item.subscription.clone();
-        if self.is_reset(&subscription) {
-            return Ok(());
+        if !subscription.is_reset() {
+            self.append(item);
+            self.append_reset(&subscription);
         }
-        self.append(item);
-        if subscription.can_reset() {
-            self.append(subscription.reset_item());
-        }
-        Ok(())
     }
 
-    fn is_reset(&self, subscription: &Arc<Subscription>) -> bool {
-        let is = |item: &TopicItem| item.kind == TopicItemKind::Reset && Arc::ptr_eq(&item.subscription, subscription);
-        self.resets > 0 && self.items.iter().rev().any(is)
+    fn append_reset(&mut self, subscription: &Arc<Subscription>) {
+        if subscription.can_reset() && !subscription.is_reset() {
+            self.append(subscription.reset_item());
+        }
     }
 
     fn drop_ephemerals(&mut self) {
-        self.items.retain(|item| !item.is_ephemeral());
-        self.count();
+        if self.ephemerals > 0 {
+            self.items.retain(|item| !item.is_ephemeral());
+            self.count();
+        }
     }
 
     fn count(&mut self) {
         let counted = self.items.iter().filter(|item| item.kind != TopicItemKind::Past);
         self.bytes = counted.map(TopicItem::bytes).sum();
-        let resets = self.items.iter().filter(|item| item.kind == TopicItemKind::Reset);
-        self.resets = resets.count();
+        self.ephemerals = self.items.iter().filter(|item| item.is_ephemeral()).count();
     }
 
     /// Makes room among the messages of all topics that have this policy, oldest first; what is still missing, at the front of
-    /// the new ones. Presence of a subscription is not dropped by itself: its client has to ask again.
+    /// the new ones. Presence of a subscription is not dropped by itself: its client has to ask again. So has one whose last message
+    /// is dropped, because no gap before the next would tell it.
     fn drop_oldest(&mut self, new: &mut TopicItem, mut over: usize) {
-        for item in &mut self.items {
-            if over == 0 {
+        let (mut at, mut gone) = (0, Vec::<Arc<Subscription>>::new());
+        while over > 0
+            && let Some(item) = self.items.get_mut(at)
+        {
+            if item.kind != TopicItemKind::Messages || item.subscription.policy() != SlowSubscriber::DropOldest {
+                at += 1;
+                continue;
+            }
+            let dropped = item.drop_first(over);
+            self.bytes -= dropped;
+            over = over.saturating_sub(dropped);
+            if !item.range.is_empty() {
                 break;
             }
-            let may = item.subscription.policy() == SlowSubscriber::DropOldest;
-            if may && item.kind == TopicItemKind::Messages {
-                let dropped = item.drop_first(over);
-                self.bytes -= dropped;
-                over = over.saturating_sub(dropped);
+            // Near the front, where this moves few.
+            if let Some(TopicItem { subscription, .. }) = self.items.remove(at)
+                && !gone.iter().any(|other| Arc::ptr_eq(other, &subscription))
+            {
+                gone.push(subscription);
             }
         }
-        self.items.retain(|item| !item.range.is_empty());
         if over > 0 && self.bytes > 0 {
-            if new.kind != TopicItemKind::Presence {
+            if new.kind == TopicItemKind::Presence {
+                new.range = 0..0;
+            } else {
                 new.drop_first(over);
-                return;
             }
-            new.range = 0..0;
-            let subscription = new.subscription.clone();
-            if subscription.can_reset() && !self.is_reset(&subscription) {
-                self.append(subscription.reset_item());
+            if new.range.is_empty() {
+                self.append_reset(&new.subscription);
+            }
+        }
+        for subscription in gone {
+            let is_of = |item: &TopicItem| {
+                item.kind == TopicItemKind::Messages
+                    && !item.range.is_empty()
+                    && Arc::ptr_eq(&item.subscription, &subscription)
+            };
+            if !is_of(new) && !self.items.iter().any(is_of) {
+                self.append_reset(&subscription);
             }
         }
     }
@@ -236,6 +257,9 @@ impl TopicQueue {
         if item.kind != TopicItemKind::Past {
             self.bytes -= item.bytes();
         }
-        self.resets -= usize::from(item.kind == TopicItemKind::Reset);
+        self.ephemerals -= usize::from(item.is_ephemeral());
+        if item.kind == TopicItemKind::Reset {
+            item.subscription.set_reset(false);
+        }
     }
 }

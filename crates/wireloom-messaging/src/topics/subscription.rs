@@ -1,6 +1,7 @@
 //! One connection's subscription to one topic.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::broker::History;
@@ -39,6 +40,8 @@ pub(crate) struct Subscription {
     framing: Framing,
     /// Whether it is told of joins and leaves.
     presence: bool,
+    /// A reset waits in the connection's outbox, under whose lock this is used.
+    reset: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -59,6 +62,7 @@ impl Subscription {
             connection,
             framing,
             presence,
+            reset: AtomicBool::new(false),
             state: Mutex::new(State::Waiting(Some(Vec::new()), 0)),
         })
     }
@@ -82,6 +86,15 @@ impl Subscription {
     /// Whether its client is told that it has missed something.
     pub(crate) fn can_reset(&self) -> bool {
         self.framing == Framing::Offset
+    }
+
+    /// For the outbox: whether its client will be told so already.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_reset(&self, reset: bool) {
+        self.reset.store(reset, Ordering::Relaxed);
     }
 
     /// For the outbox, when it has dropped something that only this makes good.
