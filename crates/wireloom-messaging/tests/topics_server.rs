@@ -8,6 +8,7 @@ mod rig;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +16,14 @@ use futures_util::FutureExt as _;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use wireloom_messaging::Data;
-use wireloom_messaging::codec::{Message, Payload};
-use wireloom_messaging::server::{Handlers, Server};
+use wireloom_messaging::codec::{Message, Name, Payload, RequestId};
+use wireloom_messaging::engine::CloseCode;
+use wireloom_messaging::server::{Connection, Handlers, Server};
 use wireloom_messaging::topics::{
     Broker, BrokerError, Feed, History, HistoryQuery, Member, MemoryBroker, MemorySubscription, Position, Present,
     Publication, Recent, Topic, TopicAction, TopicMessage, TopicOptions, Topics,
 };
+use wireloom_messaging::transport::{Ended, Incoming, Link, Route, TransportKind, websocket};
 
 use peer::Peer;
 use rig::{Memory, Rig as _};
@@ -497,6 +500,145 @@ async fn a_journal_is_cut_to_what_is_kept() {
         count += messages;
     }
     assert!((60..100).contains(&count), "{count} messages");
+}
+
+/// Reads a hundred signals, asks and goes on reading until there is a reply.
+async fn ask_amid_signals(peer: &mut Peer, name: &str) {
+    for _ in 0..100 {
+        peer.recv().await;
+    }
+    peer.text(2, name, "").await;
+    peer::within(async { while !matches!(Message::decode(&peer.recv().await), Ok(Message::Reply { .. })) {} }).await;
+}
+
+#[tokio::test]
+async fn who_takes_less_than_is_signalled_is_heard() {
+    let handlers = Handlers::new()
+        .on_request("go", async |connection: Connection| {
+            tokio::spawn(async move { while connection.signal_wait("s", vec![0; 1000]).await.is_ok() {} });
+        })
+        .on_request("stop", async || ());
+    let server = Server::builder().build(handlers);
+    let mut peer = connect(&server).await;
+    peer.text(1, "go", "").await;
+    ask_amid_signals(&mut peer, "stop").await;
+}
+
+/// A client who takes replies bit by bit on streams of their own, and says that it is alive: all is flushed, and the link full.
+struct Replies {
+    asked: bool,
+    replied: Option<tokio::sync::oneshot::Sender<CloseCode>>,
+    taken: u64,
+    tick: tokio::time::Interval,
+    heard: bool,
+}
+
+/// How many ticks a reply takes.
+const TICKS: u64 = 30;
+
+impl Link for Replies {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, want: bool) -> Poll<Result<Incoming, Ended>> {
+        let ticked = self.tick.poll_tick(cx).is_ready();
+        if ticked {
+            self.taken += 1000;
+            self.heard = true;
+            cx.waker().wake_by_ref();
+        }
+        if !want || !(self.heard || !self.asked) {
+            return Poll::Pending;
+        }
+        let (id, name) = (RequestId::from_u64(1), Name::new("echo").unwrap());
+        let payload = Payload::EMPTY;
+        let request = Message::Request { id, name, payload };
+        let message = if self.asked { Message::Heartbeat } else { request };
+        self.heard = false;
+        self.asked = true;
+        let bytes = message.to_vec().unwrap().into();
+        let route = Route::CONTROL;
+        Poll::Ready(Ok(Incoming::Message { route, bytes }))
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let is_full = self.asked && self.taken < TICKS * 1000;
+        if is_full { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn send(&mut self, _: Route, message: Bytes) -> Result<(), Ended> {
+        if matches!(Message::decode(&message), Ok(Message::Reply { .. }))
+            && let Some(replied) = self.replied.take()
+        {
+            replied.send(CloseCode::Normal).unwrap();
+        }
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>, code: CloseCode, _: &str) -> Poll<()> {
+        if let Some(replied) = self.replied.take() {
+            replied.send(code).unwrap();
+        }
+        Poll::Ready(())
+    }
+
+    fn set_message_limit(&mut self, _: usize) {}
+
+    fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn kind(&self) -> TransportKind {
+        TransportKind::WebTransportMulti
+    }
+}
+
+#[tokio::test]
+async fn who_takes_replies_slowly_is_alive() {
+    let handlers = Handlers::new().on_request("echo", async || ());
+    let server = Server::builder()
+        .read_timeout(Duration::from_secs(1))
+        .concurrency(9)
+        .build(handlers);
+    let (replied, ended) = tokio::sync::oneshot::channel();
+    let link = Replies {
+        asked: false,
+        replied: Some(replied),
+        taken: 0,
+        tick: tokio::time::interval(Duration::from_millis(100)),
+        heard: false,
+    };
+    tokio::spawn(async move { server.run(link).await });
+    assert_eq!(
+        peer::within(ended).await,
+        Ok(CloseCode::Normal),
+        "a reply before the end"
+    );
+}
+
+#[tokio::test]
+async fn who_takes_less_than_is_published_can_unsubscribe() {
+    let server = server(Topics::open(TopicOptions::new()));
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let accepting = server.clone();
+    tokio::spawn(async move { accepting.accept_websocket(theirs, None).await });
+    let link = websocket::connect(ours, "ws://x/", 1 << 20).await.unwrap();
+    let mut peer = Peer {
+        link: Box::new(link),
+        accepted: Bytes::new(),
+    };
+    peer.text(1, "$subscribe/t", "").await;
+    let publisher = tokio::spawn(async move {
+        loop {
+            for _ in 0..100 {
+                server.publish("t", vec![0; 1000]).await.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    ask_amid_signals(&mut peer, "$unsubscribe/t").await;
+    publisher.abort();
 }
 
 #[tokio::test]

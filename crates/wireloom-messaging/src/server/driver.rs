@@ -26,6 +26,10 @@ use crate::transport::{Delivery, Ended, Incoming, Link, Route};
 /// Messages between two flushes of a connection whose client sends without pause, so that others get their turn.
 const BUDGET: usize = 256;
 
+/// Bytes that a client whose link is full takes before one more message of it is read: more than a Pong has, with which that may be
+/// answered.
+const TAKEN_FOR_ONE: u64 = 512;
+
 /// Something that keeps all further messages waiting.
 type Inline = Pin<Box<dyn Future<Output = InlineDone> + Send>>;
 
@@ -53,6 +57,8 @@ pub(super) struct Driver {
     held: VecDeque<(Route, Bytes)>,
     held_bytes: usize,
     out: VecDeque<Outgoing>,
+    /// How many of them are replies.
+    replies: usize,
     /// The link has taken all of `out`, and takes these next.
     topics_out: VecDeque<TopicItem>,
     /// The link takes no more, and wakes the task when it does.
@@ -61,6 +67,8 @@ pub(super) struct Driver {
     blocked: Option<Instant>,
     /// What the link had [taken](Link::taken) then.
     taken: u64,
+    /// And when a message was read last though it did not take all.
+    taken_at_read: u64,
     command: Option<Command>,
     flood: Flood,
     timer: Option<Pin<Box<Sleep>>>,
@@ -79,10 +87,12 @@ impl Driver {
             held: VecDeque::new(),
             held_bytes: 0,
             out: VecDeque::new(),
+            replies: 0,
             topics_out: VecDeque::new(),
             full: false,
             blocked: None,
             taken: 0,
+            taken_at_read: 0,
             command: None,
             flood: Flood::default(),
             timer: None,
@@ -170,10 +180,12 @@ impl Driver {
                 Poll::Ready(Err(reason)) => return Poll::Ready(gone(reason)),
                 Poll::Pending => false,
             };
-            let was_blocked = self.blocked.is_some();
+            let was_blocked = self.is_behind();
+            // What has a stream of its own, or goes to a client within the process, may wait although all else is flushed.
+            let free = flushed && (!self.full || self.link.poll_ready(cx).is_ready());
             let taken = std::mem::replace(&mut self.taken, self.link.taken());
             self.blocked = match self.blocked {
-                _ if flushed => None,
+                _ if free => None,
                 // It takes something, if slowly.
                 Some(since) if self.taken == taken => Some(since),
                 _ => Some(now),
@@ -184,11 +196,11 @@ impl Driver {
             if budget == 0 {
                 return Poll::Pending;
             }
-            if was_blocked && flushed {
-                // What was not read meanwhile.
+            if was_blocked && free {
+                // What was not written or read meanwhile.
                 continue;
             }
-            let blocked = self.full || self.blocked.is_some();
+            let blocked = self.is_behind();
             let quiet = !self.engine.may_notify(now);
             if !self.listed.inner.outbox.park(cx, self.command.as_ref(), blocked, quiet) {
                 continue;
@@ -221,13 +233,13 @@ impl Driver {
             // Replies first: a handler's place is free when its reply is on its way.
             return Ok(true);
         }
-        // Who does not read is not read from, or its pings would be answered into memory.
-        let reading = !blocked && self.blocked.is_none() && self.inline.is_none();
+        let reading = self.inline.is_none() && self.may_read();
         if reading
             && self.held.front().is_some_and(|(_, bytes)| self.engine.admits(bytes))
             && let Some((route, bytes)) = self.held.pop_front()
         {
             self.held_bytes -= bytes.len();
+            self.note_read();
             self.receive(cx, now, route, bytes)?;
             return Ok(true);
         }
@@ -266,7 +278,27 @@ impl Driver {
             Poll::Ready(Ok(Incoming::Activity)) => self.engine.heard(now),
             Poll::Ready(Ok(Incoming::Draining)) => {}
         }
+        self.note_read();
         Ok(true)
+    }
+
+    /// Who does not read is not read from, or its pings would be answered into memory. Who reads more slowly than there is something to
+    /// send is heard now and then, as long as no reply waits: it may want less of it.
+    fn may_read(&self) -> bool {
+        if !self.is_behind() {
+            return true;
+        }
+        self.replies == 0 && self.link.taken() - self.taken_at_read >= TAKEN_FOR_ONE
+    }
+
+    fn is_behind(&self) -> bool {
+        self.full || self.blocked.is_some()
+    }
+
+    fn note_read(&mut self) {
+        if self.is_behind() {
+            self.taken_at_read = self.link.taken();
+        }
     }
 
     fn receive(&mut self, cx: &mut TaskContext<'_>, now: Instant, route: Route, bytes: Bytes) -> Result<(), End> {
@@ -453,6 +485,7 @@ impl Driver {
     }
 
     fn send_reply(&mut self, route: Route, bytes: Vec<u8>) {
+        self.replies += 1;
         self.out.push_back(Outgoing {
             bytes: bytes.into(),
             route,
@@ -489,7 +522,11 @@ impl Driver {
                     signals += bytes.len();
                     self.link.send_signal(bytes, delivery)
                 }
-                OutgoingKind::Reply | OutgoingKind::Session => self.link.send(route, bytes),
+                OutgoingKind::Reply => {
+                    self.replies -= 1;
+                    self.link.send(route, bytes)
+                }
+                OutgoingKind::Session => self.link.send(route, bytes),
             };
             if let Err(reason) = sent {
                 break Err(gone(reason));

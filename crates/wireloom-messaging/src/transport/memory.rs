@@ -30,6 +30,8 @@ pub fn pair() -> (MemoryLink, MemoryLink) {
 struct Pipe {
     queue: VecDeque<Bytes>,
     bytes: usize,
+    /// How many bytes the reader has taken.
+    taken: u64,
     /// Why nothing more will come.
     ended: Option<Ended>,
     reader: Option<Waker>,
@@ -66,6 +68,7 @@ impl Link for MemoryLink {
         let mut pipe = lock(&self.incoming);
         if want && let Some(bytes) = pipe.queue.pop_front() {
             pipe.bytes -= bytes.len();
+            pipe.taken += bytes.len() as u64;
             if pipe.bytes < HIGH_WATER
                 && let Some(writer) = pipe.writer.take()
             {
@@ -127,6 +130,10 @@ impl Link for MemoryLink {
 
     fn set_message_limit(&mut self, limit: usize) {
         self.limit = limit;
+    }
+
+    fn taken(&self) -> u64 {
+        lock(&self.outgoing).taken
     }
 
     fn kind(&self) -> TransportKind {

@@ -268,7 +268,7 @@ impl Link for WebTransportLink {
     }
 
     fn taken(&self) -> u64 {
-        self.control.taken()
+        self.control.taken() + self.multi.as_ref().map_or(0, Multi::taken)
     }
 
     fn is_receiving(&self) -> bool {

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Requests, or replies, that wait until their streams take them. Beyond, the link is not ready.
 const MAX_WRITING: usize = 64;
+
+/// Bytes of a reply that are written at once, so that one that is taken slowly is seen to be taken.
+const PIECE: usize = 16 * 1024;
 
 /// Unordered signals that wait for a stream of their own; those beyond go the ordered way.
 const MAX_SENDING: usize = 256;
@@ -80,6 +85,8 @@ pub(super) struct Multi {
     asking: usize,
     /// Server: whose replies are not written yet.
     answering: HashSet<Route>,
+    /// Server: bytes of answers that the client's streams have taken.
+    answered: Arc<AtomicU64>,
     last_route: u64,
     /// Server: where answers go.
     answers: HashMap<Route, mpsc::UnboundedSender<Bytes>>,
@@ -103,6 +110,7 @@ impl Multi {
             sending: 0,
             asking: 0,
             answering: HashSet::new(),
+            answered: Arc::default(),
             last_route: 0,
             answers: HashMap::new(),
             requests: HashMap::new(),
@@ -215,7 +223,7 @@ impl Multi {
                 let route = Route::own(self.last_route);
                 let (answers, outbox) = mpsc::unbounded_channel();
                 self.answers.insert(route, answers);
-                self.spawn(write_answers(route, send, outbox));
+                self.spawn(write_answers(route, send, outbox, self.answered.clone()));
                 Some(Ok(Incoming::Message { route, bytes }))
             }
             Event::Signal(bytes) => {
@@ -298,6 +306,10 @@ impl Multi {
     /// Whether the peer has taken enough for one more message on a stream of its own, and this end what has arrived.
     pub(super) fn has_room(&self) -> bool {
         self.asking < MAX_WRITING && self.answering.len() < MAX_WRITING && self.arrived.len() < MAX_WRITING
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Client: whether replies are awaited.
@@ -397,7 +409,12 @@ async fn read_signal(mut recv: RecvStream, limit: usize) -> Event {
 }
 
 /// Server: writes what a request is answered with, until the reply, or the client gives up.
-async fn write_answers(route: Route, mut send: SendStream, mut outbox: mpsc::UnboundedReceiver<Bytes>) -> Event {
+async fn write_answers(
+    route: Route,
+    mut send: SendStream,
+    mut outbox: mpsc::UnboundedReceiver<Bytes>,
+    answered: Arc<AtomicU64>,
+) -> Event {
     let mut replied = false;
     loop {
         let message = tokio::select! {
@@ -416,8 +433,14 @@ async fn write_answers(route: Route, mut send: SendStream, mut outbox: mpsc::Unb
         replied = is_reply(&message);
         let mut framed = Vec::new();
         put(&message, &mut framed);
-        if send.write_chunk(framed.into()).await.is_err() {
-            return Event::Cancelled(route);
+        let mut framed = Bytes::from(framed);
+        while !framed.is_empty() {
+            let piece = framed.split_to(framed.len().min(PIECE));
+            let size = piece.len() as u64;
+            if send.write_chunk(piece).await.is_err() {
+                return Event::Cancelled(route);
+            }
+            answered.fetch_add(size, Ordering::Relaxed);
         }
     }
 }
