@@ -524,6 +524,23 @@ async fn who_takes_less_than_is_signalled_is_heard() {
     ask_amid_signals(&mut peer, "stop").await;
 }
 
+/// As synchronous code does it.
+#[tokio::test]
+async fn it_does_not_matter_where_one_publishes_from() {
+    let server = server(Topics::open(TopicOptions::new()));
+    let mut peer = connect(&server).await;
+    ask(&mut peer, "$subscribe/t", &json!({})).await;
+    let publisher = server.clone();
+    let passing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(publisher.publish("t", "1")).unwrap();
+    });
+    passing.join().unwrap();
+    server.publish("t", "2").await.unwrap();
+    signal(&mut peer, "$message/1/t").await;
+    signal(&mut peer, "$message/2/t").await;
+}
+
 /// A client who takes replies bit by bit on streams of their own, and says that it is alive: all is flushed, and the link full.
 struct Replies {
     asked: bool,

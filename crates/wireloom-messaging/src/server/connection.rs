@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::Shared;
@@ -92,6 +93,8 @@ pub(crate) struct Inner {
     user_agent: Option<Box<str>>,
     state: Mutex<State>,
     topics: Mutex<Involved>,
+    /// Where its task runs, once it does.
+    runtime: OnceLock<Handle>,
     /// Its publications take turns until the broker has them, so that they keep their order.
     pub(crate) publishing: Semaphore,
 }
@@ -123,6 +126,7 @@ impl Inner {
             user_agent,
             state: Mutex::default(),
             topics: Mutex::default(),
+            runtime: OnceLock::new(),
             publishing: Semaphore::const_new(1),
         }
     }
@@ -145,6 +149,17 @@ impl Inner {
         if let Some(hub) = &self.server.topics {
             hub.disconnected(self);
         }
+    }
+
+    /// The task runs here.
+    pub(super) fn runs(&self) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.runtime.get_or_init(|| runtime);
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
     }
 
     pub(crate) fn topics(&self) -> MutexGuard<'_, Involved> {

@@ -115,6 +115,7 @@ impl Driver {
         // A fresh link has room.
         self.link.send(Route::CONTROL, first.into())?;
         self.listed.owes_disconnected = true;
+        self.listed.inner.runs();
         let shared = &self.listed.shared;
         let hook = shared.handler.clone().connected(self.connection.clone());
         let patience = shared.connect_timeout;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell};
 
 use super::message::{Batch, PresenceBatch, TopicMessage};
@@ -22,40 +23,28 @@ const MAX_BATCH: usize = 256;
 /// Where a broker puts what happens at a topic, for the subscribers of one server. A cheap handle; it does nothing once the server
 /// has no subscriber left.
 ///
-/// What is put here is handed to the subscribers in the order in which it was put, by a task that runs while there is something:
-/// messages that come while it is busy are encoded, queued and woken for together.
+/// What is put here, from wherever, is handed to the subscribers in the order in which it was put, by a task that runs while there is
+/// something, on the runtime of a subscriber's connection: messages that come while it is busy are encoded, queued and woken for together.
 #[derive(Debug, Clone)]
 pub struct Feed(Arc<Outlet>);
 
 impl Feed {
     /// A message, kept or ephemeral. Kept ones come in order, without a gap, and each once.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub fn message(&self, message: Arc<TopicMessage>) {
         self.0.put(Event::Message(message));
     }
 
     /// Somebody has joined, or has new info: it takes the place of the last, where subscribers have not been told that yet.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub fn joined(&self, who: Present) {
         self.0.put(Event::Joined(who));
     }
 
     /// Somebody has left.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub fn left(&self, id: String) {
         self.0.put(Event::Left(id));
     }
 
     /// Nobody can say what the subscribers have missed: they have to ask for it, and who is present.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub fn reset(&self) {
         self.0.put(Event::Reset);
     }
@@ -184,12 +173,17 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn room(&self) {
+    async fn room(self: &Arc<Self>) {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            if self.lock().waiting_bytes < MAX_WAITING {
-                return;
+            {
+                let state = self.lock();
+                if state.waiting_bytes < MAX_WAITING {
+                    return;
+                }
+                // The last task may have been dropped.
+                self.begin(state);
             }
             room.await;
         }
@@ -220,27 +214,53 @@ impl Outlet {
         }
         state.waiting_bytes += event.size();
         state.waiting.push(event);
-        if !state.handing_out {
-            state.handing_out = true;
-            drop(state);
-            tokio::spawn(self.clone().hand_out());
-        }
+        self.begin(state);
     }
 
-    async fn hand_out(self: Arc<Self>) {
+    /// Sees to it that there is a task. Not on the runtime of whoever puts something, which may be about to end.
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.handing_out {
+            return;
+        }
+        let subscribers = state.subscribers.iter();
+        let runtime = subscribers
+            .filter_map(|subscription| subscription.connection().runtime())
+            .next();
+        let Some(runtime) = runtime.cloned().or_else(|| Handle::try_current().ok()) else {
+            return;
+        };
+        state.handing_out = true;
+        drop(state);
+        let task = HandingOut {
+            outlet: self.clone(),
+            is_done: false,
+        };
+        runtime.spawn(task.run());
+    }
+}
+
+/// The task that hands out what waits.
+struct HandingOut {
+    outlet: Arc<Outlet>,
+    is_done: bool,
+}
+
+impl HandingOut {
+    async fn run(mut self) {
         let mut told = 0;
         loop {
             let (events, subscribers) = {
-                let mut state = self.lock();
+                let mut state = self.outlet.lock();
                 if state.waiting.is_empty() {
                     state.handing_out = false;
+                    self.is_done = true;
                     return;
                 }
                 state.waiting_bytes = 0;
                 state.joins = HashMap::new();
                 (std::mem::take(&mut state.waiting), state.subscribers.clone())
             };
-            self.room.notify_waiters();
+            self.outlet.room.notify_waiters();
             let mut changes = Changes::default();
             events.into_iter().for_each(|event| changes.add(event));
             for change in changes.finish() {
@@ -250,6 +270,16 @@ impl Outlet {
             // The subscribers write, and publishers publish, before the next are handed out: more of them at once.
             tokio::task::yield_now().await;
             told = 0;
+        }
+    }
+}
+
+impl Drop for HandingOut {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // With its runtime, or by a panic. Whoever puts something next, or waits for room, begins another.
+            self.outlet.lock().handing_out = false;
+            self.outlet.room.notify_waiters();
         }
     }
 }

@@ -29,6 +29,7 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, Stream};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, ToServerAddrs};
 use serde_json::value::RawValue;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
@@ -114,6 +115,8 @@ struct Shared {
     /// Counts connections to NATS.
     connects: watch::Receiver<u64>,
     presence: Arc<presence::Shared>,
+    /// Where everything runs, whoever asks first.
+    runtime: Handle,
     last_feed: AtomicU64,
 }
 
@@ -176,6 +179,7 @@ impl NatsBroker {
             topics: Mutex::default(),
             connects,
             presence,
+            runtime: Handle::current(),
             last_feed: AtomicU64::new(0),
         })))
     }
@@ -196,7 +200,7 @@ impl NatsBroker {
         let (ended, ended_out) = mpsc::unbounded_channel();
         let handle = LogHandle { commands, ended };
         let task = LogTask::new(&self.0, topic.clone(), commands_out, ended_out);
-        tokio::spawn(task.run());
+        self.0.runtime.spawn(task.run());
         topics.insert(topic.name.clone(), handle.clone());
         Ok(handle)
     }
