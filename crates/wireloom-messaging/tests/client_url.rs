@@ -231,6 +231,86 @@ async fn a_large_message_right_behind_the_first() -> Result<(), Error> {
     Ok(())
 }
 
+/// Passes packets of one client on while it is open.
+fn relay_udp(udp: tokio::net::UdpSocket, behind: SocketAddr, open: tokio::sync::watch::Receiver<bool>) {
+    tokio::spawn(async move {
+        let out = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+        let (mut there, mut back, mut client) = ([0; 1 << 16], [0; 1 << 16], None);
+        loop {
+            tokio::select! {
+                received = udp.recv_from(&mut there) => {
+                    let (length, from) = received?;
+                    client = Some(from);
+                    if *open.borrow() {
+                        out.send_to(&there[..length], behind).await?;
+                    }
+                }
+                received = out.recv_from(&mut back) => {
+                    let (length, _) = received?;
+                    if let Some(client) = client {
+                        udp.send_to(&back[..length], client).await?;
+                    }
+                }
+            }
+        }
+        #[allow(unreachable_code)]
+        Ok::<_, std::io::Error>(())
+    });
+}
+
+/// As behind a proxy that speaks HTTP/3 and not WebTransport, and whose back end is started again.
+#[tokio::test]
+async fn a_passing_failure_of_websocket_is_not_final_where_webtransport_is_refused() -> Result<(), Error> {
+    let (server, identity) = (Server::builder().build(echo()), identity());
+    let behind = serve_tcp(&server, &identity).await?;
+    let listening = wireloom::Server::builder()
+        .bind("127.0.0.1:0")
+        .identity(identity.clone())
+        .listen()
+        .await?;
+    let without = listening.local_addrs()[0];
+    tokio::spawn(async move { listening.serve(Router::new()).await });
+    let front = TcpListener::bind("127.0.0.1:0").await?;
+    let address = front.local_addr()?;
+    let Ok(udp) = tokio::net::UdpSocket::bind(address).await else {
+        eprintln!("not run: another program has the UDP port of the same number");
+        return Ok(());
+    };
+    let (_open, open) = tokio::sync::watch::channel(true);
+    relay_udp(udp, without, open);
+    let (away, is_away) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = front.accept().await {
+            if !*is_away.borrow() {
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(behind).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        }
+    });
+    let client = client(address, &identity).build();
+    assert_eq!(timeout(PATIENCE, client.connected()).await??, TransportKind::WebSocket);
+    away.send_replace(true);
+    for connection in server.connections() {
+        connection.abort(CloseCode::Internal, "");
+    }
+    let tried = async {
+        loop {
+            match client.status() {
+                Status::Connecting { failures: 2.., .. } | Status::Closed(_) => return client.status(),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let tried = timeout(PATIENCE, tried).await?;
+    assert!(matches!(tried, Status::Connecting { .. }), "{tried:?}");
+    away.send_replace(false);
+    let reply = client.request("echo", "hello").into_future();
+    assert_eq!(timeout(PATIENCE, reply).await??, Data::from("hello"));
+    Ok(())
+}
+
 /// Where WebSocket was the way before, and now nothing answers there, WebTransport has its turn again.
 #[tokio::test]
 async fn websocket_that_is_swallowed_is_not_the_only_way() -> Result<(), Error> {
@@ -258,29 +338,7 @@ async fn websocket_that_is_swallowed_is_not_the_only_way() -> Result<(), Error> 
             });
         }
     });
-    tokio::spawn(async move {
-        let out = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
-        let (mut there, mut back, mut client) = ([0; 1 << 16], [0; 1 << 16], None);
-        loop {
-            tokio::select! {
-                received = udp.recv_from(&mut there) => {
-                    let (length, from) = received?;
-                    client = Some(from);
-                    if *changed.borrow() {
-                        out.send_to(&there[..length], behind).await?;
-                    }
-                }
-                received = out.recv_from(&mut back) => {
-                    let (length, _) = received?;
-                    if let Some(client) = client {
-                        udp.send_to(&back[..length], client).await?;
-                    }
-                }
-            }
-        }
-        #[allow(unreachable_code)]
-        Ok::<_, std::io::Error>(())
-    });
+    relay_udp(udp, behind, changed);
     let client = client(address, &identity)
         .fallback_after(Duration::from_secs(2))
         .connect_timeout(Duration::from_secs(5))

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use wireloom_messaging::Data;
 use wireloom_messaging::client::{Backoff, Client, ConnectError, RequestError, TopicEvent};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
 use wireloom_messaging::engine::CloseCode;
@@ -303,6 +304,59 @@ async fn what_cannot_be_made_good_is_not_asked_for_without_a_pause() {
     }
     let renewals = renewals.load(Ordering::Relaxed);
     assert!((2..100).contains(&renewals), "{renewals}");
+}
+
+/// Two resets, and while the second is waited out more messages than the application takes.
+#[tokio::test]
+async fn nothing_is_lost_when_a_pause_ends_while_the_application_is_behind() {
+    const MANY: u64 = 300;
+    let (ours, mut theirs) = memory::pair();
+    tokio::spawn(async move {
+        let conf = Message::AcceptConf(AcceptConf::new(60_000, 8192));
+        say(&mut theirs, &conf).await;
+        let mut subscriptions = 0;
+        while let Ok(incoming) = transport::recv(&mut theirs).await {
+            let Incoming::Message { bytes, .. } = incoming else {
+                continue;
+            };
+            let Ok(Message::Request { id, payload, .. }) = Message::decode(&bytes) else {
+                continue;
+            };
+            subscriptions += 1;
+            let asked: serde_json::Value = Data::from(payload).parse_json().unwrap();
+            let since = asked["since"]["offset"].as_u64().unwrap_or(0);
+            let reply = format!(r#"{{"epoch": "e", "offset": {since}, "from": {since}, "recovered": true}}"#);
+            let payload = Payload::utf8(&reply);
+            say(&mut theirs, &Message::Reply { id, payload }).await;
+            let mut signals = Vec::new();
+            if subscriptions <= 2 {
+                signals.push("$reset/t".to_owned());
+            }
+            if subscriptions == 2 {
+                signals.extend((1..=MANY).map(|offset| format!("$message/{offset}/t")));
+            }
+            for name in &signals {
+                let (name, payload) = (Name::new(name).unwrap(), Payload::EMPTY);
+                say(&mut theirs, &Message::Signal { name, payload }).await;
+            }
+        }
+    });
+    let once = std::sync::Mutex::new(Some(ours));
+    let dial = move || {
+        let link = once.lock().unwrap().take().ok_or(ConnectError::Closed);
+        async move { link }
+    };
+    let client = Client::over(dial).build();
+    let topic = client.topic("t").unwrap();
+    let mut subscription = within(topic.subscribe().into_future()).await.unwrap();
+    // Longer than the pause.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for expected in 1..=MANY {
+        match within(subscription.next()).await {
+            Some(TopicEvent::Message { offset, .. }) => assert_eq!(offset, expected),
+            other => panic!("{other:?} instead of {expected}"),
+        }
+    }
 }
 
 async fn say(link: &mut MemoryLink, message: &Message<'_>) {

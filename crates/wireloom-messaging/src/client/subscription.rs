@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::topics::Registered;
 use super::{Backoff, RequestError, Status, backoff};
@@ -338,7 +339,7 @@ impl SubscriptionTask {
             self.renewals.has_begun();
             let is_current = begun.is_current;
             let mut change = match self.begin(begun, wanted).await {
-                Ok(()) if is_current => self.listen().await,
+                Ok(()) if is_current => self.listen(None).await,
                 Ok(()) => Change::Connected,
                 Err(change) => change,
             };
@@ -416,22 +417,29 @@ impl SubscriptionTask {
         if pause.is_zero() {
             return Change::Again;
         }
-        let mut over = std::pin::pin!(tokio::time::sleep(pause));
-        loop {
-            let change = tokio::select! {
-                () = &mut over => return Change::Again,
-                change = self.listen() => change,
-            };
+        let over = Instant::now() + pause;
+        while Instant::now() < over {
+            let change = self.listen(Some(over)).await;
             if !matches!(change, Change::Again) {
                 return change;
             }
         }
+        Change::Again
     }
 
-    async fn listen(&mut self) -> Change {
+    /// Not to be dropped: what it has taken up would be missing. It returns when `until` is over, between two of them.
+    async fn listen(&mut self, until: Option<Instant>) -> Change {
+        let over = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut over = std::pin::pin!(over);
         loop {
             let next = tokio::select! {
                 biased;
+                () = &mut over => return Change::Again,
                 next = self.heard.recv() => next,
                 changed = self.status.changed() => {
                     if changed.is_err() {

@@ -90,12 +90,13 @@ impl UrlDialer {
         // Forgotten unless there is an answer: where nothing comes this is dropped when the attempt has taken too long, and the next one
         // begins with WebTransport.
         let since = lock().take().filter(|since| since.elapsed() < REMEMBERED);
-        let prefers_websocket = since.is_some();
-        if prefers_websocket {
+        let mut failed = None;
+        if since.is_some() {
             let tried = self.websocket(&fallback, uri).await;
             *lock() = since;
-            if let Ok(link) = tried {
-                return Ok(link);
+            match tried {
+                Ok(link) => return Ok(link),
+                Err(error) => failed = Some(error),
             }
         }
         let first = match tokio::time::timeout(self.patience, self.webtransport()).await {
@@ -106,9 +107,10 @@ impl UrlDialer {
             Ok(Err(error)) => error,
             Err(_) => ConnectError::TimedOut,
         };
-        if prefers_websocket {
-            // It has just failed.
-            return Err(first);
+        // Of both: what is final for one says nothing of the other.
+        let both = |first, second| ConnectError::Both(Arc::new(first), Arc::new(second));
+        if let Some(failed) = failed {
+            return Err(both(first, failed));
         }
         tracing::debug!(error = %first, "no WebTransport, trying WebSocket");
         match self.websocket(&fallback, uri).await {
@@ -116,7 +118,7 @@ impl UrlDialer {
                 *lock() = Some(Instant::now());
                 Ok(link)
             }
-            Err(second) => Err(ConnectError::Both(Arc::new(first), Arc::new(second))),
+            Err(second) => Err(both(first, second)),
         }
     }
 
