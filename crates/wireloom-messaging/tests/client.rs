@@ -468,7 +468,7 @@ impl Link for Watched {
     }
 
     fn kind(&self) -> TransportKind {
-        self.link.kind()
+        TransportKind::WebTransportMulti
     }
 }
 
@@ -493,6 +493,94 @@ fn watched() -> (
         async { Ok(watched) }
     });
     (client.build(), served, cancels, draining)
+}
+
+/// Beside a stream that waits for a lost packet, datagrams come.
+#[tokio::test]
+async fn signals_may_overtake_the_first_message() {
+    let (connections, mut served) = mpsc::unbounded_channel();
+    let (heard, mut told) = mpsc::unbounded_channel();
+    let client = Client::over(move || {
+        let (link, theirs) = memory::pair();
+        let _ = connections.send(Served(theirs));
+        let watched = Watched {
+            link,
+            cancelled: mpsc::unbounded_channel().0,
+            draining: Arc::default(),
+        };
+        async { Ok(watched) }
+    });
+    let client = client
+        .on_signal(move |signal| drop(heard.send(signal.data().clone())))
+        .build();
+    let mut served = next(&mut served).await;
+    // More than are kept.
+    for _ in 0..200 {
+        let (name, payload) = (Name::new("early").expect("a name"), Payload::utf8("x"));
+        served.say(Message::Signal { name, payload }).await;
+    }
+    served.accept().await;
+    let connected = timeout(PATIENCE, client.connected()).await.expect("in time");
+    assert_eq!(connected.expect("connected"), TransportKind::WebTransportMulti);
+    assert_eq!(told.recv().await, Some(Data::from("x")));
+}
+
+/// A server that answers everything but that.
+#[tokio::test]
+async fn a_reply_about_the_session_that_never_comes_costs_the_connection() {
+    let (builder, mut connections) = client();
+    let client = builder
+        .request_timeout(Duration::from_millis(200))
+        .session(session("a"))
+        .build();
+    let mut served = accepted(&mut connections).await;
+    let restored = async |served: &mut Served| {
+        let bytes = served.hear().await.expect("a message");
+        let Ok(Message::RestoreSession { id, .. }) = Message::decode(&bytes) else {
+            panic!("{bytes:?}");
+        };
+        served.reply(id, &session("a").to_json()).await;
+    };
+    restored(&mut served).await;
+    client.connected().await.expect("connected");
+    let error = client.close_session().await.expect_err("no answer");
+    assert!(
+        matches!(error, RequestError::TimedOut | RequestError::Disconnected(_)),
+        "{error:?}"
+    );
+    let mut served = accepted(&mut connections).await;
+    restored(&mut served).await;
+    let behind = spawn_request(&client, "behind", true);
+    let (id, ..) = served.request().await;
+    served.reply(id, "here").await;
+    assert_eq!(behind.await.expect("no panic").expect("a reply"), Data::from("here"));
+}
+
+#[tokio::test]
+async fn logging_out_without_a_connection_is_told() {
+    let (builder, _connections) = client();
+    let (closed, mut told) = mpsc::unbounded_channel();
+    let client = builder
+        .session(session("a"))
+        .on_session_closed(move || closed.send(()).unwrap_or_default())
+        .build();
+    client.close_session().await.expect("forgotten");
+    assert_eq!(told.recv().await, Some(()));
+    assert_eq!(client.session(), None);
+    client.close_session().await.expect("nothing to do");
+    assert!(told.try_recv().is_err(), "once");
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_closes_the_client() {
+    let (builder, mut connections) = client();
+    let client = builder.on_signal(|_| panic!("as the test wants it")).build();
+    let mut served = accepted(&mut connections).await;
+    let (name, payload) = (Name::new("event").expect("a name"), Payload::utf8("x"));
+    served.say(Message::Signal { name, payload }).await;
+    let why = timeout(PATIENCE, client.closed()).await.expect("closed in time");
+    assert!(matches!(why, ConnectError::Closed), "{why}");
+    assert!(matches!(client.status(), Status::Closed(_)));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use wireloom::{Identity, ServerTrust};
-use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, Status};
+use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, RequestError, Status};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
 use wireloom_messaging::server::{Context, Handlers, Server};
 use wireloom_messaging::transport::TransportKind;
@@ -79,6 +79,47 @@ async fn webtransport_comes_first() -> Result<(), Error> {
         client.close().await;
     }
     Ok(())
+}
+
+/// As one does that a request took too long to reach.
+#[tokio::test]
+async fn a_server_that_drops_a_requests_stream_fails_only_that() -> Result<(), Error> {
+    let identity = identity();
+    let listening = wireloom::Server::builder()
+        .bind("127.0.0.1:0")
+        .identity(identity.clone())
+        .listen()
+        .await?;
+    let address = listening.local_addrs()[0];
+    let serving = tokio::spawn(async move {
+        let request = listening.accept().await.ok_or("no session")?;
+        let session = request.protocols(["webwire.v2m"]).accept().await?;
+        let (mut control, _from) = session.accept_bi().await?;
+        let conf = Message::AcceptConf(AcceptConf::new(60_000, 8192)).to_vec()?;
+        control.write_all(&[&[conf.len() as u8], &conf[..]].concat()).await?;
+        for answers in [false, true] {
+            let (mut send, mut recv) = session.accept_bi().await?;
+            let request = recv.read_to_end(8192).await?;
+            // What is dropped is reset.
+            if answers {
+                let Ok(Message::Request { id, payload, .. }) = Message::decode(&request[1..]) else {
+                    return Err("no request".into());
+                };
+                let reply = Message::Reply { id, payload }.to_vec()?;
+                send.write_all(&[&[reply.len() as u8], &reply[..]].concat()).await?;
+                send.finish()?;
+                session.closed().await;
+            }
+        }
+        Ok::<_, Error>(())
+    });
+    let client = client(address, &identity).connect().await?;
+    let failed = timeout(PATIENCE / 2, client.request("echo", "first").into_future()).await?;
+    assert!(matches!(failed, Err(RequestError::Disconnected(_))), "{failed:?}");
+    let reply = timeout(PATIENCE / 2, client.request("echo", "second").into_future()).await?;
+    assert_eq!(reply?, Data::from("second"));
+    client.close().await;
+    serving.await?
 }
 
 /// What the link of profile M is for: the handler learns that nobody waits.

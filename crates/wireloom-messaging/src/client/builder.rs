@@ -205,13 +205,15 @@ impl ClientBuilder {
             last_error: None,
         });
         let session = Arc::new(Mutex::new(self.session));
-        let topics = self.hooks.topics.clone();
+        let hooks = Arc::new(self.hooks);
+        let topics = hooks.topics.clone();
         let driver = Driver {
             dial,
             config: self.config,
-            hooks: Arc::new(self.hooks),
+            hooks: hooks.clone(),
             backoff: self.backoff,
             attempt_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
             liveness: self.liveness,
             session: session.clone(),
             status: status_in,
@@ -228,6 +230,7 @@ impl ClientBuilder {
             status,
             session,
             topics,
+            hooks,
             next: Default::default(),
             request_timeout: self.request_timeout,
         }))

@@ -15,7 +15,7 @@ use super::driver::{Driver, End};
 use super::hooks::Hooks;
 use super::request::{Call, Command};
 use super::{ConnectError, RequestError};
-use crate::codec::{Message, Name, RequestId};
+use crate::codec::{Message, Name, RequestId, kind};
 use crate::engine::{ClientConfig, ClientEngine, ClientEvent, CloseCode, ReplyOutcome, SendError};
 use crate::session::Session;
 use crate::transport::{self, Delivery, Ended, Incoming, Link, Route, TransportKind};
@@ -34,6 +34,10 @@ pub(super) struct Connection {
     /// A request about the session is under way: what comes after it waits for its reply, also where each request has a stream
     /// of its own and could overtake it.
     barrier: Option<Barrier>,
+    /// When that is waited for no longer: which session the connection has is not known then.
+    barrier_until: Option<Instant>,
+    /// How long it is waited for.
+    patience: Duration,
     /// The server asked us to go: nothing new is sent, and the connection ends with the last reply.
     draining: bool,
     timer: Pin<Box<Sleep>>,
@@ -48,6 +52,9 @@ enum Barrier {
     Restore(oneshot::Sender<Result<Session, RequestError>>),
     CloseSession(Option<oneshot::Sender<Result<(), RequestError>>>),
 }
+
+/// Signals that are kept where they overtake the server's first message.
+const MAX_EARLY: usize = 100;
 
 /// The token of a request about the session. Others count up from zero.
 const BARRIER: u64 = u64::MAX;
@@ -75,6 +82,7 @@ impl Connection {
         config: ClientConfig,
         hooks: Arc<Hooks>,
         session: Option<Session>,
+        patience: Duration,
     ) -> Result<(Self, Restored), ConnectError> {
         let now = Instant::now();
         let mut this = Self {
@@ -83,14 +91,20 @@ impl Connection {
             calls: HashMap::new(),
             refused: Vec::new(),
             barrier: None,
+            barrier_until: None,
+            patience,
             draining: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             check_at: None,
             send_first: false,
         };
-        match this.hear(&hooks).await? {
+        let mut early = Vec::new();
+        match this.hear(&hooks, Some(&mut early)).await? {
             Heard::Accepted => {}
-            _ => return Err(ConnectError::Rejected(crate::engine::Rejected::OutOfOrder)),
+            Heard::Restored(_) => return Err(ConnectError::Rejected(crate::engine::Rejected::OutOfOrder)),
+        }
+        for bytes in early {
+            this.understand(&bytes, &hooks).await?;
         }
         let mut out = Vec::new();
         let Some(session) = session else {
@@ -106,7 +120,7 @@ impl Connection {
         request.map_err(|error| ConnectError::Unusable(error.to_string()))?;
         transport::send(&mut *this.link, out.into()).await?;
         loop {
-            let Heard::Restored(outcome) = this.hear(&hooks).await? else {
+            let Heard::Restored(outcome) = this.hear(&hooks, None).await? else {
                 continue;
             };
             return match outcome {
@@ -121,8 +135,9 @@ impl Connection {
         }
     }
 
-    /// The next message while the connection is being opened.
-    async fn hear(&mut self, hooks: &Hooks) -> Result<Heard, ConnectError> {
+    /// The next message while the connection is being opened. Where signals may overtake the server's first message, they go to `early`
+    /// before that: a lost packet is nobody's fault.
+    async fn hear(&mut self, hooks: &Hooks, mut early: Option<&mut Vec<Bytes>>) -> Result<Heard, ConnectError> {
         loop {
             let bytes = match transport::recv(&mut *self.link).await {
                 Ok(Incoming::Message { bytes, .. }) => bytes,
@@ -134,25 +149,43 @@ impl Connection {
                     return Err(ended.into());
                 }
             };
-            let event = match self.engine.receive(&bytes) {
-                Ok(event) => event,
-                Err(rejected) => {
-                    let ended = Ended::violation(rejected.close_code(), rejected.to_string());
-                    self.end(&ended).await;
-                    return Err(rejected.into());
+            if let Some(early) = &mut early
+                && self.link.kind() == TransportKind::WebTransportMulti
+                && matches!(bytes.first(), Some(kind::SIGNAL..=65))
+            {
+                if early.len() < MAX_EARLY {
+                    early.push(bytes);
                 }
-            };
-            match event {
-                ClientEvent::Accepted(conf) => {
-                    let limit = usize::try_from(conf.message_buffer_size).unwrap_or(usize::MAX);
-                    self.link.set_message_limit(limit);
-                    return Ok(Heard::Accepted);
-                }
-                ClientEvent::Reply { outcome, .. } => return Ok(Heard::Restored(session_of(outcome))),
-                ClientEvent::Signal { name, payload } => hooks.signal(IncomingMessage::new(&bytes, name, payload)),
-                ClientEvent::SessionCreated { .. } | ClientEvent::SessionClosed | ClientEvent::Ignored => {}
+                continue;
+            }
+            if let Some(heard) = self.understand(&bytes, hooks).await? {
+                return Ok(heard);
             }
         }
+    }
+
+    async fn understand(&mut self, bytes: &Bytes, hooks: &Hooks) -> Result<Option<Heard>, ConnectError> {
+        let event = match self.engine.receive(bytes) {
+            Ok(event) => event,
+            Err(rejected) => {
+                let ended = Ended::violation(rejected.close_code(), rejected.to_string());
+                self.end(&ended).await;
+                return Err(rejected.into());
+            }
+        };
+        Ok(match event {
+            ClientEvent::Accepted(conf) => {
+                let limit = usize::try_from(conf.message_buffer_size).unwrap_or(usize::MAX);
+                self.link.set_message_limit(limit);
+                Some(Heard::Accepted)
+            }
+            ClientEvent::Reply { outcome, .. } => Some(Heard::Restored(session_of(outcome))),
+            ClientEvent::Signal { name, payload } => {
+                hooks.signal(IncomingMessage::new(bytes, name, payload));
+                None
+            }
+            ClientEvent::SessionCreated { .. } | ClientEvent::SessionClosed | ClientEvent::Ignored => None,
+        })
     }
 
     pub(super) fn kind(&self) -> TransportKind {
@@ -250,7 +283,11 @@ impl Connection {
                 self.draining = true;
                 return Ok(());
             }
-            Incoming::Cancelled(_) | Incoming::Activity => return Ok(()),
+            Incoming::Cancelled(route) => {
+                self.unanswered(route);
+                return Ok(());
+            }
+            Incoming::Activity => return Ok(()),
         };
         let event = self.engine.receive(&bytes).map_err(|rejected| {
             let reason = rejected.to_string();
@@ -267,6 +304,15 @@ impl Connection {
             ClientEvent::Accepted(_) | ClientEvent::Ignored => {}
         }
         Ok(())
+    }
+
+    /// The stream of a request has failed.
+    fn unanswered(&mut self, route: Route) {
+        let token = self.engine.cancel(route.request());
+        if let Some((_, call)) = token.and_then(|token| self.calls.remove(&token)) {
+            let why = Ended::lost("the server has dropped the request's stream");
+            let _ = call.reply.send(Err(RequestError::Disconnected(why)));
+        }
     }
 
     fn reply(&mut self, driver: &mut Driver, token: u64, outcome: ReplyOutcome<'_>, bytes: &Bytes) {
@@ -290,6 +336,7 @@ impl Connection {
     }
 
     fn session_reply(&mut self, driver: &mut Driver, outcome: ReplyOutcome<'_>) {
+        self.barrier_until = None;
         match self.barrier.take() {
             Some(Barrier::Restore(reply)) => {
                 let answer = session_of(outcome);
@@ -340,8 +387,8 @@ impl Connection {
                     }
                 };
             }
-            Command::CloseSession(reply) => {
-                if driver.current_session().is_some() {
+            Command::CloseSession { was_taken, reply } => {
+                if was_taken || driver.current_session().is_some() {
                     return self.close_session(Some(reply));
                 }
                 let _ = reply.send(Ok(()));
@@ -369,8 +416,18 @@ impl Connection {
         let _ = self.close_session(None);
     }
 
+    /// The application may have done so when the session was restored and this was not connected yet.
+    pub(super) fn close_if_forgotten(&mut self, driver: &Driver, had: bool) {
+        if had && self.barrier.is_none() && driver.current_session().is_none() {
+            self.close_forgotten_session();
+        }
+    }
+
     fn ask(&mut self, barrier: Barrier, out: Vec<u8>) -> Result<(), End> {
         self.barrier = Some(barrier);
+        self.barrier_until = Instant::now().checked_add(self.patience);
+        // The timer learns of that.
+        self.timer.as_mut().reset(tokio::time::Instant::now());
         self.link.send(Route::CONTROL, out.into()).map_err(End::Lost)
     }
 
@@ -417,13 +474,17 @@ impl Connection {
             }
             self.check_at = Some(now + driver.liveness);
         }
+        if self.barrier_until.is_some_and(|at| at <= now) {
+            return Err(End::Lost(Ended::lost("the server does not answer about the session")));
+        }
         let mut out = Vec::new();
         self.engine.heartbeat(now, &mut out);
         if !out.is_empty() {
             self.link.send(Route::CONTROL, out.into()).map_err(End::Lost)?;
         }
         // A server without a read timeout wants no heartbeat.
-        let next = [self.engine.deadline(), self.check_at].into_iter().flatten().min();
+        let next = [self.engine.deadline(), self.check_at, self.barrier_until];
+        let next = next.into_iter().flatten().min();
         let next = next.unwrap_or(now + Duration::from_secs(3600));
         self.timer.as_mut().reset(next.into());
         Ok(())

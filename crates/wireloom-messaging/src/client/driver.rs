@@ -24,6 +24,7 @@ pub(super) struct Driver {
     pub(super) backoff: Backoff,
     /// For one attempt, from dialling to the restored session.
     pub(super) attempt_timeout: Duration,
+    pub(super) request_timeout: Duration,
     /// How often to look whether a server over WebSocket is alive.
     pub(super) liveness: Duration,
     pub(super) session: SharedSession,
@@ -51,14 +52,15 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         let (error, waiting) = loop {
-            let mut connection = match self.connect(&mut failures).await {
-                Ok(connection) => connection,
+            let (mut connection, had_session) = match self.connect(&mut failures).await {
+                Ok(connected) => connected,
                 Err(end) => break end,
             };
             let (since, kind) = (Instant::now(), connection.kind());
             self.hooks.topics.connections.fetch_add(1, Ordering::Relaxed);
             self.status.send_replace(Status::Connected(kind));
             self.hooks.connected(kind);
+            connection.close_if_forgotten(&self, had_session);
             match connection.serve(&mut self).await {
                 End::Lost(ended) => {
                     connection.give_up(&mut self, &ended);
@@ -88,7 +90,8 @@ impl Driver {
     }
 
     /// Tries until there is a connection; fails with a final error, or when the client is closed.
-    async fn connect(&mut self, failures: &mut u32) -> Result<Connection, (ConnectError, Option<Closing>)> {
+    /// Answers whether the client had the session that the connection has.
+    async fn connect(&mut self, failures: &mut u32) -> Result<(Connection, bool), (ConnectError, Option<Closing>)> {
         loop {
             if *failures > 0 {
                 let pause = self.backoff.pause(*failures - 1, backoff::random());
@@ -96,16 +99,16 @@ impl Driver {
             }
             let (dial, config, hooks) = (self.dial.clone(), self.config.clone(), self.hooks.clone());
             let session = self.current_session();
-            let timeout = self.attempt_timeout;
+            let (timeout, patience) = (self.attempt_timeout, self.request_timeout);
             let attempt = async move {
-                let opening = async { Connection::open(dial.dial().await?, config, hooks, session).await };
+                let opening = async { Connection::open(dial.dial().await?, config, hooks, session, patience).await };
                 let opened = tokio::time::timeout(timeout, opening).await;
                 opened.unwrap_or(Err(ConnectError::TimedOut))
             };
             let error = match self.unless_closed(attempt).await? {
                 Ok((mut connection, restored)) => {
-                    self.take_restored(restored, &mut connection);
-                    return Ok(connection);
+                    let had_session = self.take_restored(restored, &mut connection);
+                    return Ok((connection, had_session));
                 }
                 Err(error) => error,
             };
@@ -135,19 +138,28 @@ impl Driver {
         }
     }
 
-    fn take_restored(&mut self, restored: Restored, connection: &mut Connection) {
+    /// Answers whether it is the client's session.
+    fn take_restored(&mut self, restored: Restored, connection: &mut Connection) -> bool {
         match restored {
             Restored::Nothing => {}
             Restored::Session(session) => {
-                if self.current_session().is_some_and(|current| current.key == session.key) {
-                    self.set_session(session);
-                } else {
-                    // Logged out while it was being restored.
-                    connection.close_forgotten_session();
+                {
+                    // Compared and replaced at once: the application may be logging out.
+                    let mut current = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(current) = current.as_mut().filter(|current| current.key == session.key) {
+                        current.clone_from(&session);
+                    } else {
+                        drop(current);
+                        connection.close_forgotten_session();
+                        return false;
+                    }
                 }
+                self.hooks.session_created(&session);
+                return true;
             }
             Restored::Gone => self.forget_session(),
         }
+        false
     }
 
     fn set_connecting(&self, failures: u32, error: ConnectError) {
@@ -183,5 +195,18 @@ impl Driver {
         if had.is_some() {
             self.hooks.session_closed();
         }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A hook has panicked, or the runtime is over: nobody shall go on believing that there is a connection.
+        self.status.send_if_modified(|status| {
+            let was_open = !matches!(status, Status::Closed(_));
+            if was_open {
+                *status = Status::Closed(ConnectError::Closed);
+            }
+            was_open
+        });
     }
 }

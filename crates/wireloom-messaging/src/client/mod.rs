@@ -48,6 +48,7 @@ pub use self::backoff::Backoff;
 pub use self::builder::ClientBuilder;
 pub use self::dial::{Dial, DialFuture};
 pub use self::error::{ConnectError, RequestError};
+use self::hooks::Hooks;
 use self::request::Command;
 pub use self::request::{Request, Signal};
 #[cfg(all(feature = "__testing", feature = "server"))]
@@ -74,6 +75,7 @@ struct Handle {
     status: watch::Receiver<Status>,
     session: SharedSession,
     topics: Arc<Registry>,
+    hooks: Arc<Hooks>,
     next: AtomicU64,
     request_timeout: Duration,
 }
@@ -157,13 +159,21 @@ impl Client {
     /// # Cancel safety
     /// Dropped, the session may be closed all the same.
     pub async fn close_session(&self) -> Result<(), RequestError> {
-        if !matches!(*self.0.status.borrow(), Status::Connected(_)) {
-            // Nobody is there to be told.
-            self.0.session.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return Ok(());
+        let is_connected = || matches!(*self.0.status.borrow(), Status::Connected(_));
+        let was_taken = !is_connected();
+        if was_taken {
+            let taken = self.0.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if taken.is_none() {
+                return Ok(());
+            }
+            self.0.hooks.session_closed();
+            // Nobody is there to be told; or since a moment ago, and the connection that was being made has it.
+            if !is_connected() {
+                return Ok(());
+            }
         }
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::CloseSession(reply), answer).await
+        self.ask(Command::CloseSession { was_taken, reply }, answer).await
     }
 
     async fn ask<T>(

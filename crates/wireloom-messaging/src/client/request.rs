@@ -22,7 +22,11 @@ pub(super) enum Command {
         sent: oneshot::Sender<Result<(), RequestError>>,
     },
     Restore(SessionKey, oneshot::Sender<Result<Session, RequestError>>),
-    CloseSession(oneshot::Sender<Result<(), RequestError>>),
+    CloseSession {
+        /// The application has taken the session from the client already; the connection may have it.
+        was_taken: bool,
+        reply: oneshot::Sender<Result<(), RequestError>>,
+    },
 }
 
 impl Command {
@@ -32,7 +36,7 @@ impl Command {
             Self::Request(call) => drop(call.reply.send(Err(error))),
             Self::Signal { sent, .. } => drop(sent.send(Err(error))),
             Self::Restore(_, reply) => drop(reply.send(Err(error))),
-            Self::CloseSession(reply) => drop(reply.send(Err(error))),
+            Self::CloseSession { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Dialling a URL: WebTransport first, WebSocket as the fallback, and what worked last before the other.
 
+use std::io;
 use std::sync::Arc;
 #[cfg(feature = "webtransport")]
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 #[cfg(feature = "webtransport")]
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -146,7 +150,8 @@ impl UrlDialer {
         let host = uri.host().ok_or_else(|| unusable("the URL has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
-        let tcp = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+        let addresses = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?;
+        let tcp = first_of(addresses.map(TcpStream::connect)).await.map_err(unreachable)?;
         // A request is smaller than a packet and must not wait for another.
         tcp.set_nodelay(true).map_err(unreachable)?;
         let link = if is_plain {
@@ -212,6 +217,29 @@ impl Dial for UrlDialer {
     }
 }
 
+/// How long an attempt has before the next begins beside it (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// The first that succeeds; the next begins when one has failed, or takes long: an address that swallows packets keeps nobody from the
+/// others.
+async fn first_of<T>(attempts: impl Iterator<Item = impl Future<Output = io::Result<T>>>) -> io::Result<T> {
+    let mut attempts = attempts.peekable();
+    let mut running = FuturesUnordered::new();
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    loop {
+        running.extend(attempts.next());
+        let has_more = attempts.peek().is_some();
+        tokio::select! {
+            done = running.next() => match done {
+                Some(Ok(done)) => return Ok(done),
+                Some(Err(error)) => failed = error,
+                None => return Err(failed),
+            },
+            () = tokio::time::sleep(HEAD_START), if has_more => {}
+        }
+    }
+}
+
 /// What `Uri` takes, and nobody can dial: it would be another host or port.
 fn check(uri: &Uri) -> Result<(), ConnectError> {
     let Some(authority) = uri.authority() else {
@@ -235,7 +263,7 @@ fn unreachable(error: impl std::fmt::Display) -> ConnectError {
     ConnectError::Unreachable(error.to_string())
 }
 
-fn of_tls(error: std::io::Error) -> ConnectError {
+fn of_tls(error: io::Error) -> ConnectError {
     use rustls::{CertificateError, Error};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
@@ -279,5 +307,31 @@ fn of_webtransport(error: &wireloom::ConnectError) -> ConnectError {
         Error::Rejected(response) => refused(response.status()),
         Error::NotWebTransport => ConnectError::Refused(error.to_string()),
         _ => unreachable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_is_not_waited_for() {
+        let attempts = ["swallows", "refuses", "takes", "swallows"]
+            .into_iter()
+            .map(async |what| match what {
+                "swallows" => std::future::pending().await,
+                "refuses" => Err(io::ErrorKind::ConnectionRefused.into()),
+                what => Ok(what),
+            });
+        let first = tokio::time::timeout(Duration::from_secs(60), first_of(attempts)).await;
+        assert_eq!(first.expect("in time").expect("connected"), "takes");
+        let refused = || async { io::Result::<()>::Err(io::ErrorKind::ConnectionRefused.into()) };
+        let error = first_of([refused(), refused()].into_iter()).await.expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(
+            first_of(std::iter::empty::<std::future::Ready<io::Result<()>>>())
+                .await
+                .is_err()
+        );
     }
 }

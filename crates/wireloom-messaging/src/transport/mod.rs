@@ -43,6 +43,17 @@ impl Route {
     pub(crate) const fn own(number: u64) -> Self {
         Self(number)
     }
+
+    /// Of a client's request.
+    #[cfg(feature = "webtransport")]
+    pub(crate) const fn of(id: RequestId) -> Self {
+        Self(id.to_u64())
+    }
+
+    /// Client: the request whose stream it is.
+    pub(crate) const fn request(self) -> RequestId {
+        RequestId::from_u64(self.0)
+    }
 }
 
 /// How a signal travels. Links other than WebTransport's treat all alike.
@@ -91,7 +102,7 @@ pub enum Incoming {
         /// Its bytes.
         bytes: Bytes,
     },
-    /// The client has given the request of this route up: nobody waits for its reply.
+    /// Server: the client has given the request of this route up, nobody waits for its reply. Client: none will come.
     Cancelled(Route),
     /// Something that is no message, and shows that the peer is alive.
     Activity,

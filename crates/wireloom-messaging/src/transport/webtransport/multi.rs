@@ -58,7 +58,7 @@ enum Event {
     /// Client: a request that could not be sent, or was given up before.
     Unasked(RequestId, u64),
     /// Client: a message on a request's stream, or its end.
-    Answer(RequestId, Box<Exchange>, Option<Bytes>),
+    Answer(RequestId, Box<Exchange>, Result<Option<Bytes>, Ended>),
     Sent,
 }
 
@@ -67,6 +67,8 @@ struct Exchange {
     number: u64,
     recv: RecvStream,
     unframer: Unframer,
+    /// The reply was there: only the end is missing.
+    replied: bool,
     cancel: oneshot::Receiver<()>,
 }
 
@@ -247,17 +249,19 @@ impl Multi {
             }
             Event::Unasked(id, number) => {
                 self.asking -= 1;
-                self.forget(id, number);
-                None
+                self.unanswered(id, number)
             }
-            Event::Answer(id, exchange, message) => {
-                let Some(bytes) = message else {
-                    self.forget(id, exchange.number);
-                    return None;
-                };
+            Event::Answer(id, mut exchange, Ok(Some(bytes))) => {
+                exchange.replied |= is_reply(&bytes);
                 self.spawn(read_answer(id, exchange, self.limit));
                 control(bytes)
             }
+            Event::Answer(_, _, Err(why)) if why.violation => Some(Err(why)),
+            Event::Answer(id, exchange, _) if exchange.replied => {
+                self.forget(id, exchange.number);
+                None
+            }
+            Event::Answer(id, exchange, _) => self.unanswered(id, exchange.number),
         }
     }
 
@@ -296,11 +300,19 @@ impl Multi {
         }
     }
 
-    /// A request is over. There may be a younger one of the same identifier.
-    fn forget(&mut self, id: RequestId, number: u64) {
-        if self.requests.get(&id).is_some_and(|(of, _)| *of == number) {
+    /// A request is over. There may be a younger one of the same identifier. Answers whether it was waited for.
+    fn forget(&mut self, id: RequestId, number: u64) -> bool {
+        let waited = self.requests.get(&id).is_some_and(|(of, _)| *of == number);
+        if waited {
             self.requests.remove(&id);
         }
+        waited
+    }
+
+    /// Client: no reply comes any more. If the session is over the link says so, and why.
+    fn unanswered(&mut self, id: RequestId, number: u64) -> Option<Result<Incoming, Ended>> {
+        let tell = self.forget(id, number) && self.session.close_reason().is_none();
+        tell.then_some(Ok(Incoming::Cancelled(Route::of(id))))
     }
 
     /// Whether the peer has taken enough for one more message on a stream of its own, and this end what has arrived.
@@ -457,7 +469,6 @@ async fn ask(session: Session, id: RequestId, number: u64, message: Bytes, mut c
         // What was written is reset by the drop.
         () = given_up(&mut cancel) => None,
     };
-    // If the session is over the link notices by itself.
     let Some(recv) = recv else {
         return Event::Unasked(id, number);
     };
@@ -467,6 +478,7 @@ async fn ask(session: Session, id: RequestId, number: u64, message: Bytes, mut c
             number,
             recv,
             unframer: Unframer::default(),
+            replied: false,
             cancel,
         }),
     )
@@ -485,10 +497,9 @@ async fn read_answer(id: RequestId, mut exchange: Box<Exchange>, limit: usize) -
             return Event::Done;
         }
     };
-    let message = message.unwrap_or_else(|why| {
+    if let Err(why) = &message {
         tracing::debug!(%why, "a reply stream failed");
-        None
-    });
+    }
     Event::Answer(id, exchange, message)
 }
 
