@@ -44,8 +44,17 @@ async fn connect(server: &Server) -> DuplexStream {
 
 async fn send(client: &mut DuplexStream, message: &Message<'_>) {
     let message = message.to_vec().unwrap();
+    let length = u16::try_from(message.len()).unwrap();
+    let mut frame = vec![0x82];
+    match length {
+        ..126 => frame.push(0x80 | length as u8),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
     // Masked, with a mask that changes nothing.
-    let mut frame = vec![0x82, 0x80 | u8::try_from(message.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend([0; 4]);
     frame.extend(message);
     client.write_all(&frame).await.unwrap();
 }
@@ -80,6 +89,36 @@ async fn history_waits_as_what_it_is_not_as_what_a_link_makes_of_it() {
     let taken = ALLOCATOR.allocated().saturating_sub(before) / CLIENTS;
     assert!(taken < MAY_TAKE, "{taken} bytes for each");
     drop(clients);
+}
+
+#[tokio::test]
+async fn what_is_kept_does_not_keep_what_it_came_in() {
+    const MANY: usize = 1000;
+    let _alone = ALONE.lock().await;
+    let options = TopicOptions::new().history(MANY, Duration::from_secs(3600));
+    let server = Server::builder().topics(Topics::open(options)).build(Handlers::new());
+    let mut client = connect(&server).await;
+    let large = vec![0; 8000];
+    let (id, name) = (RequestId::from_u64(1), Name::new("$publish//t").unwrap());
+    let publish = Message::Request {
+        id,
+        name,
+        payload: Payload::utf8("0123456789"),
+    };
+    let signal = Message::Signal {
+        name: Name::new("ignored").unwrap(),
+        payload: Payload::binary(&large),
+    };
+    let before = ALLOCATOR.allocated();
+    for _ in 0..MANY {
+        send(&mut client, &publish).await;
+        send(&mut client, &signal).await;
+        // The reply, in a short frame.
+        let head: [u8; 2] = [client.read_u8().await.unwrap(), client.read_u8().await.unwrap()];
+        client.read_exact(&mut vec![0; usize::from(head[1])]).await.unwrap();
+    }
+    let taken = ALLOCATOR.allocated().saturating_sub(before);
+    assert!(taken < 1 << 20, "{taken} bytes");
 }
 
 async fn next(link: &mut MemoryLink) -> Bytes {

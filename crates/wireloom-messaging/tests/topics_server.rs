@@ -90,6 +90,10 @@ struct Opened {
     was_full: Arc<AtomicBool>,
     /// Nobody can join.
     is_away: Arc<AtomicBool>,
+    /// Joining never ends.
+    hangs: bool,
+    /// Somebody has left.
+    left: Arc<AtomicBool>,
 }
 
 impl Opened {
@@ -128,6 +132,9 @@ impl Broker for Opened {
                 Data::binary(vec![0; 1 << 20]),
             ));
         }
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         if self.is_away.load(Ordering::Relaxed) {
             return Err(BrokerError::Unavailable("away".to_owned()));
         }
@@ -135,6 +142,7 @@ impl Broker for Opened {
     }
 
     fn leave(&self, topic: &Topic, member: &Member) {
+        self.left.store(true, Ordering::Relaxed);
         self.broker.leave(topic, member);
     }
 
@@ -524,6 +532,90 @@ async fn who_takes_less_than_is_signalled_is_heard() {
     ask_amid_signals(&mut peer, "stop").await;
 }
 
+#[tokio::test]
+async fn a_join_that_is_given_up_is_a_leave() {
+    let broker = Opened {
+        hangs: true,
+        ..Opened::default()
+    };
+    let server = Server::builder()
+        .topics(Topics::open(TopicOptions::new()).broker(broker.clone()))
+        .handler_timeout(Duration::from_millis(100))
+        .build(Handlers::new());
+    let mut peer = connect(&server).await;
+    peer.text(1, "$presence/t", r#"{"join": 1}"#).await;
+    peer.expect_error(1).await;
+    assert!(broker.left.load(Ordering::Relaxed), "it may have arrived");
+}
+
+#[tokio::test]
+async fn who_may_join_and_not_look_may_leave() {
+    let topics = Topics::open(TopicOptions::new()).authorise(async |access| access.action != TopicAction::Presence);
+    let server = server(topics);
+    let mut peer = connect(&server).await;
+    ask(&mut peer, "$subscribe/t", &json!({"join": 1})).await;
+    assert_eq!(server.presence("t").await.unwrap().len(), 1);
+    let reply = ask(&mut peer, "$presence/t", &json!({"join": null})).await;
+    assert_eq!(reply, json!({"here": [], "count": 0}));
+    assert_eq!(server.presence("t").await.unwrap(), []);
+    peer.text(2, "$presence/t", "").await;
+    assert_eq!(peer.expect_error(2).await.0, "TOPIC_FORBIDDEN");
+}
+
+/// Another server has a larger message buffer, or this one had it when it was started before.
+#[tokio::test]
+async fn messages_that_are_too_large_for_a_server_are_left_out() {
+    let broker = MemoryBroker::new();
+    let server = |buffer| {
+        let topics = Topics::open(TopicOptions::new()).broker(broker.clone());
+        Server::builder()
+            .message_buffer_size(buffer)
+            .topics(topics)
+            .build(Handlers::new())
+    };
+    let (large, small) = (server(8192), server(1024));
+    large.publish("t", vec![0; 4000]).await.unwrap();
+    large.publish("t", "two").await.unwrap();
+    let mut peer = connect(&small).await;
+    let first = ask(&mut peer, "$subscribe/t", &json!({"history": {}})).await;
+    assert_eq!((&first["from"], &first["recovered"]), (&json!(1), &json!(false)));
+    assert_eq!(signal(&mut peer, "$message/2/t").await.1, Data::from("two"));
+    large.publish("t", vec![0; 4000]).await.unwrap();
+    signal(&mut peer, "$reset/t").await;
+    let since = json!({"since": {"epoch": first["epoch"], "offset": 2}});
+    let again = ask(&mut peer, "$subscribe/t", &since).await;
+    assert_eq!((&again["from"], &again["recovered"]), (&json!(3), &json!(false)));
+    // Between others, the gap tells it.
+    for data in [vec![4], vec![0; 4000], vec![6]] {
+        large.publish("t", data).await.unwrap();
+    }
+    signal(&mut peer, "$message/4/t").await;
+    signal(&mut peer, "$message/6/t").await;
+}
+
+#[tokio::test]
+async fn subscribers_leave_in_any_order() {
+    let server = server(Topics::open(TopicOptions::new()));
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        let mut peer = connect(&server).await;
+        ask(&mut peer, "$subscribe/t", &json!({})).await;
+        peers.push(peer);
+    }
+    let mut offset = 0;
+    for at in [0, 18, 7, 7, 0, 3] {
+        let mut gone = peers.remove(at);
+        gone.text(1, "$unsubscribe/t", "").await;
+        gone.expect_reply(1, Payload::EMPTY).await;
+        offset += 1;
+        server.publish("t", "x").await.unwrap();
+        for peer in &mut peers {
+            signal(peer, &format!("$message/{offset}/t")).await;
+        }
+        assert!(gone.try_recv().now_or_never().is_none(), "it has unsubscribed");
+    }
+}
+
 /// As synchronous code does it.
 #[tokio::test]
 async fn it_does_not_matter_where_one_publishes_from() {
@@ -561,7 +653,7 @@ impl Link for Replies {
             self.heard = true;
             cx.waker().wake_by_ref();
         }
-        if !want || !(self.heard || !self.asked) {
+        if !want || (self.asked && !self.heard) {
             return Poll::Pending;
         }
         let (id, name) = (RequestId::from_u64(1), Name::new("echo").unwrap());

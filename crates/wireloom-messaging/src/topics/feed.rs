@@ -140,6 +140,7 @@ impl LocalTopic {
         if state.retired {
             return false;
         }
+        subscription.set_place(state.subscribers.len());
         Arc::make_mut(&mut state.subscribers).push(subscription);
         true
     }
@@ -148,10 +149,18 @@ impl LocalTopic {
     pub(super) fn remove(&self, subscription: &Arc<Subscription>) -> bool {
         let mut state = self.outlet.lock();
         let subscribers = Arc::make_mut(&mut state.subscribers);
-        let Some(at) = subscribers.iter().position(|other| Arc::ptr_eq(other, subscription)) else {
+        // Not looked for: many may go at once, each of which would go through all.
+        let at = subscription.place();
+        if !subscribers
+            .get(at)
+            .is_some_and(|other| Arc::ptr_eq(other, subscription))
+        {
             return false;
-        };
+        }
         subscribers.swap_remove(at);
+        if let Some(moved) = subscribers.get(at) {
+            moved.set_place(at);
+        }
         state.retired |= state.subscribers.is_empty();
         state.retired
     }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
-use super::broker::{BrokerError, DynBroker, HistoryQuery, Member, MemberKey, Publication};
+use super::broker::{BrokerError, DynBroker, History, HistoryQuery, Member, MemberKey, Publication};
 use super::feed::LocalTopic;
-use super::message::{self, Framing};
+use super::message::{self, Framing, TopicMessage};
 use super::name::{InvalidTopicName, TopicName, is_key};
 use super::options::{Topic, TopicAccess, TopicAction, Topics};
 use super::position::{MAX_OFFSET, Position};
@@ -283,7 +283,8 @@ impl Hub {
             involvement.subscription.replace(subscription.clone())
         })?
         .inspect(|old| self.drop_subscription(old));
-        let history = self.broker.history(topic, &how.query).await?;
+        let mut history = self.broker.history(topic, &how.query).await?;
+        self.leave_out_too_large(topic, &mut history);
         if let Some(join) = how.join {
             self.set_presence(connection, topic, join).await?;
         }
@@ -308,6 +309,18 @@ impl Hub {
         }
         entered.keep = true;
         Ok(subscribed)
+    }
+
+    /// Another server, or an earlier start of this one, may have let in what no client here may be sent: the past begins behind it.
+    fn leave_out_too_large(&self, topic: &Topic, history: &mut History) {
+        let room = message::room(self.message_buffer, &topic.name);
+        let is_too_large = |message: &Arc<TopicMessage>| message.data().bytes.len() > room;
+        if let Some(last) = history.messages.iter().rposition(is_too_large) {
+            tracing::warn!(topic = %topic.name, "messages are larger than the message buffer, and left out");
+            history.from = history.messages[last].offset().unwrap_or(history.from);
+            history.recovered = false;
+            history.messages.drain(..=last);
+        }
     }
 
     /// How many bytes those who are present may take in a reply.
@@ -398,12 +411,19 @@ impl Hub {
         if let Some(old) = old {
             self.broker.leave(&old.topic, &old.member);
         }
-        let joined = self.broker.join(topic, &member, &info).await;
-        if !inner.topics().has_joined(&topic.name, &member, joined.is_ok()) {
-            self.broker.leave(topic, &member);
-        }
+        let mut joining = Joining {
+            hub: self,
+            inner,
+            topic,
+            member,
+            is_ok: false,
+        };
+        let joined = self.broker.join(topic, &joining.member, &info).await;
+        joining.is_ok = joined.is_ok();
+        let id = joining.member.id.clone();
+        drop(joining);
         joined?;
-        Ok(Some(member.id))
+        Ok(Some(id))
     }
 
     pub(super) fn joined_id(&self, inner: &Inner, topic: &Topic) -> Option<String> {
@@ -490,6 +510,27 @@ impl Drop for Unused<'_> {
     fn drop(&mut self) {
         if self.local.source.get().is_none() {
             self.hub.detach(&self.local, LocalTopic::retire_if_empty);
+        }
+    }
+}
+
+/// A member that the broker is being told of. Dropped before it has answered, it may have heard all the same.
+struct Joining<'a> {
+    hub: &'a Hub,
+    inner: &'a Inner,
+    topic: &'a Topic,
+    member: Member,
+    is_ok: bool,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        let is_present = self
+            .inner
+            .topics()
+            .has_joined(&self.topic.name, &self.member, self.is_ok);
+        if !is_present {
+            self.hub.broker.leave(self.topic, &self.member);
         }
     }
 }

@@ -266,7 +266,10 @@ impl Writer {
             (_, Some(at)) => &content[from + at + 1..whole],
             (_, None) => &[],
         };
-        let beside = self.path.with_extension("new");
+        // Behind the whole name: the same with another extension is another journal's.
+        let mut beside = self.path.clone().into_os_string();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -359,6 +362,22 @@ mod tests {
         let missed = missed.expect("history");
         assert!(missed.recovered);
         assert_eq!(missed.messages.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn rewriting_one_touches_no_other_of_a_like_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name| folder.path().join(name);
+        fs::write(path("a.new"), "another's").expect("written");
+        for name in ["a.1", "b.new"] {
+            let broker = MemoryBroker::with_journal(path(name), 2000).expect("opened");
+            for _ in 0..100 {
+                publish(&broker, "t", "", "something".into()).await;
+            }
+            let length = fs::metadata(path(name)).expect("there").len();
+            assert!((1..=2000).contains(&length), "{length}");
+        }
+        assert_eq!(fs::read(path("a.new")).expect("still there"), b"another's");
     }
 
     #[tokio::test]

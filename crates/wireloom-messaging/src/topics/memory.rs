@@ -78,6 +78,8 @@ struct State {
     topics: HashMap<TopicName, TopicState>,
     /// Of all topics, about.
     bytes: usize,
+    /// None was idle when that was looked for, nor has become so: there is no use in looking again.
+    all_busy: bool,
     last_feed: u64,
 }
 
@@ -190,6 +192,7 @@ impl State {
             let epoch = Epoch::random().map_err(|error| BrokerError::Unavailable(error.to_string()))?;
             let state = TopicState::new(TopicLog::new(epoch, 0), now);
             self.bytes += TOPIC_OVERHEAD;
+            self.all_busy = false;
             self.topics.insert(topic.name.clone(), state);
         }
         // Not an entry: it may have been there, and the map cannot be borrowed twice.
@@ -222,6 +225,9 @@ impl State {
     /// Forgets topics that nobody uses, but not the one in hand, until at most so many, with so many bytes, are left. Goes through all
     /// of them: callers ask for more than they need, so that they have to do so rarely.
     fn forget_idle(&mut self, topics: usize, bytes: usize, in_hand: &TopicName) {
+        if self.all_busy {
+            return;
+        }
         let mut idle: Vec<_> = self
             .topics
             .iter()
@@ -231,12 +237,13 @@ impl State {
         idle.sort_unstable();
         for (_, name) in idle {
             if self.topics.len() <= topics && self.bytes <= bytes {
-                break;
+                return;
             }
             if let Some(state) = self.topics.remove(&name) {
                 self.bytes -= state.bytes();
             }
         }
+        self.all_busy = self.topics.get(in_hand).is_none_or(|state| !state.is_idle());
     }
 }
 
@@ -376,6 +383,7 @@ impl Broker for MemoryBroker {
             this.present.remove(&member.id);
             this.used = Instant::now();
             this.log.feeds.iter().for_each(|(_, feed)| feed.left(member.id.clone()));
+            state.all_busy = false;
         }
     }
 
@@ -416,6 +424,7 @@ impl Drop for MemorySubscription {
         if let Some(this) = state.topics.get_mut(&self.topic) {
             this.log.feeds.retain(|(number, _)| *number != self.number);
             this.used = Instant::now();
+            state.all_busy = false;
         }
     }
 }

@@ -39,10 +39,19 @@ pub(crate) enum Framing {
 }
 
 impl TopicMessage {
-    /// A message that has its place in the history of a topic.
+    /// A message that has its place in the history of a topic. Its data is copied: it would keep all of what it was received in.
     pub fn kept(topic: TopicName, offset: u64, data: Data) -> Arc<Self> {
         debug_assert!(offset > 0, "offsets begin at 1");
-        Arc::new(Self::new(topic, offset, data))
+        let mut this = Self::new(topic, offset, data);
+        match this.encode(Framing::Offset) {
+            // Once in memory: as what subscribers are sent.
+            Some(frame) => {
+                this.data.bytes = frame.slice(frame.len() - this.data.bytes.len()..);
+                this.frames[Framing::Offset as usize] = frame.into();
+            }
+            None => this.data.bytes = Bytes::copy_from_slice(&this.data.bytes),
+        }
+        Arc::new(this)
     }
 
     /// A message that whoever is there gets, or does not get.
@@ -113,6 +122,8 @@ impl TopicMessage {
 #[derive(Debug)]
 pub(crate) struct Batch {
     messages: Vec<Arc<TopicMessage>>,
+    /// Bytes of the largest one's data.
+    largest: usize,
     signals: [OnceLock<Arc<Signals>>; 2],
 }
 
@@ -120,9 +131,18 @@ impl Batch {
     /// In the order of their offsets, or ephemeral all of them.
     pub(crate) fn new(messages: Vec<Arc<TopicMessage>>) -> Arc<Self> {
         Arc::new(Self {
+            largest: messages
+                .iter()
+                .map(|message| message.data.bytes.len())
+                .max()
+                .unwrap_or(0),
             messages,
             signals: Default::default(),
         })
+    }
+
+    pub(crate) fn largest(&self) -> usize {
+        self.largest
     }
 
     pub(crate) fn messages(&self) -> &[Arc<TopicMessage>] {

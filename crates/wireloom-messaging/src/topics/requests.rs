@@ -120,7 +120,20 @@ impl Hub {
     async fn client_asks_who(&self, connection: &Connection, topic: &[u8], data: &Data) -> Result<Data, TopicError> {
         let name = TopicName::from_bytes(topic)?;
         let request: PresenceRequest = parse(data).ok_or(INVALID_JSON)?;
-        let topic = self.authorised(connection, &name, TopicAction::Presence).await?;
+        let leaves = request.join.as_ref().is_some_and(|join| join.get() == "null");
+        let topic = match self.authorised(connection, &name, TopicAction::Presence).await {
+            // Who may not look, or no longer, may leave.
+            Err(TopicError::Forbidden) if leaves => {
+                let topic = self.topic(&name)?;
+                self.set_presence(connection, &topic, None).await?;
+                return json(&PresenceReply {
+                    here: Vec::new(),
+                    count: 0,
+                    id: None,
+                });
+            }
+            topic => topic?,
+        };
         if let Some(join) = request.join.map(not_null) {
             if join.is_some() {
                 self.authorised(connection, &name, TopicAction::Join).await?;

@@ -1,12 +1,12 @@
 //! One connection's subscription to one topic.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::broker::History;
 use super::feed::LocalTopic;
-use super::message::{Batch, Framing, PresenceBatch, presence_signals};
+use super::message::{self, Batch, Framing, PresenceBatch, presence_signals};
 use super::options::{SlowSubscriber, Topic};
 use super::wire::{PresenceSignal, Present};
 use crate::codec::{Message, Name, Payload};
@@ -40,6 +40,8 @@ pub(crate) struct Subscription {
     framing: Framing,
     /// Whether it is told of joins and leaves.
     presence: bool,
+    /// Where it is among the topic's subscribers, under whose lock this is used.
+    place: AtomicUsize,
     /// A reset waits in the connection's outbox, under whose lock this is used.
     reset: AtomicBool,
     state: Mutex<State>,
@@ -62,6 +64,7 @@ impl Subscription {
             connection,
             framing,
             presence,
+            place: AtomicUsize::new(usize::MAX),
             reset: AtomicBool::new(false),
             state: Mutex::new(State::Waiting(Some(Vec::new()), 0)),
         })
@@ -69,6 +72,14 @@ impl Subscription {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_place(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
     }
 
     pub(super) fn topic(&self) -> &Topic {
@@ -182,7 +193,7 @@ impl Subscription {
                 } else {
                     TopicItemKind::Ephemeral
                 };
-                self.put(kind, batch.signals(self.framing), 0..batch.messages().len());
+                self.put_batch(kind, batch, 0..batch.messages().len());
             }
             Change::Messages(batch) => {
                 let messages = batch.messages();
@@ -190,11 +201,7 @@ impl Subscription {
                 let new = messages.partition_point(|message| message.offset().unwrap_or_default() <= *last);
                 if new < messages.len() {
                     *last = offset(messages.len() - 1);
-                    self.put(
-                        TopicItemKind::Messages,
-                        batch.signals(self.framing),
-                        new..messages.len(),
-                    );
+                    self.put_batch(TopicItemKind::Messages, batch, new..messages.len());
                 }
             }
             Change::Presence(presence) if self.presence => {
@@ -208,6 +215,31 @@ impl Subscription {
                 self.connection.outbox.push_topic(self.reset_item(), usize::MAX);
             }
             Change::Reset => *last = 0,
+        }
+    }
+
+    fn put_batch(self: &Arc<Self>, kind: TopicItemKind, batch: &Batch, range: Range<usize>) {
+        let room = message::room(self.connection.message_buffer(), &self.topic().name);
+        if batch.largest() <= room {
+            self.put(kind, batch.signals(self.framing), range);
+        } else {
+            self.put_those_that_fit(kind, batch, range, room);
+        }
+    }
+
+    /// Some are too large for this server's clients, as another server or an earlier start let them in: they are left out, so that no
+    /// client closes for them. Who asks for them is told that they are missed.
+    fn put_those_that_fit(self: &Arc<Self>, kind: TopicItemKind, batch: &Batch, range: Range<usize>, room: usize) {
+        let fits = |at: usize| batch.messages()[at].data().bytes.len() <= room;
+        let mut from = range.start;
+        for at in range.clone().filter(|at| !fits(*at)) {
+            self.put(kind, batch.signals(self.framing), from..at);
+            from = at + 1;
+        }
+        self.put(kind, batch.signals(self.framing), from..range.end);
+        // A later message shows the gap; there may be none.
+        if kind == TopicItemKind::Messages && from == range.end && self.can_reset() {
+            self.connection.outbox.push_topic(self.reset_item(), usize::MAX);
         }
     }
 

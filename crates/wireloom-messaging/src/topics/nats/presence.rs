@@ -22,6 +22,9 @@ use crate::topics::name::TopicName;
 use crate::topics::options::Topic;
 use crate::topics::wire::Present;
 
+/// After which members that could not be deleted are deleted again.
+const DELETE_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often a server says that it is there.
 const BEAT: Duration = Duration::from_secs(3);
 
@@ -453,6 +456,11 @@ impl Watch<'_> {
         }
     }
 
+    fn is_own(&self, key: &str) -> bool {
+        let shared = self.shared.upgrade();
+        shared.is_some_and(|shared| shared.lock().own.contains_key(key))
+    }
+
     async fn delete(
         &self,
         gone: &mut mpsc::UnboundedReceiver<String>,
@@ -460,12 +468,23 @@ impl Watch<'_> {
     ) -> Result<(), BrokerError> {
         // There are some if the connection was lost meanwhile.
         while !deleting.is_empty() || gone.recv_many(deleting, IN_FLIGHT).await > 0 {
+            let failed = Mutex::new(Vec::new());
             let deleted = stream::iter(&*deleting).for_each_concurrent(None, async |key| {
-                // What cannot be deleted now goes with its server, or after an hour.
-                let _ = tokio::time::timeout(PATIENCE, self.members.delete(key)).await;
+                if self.is_own(key) {
+                    // It has come back.
+                    return;
+                }
+                let deleted = tokio::time::timeout(PATIENCE, self.members.delete(key)).await;
+                if !matches!(deleted, Ok(Ok(()))) {
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+                }
             });
             deleted.await;
-            deleting.clear();
+            // Others would believe that they are there for as long as this server is.
+            *deleting = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if !deleting.is_empty() {
+                tokio::time::sleep(DELETE_AGAIN).await;
+            }
         }
         // The broker is gone; others are told with the next beat.
         std::future::pending().await
