@@ -57,6 +57,88 @@ async fn keeps_its_promises(store: impl SessionStore) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Sessions in memory, found and removed when the test lets them be; a removal fails then.
+struct Stuck {
+    store: MemoryStore,
+    gate: Arc<Semaphore>,
+    asked: tokio::sync::mpsc::UnboundedSender<()>,
+}
+
+impl SessionStore for Stuck {
+    async fn create(&self, session: &Session) -> Result<(), StoreError> {
+        self.store.create(session).await
+    }
+
+    async fn look_up(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
+        self.asked.send(())?;
+        self.gate.acquire().await?.forget();
+        self.store.look_up(key).await
+    }
+
+    async fn remove(&self, _: &SessionKey) -> Result<(), StoreError> {
+        self.gate.acquire().await?.forget();
+        Err("the disk is gone".into())
+    }
+}
+
+#[tokio::test]
+async fn who_destroys_a_session_that_is_being_closed_hears_whether_it_goes() -> Result<(), StoreError> {
+    let gate = Arc::new(Semaphore::new(0));
+    let store = Stuck {
+        store: MemoryStore::new(),
+        gate: gate.clone(),
+        asked: tokio::sync::mpsc::unbounded_channel().0,
+    };
+    let sessions = Sessions::new(store, 0);
+    let session = sessions.create(1, info(), SystemTime::now()).await?;
+    let mut close = std::pin::pin!(sessions.close(1, &session.key));
+    let mut destroy = std::pin::pin!(sessions.destroy(&session.key));
+    assert!(poll_immediate(close.as_mut()).await.is_none());
+    assert!(poll_immediate(destroy.as_mut()).await.is_none(), "it is not known yet");
+    gate.add_permits(2);
+    assert!(close.await.is_err());
+    assert!(destroy.await.is_err());
+    Ok(())
+}
+
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn who_only_asks_for_a_session_does_not_have_it() -> Result<(), StoreError> {
+    use wireloom_messaging::codec::{Message, RequestId};
+    use wireloom_messaging::server::{Handlers, Server};
+    use wireloom_messaging::transport::{self, Incoming};
+
+    let (asked, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let store = MemoryStore::new();
+    let session = new_session(Duration::ZERO);
+    store.create(&session).await?;
+    let store = Stuck {
+        store,
+        gate: gate.clone(),
+        asked,
+    };
+    let server = Server::builder().sessions(store, 0).build(Handlers::new());
+    let mut link = server.connect_memory();
+    let restore = Message::RestoreSession {
+        id: RequestId::from_u64(1),
+        key: session.key.as_str().as_bytes(),
+    };
+    transport::send(&mut link, restore.to_vec()?.into()).await?;
+    told.recv().await.ok_or("nobody asks")?;
+    assert_eq!(server.session_connections(&session.key).len(), 0, "it only asks");
+    gate.add_permits(1);
+    loop {
+        if let Incoming::Message { bytes, .. } = transport::recv(&mut link).await?
+            && matches!(Message::decode(&bytes), Ok(Message::Reply { .. }))
+        {
+            break;
+        }
+    }
+    assert_eq!(server.session_connections(&session.key).len(), 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_memory_store_keeps_its_promises() {
     keeps_its_promises(MemoryStore::new()).await.expect("no failure");

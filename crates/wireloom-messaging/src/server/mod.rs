@@ -172,17 +172,17 @@ impl Server {
                 };
                 self.run_in(Box::new(link), place).await;
             }
-            None => self.turn_away(link).await,
+            None => self.turn_away(Box::new(link)).await,
         }
     }
 
-    async fn turn_away(&self, mut link: impl Link) {
+    async fn turn_away(&self, mut link: Box<dyn Link>) {
         let code = if self.0.is_shutting_down() {
             CloseCode::Shutdown
         } else {
             CloseCode::Policy
         };
-        let closed = crate::transport::close(&mut link, code, "");
+        let closed = crate::transport::close(&mut *link, code, "");
         let _ = tokio::time::timeout(self.0.linger, closed).await;
     }
 
@@ -206,13 +206,8 @@ impl Server {
             owes_disconnected: false,
             _permit: place.permit,
         };
-        if shared.is_shutting_down() {
-            // It may have begun while this one was not in the list yet.
-            listed.inner.outbox.command(Command::End {
-                code: CloseCode::Shutdown,
-                drain: true,
-            });
-        }
+        // It may have begun, and be over, while this one was not in the list yet.
+        let is_late = shared.is_shutting_down();
         let config = match place.options.concurrency {
             None => shared.config.clone(),
             Some(concurrency) => {
@@ -223,7 +218,15 @@ impl Server {
                 Arc::new(config.normalised())
             }
         };
-        Driver::new(link, listed, config).run()
+        let this = self.clone();
+        async move {
+            if is_late {
+                this.turn_away(link).await;
+                drop(listed);
+            } else {
+                Driver::new(link, listed, config).run().await;
+            }
+        }
     }
 
     /// Connects a client within the process. The server's end runs in a task of its own, so a tokio runtime is needed.
@@ -276,10 +279,13 @@ impl Server {
     pub fn session_connections(&self, key: &SessionKey) -> Vec<Connection> {
         let ids = self.0.sessions.as_ref().map(|sessions| sessions.connections(key));
         let connections = self.0.connections();
-        ids.unwrap_or_default()
-            .iter()
-            .filter_map(|id| connections.get(id).cloned().map(Connection::new))
-            .collect()
+        let ids = ids.unwrap_or_default();
+        let found = ids.iter().filter_map(|id| connections.get(id).cloned());
+        let mut found: Vec<_> = found.map(Connection::new).collect();
+        drop(connections);
+        // Some only ask for it.
+        found.retain(|connection| connection.session_key().as_ref() == Some(key));
+        found
     }
 
     /// Closes a session on all of its connections and destroys it, also if nobody uses it. Answers the connections that had

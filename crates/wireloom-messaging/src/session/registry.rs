@@ -192,11 +192,12 @@ impl Sessions {
         let connections = {
             let mut active = self.lock();
             let session = active.entry(key.clone()).or_default();
-            if session.closing {
-                return Ok(());
-            }
-            session.closing = true;
-            std::mem::take(&mut session.connections)
+            let is_first = !std::mem::replace(&mut session.closing, true);
+            is_first.then(|| std::mem::take(&mut session.connections))
+        };
+        let Some(connections) = connections else {
+            // Nobody has it any more. Whether it goes is known when it has gone: what another does may fail.
+            return self.store.remove(key).await;
         };
         let _closing = Closing { sessions: self, key };
         tell(connections);

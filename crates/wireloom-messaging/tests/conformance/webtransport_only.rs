@@ -94,6 +94,29 @@ async fn unordered_and_unreliable_signals() {
     }
 }
 
+/// Who was let in, and said nothing until it was over.
+#[tokio::test]
+async fn nobody_appears_after_a_shutdown() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handlers = echo().on_connected(move |_| {
+        tell.send(()).unwrap();
+        async {}
+    });
+    let server = Server::builder().build(handlers);
+    let rig = Single::start(&server).await;
+    let session = rig.session().await;
+    within(server.shut_down()).await;
+    let (mut send, _recv) = session.open_bi().await.unwrap();
+    send.write_all(&[1, 0x21]).await.unwrap();
+    send.finish().unwrap();
+    let closed = within(session.closed()).await;
+    assert!(
+        matches!(closed, wireloom::SessionError::Closed { code: 1, .. }),
+        "{closed}"
+    );
+    assert!(told.try_recv().is_err());
+}
+
 /// With one stream, everything is as on WebSocket.
 #[tokio::test]
 async fn profile_s_degrades() {
