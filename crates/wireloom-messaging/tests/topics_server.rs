@@ -593,6 +593,26 @@ async fn messages_that_are_too_large_for_a_server_are_left_out() {
     signal(&mut peer, "$message/6/t").await;
 }
 
+/// Heartbeats that came while a handler held the connection's thread up were sent in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_is_not_the_clients_silence() {
+    let handlers = Handlers::new()
+        .on_request("block", async || std::thread::sleep(Duration::from_millis(1500)))
+        .on_request("echo", async || "here");
+    let server = Server::builder()
+        .read_timeout(Duration::from_secs(1))
+        .concurrency(2)
+        .build(handlers);
+    let mut peer = connect(&server).await;
+    for id in 0..3 {
+        peer.text(id, "block", "").await;
+        peer.send(&Message::Heartbeat).await;
+        peer.expect_reply(id, Payload::EMPTY).await;
+        peer.text(10, "echo", "").await;
+        peer.expect_text(10, "here").await;
+    }
+}
+
 #[tokio::test]
 async fn subscribers_leave_in_any_order() {
     let server = server(Topics::open(TopicOptions::new()));

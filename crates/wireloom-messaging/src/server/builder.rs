@@ -56,7 +56,9 @@ impl ServerBuilder {
 
     /// The largest message of either direction, header included, in bytes. Default: 8192; at least 32. Clients of the
     /// original need exactly the size that they are configured for. A client can make the server hold that much for each
-    /// connection.
+    /// connection; over WebTransport with a stream for each request up to two hundred times as much: 32 messages that arrive, 64 that have
+    /// arrived, 64 replies that it does not take, and what waits for a handler's place. There a large buffer wants few
+    /// [connections for each address](Self::max_connections).
     pub fn message_buffer_size(mut self, bytes: u32) -> Self {
         self.config.message_buffer_size = bytes;
         self

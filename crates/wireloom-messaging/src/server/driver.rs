@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::Sleep;
@@ -29,6 +29,10 @@ const BUDGET: usize = 256;
 /// Bytes that a client whose link is full takes before one more message of it is read: more than a Pong has, with which that may be
 /// answered.
 const TAKEN_FOR_ONE: u64 = 512;
+
+/// A handler that takes so long in one step has held its connection's thread up: what was read behind it came meanwhile, and was not
+/// heard when the step began.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Something that keeps all further messages waiting.
 type Inline = Pin<Box<dyn Future<Output = InlineDone> + Send>>;
@@ -72,6 +76,8 @@ pub(super) struct Driver {
     command: Option<Command>,
     flood: Flood,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Something was read, or has ended, since it was last looked what time it is.
+    lively: bool,
 }
 
 impl Driver {
@@ -96,6 +102,7 @@ impl Driver {
             command: None,
             flood: Flood::default(),
             timer: None,
+            lively: false,
         }
     }
 
@@ -206,6 +213,12 @@ impl Driver {
             if !self.listed.inner.outbox.park(cx, self.command.as_ref(), blocked, quiet) {
                 continue;
             }
+            if std::mem::take(&mut self.lively) {
+                let begun = std::mem::replace(&mut now, Instant::now());
+                if now.duration_since(begun) > HELD_UP {
+                    self.engine.heard(now);
+                }
+            }
             match self.poll_timers(cx, &mut now) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -231,6 +244,7 @@ impl Driver {
             progress = true;
         }
         if progress {
+            self.lively = true;
             // Replies first: a handler's place is free when its reply is on its way.
             return Ok(true);
         }
@@ -279,6 +293,7 @@ impl Driver {
             Poll::Ready(Ok(Incoming::Activity)) => self.engine.heard(now),
             Poll::Ready(Ok(Incoming::Draining)) => {}
         }
+        self.lively = true;
         self.note_read();
         Ok(true)
     }

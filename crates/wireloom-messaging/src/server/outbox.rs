@@ -13,6 +13,9 @@ use crate::engine::CloseCode;
 use crate::topics::Subscription;
 use crate::transport::{Delivery, HIGH_WATER, Route};
 
+/// Messages for which a connection with nothing to send keeps room.
+const KEPT: usize = 64;
+
 /// One message to be sent.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -166,6 +169,10 @@ impl Outbox {
             state.topics.take(topics, HIGH_WATER / 2);
         }
         if out.is_empty() {
+            if out.capacity() > KEPT && state.queue.is_empty() {
+                // What a burst needed is not kept for the next.
+                (*out, state.queue) = Default::default();
+            }
             std::mem::swap(&mut state.queue, out);
         } else {
             out.append(&mut state.queue);

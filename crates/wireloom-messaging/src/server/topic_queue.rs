@@ -81,6 +81,9 @@ impl TopicItem {
     }
 }
 
+/// Items for which a connection with nothing to send keeps room.
+const KEPT: usize = 64;
+
 /// What waits, in order.
 #[derive(Debug, Default)]
 pub(super) struct TopicQueue {
@@ -250,6 +253,10 @@ impl TopicQueue {
             self.forget(&item);
             taken += size;
             out.push_back(item);
+        }
+        if self.items.is_empty() && self.items.capacity() > KEPT {
+            // What a burst needed is not kept for the next.
+            self.items = VecDeque::new();
         }
     }
 

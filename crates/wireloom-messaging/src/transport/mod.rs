@@ -51,6 +51,7 @@ impl Route {
     }
 
     /// Client: the request whose stream it is.
+    #[cfg(feature = "client")]
     pub(crate) const fn request(self) -> RequestId {
         RequestId::from_u64(self.0)
     }
