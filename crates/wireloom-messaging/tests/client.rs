@@ -571,6 +571,37 @@ async fn logging_out_without_a_connection_is_told() {
     assert!(told.try_recv().is_err(), "once");
 }
 
+/// When the session is restored and the client not connected yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logging_out_at_the_last_moment_reaches_the_server() {
+    let (builder, mut connections) = client();
+    let (restored, mut told) = mpsc::unbounded_channel();
+    let (go_on, gone_on) = std::sync::mpsc::channel();
+    let gone_on = Mutex::new(gone_on);
+    let client = builder
+        .session(session("a"))
+        .on_session_created(move |_| {
+            let _ = restored.send(());
+            let _ = gone_on.lock().expect("no panic").recv_timeout(PATIENCE);
+        })
+        .build();
+    let mut served = accepted(&mut connections).await;
+    let bytes = served.hear().await.expect("a message");
+    let Ok(Message::RestoreSession { id, .. }) = Message::decode(&bytes) else {
+        panic!("{bytes:?}");
+    };
+    served.reply(id, &session("a").to_json()).await;
+    assert_eq!(timeout(PATIENCE, told.recv()).await.expect("in time"), Some(()));
+    client.close_session().await.expect("logged out");
+    assert_eq!(client.session(), None);
+    go_on.send(()).expect("the hook waits");
+    let bytes = served.hear().await.expect("a message");
+    assert!(
+        matches!(Message::decode(&bytes), Ok(Message::CloseSession { .. })),
+        "{bytes:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_hook_that_panics_closes_the_client() {
     let (builder, mut connections) = client();
