@@ -151,7 +151,7 @@ impl Connection {
             };
             if let Some(early) = &mut early
                 && self.link.kind() == TransportKind::WebTransportMulti
-                && matches!(bytes.first(), Some(kind::SIGNAL..=65))
+                && (kind::SIGNAL..=kind::SIGNAL_UTF16).contains(bytes.first().unwrap_or(&0))
             {
                 if early.len() < MAX_EARLY {
                     early.push(bytes);

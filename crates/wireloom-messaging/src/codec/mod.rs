@@ -59,8 +59,10 @@ pub mod kind {
     pub const RESTORE_SESSION: u8 = 32;
     /// Client to server: still there.
     pub const HEARTBEAT: u8 = 33;
-    /// Both ways: a signal with any bytes; 64 and 65 are UTF-8 and UTF-16.
+    /// Both ways: a signal with any bytes; 64 and [65](SIGNAL_UTF16) are UTF-8 and UTF-16.
     pub const SIGNAL: u8 = 63;
+    /// Both ways: a signal with UTF-16.
+    pub const SIGNAL_UTF16: u8 = 65;
     /// Client to server: a request with any bytes; 128 and 129 are UTF-8 and UTF-16.
     pub const REQUEST: u8 = 127;
     /// Server to client: a reply with any bytes; 192 and 193 are UTF-8 and UTF-16.
