@@ -37,7 +37,11 @@ where
     S: HttpService,
 {
     let Incoming { conn, mut head, kind } = incoming;
-    let (remote, tls) = conn.with(|quic, driver, _| (quic.remote_address(), driver.tls_info(quic)));
+    let (remote, tls) = {
+        // Nothing is changed that QUIC had to tell.
+        let state = &mut *conn.lock();
+        (state.quic.remote_address(), state.app.tls_info(&state.quic))
+    };
     head.extensions_mut().insert(RemoteAddr(remote));
     head.extensions_mut().insert(tls);
     match kind {
