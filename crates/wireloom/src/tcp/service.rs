@@ -242,7 +242,9 @@ where
         return Ok((response.map(Either::Left), running));
     }
     let length = response.body().size_hint().exact();
-    if !settle_content(&method, &mut response, length) {
+    // hyper's HTTP/1 tells the length of the body that it is given, without a field of its own.
+    let untold = length.filter(|_| is_http2 || method == Method::HEAD);
+    if !settle_content(&method, &mut response, untold) {
         // hyper's HTTP/1 knows these cases, and would not let 304 tell of a length if it had no body.
         if !is_http2 && response.status() == StatusCode::NOT_MODIFIED {
             return Ok((response.map(Either::Left), running));
