@@ -71,6 +71,16 @@ async def accepted():
         yield events, session
 
 
+async def cancelled_while_it_sends(events, session, coroutine):
+    send, session._asgi_send = session._asgi_send, events.block
+    task = asyncio.ensure_future(coroutine)
+    await soon(events.blocked.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    session._asgi_send = send
+
+
 def test_streams_that_nobody_accepts_are_refused(server):
     async def main():
         async with dial(server) as client:
@@ -263,13 +273,7 @@ def test_a_write_that_is_cancelled_has_ended_its_stream_all_the_same():
             await events.handled()
             events("stream.opened", stream=3, bidirectional=False)
             stream = await soon(asking)
-            send, session._asgi_send = session._asgi_send, events.block
-            writing = asyncio.ensure_future(stream.finish())
-            await soon(events.blocked.wait())
-            writing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await writing
-            session._asgi_send = send
+            await cancelled_while_it_sends(events, session, stream.finish())
             assert not session._streams
 
     run(main())
@@ -326,13 +330,7 @@ def test_a_read_that_is_cancelled_while_it_resumes_takes_nothing():
             await events.handled()
             assert len(events.of("stream.pause")) == 1
             stream = await soon(session.accept_stream())
-            send, session._asgi_send = session._asgi_send, events.block
-            reading = asyncio.ensure_future(stream.read())
-            await soon(events.blocked.wait())
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            session._asgi_send = send
+            await cancelled_while_it_sends(events, session, stream.read())
             assert await soon(stream.read()) == b"x" * 70_000
 
     run(main())

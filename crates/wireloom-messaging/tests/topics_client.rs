@@ -41,6 +41,16 @@ fn client(server: &Server) -> Client {
     Client::over(dial).backoff(quickly).build()
 }
 
+/// A client that connects once, over `link`.
+fn client_over(link: MemoryLink) -> Client {
+    let once = std::sync::Mutex::new(Some(link));
+    let dial = move || {
+        let link = once.lock().unwrap().take().ok_or(ConnectError::Closed);
+        async move { link }
+    };
+    Client::over(dial).build()
+}
+
 fn cut(server: &Server) {
     for connection in server.connections() {
         connection.abort(CloseCode::Internal, "cut");
@@ -289,12 +299,7 @@ async fn what_cannot_be_made_good_is_not_asked_for_without_a_pause() {
             }
         }
     });
-    let once = std::sync::Mutex::new(Some(ours));
-    let dial = move || {
-        let link = once.lock().unwrap().take().ok_or(ConnectError::Closed);
-        async move { link }
-    };
-    let client = Client::over(dial).build();
+    let client = client_over(ours);
     let _subscription = within(client.topic("t").unwrap().subscribe().into_future())
         .await
         .unwrap();
@@ -341,12 +346,7 @@ async fn nothing_is_lost_when_a_pause_ends_while_the_application_is_behind() {
             }
         }
     });
-    let once = std::sync::Mutex::new(Some(ours));
-    let dial = move || {
-        let link = once.lock().unwrap().take().ok_or(ConnectError::Closed);
-        async move { link }
-    };
-    let client = Client::over(dial).build();
+    let client = client_over(ours);
     let topic = client.topic("t").unwrap();
     let mut subscription = within(topic.subscribe().into_future()).await.unwrap();
     // Longer than the pause.

@@ -8,13 +8,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::topic_queue::{TooSlow, TopicItem, TopicQueue};
+use super::topic_queue::{KEPT, TooSlow, TopicItem, TopicQueue};
 use crate::engine::CloseCode;
 use crate::topics::Subscription;
 use crate::transport::{Delivery, HIGH_WATER, Route};
-
-/// Messages for which a connection with nothing to send keeps room.
-const KEPT: usize = 64;
 
 /// One message to be sent.
 #[derive(Debug)]

@@ -81,8 +81,8 @@ impl TopicItem {
     }
 }
 
-/// Items for which a connection with nothing to send keeps room.
-const KEPT: usize = 64;
+/// Messages, or items of topics, for which a connection with nothing to send keeps room.
+pub(super) const KEPT: usize = 64;
 
 /// What waits, in order.
 #[derive(Debug, Default)]

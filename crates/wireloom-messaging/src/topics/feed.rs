@@ -231,10 +231,8 @@ impl Outlet {
         if state.handing_out {
             return;
         }
-        let subscribers = state.subscribers.iter();
-        let runtime = subscribers
-            .filter_map(|subscription| subscription.connection().runtime())
-            .next();
+        let mut subscribers = state.subscribers.iter();
+        let runtime = subscribers.find_map(|subscription| subscription.connection().runtime());
         let Some(runtime) = runtime.cloned().or_else(|| Handle::try_current().ok()) else {
             return;
         };

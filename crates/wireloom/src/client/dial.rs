@@ -197,8 +197,8 @@ async fn attempt_or_refused(
     }
 }
 
-/// Resolves if the port is closed, or no way leads there. Only a connected socket is told so by the system, and QUIC's is not connected: another
-/// one asks, with a datagram that is no QUIC, once a server that listens would have answered the handshake.
+/// Resolves if the port is closed, or no way leads there. Only a connected socket is told so by the system, and QUIC's is not
+/// connected: another one asks, with a datagram that is no QUIC, once a server that listens would have answered the handshake.
 async fn refused(address: SocketAddr) {
     tokio::time::sleep(ATTEMPT_DELAY).await;
     let ask = async {

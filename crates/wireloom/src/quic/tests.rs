@@ -196,11 +196,14 @@ fn loopback() -> std::net::UdpSocket {
     std::net::UdpSocket::bind("127.0.0.1:0").expect("a port")
 }
 
+fn dialler<A: Application>() -> Endpoint<A> {
+    let sockets = vec![(loopback(), Home::current(), NoAcceptor)];
+    Endpoint::spawn(sockets, &QuicConfig::default(), None).expect("an endpoint")
+}
+
 #[tokio::test]
 async fn a_dial_that_is_given_up_leaves_no_connection() {
-    let home = Home::current();
-    let endpoint = Endpoint::spawn(vec![(loopback(), home, NoAcceptor)], &QuicConfig::default(), None);
-    let endpoint = endpoint.expect("an endpoint");
+    let endpoint = dialler();
     // Nobody answers.
     let nobody = loopback();
     let remote = nobody.local_addr().expect("bound");
@@ -265,9 +268,7 @@ impl Application for ClosesLate {
 
 #[tokio::test]
 async fn the_last_close_is_sent_however_late_it_comes() {
-    let home = Home::current();
-    let endpoint = Endpoint::spawn(vec![(loopback(), home, NoAcceptor)], &QuicConfig::default(), None);
-    let endpoint = endpoint.expect("an endpoint");
+    let endpoint = dialler();
     let nobody = loopback();
     nobody.set_nonblocking(true).expect("a socket");
     let remote = nobody.local_addr().expect("bound");

@@ -11,6 +11,8 @@ use axum::routing::{any, get, post};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use wireloom::RemoteAddr;
@@ -150,8 +152,7 @@ async fn a_body_where_there_can_be_none_is_left_out() {
         }
     }
     let server = Server::start(Verbose, Some(&localhost()), Options::new()).await;
-    let mut http1 = server.http1().await;
-    let (mut http2, _connection) = server.http2().await;
+    let mut both = Both::connect(&server).await;
     for (method, path, length) in [
         ("HEAD", "/200", Some("8")),
         ("HEAD", "/200?8", Some("8")),
@@ -161,14 +162,7 @@ async fn a_body_where_there_can_be_none_is_left_out() {
         ("GET", "/304?8", Some("8")),
     ] {
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            let mut request = request(&server, version, path, Empty::new().boxed());
-            *request.method_mut() = method.parse().expect("a method");
-            let response = if version == Version::HTTP_2 {
-                within(http2.send_request(request)).await
-            } else {
-                within(http1.send_request(request)).await
-            };
-            let response = response.expect("an answer");
+            let response = both.ask(version, method.parse().expect("a method"), path).await;
             let told = response.headers().get(header::CONTENT_LENGTH).cloned();
             let body = within(response.collect()).await.expect("no error").to_bytes();
             assert_eq!(body, "", "{method} {path} {version:?}");
@@ -189,18 +183,10 @@ async fn a_length_that_is_wrong_shifts_no_answers() {
         .route("/short", get(async || ([(header::CONTENT_LENGTH, "3")], "hello")))
         .route("/none", get(async || [(header::CONTENT_LENGTH, "3")]));
     let server = Server::tls(router).await;
-    let mut http1 = server.http1().await;
-    let (mut http2, _connection) = server.http2().await;
+    let mut both = Both::connect(&server).await;
     for path in ["/long", "/short", "/none", "/"] {
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            let mut request = request(&server, version, path, Empty::new().boxed());
-            *request.method_mut() = http::Method::GET;
-            let response = if version == Version::HTTP_2 {
-                within(http2.send_request(request)).await
-            } else {
-                within(http1.send_request(request)).await
-            };
-            let response = response.expect("an answer");
+            let response = both.ask(version, http::Method::GET, path).await;
             assert_eq!(
                 response.status(),
                 if path == "/" { 200 } else { 500 },
@@ -295,6 +281,33 @@ async fn a_body_is_asked_for_when_it_is_expected() {
     assert!(!text.contains("< HTTP/2 100") && text.starts_with('5'), "{text}");
 }
 
+/// A connection of either version, to be asked the same.
+struct Both<'a> {
+    server: &'a Server,
+    http1: http1::SendRequest<ClientBody>,
+    http2: http2::SendRequest<ClientBody>,
+}
+
+impl<'a> Both<'a> {
+    async fn connect(server: &'a Server) -> Self {
+        let http1 = server.http1().await;
+        let (http2, _connection) = server.http2().await;
+        Self { server, http1, http2 }
+    }
+
+    /// Without a body.
+    async fn ask(&mut self, version: Version, method: http::Method, path: &str) -> http::Response<Incoming> {
+        let mut request = request(self.server, version, path, Empty::new().boxed());
+        *request.method_mut() = method;
+        let response = if version == Version::HTTP_2 {
+            within(self.http2.send_request(request)).await
+        } else {
+            within(self.http1.send_request(request)).await
+        };
+        response.expect("an answer")
+    }
+}
+
 fn request(server: &Server, version: Version, path: &str, body: ClientBody) -> http::Request<ClientBody> {
     let host = format!("localhost:{}", server.address.port());
     let builder = http::Request::post(if version == Version::HTTP_2 {
@@ -314,12 +327,7 @@ fn request(server: &Server, version: Version, path: &str, body: ClientBody) -> h
         .expect("a request")
 }
 
-async fn send(
-    server: &Server,
-    version: Version,
-    path: &str,
-    body: ClientBody,
-) -> http::Response<hyper::body::Incoming> {
+async fn send(server: &Server, version: Version, path: &str, body: ClientBody) -> http::Response<Incoming> {
     let request = request(server, version, path, body);
     if version == Version::HTTP_2 {
         let (mut sender, _connection) = server.http2().await;
