@@ -17,6 +17,8 @@ export default tseslint.config(
       // What was caught is passed on, whatever it is; so are the reasons of an application's AbortSignal.
       '@typescript-eslint/prefer-promise-reject-errors': 'off',
       '@typescript-eslint/no-empty-function': 'off',
+      // What comes from the wire is a number.
+      '@typescript-eslint/no-unsafe-enum-comparison': 'off',
       '@typescript-eslint/consistent-type-definitions': 'error',
       // It does not see what other functions change meanwhile.
       '@typescript-eslint/no-unnecessary-condition': 'off',

@@ -166,7 +166,7 @@ export class Chat {
       presence: true,
       ...(this.#current === name && { join: this.#info() }),
       onMessage: (message) => {
-        if (message.offset !== null) room.from ??= { epoch: subscription.position.epoch, offset: message.offset - 1 };
+        if (message.position) room.from ??= { ...message.position, offset: message.offset - 1 };
         this.#heard(room, message);
       },
       onPresence: ({ here }) => {

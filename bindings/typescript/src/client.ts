@@ -1,7 +1,7 @@
 import { BACKOFF, later, pause, sleep } from './backoff.js';
 import type { Backoff } from './backoff.js';
 import { checkName } from './codec.js';
-import { Connection, disconnected } from './connection.js';
+import { Connection, disconnected, NOTHING } from './connection.js';
 import type { Call, ConnectionSettings } from './connection.js';
 import { Data, isA } from './data.js';
 import type { Payload } from './data.js';
@@ -9,7 +9,7 @@ import { Dialer, linked } from './dial.js';
 import { describe, WireloomError, wrap } from './errors.js';
 import { concat } from './framing.js';
 import type { Body, Delivery, Ended, Link, TransportKind } from './link.js';
-import { NORMAL, Source, TOO_SLOW } from './link.js';
+import { CloseCode, Source } from './link.js';
 import type { ClientOptions, RequestOptions } from './options.js';
 import type {
   EventName,
@@ -97,7 +97,6 @@ export class Client<P extends Protocol = any> {
   #returnMs: number;
   #returnTimer: ReturnType<typeof setTimeout> | undefined;
   #returning = false;
-  #stopWake: () => void;
 
   /**
    * `url`: `https:` for WebTransport and WebSocket at the same address, `wss:` or `ws:` for WebSocket alone. In a page it may be
@@ -142,9 +141,9 @@ export class Client<P extends Protocol = any> {
         this.#call('request', name, payload, { ...options, idempotent: repeats, prompt: true, isTopic: true }),
       signal: (name, payload, delivery) => this.#signal(name, payload, delivery),
     });
-    this.#stopWake = onWake(() => {
+    onWake(() => {
       this.wake();
-    });
+    }, this.#close.signal);
     this.#remembering = this.#memory.session().then((session) => {
       this.#session = session;
       this.#remembering = null;
@@ -525,7 +524,7 @@ export class Client<P extends Protocol = any> {
       const link = await dial(abort.signal);
       // A transport may have opened meanwhile that waited for a better one.
       if (abort.signal.aborted) {
-        link.close(NORMAL, '');
+        link.close(CloseCode.Normal, '');
         throw abort.signal.reason as Error;
       }
       const connection: Connection = new Connection(link, this.#settings, {
@@ -587,7 +586,7 @@ export class Client<P extends Protocol = any> {
     if (!isCurrent) return;
     const wasStable = Date.now() - this.#since >= this.#backoff.stableMs;
     // A client that did not keep up comes back at once, and recovers: unless it never does.
-    const failures = !wasStable ? this.#failures + 1 : ended.code === TOO_SLOW ? 0 : 1;
+    const failures = !wasStable ? this.#failures + 1 : ended.code === CloseCode.TooSlow ? 0 : 1;
     this.#setState({ status: 'connecting', failures, error });
     void this.#connect(failures);
   }
@@ -705,7 +704,6 @@ export class Client<P extends Protocol = any> {
     if (this.#state.status === 'closed') return;
     this.#setState({ status: 'closed', error });
     this.#close.abort(new WireloomError('closed', 'the client was closed'));
-    this.#stopWake();
     this.#wakeUp?.();
     clearTimeout(this.#returnTimer);
     for (const connection of [this.#connection, ...this.#left]) connection?.close();
@@ -718,8 +716,6 @@ export class Client<P extends Protocol = any> {
     this.#topics.closed(closed);
   }
 }
-
-const NOTHING = Data.of(undefined);
 
 function listen<A extends unknown[]>(listeners: Set<(...values: A) => void>, listener: (...values: A) => void): () => void {
   // One function may be there several times.

@@ -21,21 +21,24 @@ export type Message =
 /** Types 1 to 5. */
 const SPECIAL_REPLIES = ['shutdown', 'internal', 'sessionNotFound', 'maxSessionConnections', 'sessionsDisabled'] as const;
 const ENCODINGS: Encoding[] = ['binary', 'utf8', 'utf16'];
-const SESSION_CREATED = 21;
-const SESSION_CLOSED = 22;
-const ACCEPT_CONF = 23;
-const CLOSE_SESSION = 31;
-const RESTORE_SESSION = 32;
-const HEARTBEAT = 33;
-const SIGNAL = 63;
-const REQUEST = 127;
-const REPLY = 191;
+/** Where payloads follow: the type of a binary one. */
+const enum Type {
+  SessionCreated = 21,
+  SessionClosed = 22,
+  AcceptConf = 23,
+  CloseSession = 31,
+  RestoreSession = 32,
+  Heartbeat = 33,
+  Signal = 63,
+  Request = 127,
+  Reply = 191,
+}
 
 /** Whether the first byte is that of a signal: what a server's datagram may carry. */
-export const isSignal = (message: Uint8Array): boolean => ENCODINGS[message[0]! - SIGNAL] !== undefined;
+export const isSignal = (message: Uint8Array): boolean => ENCODINGS[message[0]! - Type.Signal] !== undefined;
 
 /** Whether the message ends a request. */
-export const isReply = (message: Uint8Array): boolean => message[0]! <= 5 || ENCODINGS[message[0]! - REPLY] !== undefined;
+export const isReply = (message: Uint8Array): boolean => message[0]! <= 5 || ENCODINGS[message[0]! - Type.Reply] !== undefined;
 
 /** Names are bytes. Each is one character here, of those that may be sent and of any others. */
 const latin1 = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
@@ -76,13 +79,13 @@ export function decode(bytes: Uint8Array): Message | null {
   const special = SPECIAL_REPLIES[kind - 1];
   if (special) return length < 9 ? null : { type: special, id: id() };
   switch (kind) {
-    case SESSION_CREATED:
+    case Type.SessionCreated:
       return length < 2 ? null : { type: 'sessionCreated', session: decodeText(bytes.subarray(1)) };
-    case SESSION_CLOSED:
+    case Type.SessionClosed:
       return length === 1 ? { type: 'sessionClosed' } : null;
-    case HEARTBEAT:
+    case Type.Heartbeat:
       return length === 1 ? { type: 'heartbeat' } : null;
-    case ACCEPT_CONF:
+    case Type.AcceptConf:
       if (length < 11) return null;
       return {
         type: 'acceptConf',
@@ -92,21 +95,21 @@ export function decode(bytes: Uint8Array): Message | null {
         messageBufferSize: view.getUint32(7, true),
         subProtocol: decodeText(bytes.subarray(11)),
       };
-    case CLOSE_SESSION:
+    case Type.CloseSession:
       return length === 9 ? { type: 'closeSession', id: id() } : null;
-    case RESTORE_SESSION:
+    case Type.RestoreSession:
       return length < 10 ? null : { type: 'restoreSession', id: id(), key: decodeText(bytes.subarray(9)) };
   }
-  if (ENCODINGS[kind - SIGNAL]) {
-    const rest = named(1, SIGNAL, kind === SIGNAL + 2 ? 4 : 3);
+  if (ENCODINGS[kind - Type.Signal]) {
+    const rest = named(1, Type.Signal, kind === Type.Signal + 2 ? 4 : 3);
     // A signal in UTF-16 has a payload.
-    return !rest || (kind === SIGNAL + 2 && rest.payload.bytes.length === 0) ? null : { type: 'signal', ...rest };
+    return !rest || (kind === Type.Signal + 2 && rest.payload.bytes.length === 0) ? null : { type: 'signal', ...rest };
   }
-  if (ENCODINGS[kind - REQUEST]) {
-    const rest = named(9, REQUEST, 11);
+  if (ENCODINGS[kind - Type.Request]) {
+    const rest = named(9, Type.Request, 11);
     return rest && { type: 'request', id: id(), ...rest };
   }
-  const encoding = ENCODINGS[kind - REPLY];
+  const encoding = ENCODINGS[kind - Type.Reply];
   if (!encoding) return null;
   const start = encoding === 'utf16' ? 10 : 9;
   if (length < start || (start === 10 && length % 2 === 1)) return null;
@@ -148,19 +151,19 @@ function withPayload(base: number, name: string, payload: Data, id?: Id): Uint8A
   return bytes;
 }
 
-export const encodeHeartbeat = (): Uint8Array => begin(HEARTBEAT, 1);
-export const encodeCloseSession = (id: Id): Uint8Array => begin(CLOSE_SESSION, 9, id);
-export const encodeSignal = (name: string, payload: Data): Uint8Array => withPayload(SIGNAL, name, payload);
-export const encodeRequest = (id: Id, name: string, payload: Data): Uint8Array => withPayload(REQUEST, name, payload, id);
+export const encodeHeartbeat = (): Uint8Array => begin(Type.Heartbeat, 1);
+export const encodeCloseSession = (id: Id): Uint8Array => begin(Type.CloseSession, 9, id);
+export const encodeSignal = (name: string, payload: Data): Uint8Array => withPayload(Type.Signal, name, payload);
+export const encodeRequest = (id: Id, name: string, payload: Data): Uint8Array => withPayload(Type.Request, name, payload, id);
 
 /** What comes before the `size` bytes of a binary payload that is sent piece by piece. */
 export const encodeRequestHeader = (id: Id, name: string, size: number): Uint8Array =>
-  header(REQUEST, name, 'binary', size, false, id);
+  header(Type.Request, name, 'binary', size, false, id);
 
 export function encodeRestoreSession(id: Id, key: string): Uint8Array {
   if (key === '') throw new WireloomError('invalid', 'the key of a session has a character at least');
   const text = encodeText(key);
-  const bytes = begin(RESTORE_SESSION, 9 + text.length, id);
+  const bytes = begin(Type.RestoreSession, 9 + text.length, id);
   bytes.set(text, 9);
   return bytes;
 }

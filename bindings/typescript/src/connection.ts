@@ -13,7 +13,7 @@ import type { Id, Message } from './codec.js';
 import { Data } from './data.js';
 import { WireloomError } from './errors.js';
 import type { Body, Delivery, Ended, Link } from './link.js';
-import { MALFORMED, NORMAL, NOT_ACCEPTABLE, POLICY } from './link.js';
+import { CloseCode } from './link.js';
 import { parseSession } from './session.js';
 import type { Session } from './session.js';
 
@@ -69,7 +69,7 @@ const BUSY_PATIENCE_MS = 60_000;
 /** Signals that may come before the server's first message; those beyond are lost. */
 const MAX_EARLY = 100;
 
-const NOTHING = Data.of(undefined);
+export const NOTHING = Data.of(undefined);
 const REASONS = {
   shutdown: 'the server is shutting down',
   internal: 'the server failed',
@@ -261,11 +261,11 @@ export class Connection {
     this.#heardAt = performance.now();
     const message = bytes.length > this.link.limit ? null : decode(bytes);
     if (!message) {
-      this.#reject(MALFORMED, new WireloomError('disconnected', 'the server sent what is no message'));
+      this.#reject(CloseCode.Malformed, new WireloomError('disconnected', 'the server sent what is no message'));
     } else if (this.#accepted && this.link.canStream && message.type === 'signal') {
       if (this.#early.length < MAX_EARLY) this.#early.push(message);
     } else if (message.type === 'acceptConf' ? !this.#accepted : this.#accepted) {
-      this.#reject(MALFORMED, new WireloomError('rejected', "the server's messages are out of order"));
+      this.#reject(CloseCode.Malformed, new WireloomError('rejected', "the server's messages are out of order"));
     } else {
       this.#handle(message);
     }
@@ -295,11 +295,13 @@ export class Connection {
       case 'error':
         this.#take(message.id)?.reject(new WireloomError('application', message.message, message.code));
         break;
-      case 'shutdown':
-      case 'internal':
-      case 'sessionNotFound':
-      case 'maxSessionConnections':
-      case 'sessionsDisabled':
+      case 'request':
+      case 'closeSession':
+      case 'restoreSession':
+      case 'heartbeat':
+        // Only clients send them.
+        break;
+      default:
         this.isDraining ||= message.type === 'shutdown' && this.#calls.has(message.id);
         this.#take(message.id)?.reject(new WireloomError(message.type, REASONS[message.type]));
     }
@@ -321,7 +323,7 @@ export class Connection {
           ? `the server's sub-protocol is ${JSON.stringify(conf.subProtocol)}`
           : null;
     if (wrong) {
-      this.#reject(NOT_ACCEPTABLE, new WireloomError('rejected', wrong));
+      this.#reject(CloseCode.NotAcceptable, new WireloomError('rejected', wrong));
       return;
     }
     this.link.limit = conf.messageBufferSize;
@@ -351,7 +353,7 @@ export class Connection {
   /** The server is gone, or as good as gone. */
   lose(reason: string): void {
     if (this.#over) return;
-    this.link.close(POLICY, reason);
+    this.link.close(CloseCode.Policy, reason);
     this.#end({ code: undefined, reason });
   }
 
@@ -381,8 +383,8 @@ export class Connection {
     const { pending } = this;
     if (!this.#over) {
       this.#events = { ...this.#events, end: () => {} };
-      this.link.close(NORMAL, '');
-      this.#end({ code: NORMAL, reason: 'closed by the application' });
+      this.link.close(CloseCode.Normal, '');
+      this.#end({ code: CloseCode.Normal, reason: 'closed by the application' });
     }
     return pending;
   }

@@ -40,7 +40,7 @@ export class Data<T = unknown> {
   static json<T>(value: T): Data<T> {
     const text = JSON.stringify(value) as string | undefined;
     if (text === undefined) throw new WireloomError('invalid', 'the payload is no JSON');
-    return new Data('utf8', encoder.encode(text));
+    return Data.text(text);
   }
 
   /** Text, as UTF-8. */

@@ -20,12 +20,14 @@ export interface Ended {
   reason: string;
 }
 
-export const NORMAL = 0;
-export const MALFORMED = 2;
-export const NOT_ACCEPTABLE = 3;
-export const POLICY = 4;
-/** The server has dropped a client that did not keep up. */
-export const TOO_SLOW = 0x12;
+export const enum CloseCode {
+  Normal = 0,
+  Malformed = 2,
+  NotAcceptable = 3,
+  Policy = 4,
+  /** The server has dropped a client that did not keep up. */
+  TooSlow = 0x12,
+}
 
 /** A request's payload that is sent piece by piece, without ever being whole in memory. */
 export interface Body {

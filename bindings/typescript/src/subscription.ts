@@ -1,6 +1,7 @@
 // One subscription, over as many connections as it takes.
 
 import { BACKOFF, pause } from './backoff.js';
+import type { Backoff } from './backoff.js';
 import { Data } from './data.js';
 import { WireloomError, wrap } from './errors.js';
 import type { Topics } from './topics.js';
@@ -23,6 +24,8 @@ export interface TopicMessage<T = unknown> {
   data: Data<T>;
   /** `null` for an ephemeral one. */
   offset: number | null;
+  /** Its own, for `since`: to go on behind it in another page. `null` for an ephemeral one. */
+  position: Position | null;
 }
 
 export interface PresenceChange {
@@ -70,6 +73,8 @@ const isFinal = ({ kind, code }: WireloomError): boolean =>
 /** Messages that may arrive before the reply that they belong to. */
 const MAX_HELD = 10_000;
 const SUBSCRIBE_TIMEOUT_MS = 20_000;
+/** Between renewals that bring nothing. Who comes and goes may be missed meanwhile. */
+const RENEWALS: Backoff = { ...BACKOFF, maxMs: 5_000 };
 
 interface Reader<T> {
   queue: TopicMessage<T>[];
@@ -79,7 +84,7 @@ interface Reader<T> {
 /** A subscription to a topic: see {@link Topic.subscribe}. Messages come to `onMessage`, and to each `for await` loop over it. */
 export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>> {
   readonly topic: string;
-  /** What has been handed on. Give it to `since` to go on from here in another page. */
+  /** What has been handed on, to loops too that have not taken it yet: to go on in another page store that of the last message. */
   position: Position | null;
   /** Everybody who is present, by id, where `presence` was asked for. */
   readonly here = new Map<string, unknown>();
@@ -89,7 +94,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   readonly ready: Promise<void>;
   #topics: Topics;
   #options: SubscribeOptions<T>;
-  #settle: { resolve: () => void; reject: (error: WireloomError) => void };
+  #settle!: { resolve: () => void; reject: (error: WireloomError) => void };
   /** Whether the server may have been told on this connection to join. */
   #isPresent = false;
   /** Which request for the subscription counts: the newest. 0: over. */
@@ -100,7 +105,12 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   #retry: ReturnType<typeof setTimeout> | undefined;
   /** The topic's newest offset when the subscription was taken, until that has come. */
   #newest = Infinity;
+  /** Requests that were refused, since the last that was not. */
   #failures = 0;
+  /** Renewals since the last message. */
+  #renewals = 0;
+  /** Of the last request. */
+  #begun = 0;
   /** What came before the reply that it belongs to; presence has offset 0. */
   #held: [payload: Data, offset: number][] = [];
   #readers = new Set<Reader<T>>();
@@ -114,7 +124,6 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
     this.topic = topic;
     this.#options = options;
     this.position = options.since ?? null;
-    this.#settle = null as never;
     this.ready = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -201,13 +210,39 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
 
   // --- What the connection says. Not for applications.
 
-  /** @internal Subscribes, or again: after a new connection, a gap, or what the server calls a reset. */
+  /**
+   * @internal Subscribes again: after a gap, or what the server calls a reset. At once, but with growing pauses while that brings no
+   * message: a server that cannot say what it is asked for would be asked without end.
+   */
+  renew(): void {
+    this.#isLive = false;
+    if (performance.now() - this.#begun >= RENEWALS.stableMs) this.#renewals = 0;
+    if (this.#renewals++ === 0) this.begin();
+    else this.#plan(RENEWALS, this.#renewals - 2);
+  }
+
+  /** The next attempt, unless one is planned. */
+  #plan(backoff: Backoff, failures: number): void {
+    this.#retry ??= setTimeout(() => {
+      this.begin();
+    }, pause(backoff, failures, Math.random()));
+  }
+
+  /** Whatever is under way or planned. */
+  #stop(): void {
+    this.#isLive = false;
+    this.#takeBack.abort();
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+  }
+
+  /** @internal Subscribes: to begin with, and over a new connection. */
   begin(): void {
     if (this.#round === 0) return;
-    this.#isLive = false;
+    this.#stop();
+    this.#begun = performance.now();
     this.#isBehind = false;
     this.#held = [];
-    this.#takeBack.abort();
     this.#takeBack = new AbortController();
     void this.#subscribe(++this.#round);
   }
@@ -237,7 +272,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
       if (isFinal(error)) {
         this.fail(error);
       } else if (this.#topics.isConnected && error.kind !== 'disconnected') {
-        this.#retry = setTimeout(() => isCurrent() && this.begin(), pause(BACKOFF, this.#failures++, Math.random()));
+        this.#plan(BACKOFF, this.#failures++);
       }
     }
   }
@@ -279,45 +314,44 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   pause(): void {
     if (this.#round === 0) return;
     this.#round++;
-    this.#isLive = false;
     this.#isPresent = false;
-    this.#takeBack.abort();
+    this.#stop();
   }
 
   /** @internal */
   message(payload: Data, offset: number | null): void {
     const data = payload as Data<T>;
     if (offset === null) {
-      this.#hand({ data, offset }, false);
+      this.#hand({ data, offset, position: null });
     } else if (!this.#isLive || !this.position) {
       // Of a reader that is full it comes again. More than may be held will be found missing.
       if (!this.#isBehind && this.#held.length < MAX_HELD) this.#held.push([payload, offset]);
     } else if (offset === this.position.offset + 1) {
-      if (!this.#hand({ data, offset }, true)) return;
-      this.position = { epoch: this.position.epoch, offset };
+      this.#hand({ data, offset, position: { epoch: this.position.epoch, offset } });
       this.#checkLive();
     } else if (offset > this.position.offset) {
       // The server has dropped some for a client that did not keep up.
-      this.begin();
+      this.renew();
     }
   }
 
-  /** Answers whether it was taken. */
-  #hand(message: TopicMessage<T>, isKept: boolean): boolean {
-    const isFull = [...this.#readers].some(({ queue }) => queue.length >= this.#buffer);
-    if (isFull) {
-      if (isKept) {
+  #hand(message: TopicMessage<T>): void {
+    if ([...this.#readers].some(({ queue }) => queue.length >= this.#buffer)) {
+      if (message.position) {
         this.#isLive = false;
         this.#isBehind = true;
       }
-      return false;
+      return;
+    }
+    if (message.position) {
+      this.position = message.position;
+      this.#renewals = 0;
     }
     for (const reader of this.#readers) {
       reader.queue.push(message);
       reader.wake();
     }
     guard(this.#options.onMessage, message);
-    return true;
   }
 
   /** @internal */
@@ -348,9 +382,7 @@ export class Subscription<T = unknown> implements AsyncIterable<TopicMessage<T>>
   #end(): boolean {
     if (this.#round === 0) return false;
     this.#round = 0;
-    this.#isLive = false;
-    this.#takeBack.abort();
-    clearTimeout(this.#retry);
+    this.#stop();
     this.#topics.subscriptions.delete(this.topic);
     for (const reader of this.#readers) reader.wake();
     return true;

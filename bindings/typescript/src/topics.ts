@@ -58,7 +58,7 @@ export class Topics {
     const slash = kind === 'message' ? rest.indexOf('/') : -1;
     const subscription = this.subscriptions.get(rest.slice(slash + 1));
     if (!subscription) return false;
-    if (kind === 'reset') subscription.begin();
+    if (kind === 'reset') subscription.renew();
     else if (kind === 'presence') guard(() => { subscription.presence(payload); });
     else subscription.message(payload, slash > 0 ? Number(rest.slice(0, slash)) : null);
     return true;

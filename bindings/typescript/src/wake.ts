@@ -5,22 +5,21 @@ const ASLEEP_MS = 10_000;
 const LOOK_MS = 5_000;
 
 interface Listens {
-  addEventListener(type: string, listener: () => void): void;
-  removeEventListener(type: string, listener: () => void): void;
+  addEventListener(type: string, listener: () => void, options: { signal: AbortSignal }): void;
 }
 
-/** Calls `wake` at such times; answers how to stop. Where there are no such events, as in Node, it is never called. */
-export function onWake(wake: () => void): () => void {
+/** Calls `wake` at such times, until `signal` aborts. Where there are no such events, as in Node, it is never called. */
+export function onWake(wake: () => void, signal: AbortSignal): void {
   const global = globalThis as {
     addEventListener?: unknown;
     document?: Listens & { visibilityState: string };
     navigator?: { connection?: Partial<Listens> & { type?: string; effectiveType?: string } };
   };
-  const stops: (() => void)[] = [];
+  let isHeard = false;
   const listen = (target: Partial<Listens> | undefined, type: string, listener: () => void) => {
     if (!target?.addEventListener) return;
-    target.addEventListener(type, listener);
-    stops.push(() => target.removeEventListener?.(type, listener));
+    target.addEventListener(type, listener, { signal });
+    isHeard = true;
   };
   listen(global as Partial<Listens>, 'online', wake);
   const connection = global.navigator?.connection;
@@ -34,18 +33,15 @@ export function onWake(wake: () => void): () => void {
   listen(global.document, 'visibilitychange', () => {
     if (global.document?.visibilityState === 'visible') wake();
   });
-  if (stops.length > 0) {
+  if (isHeard) {
     let expected = Date.now() + LOOK_MS;
     const timer = setInterval(() => {
       // A hidden page's timers are late because it is hidden, and it wakes up when it is seen.
       if (Date.now() - expected > ASLEEP_MS && global.document?.visibilityState !== 'hidden') wake();
       expected = Date.now() + LOOK_MS;
     }, LOOK_MS);
-    stops.push(() => {
+    signal.addEventListener('abort', () => {
       clearInterval(timer);
     });
   }
-  return () => {
-    for (const stop of stops) stop();
-  };
 }

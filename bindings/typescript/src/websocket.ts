@@ -1,7 +1,7 @@
 // A message is a binary WebSocket message (section 5).
 
 import { describe, WireloomError } from './errors.js';
-import { Link, NORMAL, TOO_SLOW } from './link.js';
+import { CloseCode, Link } from './link.js';
 
 /** What is used of a WebSocket: browsers', Deno's, Node's from version 22, and the package `ws`. */
 export interface WebSocketLike {
@@ -21,7 +21,7 @@ export type WebSocketConstructor = new (url: string) => WebSocketLike;
 const HIGH_WATER = 1 << 20;
 
 /** Close codes from 1000 (RFC 6455 section 7.4) as {@link Ended} has them. */
-const CODES: Record<number, number> = { 1000: 0, 1001: 1, 1002: 2, 1003: 3, 1005: 0, 1007: 2, 1008: 4, 1009: 5, 1011: 6, 1013: TOO_SLOW };
+const CODES: Record<number, number> = { 1000: 0, 1001: 1, 1002: 2, 1003: 3, 1005: 0, 1007: 2, 1008: 4, 1009: 5, 1011: 6, 1013: CloseCode.TooSlow };
 
 /**
  * Opens one. `abort` gives it up.
@@ -99,6 +99,6 @@ class WebSocketLink extends Link {
 
   close(code: number, reason: string): void {
     // Pages may say 1000 and codes from 3000, and reasons of 123 bytes.
-    if (this.end({ code, reason }, true)) this.#socket.close(code === NORMAL ? 1000 : 4000 + code, reason.slice(0, 40));
+    if (this.end({ code, reason }, true)) this.#socket.close(code === CloseCode.Normal ? 1000 : 4000 + code, reason.slice(0, 40));
   }
 }

@@ -4,7 +4,7 @@ import { sleep } from './backoff.js';
 import { encodeHeartbeat, isReply, isSignal } from './codec.js';
 import { describe, WireloomError, wrap } from './errors.js';
 import { concat, encodeVarint, frame, Unframer } from './framing.js';
-import { Link, MALFORMED, NORMAL, Source } from './link.js';
+import { CloseCode, Link, Source } from './link.js';
 import type { Body, Delivery } from './link.js';
 
 export type WebTransportConstructor = new (url: string, options?: WebTransportOptions) => WebTransport;
@@ -106,7 +106,7 @@ class WebTransportLink extends Link {
     this.send(encodeHeartbeat());
     transport.closed.then(
       ({ closeCode, reason }) => {
-        this.end({ code: closeCode ?? NORMAL, reason: reason ?? '' });
+        this.end({ code: closeCode ?? CloseCode.Normal, reason: reason ?? '' });
       },
       (error: unknown) => {
         this.end({ code: undefined, reason: describe(error) });
@@ -117,7 +117,7 @@ class WebTransportLink extends Link {
       // The server reads no more, and says why with the session's end as soon as our half of the stream has ended, too.
       this.#leaving = transport.closed.then(ignore, ignore);
       this.#finish().catch(ignore);
-      setTimeout(() => { this.#cut(NORMAL, 'the control stream has ended'); }, END_MS);
+      setTimeout(() => { this.#cut(CloseCode.Normal, 'the control stream has ended'); }, END_MS);
     });
     if (isMulti) {
       const streams = transport.incomingUnidirectionalStreams as ReadableStream<ReadableStream>;
@@ -134,7 +134,7 @@ class WebTransportLink extends Link {
   }
 
   #cut(closeCode: number, reason: string): void {
-    if (this.end({ code: closeCode === NORMAL ? undefined : closeCode, reason })) this.webTransport.close({ closeCode, reason });
+    if (this.end({ code: closeCode === CloseCode.Normal ? undefined : closeCode, reason })) this.webTransport.close({ closeCode, reason });
   }
 
   /** Hands on the messages of a stream. */
@@ -149,7 +149,7 @@ class WebTransportLink extends Link {
       });
     } catch (error) {
       // Section 6.3, on whichever stream.
-      if (error instanceof WireloomError) this.#cut(MALFORMED, error.message);
+      if (error instanceof WireloomError) this.#cut(CloseCode.Malformed, error.message);
       throw error;
     }
   }
@@ -278,7 +278,7 @@ class WebTransportLink extends Link {
     const close = () => {
       this.webTransport.close({ closeCode: code, reason: reason.slice(0, 300) });
     };
-    if (code !== NORMAL) {
+    if (code !== CloseCode.Normal) {
       // A peer that broke a rule is not listened to any more.
       close();
       return;

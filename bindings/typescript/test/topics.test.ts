@@ -10,6 +10,7 @@ beforeEach(async () => {
   script = await Script.start();
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   closeClients();
   script.close();
 });
@@ -51,7 +52,6 @@ describe('a subscription', () => {
     await expect.poll(() => pauses().length).toBe(1);
     subscription.unsubscribe();
     expect(clear.mock.calls.map(([timer]) => timer)).toContain(pauses()[0]);
-    vi.restoreAllMocks();
   });
 
   test('gets what is published, and what is ephemeral', async () => {
@@ -130,6 +130,44 @@ describe('a subscription', () => {
     say(peer, 2);
     await expect.poll(() => got).toEqual(['live', 'gap', '1:a', '2:b', 'live']);
     expect(subscription.position).toEqual({ epoch: 'f', offset: 2 });
+  });
+
+  test('that is renewed in vain is renewed with growing pauses, and at once again after a message', async () => {
+    // However slow the machine is.
+    vi.spyOn(performance, 'now').mockReturnValue(0);
+    vi.spyOn(Math, 'random').mockReturnValue(0.5);
+    const set = vi.spyOn(globalThis, 'setTimeout');
+    const pauses = () => set.mock.calls.map(([, ms]) => ms!).filter((ms) => ms % 75 === 0 && ms > 0);
+    const { got } = noted(open());
+    const peer = await script.accept();
+    const renew = async () => {
+      peer.signal('$reset/t', '');
+      peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    };
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    for (let n = 0; n < 4; n++) await renew();
+    expect(pauses()).toEqual([75, 150, 300]);
+    say(peer, 1);
+    await expect.poll(() => got).toContain('1:a');
+    await renew();
+    expect(pauses()).toEqual([75, 150, 300]);
+  });
+
+  test('tells where each message stands, also to a loop that is slow', async () => {
+    const positions: unknown[] = [];
+    const subscription = open().topic('t').subscribe({
+      onMessage: ({ position }) => positions.push([position?.offset, subscription.position?.offset]),
+    });
+    const iterator = subscription[Symbol.asyncIterator]();
+    const peer = await script.accept();
+    peer.reply(await peer.request('$subscribe/t'), subscribed(0));
+    await subscription.ready;
+    for (const offset of [1, 2]) say(peer, offset);
+    peer.signal('$message//t', 'x');
+    await expect.poll(() => positions).toEqual([[1, 1], [2, 2], [undefined, 2]]);
+    expect(await iterator.next()).toMatchObject({ value: { offset: 1, position: { epoch: 'e', offset: 1 } } });
+    expect(await iterator.next()).toMatchObject({ value: { offset: 2, position: { epoch: 'e', offset: 2 } } });
+    expect(await iterator.next()).toMatchObject({ value: { offset: null, position: null } });
   });
 
   test('is refused', async () => {

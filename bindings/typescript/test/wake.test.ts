@@ -4,16 +4,17 @@ import { onWake } from '../src/wake.js';
 const page = Object.assign(new EventTarget(), { visibilityState: 'visible' });
 const network = Object.assign(new EventTarget(), { type: 'wifi', effectiveType: '4g', rtt: 50 });
 const wake = vi.fn();
-let stop: () => void;
+let stop: AbortController;
 
 beforeEach(() => {
   vi.useFakeTimers();
   vi.stubGlobal('document', page);
   vi.stubGlobal('navigator', { connection: network });
-  stop = onWake(wake);
+  stop = new AbortController();
+  onWake(wake, stop.signal);
 });
 afterEach(() => {
-  stop();
+  stop.abort();
   wake.mockClear();
   vi.unstubAllGlobals();
   vi.useRealTimers();
