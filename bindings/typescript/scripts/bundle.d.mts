@@ -1,1 +1,2 @@
+export const INTERNAL: string;
 export function bundle(): Promise<string>;

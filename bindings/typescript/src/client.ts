@@ -129,6 +129,7 @@ export class Client<P extends Protocol = any> {
         WebTransport: (WebTransport ?? undefined) as WebTransportConstructor | undefined,
         WebSocket: options.WebSocket ?? (global.WebSocket as WebSocketConstructor | undefined),
         hashes: () => (typeof hashes === 'function' ? hashes() : hashes),
+        query: options.query ?? (() => ({})),
         fallbackMs: options.fallbackMs ?? 2_000,
       },
       this.#memory,

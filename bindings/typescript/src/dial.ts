@@ -12,12 +12,16 @@ import type { WebTransportConstructor } from './webtransport.js';
 /** SHA-256 of a certificate: bytes, or hexadecimal digits with or without colons. */
 export type CertificateHash = BufferSource | string;
 
+/** Names and values of a URL's query. */
+export type Query = Readonly<Record<string, string>>;
+
 export interface Endpoints {
   webTransportUrl: string | undefined;
   webSocketUrl: string | undefined;
   WebTransport: WebTransportConstructor | undefined;
   WebSocket: WebSocketConstructor | undefined;
   hashes: () => Promise<readonly CertificateHash[]> | readonly CertificateHash[];
+  query: () => Promise<Query> | Query;
   /** How long WebTransport may take before WebSocket is taken in its place. */
   fallbackMs: number;
 }
@@ -74,29 +78,24 @@ export class Dialer {
   /** WebTransport alone. */
   async webTransport(abort: AbortSignal): Promise<Link> {
     const { webTransportUrl, WebTransport, hashes } = this.#endpoints;
-    let list;
-    try {
-      abort.throwIfAborted();
-      const aborted = new Promise<never>((_, reject) => {
-        abort.addEventListener('abort', () => {
-          reject(abort.reason as Error);
-        });
-      });
-      list = await Promise.race([hashes(), aborted]);
-    } catch (error) {
-      throw wrap('unreachable', error, 'no certificate hashes: ');
-    }
-    const link = await openWebTransport(webTransportUrl!, list.map(parseHash), WebTransport!, abort);
+    const list = await ask(hashes, 'certificate hashes', abort);
+    const link = await openWebTransport(await this.#url(webTransportUrl!, abort), list.map(parseHash), WebTransport!, abort);
     this.#prefer(0);
     return link;
   }
 
   async #webSocket(abort: AbortSignal): Promise<Link> {
     const { webSocketUrl, WebSocket } = this.#endpoints;
-    abort.throwIfAborted();
-    const link = await openWebSocket(webSocketUrl!, WebSocket!, abort);
+    const link = await openWebSocket(await this.#url(webSocketUrl!, abort), WebSocket!, abort);
     this.#webSocketWorks = true;
     return link;
+  }
+
+  async #url(address: string, abort: AbortSignal): Promise<string> {
+    const url = new URL(address);
+    const query = await ask(this.#endpoints.query, 'query', abort);
+    for (const name in query) url.searchParams.set(name, query[name]!);
+    return url.href;
   }
 
   #prefer(webSocketSince: number): void {
@@ -154,6 +153,21 @@ export class Dialer {
         );
       }
     }
+  }
+}
+
+/** What the application says of this attempt; if that fails the attempt does. */
+async function ask<T>(what: () => Promise<T> | T, name: string, abort: AbortSignal): Promise<T> {
+  try {
+    abort.throwIfAborted();
+    const aborted = new Promise<never>((_, reject) => {
+      abort.addEventListener('abort', () => {
+        reject(abort.reason as Error);
+      });
+    });
+    return await Promise.race([what(), aborted]);
+  } catch (error) {
+    throw wrap('unreachable', error, `no ${name}: `);
   }
 }
 

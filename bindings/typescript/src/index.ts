@@ -9,7 +9,7 @@ export { Client } from './client.js';
 export type { ClientState } from './client.js';
 export { Data } from './data.js';
 export type { Encoding, Payload } from './data.js';
-export type { CertificateHash } from './dial.js';
+export type { CertificateHash, Query } from './dial.js';
 export { WireloomError } from './errors.js';
 export type { ErrorKind } from './errors.js';
 export type { Delivery, TransportKind } from './link.js';

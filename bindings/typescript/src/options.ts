@@ -1,5 +1,5 @@
 import type { Backoff } from './backoff.js';
-import type { CertificateHash } from './dial.js';
+import type { CertificateHash, Query } from './dial.js';
 import type { ClientStorage } from './session.js';
 import type { WebSocketConstructor } from './websocket.js';
 import type { WebTransportConstructor } from './webtransport.js';
@@ -10,6 +10,11 @@ export interface ClientOptions {
    * 14 days. A function is called for each attempt, so that it can fetch the current ones. Default: those that the browser trusts.
    */
   certificateHashes?: readonly CertificateHash[] | (() => readonly CertificateHash[] | Promise<readonly CertificateHash[]>);
+  /**
+   * Called for each attempt, of each transport: what it answers is put into the URL's query. For tokens that expire: browsers send no
+   * headers of an application's own. If it fails the attempt has failed, and is repeated.
+   */
+  query?: () => Query | Promise<Query>;
   /** Where WebSocket connects. Default: the same URL with `wss:`. `null`: never. */
   webSocketUrl?: string | null;
   /** Default: the global one. Node 20 has none: pass that of the package `ws`. */

@@ -417,3 +417,15 @@ test('hashes that cannot be had are asked for again; a wrong one is final', asyn
   const wrong = open(() => Promise.resolve(), { webSocketUrl: null, certificateHashes: ['00'] });
   await expect(wrong.connected()).rejects.toMatchObject({ kind: 'closed', cause: { kind: 'invalid' } });
 });
+
+test('the query is asked for anew for each attempt, of both transports, and keeps what the URL has', async () => {
+  let asked = 0;
+  const query = () => (++asked === 1 ? Promise.reject(new TypeError('fetch failed')) : Promise.resolve({ token: `t${asked}&` }));
+  const client = open(() => Promise.resolve(), { webSocketUrl: null, query });
+  await connected(client);
+  expect(sessions.map(({ url }) => url)).toEqual(['https://127.0.0.1:1/messages?token=t2%26&wwr=2m']);
+  const socket = openAt(`${script.url}?room=a&token=old`, { query: () => ({ token: 'new' }) });
+  const peer = await script.accept();
+  await socket.connected();
+  expect(peer.url).toBe('/?room=a&token=new');
+});

@@ -1,12 +1,13 @@
 // The package as it is published: its size, its files, and its use from an empty project.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { bundle } from '../scripts/bundle.mjs';
+import { bundle, INTERNAL } from '../scripts/bundle.mjs';
 import { Serve } from './serve.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -20,6 +21,27 @@ test('everything is at most 12 KiB, minified and gzipped', async () => {
 
 test('the committed bundle is what the source builds to', async () => {
   expect(read('wireloom.min.js') === (await bundle()), 'npm run build').toBe(true);
+});
+
+test('what has short names in the bundle is no part of the API', () => {
+  const sources = readdirSync(join(root, 'src')).map((file) => read(`src/${file}`));
+  const program = ts.createProgram([join(root, 'dist/index.d.ts')], { noLib: true });
+  const checker = program.getTypeChecker();
+  const index = checker.getSymbolAtLocation(program.getSourceFile(program.getRootFileNames()[0]!)!)!;
+  const names = new Set<string>();
+  const collect = (node: ts.Node): void => {
+    if (ts.isIdentifier(node)) names.add(node.text);
+    ts.forEachChild(node, collect);
+  };
+  for (const symbol of checker.getExportsOfModule(index)) {
+    const { declarations } = symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
+    declarations!.forEach(collect);
+  }
+  expect(names).toContain('certificateHashes');
+  for (const name of INTERNAL.split(' ')) {
+    expect(sources.some((source) => new RegExp(`\\b${name}\\b`).test(source)), `${name} is nowhere any more`).toBe(true);
+    expect(names).not.toContain(name);
+  }
 });
 
 test('the lock file names no registry, and the package depends on nothing', () => {

@@ -43,7 +43,7 @@ export class Peer {
   readonly closed: Promise<number>;
 
   /** `answers`: to questions for a sign of life, of which the test then hears nothing. */
-  constructor(readonly socket: WebSocket, answers: () => boolean) {
+  constructor(readonly socket: WebSocket, readonly url: string, answers: () => boolean) {
     socket.on('message', (bytes: Buffer) => {
       const message = answers() && decode(bytes);
       if (message && message.type === 'restoreSession' && message.key === '?') this.send('03', id(message.id));
@@ -102,7 +102,7 @@ export class Script {
 
   private constructor(server: WebSocketServer) {
     this.#server = server;
-    server.on('connection', (socket) => this.peers.push(new Peer(socket, () => this.answers)));
+    server.on('connection', (socket, { url }) => this.peers.push(new Peer(socket, url!, () => this.answers)));
   }
 
   static async start(): Promise<Script> {
