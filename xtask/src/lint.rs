@@ -1,6 +1,7 @@
 //! What must hold of every commit besides the tests.
 
 use crate::dependencies;
+use crate::documented;
 use crate::shell::{Result, cargo, on_path, run};
 use crate::specification;
 
@@ -8,7 +9,7 @@ type Check = fn() -> Result;
 
 /// Runs all checks and tells all failures, not only the first.
 pub(crate) fn run_all() -> Result {
-    let checks: [(&str, Check); 8] = [
+    let checks: [(&str, Check); 9] = [
         ("formatting", formatting),
         ("clippy", clippy),
         ("features", features),
@@ -16,6 +17,7 @@ pub(crate) fn run_all() -> Result {
         ("licences, bans, sources", deny),
         ("direct dependencies", dependencies::check),
         ("specifications", specification::check),
+        ("names in documents", documented::check),
         ("Python", crate::python::lint),
     ];
     let failed: Vec<&str> = checks

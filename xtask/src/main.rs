@@ -6,6 +6,7 @@ mod bench_guard;
 mod bench_peers;
 mod bench_topics;
 mod dependencies;
+mod documented;
 mod fuzz;
 mod interop;
 mod lint;

@@ -1,0 +1,67 @@
+//! The names of Wireloom in docs/migrating.md are those of the code.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use crate::shell::{Result, root};
+
+const PAGE: &str = "docs/migrating.md";
+/// Where those names are.
+const SOURCES: [&str; 3] = ["crates", "bindings/typescript/src", "examples"];
+
+/// Fails with every identifier in code of the last column of a table that no source has.
+pub(crate) fn check() -> Result {
+    let mut known = HashSet::new();
+    SOURCES
+        .iter()
+        .try_for_each(|folder| collect(&root().join(folder), &mut known))?;
+    let page = fs::read_to_string(root().join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
+    let unknown: Vec<String> = names(&page).filter(|name| !known.contains(name)).collect();
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{PAGE} names what is nowhere: {}", unknown.join(", ")))
+    }
+}
+
+/// Those in code of the last column of each table.
+fn names(page: &str) -> impl Iterator<Item = String> + '_ {
+    page.lines()
+        .filter(|line| line.starts_with('|'))
+        .filter_map(|row| row.trim_end_matches('|').rsplit('|').next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .flat_map(identifiers)
+}
+
+/// The words of a text that may be names. Those of fewer letters than four are placeholders.
+fn identifiers(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.len() > 3 && word.starts_with(|c: char| c.is_ascii_alphabetic()))
+        .map(str::to_owned)
+}
+
+fn collect(folder: &Path, known: &mut HashSet<String>) -> Result {
+    let failed = |error| format!("{}: {error}", folder.display());
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            collect(&path, known)?;
+        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "ts") {
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            known.extend(identifiers(&text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_in_code_of_the_last_column() {
+        let page = "`not_a_table`\n| peer | Wireloom |\n|---|---|\n| `theirs()` | one `ours(vec![1], &x)`, `Our::Other` or two |\n";
+        assert_eq!(names(page).collect::<Vec<_>>(), ["ours", "Other"]);
+    }
+}
