@@ -880,3 +880,49 @@ fn however_many_sessions_there_may_be_each_can_send() {
     assert_eq!(pair.client.credit(stream), 4 << 10);
     assert!(send_all(&mut pair, stream, 8 << 20, true) > 3 << 20, "it may grow");
 }
+
+/// Half of what a reset stream took is kept back, which the smaller window of a session that shares could not afford.
+#[test]
+fn a_session_that_lost_credit_and_then_has_to_share_goes_on() {
+    let mut config = config(
+        Dialect::Draft15,
+        FlowControl {
+            data: 1 << 20,
+            ..FlowControl::default()
+        },
+    );
+    config.max_sessions = 4;
+    config.shared_data = 64_000;
+    let mut pair = Pair::connected(config.clone(), config);
+    pair.server.reads = false;
+    let session = pair.session();
+    let first = pair.client.open(session, Dir::Uni).expect("room");
+    assert_eq!(send_all(&mut pair, first, 800_000, true), 40_000);
+    let lost = pair.client.open(session, Dir::Uni).expect("room");
+    pair.run();
+    pair.held.insert(lost);
+    let unread = vec![0; pair.client.credit(lost) as usize];
+    assert_eq!(unread.len(), 40_000);
+    pair.client.send(lost, &unread, false);
+    pair.client.reset(lost, Code::from_application(0));
+    pair.client.core.send_closed(lost);
+    pair.held.clear();
+    pair.run();
+    let credit = |pair: &mut Pair| {
+        pair.client.core.data_blocked(session);
+        pair.client.core.tell_blocked();
+        pair.run();
+        pair.client.core.send_credit(session)
+    };
+    assert_eq!(credit(&mut pair), 20_000);
+    pair.client.events.clear();
+    for _ in 0..2 {
+        pair.session();
+    }
+    for round in 0..100 {
+        assert!(send_all(&mut pair, first, 20_000, true) > 0, "round {round}");
+        assert!(credit(&mut pair) > 0, "round {round}");
+    }
+    // And has no more than its share in the end.
+    assert!(credit(&mut pair) <= 18_666);
+}

@@ -679,6 +679,50 @@ fn slow_headers_have_a_deadline() {
 }
 
 #[test]
+fn slow_trailers_have_a_deadline() {
+    let trailers = headers(&[("x", "y")]);
+    let sent = |more: &[u8]| {
+        let mut lone = Lone::server();
+        let _ = lone.recv(0, &post(None), false);
+        assert!(matches!(lone.events()[..], [.., Event::Request { .. }]));
+        let _ = lone.recv(0, more, false);
+        lone
+    };
+    let mut lone = sent(&trailers[..4]);
+    lone.advance(Duration::from_secs(9));
+    // Trickling does not move it.
+    assert_eq!(lone.recv(0, &trailers[4..5], false), Recv::Continue);
+    assert!(lone.events().is_empty());
+    lone.advance(Duration::from_secs(1));
+    assert!(matches!(
+        lone.events()[..],
+        [Event::MessageFailed {
+            code: Code::H3_REQUEST_INCOMPLETE,
+            by_peer: false,
+            ..
+        }]
+    ));
+    assert_eq!(lone.actions(), refused(0, Code::H3_REQUEST_INCOMPLETE));
+    assert!(lone.core.leftovers().is_empty() && lone.core.poll_timeout().is_none());
+    // A body may take its time, and so may an application that is to take some of it before the rest is read.
+    for more in [data(b"x"), [data(b"x"), trailers[..4].to_vec()].concat()] {
+        let mut lone = sent(&more);
+        lone.advance(Duration::from_secs(3600));
+        assert!(matches!(lone.events()[..], [Event::Data { .. }]));
+        let rest = if more.len() > data(b"x").len() {
+            &trailers[4..]
+        } else {
+            &trailers
+        };
+        let _ = lone.recv(0, rest, true);
+        assert!(matches!(
+            lone.events()[..],
+            [Event::Trailers { .. }, Event::Finished { .. }]
+        ));
+    }
+}
+
+#[test]
 fn requests_that_end_early() {
     let mut lone = Lone::server();
     assert_eq!(lone.recv(0, b"", true), Recv::Done);

@@ -146,6 +146,27 @@ fn a_client_that_announces_drafts_09_to_12_by_its_connect_only() {
         ),
         "{events:?}"
     );
+    // What overtakes the CONNECT waits for it, as with clients that announce themselves: "endpoints SHOULD buffer" (draft 16
+    // section 4.6).
+    let mut lone = Lone::new(Side::Server, Config::default(), &[(0x33, 1)]);
+    let uni = lone.peer_uni(3);
+    let _ = lone.recv(uni, &[0x40, 0x54, 0, b'x'], true);
+    let _ = lone.core.handle_datagram(lone.now, Bytes::from_static(&[0, b'y']));
+    let _ = lone.recv(0, &extended_connect("webtransport", &[]), false);
+    let accepted = lone.core.accept_session(lone.now, session(0), &Response::new(()), None);
+    accepted.expect("requested");
+    let events = lone.events();
+    assert!(
+        matches!(
+            events[..],
+            [
+                Event::SessionRequested { .. },
+                Event::Stream { .. },
+                Event::Datagram { .. }
+            ]
+        ),
+        "{events:?}"
+    );
     let mut without = Config::default();
     without.dialects = Dialects::ALL.without(Dialect::Draft07);
     // Without HTTP datagrams, with a setting of a newer draft that is not met, with the token of a newer one, and not wanted.

@@ -446,6 +446,9 @@ fn goaway_ends_what_will_not_be_processed() {
         &frame::encode_goaway(4),
         false,
     );
+    // The same once more is nothing new.
+    let control = StreamId::new(Side::Server, Dir::Uni, 0);
+    pair.server.write(control, &frame::encode_goaway(4), false);
     pair.run();
     let code = Code::H3_REQUEST_REJECTED;
     assert!(matches!(pair.client.event(), Event::GoAway { id: 4 }));

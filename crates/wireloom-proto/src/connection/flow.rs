@@ -8,8 +8,9 @@
 //! for streams that were reset before their header could be read (RESET_STREAM_AT would prevent that), the peer has used
 //! credit that this end never saw. Such losses are made good when the peer says that it is blocked at the limit, not before:
 //! until then nobody knows whether anything was lost. A stream then costs no more than one stream, and half of the bytes
-//! that were not seen are written off, since the rest may still be unread on other streams; so the peer always goes on with
-//! at least half its window. A stream of which not even the session is known is made good to each session whose it may have
+//! that were not seen are written off, since the rest may still be unread on other streams. Of that rest the half is written
+//! off whenever the peer is at the limit and reading does not raise it, which happens where the window has become smaller
+//! meanwhile: so the peer always goes on, and gets no more in all than was not seen when the stream ended. A stream of which not even the session is known is made good to each session whose it may have
 //! been. What was written off and comes after all, because it was only under way, takes that credit back. QUIC's own limits
 //! bound what a peer can gain by lying about it.
 
@@ -212,9 +213,9 @@ impl Connection {
     /// Tells the peer what waits for limits that it has not raised since [`Connection::data_blocked`] and
     /// [`Connection::check_open`] (WT_DATA_BLOCKED, WT_STREAMS_BLOCKED): once for each limit.
     ///
-    /// When is the caller's affair. A peer that reads raises its limits unasked, in steps of half a window; one that is told
-    /// raises them by whatever it has, so that word at once means many small steps. But where unread streams hold most of
-    /// a window, nothing moves without it.
+    /// When is the caller's affair. A peer that reads raises its limits unasked, in steps of a quarter of a window; one that is
+    /// told raises them by whatever it has, so that word at once means many small steps. But where unread streams hold most of a
+    /// window, nothing moves without it.
     pub fn tell_blocked(&mut self) {
         let mut waiting: Vec<SessionId> = self.sessions.keys().copied().collect();
         waiting.sort_unstable();
@@ -252,13 +253,20 @@ impl Connection {
     /// WT_MAX_DATA or WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     /// Without flow control this does nothing.
     pub fn data_consumed(&mut self, session: SessionId, n: u64) {
-        if !self.flow_of(session).is_some_and(|flow| flow.data_in.consume(n)) {
+        let Some(flow) = self.flow_of(session) else { return };
+        if !flow.data_in.consume(n) {
+            if flow.doubtful > 0 {
+                self.make_good(session);
+            }
             return;
         }
         let fair = self.fair_window();
         let Some(flow) = self.flow_of(session) else { return };
         let limit = &mut flow.data_in;
         if !limit.shrink(fair) {
+            if flow.doubtful > 0 {
+                self.make_good(session);
+            }
             return;
         }
         // What is read fast has a larger window, as long as the others leave room.
@@ -330,14 +338,14 @@ impl Connection {
     pub(super) fn data_lost(&mut self, session: SessionId) {
         if let Some(flow) = self.flow_of(session) {
             flow.lossy = true;
+            flow.doubtful = flow.data_in.unseen();
             self.make_good(session);
         }
     }
 
     /// A stream of the peer ended before its session was known.
     pub(super) fn stream_lost(&mut self, dir: Dir) {
-        // Before the peer's SETTINGS nobody knows whether it counts.
-        if self.negotiated.is_some() && !self.has_flow_control() {
+        if !self.has_flow_control() && !self.is_undecided() {
             return;
         }
         self.lost_long_ago();
@@ -379,12 +387,24 @@ impl Connection {
                 capsules.extend(limit.lose(n).map(|max| capsule::encode_max_streams(dir, max)));
             }
         }
-        if flow.data_in.is_peer_blocked() && (flow.lossy || total.data > flow.taken.data) {
-            if !std::mem::take(&mut flow.lossy) {
-                flow.taken.data += 1;
+        let limit = &mut flow.data_in;
+        if limit.is_peer_blocked() {
+            if total.data > flow.taken.data {
+                flow.taken.data = total.data;
+                flow.lossy = true;
+                flow.doubtful = limit.unseen();
             }
-            let n = flow.data_in.unseen().div_ceil(2);
-            capsules.extend(flow.data_in.lose(n).map(capsule::encode_max_data));
+            if std::mem::take(&mut flow.lossy) || limit.is_in_vain() {
+                let mut raised = None;
+                // Where the window is smaller than what is left in doubt, half of it is not enough.
+                while raised.is_none() && flow.doubtful > 0 {
+                    let doubtful = flow.doubtful.min(limit.unseen());
+                    let lost = doubtful.div_ceil(2);
+                    flow.doubtful = doubtful - lost;
+                    raised = limit.lose(lost);
+                }
+                capsules.extend(raised.map(capsule::encode_max_data));
+            }
         }
         capsules
     }

@@ -153,6 +153,18 @@ impl Connection {
         matches!(self.streams.get(&stream), Some(Stream::Message(message)) if message.recv == Progress::Head)
     }
 
+    /// As with a header section: what has come of it is kept, beside what QUIC's windows bound.
+    pub(super) fn await_trailers(&mut self, stream: StreamId) {
+        if let Some(Stream::Message(message)) = self.streams.get_mut(&stream)
+            && message.awaits_trailers()
+            && !message.has_trailer_deadline
+            && let Some(now) = self.now
+        {
+            message.has_trailer_deadline = true;
+            self.await_header(now, stream);
+        }
+    }
+
     fn await_header(&mut self, now: Instant, stream: StreamId) {
         let streams = &self.streams;
         self.header_deadlines.push(
@@ -160,15 +172,23 @@ impl Connection {
             stream,
             |stream| match streams.get(&stream) {
                 Some(Stream::Header(_)) => true,
-                Some(Stream::Message(message)) => message.recv == Progress::Head,
+                Some(Stream::Message(message)) => message.recv == Progress::Head || message.awaits_trailers(),
                 _ => false,
             },
         );
     }
 
-    /// A stream header or a request's header section took too long.
-    pub(super) fn header_expired(&mut self, stream: StreamId) {
-        if self.awaits_head(stream) {
+    /// A stream header, a request's header section or a message's trailers took too long.
+    pub(super) fn header_expired(&mut self, now: Instant, stream: StreamId) {
+        if let Some(Stream::Message(message)) = self.streams.get(&stream)
+            && message.awaits_trailers()
+        {
+            let code = match self.side {
+                Side::Server => Code::H3_REQUEST_INCOMPLETE,
+                Side::Client => Code::H3_REQUEST_CANCELLED,
+            };
+            self.terminate_message(now, stream, code);
+        } else if self.awaits_head(stream) {
             self.discard(stream, Code::H3_REQUEST_INCOMPLETE);
         } else if matches!(self.streams.get(&stream), Some(Stream::Header(_))) {
             // Nobody can say yet whether it is WebTransport's, so it gets the code that every HTTP/3 peer knows.

@@ -108,6 +108,7 @@ pub(super) struct Message {
     pub(super) wishes: Wishes,
     /// Counted as a request that was cancelled unanswered, which RESET_STREAM and STOP_SENDING both mean.
     pub(super) cancelled: bool,
+    pub(super) has_trailer_deadline: bool,
 }
 
 impl Message {
@@ -124,6 +125,7 @@ impl Message {
             outgoing: Content::default(),
             wishes: Wishes::default(),
             cancelled: false,
+            has_trailer_deadline: false,
         })
     }
 
@@ -140,12 +142,18 @@ impl Message {
             outgoing,
             wishes: Wishes::default(),
             cancelled: false,
+            has_trailer_deadline: false,
         })
     }
 
     /// Whether the application knows of the request.
     pub(super) fn is_head_known(&self, side: Side) -> bool {
         side == Side::Client || self.recv != Progress::Head
+    }
+
+    /// Whether a trailer section has begun that is not complete, or cannot be decompressed yet.
+    pub(super) fn awaits_trailers(&self) -> bool {
+        self.recv == Progress::Body && (self.reader.is_in_headers() || self.waiting.is_some())
     }
 
     /// Whether the stream can be forgotten.

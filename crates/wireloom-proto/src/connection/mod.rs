@@ -334,7 +334,7 @@ impl Connection {
             return self.out.close(Code::H3_MISSING_SETTINGS, "no SETTINGS in time");
         }
         while let Some(stream) = self.header_deadlines.pop(now) {
-            self.header_expired(stream);
+            self.header_expired(now, stream);
         }
         self.expire_parked(now);
         while let Some(stream) = self.close_deadlines.pop(now) {

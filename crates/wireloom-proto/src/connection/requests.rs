@@ -63,6 +63,10 @@ impl Connection {
         match self.read_message(stream, &mut message, first, &mut data, fin) {
             Ok(recv) => {
                 self.keep(stream, message);
+                // What follows something for the application waits until that is taken, however early it was sent.
+                if matches!(recv, Recv::Continue) {
+                    self.await_trailers(stream);
+                }
                 recv
             }
             Err(Stop::Connection(code, reason)) => self.close(code, reason),
@@ -88,6 +92,7 @@ impl Connection {
             Err(Stop::Blocked) => {
                 message.waiting = Some(Waiting::new(&data, fin));
                 self.keep(stream, message);
+                self.await_trailers(stream);
                 Recv::Pause
             }
         }

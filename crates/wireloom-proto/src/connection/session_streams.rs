@@ -12,6 +12,7 @@ use super::{Connection, Stream};
 use crate::codes::Code;
 use crate::datagram;
 use crate::stream_id::{Dir, SessionId, Side, StreamId};
+use crate::webtransport::negotiate;
 use crate::webtransport::parked::Item;
 use crate::webtransport::session::Session;
 
@@ -103,9 +104,18 @@ impl Connection {
 
     /// Whether WebTransport was negotiated or still may be.
     fn may_speak_webtransport(&self) -> bool {
-        match self.negotiated {
-            Some(dialect) => dialect.is_some(),
-            None => self.config.webtransport,
+        self.dialect().is_some() || self.is_undecided()
+    }
+
+    /// Whether WebTransport may still be negotiated: by the peer's SETTINGS or, at a server, by a client's CONNECT.
+    pub(super) fn is_undecided(&self) -> bool {
+        match (self.negotiated, &self.control.settings) {
+            (None, _) => self.config.webtransport,
+            (Some(None), Some(settings)) => {
+                let is_server = self.side == Side::Server && self.config.webtransport;
+                is_server && negotiate::may_be_told_by_request(self.dialects, settings)
+            }
+            _ => false,
         }
     }
 

@@ -138,6 +138,11 @@ impl FrameReader {
         }
     }
 
+    /// Whether a field section has begun that is not complete.
+    pub(crate) const fn is_in_headers(&self) -> bool {
+        matches!(self.state, State::Payload(frame::HEADERS, _))
+    }
+
     /// The next frame. `Ok(None)`: all of `input` was taken and more is needed. Call again after every frame.
     pub fn read(&mut self, input: &mut Bytes) -> Result<Option<Frame>, FrameError> {
         loop {

@@ -134,9 +134,10 @@ impl SendLimit {
 
 /// A limit that this end sets and raises: what the peer has used of it.
 ///
-/// It is raised so that `window` lies ahead of what is released, as soon as that at least doubles what the peer has left:
-/// where everything is released at once these are steps of half the window, and where much is held back smaller ones, so
-/// that the rest of the window stays usable. A peer that says that it is blocked is told every raise.
+/// It is raised so that `window` lies ahead of what is released, in steps of a quarter of the window, or as soon as that at least
+/// doubles what the peer has left: where everything is released at once these are steps of a quarter, and where much is held
+/// back smaller ones, so that the rest of the window stays usable. What is held back without having been seen may be three
+/// quarters before a peer runs dry that does not say so; one that says that it is blocked is told every raise.
 #[derive(Debug, Clone)]
 pub(crate) struct RecvLimit {
     window: u64,
@@ -146,6 +147,8 @@ pub(crate) struct RecvLimit {
     /// What was seen.
     used: u64,
     released: u64,
+    /// What was released when the limit was raised last.
+    released_before: u64,
     /// What the peer seems to have used without this end having seen it. It may have been under way only, so it counts against
     /// nobody: `used` and this are never more than `max`, and it gives way to what comes.
     written_off: u64,
@@ -164,6 +167,7 @@ impl RecvLimit {
             max: window,
             used: 0,
             released: 0,
+            released_before: 0,
             written_off: 0,
             blocked: false,
         }
@@ -231,6 +235,12 @@ impl RecvLimit {
         self.max - self.used - self.written_off
     }
 
+    /// Whether the peer is at the limit and what was released since does not raise it, because the window has become smaller than
+    /// what was not seen.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        self.blocked && self.released > self.released_before && self.gain() == 0
+    }
+
     /// `n` of what the peer used will hardly be seen any more. The new limit.
     pub(crate) fn lose(&mut self, n: u64) -> Option<u64> {
         self.written_off += n.min(self.unseen());
@@ -243,6 +253,7 @@ impl RecvLimit {
             return None;
         }
         self.max += gain;
+        self.released_before = self.released;
         self.blocked = false;
         Some(self.max)
     }
@@ -253,7 +264,11 @@ impl RecvLimit {
             .saturating_add(self.window)
             .min(self.ceiling);
         let gain = target.saturating_sub(self.max);
-        if gain < self.unseen() && !self.blocked { 0 } else { gain }
+        if gain < self.unseen().min(self.window / 4) && !self.blocked {
+            0
+        } else {
+            gain
+        }
     }
 }
 
@@ -270,6 +285,8 @@ pub(crate) struct SessionFlow {
     pub(crate) data_in: RecvLimit,
     /// Streams of the session ended with an unknown number of bytes unread since the last time that this was made good.
     pub(crate) lossy: bool,
+    /// How many bytes that were not seen may be lost.
+    pub(crate) doubtful: u64,
     /// How much was made good here of what no session is known to have lost.
     pub(crate) taken: Losses,
 }
@@ -293,6 +310,7 @@ impl SessionFlow {
             streams_in: directions.map(|dir| RecvLimit::new(own.streams(dir), MAX_STREAMS)),
             data_in: RecvLimit::new(own.data, varint::MAX),
             lossy: false,
+            doubtful: 0,
             taken,
         })
     }
@@ -334,13 +352,14 @@ mod tests {
     /// "An endpoint MUST NOT wait for a WT_DATA_BLOCKED or WT_STREAMS_BLOCKED capsule before sending a WT_MAX_DATA or
     /// WT_MAX_STREAMS capsule" (draft 16 section 5.6).
     #[test]
-    fn a_receiver_raises_in_half_windows() {
-        let mut limit = RecvLimit::new(10, varint::MAX);
-        limit.receive(4).expect("within");
-        assert_eq!(limit.release(4), None);
+    fn a_receiver_raises_in_quarter_windows() {
+        let mut limit = RecvLimit::new(100, varint::MAX);
+        // What the peer has sent besides may wait unread elsewhere, and it need not say that it is blocked.
+        limit.receive(24).expect("within");
+        assert_eq!(limit.release(24), None);
         limit.receive(1).expect("within");
-        assert_eq!(limit.release(1), Some(15));
-        limit.receive(10).expect("within");
+        assert_eq!(limit.release(1), Some(125));
+        limit.receive(100).expect("within");
         assert_eq!(limit.receive(1), Err(Exceeded));
         assert_eq!(limit.receive(u64::MAX), Err(Exceeded));
     }
@@ -388,6 +407,20 @@ mod tests {
         assert_eq!((limit.promised(), limit.unseen()), (3, 0));
         assert_eq!(limit.release(3), Some(5));
         assert_eq!(limit.promised(), 2);
+    }
+
+    #[test]
+    fn reading_is_in_vain_where_the_window_is_smaller_than_what_was_not_seen() {
+        let mut limit = RecvLimit::new(1000, varint::MAX);
+        assert_eq!(limit.peer_blocked(1000), None);
+        assert_eq!(limit.lose(500), Some(1500));
+        assert_eq!(limit.peer_blocked(1500), None);
+        assert!(!limit.is_in_vain(), "nothing was read");
+        limit.receive(500).expect("within");
+        assert!(limit.consume(500) && !limit.shrink(300));
+        assert!(limit.is_in_vain());
+        assert_eq!(limit.lose(250), Some(1550));
+        assert!(!limit.is_in_vain());
     }
 
     #[test]

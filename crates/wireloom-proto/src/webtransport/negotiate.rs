@@ -294,6 +294,13 @@ fn has_datagrams(peer: &Settings) -> bool {
         .any(|id| peer.get(id) == Some(1))
 }
 
+/// Whether a client's CONNECT may still tell a dialect, since its settings have announced none.
+pub(crate) fn may_be_told_by_request(dialects: Dialects, peer: &Settings) -> bool {
+    let has_announced = Dialect::ALL.iter().any(|dialect| peer.get(dialect.setting()).is_some());
+    let has_one = dialects.contains(Dialect::Draft02) || dialects.contains(Dialect::Draft07);
+    !has_announced && has_one && has_datagrams(peer)
+}
+
 /// The dialect of a client whose settings have announced none, as its CONNECT tells. All the rest must be there.
 pub(crate) fn choose_by_request(
     dialects: Dialects,
@@ -301,7 +308,7 @@ pub(crate) fn choose_by_request(
     transport: PeerTransport,
     request: &RequestHead,
 ) -> Option<Dialect> {
-    if Dialect::ALL.iter().any(|dialect| peer.get(dialect.setting()).is_some()) {
+    if !may_be_told_by_request(dialects, peer) {
         return None;
     }
     // webtransport-go up to 0.9 sends the header field of draft 02 without the setting that section 3.1 of that draft demands.
@@ -311,7 +318,7 @@ pub(crate) fn choose_by_request(
         .get(DRAFT02_FIELD)
         .is_some_and(|value| value == "1")
     {
-        return (dialects.contains(Dialect::Draft02) && has_datagrams(peer)).then_some(Dialect::Draft02);
+        return dialects.contains(Dialect::Draft02).then_some(Dialect::Draft02);
     }
     // "Note that the client does not need to send any value to indicate support for WebTransport" (drafts 09 to 12 section
     // 3.1): it does so by the token.

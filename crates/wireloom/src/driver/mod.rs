@@ -342,6 +342,18 @@ impl Driver {
                 if self.side == Side::Client {
                     self.end_early(now, quic, wakes);
                 }
+                // "the transport parameters sent by both clients and servers MUST allow the peer to create at least three
+                // unidirectional streams" (RFC 9114 section 6.2). A peer that could be told nothing would still be served.
+                if self.own_opened < 3 {
+                    self.start(now, quic);
+                }
+                if self.own_opened < 3 {
+                    let (code, reason) = (
+                        Code::H3_GENERAL_PROTOCOL_ERROR,
+                        "fewer than three unidirectional streams are allowed",
+                    );
+                    return self.on_action(now, quic, wakes, Action::Close { code, reason });
+                }
                 if let Some(permit) = &mut self.permit {
                     permit.proven();
                 }

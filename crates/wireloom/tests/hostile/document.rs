@@ -55,8 +55,9 @@ fn the_document_is_that_of_the_table() {
 
 #[test]
 fn every_number_has_a_test_that_names_it() {
-    let numbers: Vec<u8> = cases().map(|case| case.number).collect();
-    assert_eq!(numbers, (1..=102).collect::<Vec<u8>>());
+    let mut numbers: Vec<u8> = cases().map(|case| case.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=103).collect::<Vec<u8>>());
     for case in cases() {
         let (module, function) = case.test.split_once("::").unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/hostile/{module}.rs"));

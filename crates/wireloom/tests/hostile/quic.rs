@@ -150,3 +150,24 @@ async fn transport_parameters() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn too_few_streams() {
+    let case = case(103);
+    hostile(async |f| {
+        for most in [0, 2] {
+            let list = |local: &[u8]| parameters(local, &[(0x09, int(most))]);
+            let mut peer = Handmade::with_parameters("127.0.0.1", f.server, list).await;
+            let hello = peer.hello();
+            peer.send_initial(&hello).await;
+            let closed = Heard::ClosedByApplication(case.close().into_u64());
+            assert_eq!(within(peer.closed()).await, closed, "{most}");
+        }
+        // Three are enough.
+        let list = |local: &[u8]| parameters(local, &[(0x09, int(3))]);
+        let mut peer = Handmade::with_parameters("127.0.0.1", f.server, list).await;
+        within(peer.handshake()).await;
+        peer.close().await;
+    })
+    .await;
+}

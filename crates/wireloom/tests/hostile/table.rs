@@ -220,6 +220,7 @@ const QUIC: &[Case] = cases! {
     89 "changed final size" ("9000 4.5") => Quic(0x06, "FINAL_SIZE_ERROR"), "quic::broken_rules";
     90 "more connection ids than allowed" ("9000 5.1.1") => Quic(0x09, "CONNECTION_ID_LIMIT_ERROR"), "quic::broken_rules";
     91 "bad transport parameters" ("9000 18.2") => Quic(0x08, "TRANSPORT_PARAMETER_ERROR"), "quic::transport_parameters";
+    103 "transport parameters that allow fewer than three unidirectional streams" ("6.2") => Close(Code::H3_GENERAL_PROTOCOL_ERROR), "quic::too_few_streams";
 };
 
 const WEBSOCKET: &[Case] = cases! {
