@@ -259,9 +259,10 @@ export class Connection {
   #receive(bytes: Uint8Array): void {
     if (this.#over) return;
     this.#heardAt = performance.now();
-    const message = bytes.length > this.link.limit ? null : decode(bytes);
+    const message = bytes.length <= this.link.limit && decode(bytes);
     if (!message) {
-      this.#reject(CloseCode.Malformed, new WireloomError('disconnected', 'the server sent what is no message'));
+      const code = message === false ? CloseCode.TooBig : CloseCode.Malformed;
+      this.#reject(code, new WireloomError('disconnected', 'the server sent what is no message'));
     } else if (this.#accepted && this.link.canStream && message.type === 'signal') {
       if (this.#early.length < MAX_EARLY) this.#early.push(message);
     } else if (message.type === 'acceptConf' ? !this.#accepted : this.#accepted) {

@@ -45,7 +45,7 @@ export class Unframer {
   /**
    * The messages that `piece` completes.
    *
-   * @throws WireloomError of kind `rejected` for a message without a byte, or with more than `limit`.
+   * @throws WireloomError of kind `rejected` for a message without a byte, `tooLarge` for one with more than `limit`.
    */
   push(piece: Uint8Array, limit: number): Uint8Array[] {
     this.#parts.push(piece);
@@ -60,7 +60,8 @@ export class Unframer {
         this.#needed = bytes.length + 1;
         break;
       }
-      if (length[0] === 0 || length[0] > limit) throw new WireloomError('rejected', `a message of ${length[0]} bytes`);
+      const kind = length[0] === 0 ? 'rejected' : length[0] > limit ? 'tooLarge' : null;
+      if (kind) throw new WireloomError(kind, `a message of ${length[0]} bytes`);
       const end = length[0] + length[1];
       if (bytes.length < end) {
         this.#needed = end;

@@ -25,6 +25,7 @@ export const enum CloseCode {
   Malformed = 2,
   NotAcceptable = 3,
   Policy = 4,
+  TooBig = 5,
   /** The server has dropped a client that did not keep up. */
   TooSlow = 0x12,
 }

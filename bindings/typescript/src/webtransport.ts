@@ -149,7 +149,7 @@ class WebTransportLink extends Link {
       });
     } catch (error) {
       // Section 6.3, on whichever stream.
-      if (error instanceof WireloomError) this.#cut(CloseCode.Malformed, error.message);
+      if (error instanceof WireloomError) this.#cut(error.kind === 'tooLarge' ? CloseCode.TooBig : CloseCode.Malformed, error.message);
       throw error;
     }
   }

@@ -35,8 +35,9 @@ test('lengths that may not be', () => {
   const limit = 1000;
   expect(new Unframer().push(frame(new Uint8Array(1000)), limit)).toHaveLength(1);
   const rejected = expect.objectContaining({ kind: 'rejected' }) as Error;
-  expect(() => new Unframer().push(frame(new Uint8Array(1001)), limit)).toThrow(rejected);
+  const tooLarge = expect.objectContaining({ kind: 'tooLarge' }) as Error;
+  expect(() => new Unframer().push(frame(new Uint8Array(1001)), limit)).toThrow(tooLarge);
   expect(() => new Unframer().push(new Uint8Array([0]), limit)).toThrow(rejected);
   // Before a byte of it has come.
-  expect(() => new Unframer().push(new Uint8Array([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), limit)).toThrow(rejected);
+  expect(() => new Unframer().push(new Uint8Array([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), limit)).toThrow(tooLarge);
 });

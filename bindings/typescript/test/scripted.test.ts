@@ -46,18 +46,18 @@ describe('what the server says first', () => {
 });
 
 test.each([
-  ['garbage', 'ff'],
-  ['a malformed message', '3f00'],
-  ['nothing', ''],
-  ['a second AcceptConf', '17020060ea000000200000'],
-  ['more than the message buffer', `3f0161${'00'.repeat(8192)}`],
-])('%s ends the connection, and the next is used', async (_, bytes) => {
+  ['garbage', 'ff', 4002],
+  ['a malformed message', '3f00', 4002],
+  ['nothing', '', 4002],
+  ['a second AcceptConf', '17020060ea000000200000', 4002],
+  ['more than the message buffer', `3f0161${'00'.repeat(8192)}`, 4005],
+])('%s ends the connection, and the next is used', async (_, bytes, code) => {
   const client = open();
   const peer = await script.accept();
   const request = client.request('a', 'x', { idempotent: true });
   await peer.request('a');
   peer.send(bytes);
-  expect(await peer.closed).toBe(4002);
+  expect(await peer.closed).toBe(code);
   const next = await script.accept();
   next.reply(await next.request('a'), 1);
   expect((await request).json()).toBe(1);

@@ -160,19 +160,20 @@ test('a server hears of the client as soon as it has spoken', async () => {
 });
 
 test.each([
-  ['a stream of its own', (session: Session) => {
+  ['no byte on a stream of its own', (session: Session) => {
     const stream = new Stream();
     stream.write(new Uint8Array(1));
     session.incoming(stream.readable);
-  }],
-  ["a request's stream", (session: Session) => session.streams[1]!.write(new Uint8Array(1))],
-  ['the control stream', (session: Session) => session.streams[0]!.write(new Uint8Array(1))],
-] as const)('a message of no byte on %s ends the connection', async (_, say) => {
+  }, 2],
+  ["no byte on a request's stream", (session: Session) => session.streams[1]!.write(new Uint8Array(1)), 2],
+  ['no byte on the control stream', (session: Session) => session.streams[0]!.write(new Uint8Array(1)), 2],
+  ['more than the message buffer', (session: Session) => session.streams[1]!.write(Uint8Array.of(0xbf, 0xff, 0xff, 0xff)), 5],
+] as const)('a message of %s ends the connection', async (_, say, code) => {
   const { client, session } = await connected();
   const request = client.request('a');
   const told = expect(request).rejects.toMatchObject({ kind: 'disconnected' });
   await expect.poll(() => session.streams[1]?.isFinished).toBe(true);
   say(session);
-  await expect.poll(() => session.closedWith?.closeCode).toBe(2);
+  await expect.poll(() => session.closedWith?.closeCode).toBe(code);
   await told;
 });
