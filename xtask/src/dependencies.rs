@@ -38,6 +38,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("hyper", "HTTP/1.1 and HTTP/2"),
     ("hyper-util", "hyper's glue to tokio, and version detection"),
     ("indicatif", "progress in the command line"),
+    (
+        "metrics",
+        "counters for whichever exporter an application has (a feature)",
+    ),
     ("quinn-proto", "the QUIC state machine"),
     ("quinn-udp", "UDP with GSO, GRO and ECN"),
     ("rcgen", "self-signed and rotating certificates"),

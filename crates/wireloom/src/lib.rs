@@ -94,6 +94,21 @@
 //! # Features
 //! - `axum` (default): [`WebTransportUpgrade`] is an extractor.
 //! - `qlog`: both builders take a directory for traces of connections (`qlog_dir`).
+//! - `metrics`: servers count through the facade [`metrics`](https://docs.rs/metrics), to whichever exporter the application has installed:
+//!
+//! | name | labels | |
+//! |---|---|---|
+//! | `wireloom_connections` | | open now, of all listeners: a gauge |
+//! | `wireloom_connections_total` | `carrier`: `quic`, `tcp` | that were let in |
+//! | `wireloom_connections_refused_total` | `carrier`, `limit`: `total`, `address` | by [`ConnectionLimits`] |
+//! | `wireloom_handshakes_failed_total` | `carrier` | over TCP those of TLS; over QUIC those that were let in and never stood |
+//! | `wireloom_requests_total` | `version`: `1.1`, `2`, `3` | sessions aside |
+//! | `wireloom_sessions` | | open now: a gauge |
+//! | `wireloom_sessions_total` | `draft`: `02`, `07`, `13`, `15` | that were accepted |
+//! | `wireloom_sessions_rejected_total` | `status` | by the application, or for their origin |
+//! | `wireloom_sessions_ended_total` | `how`: `client`, `server`, `reset`, `misbehaved`, `connection` | of those accepted |
+//! | `wireloom_quic_bytes_total` | `direction`: `sent`, `received` | UDP payload, counted when a connection ends |
+//! | `wireloom_quic_packets_total` | `fate`: `sent`, `lost` | the same |
 #![forbid(unsafe_code)]
 
 mod body;
@@ -104,6 +119,7 @@ mod early_hints;
 mod error;
 mod identity;
 mod limits;
+mod metrics;
 mod quic;
 mod resolve;
 mod send_group;

@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::metrics::OpenConnection;
+
 /// Counts connections in total and per address. Clones share one count, so that one set of limits spans every listener.
 ///
 /// An IPv6 host usually owns a whole /64 network, so that one of these counts as one address; an IPv4 address in its
@@ -110,6 +112,7 @@ impl ConnectionLimits {
         Ok(ConnectionPermit {
             shared: self.shared.clone(),
             address,
+            _open: OpenConnection::new(),
         })
     }
 
@@ -138,6 +141,7 @@ pub struct ConnectionPermit {
     shared: Arc<Shared>,
     /// `None` where only the total counts.
     address: Option<IpAddr>,
+    _open: OpenConnection,
 }
 
 impl Drop for ConnectionPermit {

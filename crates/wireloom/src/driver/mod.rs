@@ -44,6 +44,7 @@ use self::stream_limit::StreamLimit;
 use self::streams::StreamEntry;
 use crate::body::EarlyData;
 use crate::error::ConnectionError;
+use crate::metrics::{self, Carrier};
 use crate::quic::{Application, LostReason, QuicEvent, ReadEnd, Rest, Slot, Transport, WriteEnd};
 use crate::session::Answer;
 use crate::tls::TlsInfo;
@@ -294,6 +295,7 @@ impl Driver {
     ) {
         if self.lost.is_none() {
             quic.close(now, code, reason);
+            self.count_end(quic);
             self.lose(error, wakes);
         }
     }
@@ -371,6 +373,7 @@ impl Driver {
                 // What arrived before the connection's end still counts: a session's close code and reason often come
                 // with the same datagrams.
                 self.settle(now, quic, wakes);
+                self.count_end(quic);
                 self.lose(error, wakes);
             }
             QuicEvent::Opened(dir) => {
@@ -670,6 +673,15 @@ impl Driver {
             self.h3.reset_message(stream, Code::H3_REQUEST_REJECTED);
         }
         self.h3.stop_message(stream, Code::H3_NO_ERROR);
+    }
+
+    fn count_end(&self, quic: &Transport) {
+        if self.side == Side::Server && self.lost.is_none() {
+            if !self.h3.is_connected() {
+                metrics::handshake_failed(Carrier::Quic);
+            }
+            metrics::connection_ended(&quic.stats());
+        }
     }
 
     /// The connection is over: whoever waits learns why.

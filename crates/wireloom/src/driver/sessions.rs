@@ -14,6 +14,7 @@ use super::datagrams::Datagrams;
 use super::sending::CONTROL_PRIORITY;
 use super::{Driver, IncomingStream, Transport, WakeList};
 use crate::error::SessionError;
+use crate::metrics::{self, OpenSession};
 use crate::session::{Answer, SessionState};
 
 /// A session's queues, and the state that its handles share.
@@ -25,6 +26,8 @@ pub(crate) struct SessionEntry {
     pub(super) datagrams: Datagrams,
     /// Streams that wait to write until the peer raises the session's limit on data.
     pub(super) waiting: FxHashSet<StreamId>,
+    /// Server: once it is accepted.
+    open: Option<OpenSession>,
 }
 
 impl SessionEntry {
@@ -35,10 +38,14 @@ impl SessionEntry {
             priority: Priority::default(),
             datagrams: Datagrams::default(),
             waiting: FxHashSet::default(),
+            open: None,
         })
     }
 
     pub(super) fn end(self, error: SessionError, wakes: &mut WakeList) {
+        if let Some(open) = &self.open {
+            open.ended(&error);
+        }
         self.state.set_ended(error);
         wakes.all(&self.state.signals);
     }
@@ -192,6 +199,9 @@ impl Driver {
         protocol: Option<&str>,
     ) -> Result<(), CommandError> {
         self.h3.accept_session(now, session, head, protocol)?;
+        if let Some(entry) = self.sessions.get_mut(&session) {
+            entry.open = Some(OpenSession::new(self.h3.dialect()));
+        }
         self.settle(now, quic, wakes);
         Ok(())
     }
@@ -206,6 +216,7 @@ impl Driver {
         head: &http::Response<()>,
         body: Bytes,
     ) {
+        metrics::session_rejected(head.status());
         if let Err(error) = self.h3.reject_session(now, session, head, body) {
             tracing::debug!(parent: &self.span, %session, %error, "session could not be rejected in these words");
             // The client must not wait for ever because of a head that cannot be sent.

@@ -11,6 +11,7 @@ use wireloom_proto::Side;
 
 use crate::driver::{Conn, Driver, DriverConfig, IncomingQueue, Permit};
 use crate::limits::{ConnectionLimits, ConnectionPermit};
+use crate::metrics::{self, Carrier};
 use crate::quic::{Acceptor, Admission};
 
 /// The connections of a server, of all its sockets.
@@ -114,9 +115,11 @@ impl Acceptor<Driver> for ServerAcceptor {
             Ok(permit) => permit,
             Err(refused) => {
                 tracing::debug!(%remote, %refused, "connection refused");
+                metrics::connection_refused(Carrier::Quic, refused);
                 return Admission::Refuse;
             }
         };
+        metrics::connection_began(Carrier::Quic);
         self.admitted = self.connections.lock().insert(Weak::new());
         if !validated {
             self.connections.unproven.fetch_add(1, Ordering::Relaxed);

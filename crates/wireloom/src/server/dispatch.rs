@@ -20,6 +20,7 @@ use super::upgrade::WebTransportUpgrade;
 use crate::body::{Body, RemoteAddr};
 use crate::driver::{Conn, Incoming, IncomingKind, RequestBody, RequestError, ResponseSender};
 use crate::early_hints::EarlyHints;
+use crate::metrics;
 use crate::service::{AnswerBody, BoxError, HttpService, settle_content};
 use crate::session::{Answer, Session, max_datagram_size};
 use crate::websocket;
@@ -44,6 +45,9 @@ where
     };
     head.extensions_mut().insert(RemoteAddr(remote));
     head.extensions_mut().insert(tls);
+    if matches!(kind, IncomingKind::Request(_)) {
+        metrics::request(head.version());
+    }
     match kind {
         IncomingKind::Request(stream) if websocket::is_extended_connect(&head) => {
             let recv = RequestBody::new(conn.clone(), stream);

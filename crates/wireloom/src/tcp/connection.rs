@@ -26,6 +26,7 @@ use super::stream::{Owned, Owner};
 use super::tasks::Spawner;
 use super::{HttpVersions, Options};
 use crate::limits::ConnectionPermit;
+use crate::metrics::{self, Carrier};
 use crate::service::HttpService;
 use crate::tls::{ALPN_H2, TlsInfo};
 
@@ -116,6 +117,7 @@ where
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake timed out"),
     }
+    metrics::handshake_failed(Carrier::Tcp);
     None
 }
 

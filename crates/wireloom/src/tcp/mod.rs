@@ -45,6 +45,7 @@ pub use options::{HttpVersions, Options};
 
 use crate::body::Body;
 use crate::identity::Identity;
+use crate::metrics::{self, Carrier};
 use crate::service::HttpService;
 use crate::threads::Threads;
 use crate::tls::{key_log, tcp_server_config};
@@ -143,6 +144,7 @@ async fn run<L, S>(
         let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         match shared.options.limits.acquire(address) {
             Ok(permit) => {
+                metrics::connection_began(Carrier::Tcp);
                 L::prepare(&tcp);
                 let span = tracing::debug_span!("tcp", %address, port = peer.map(|peer| peer.port()));
                 let (shared, service) = (Arc::clone(&shared), service.clone());
@@ -156,7 +158,10 @@ async fn run<L, S>(
                     tasks.spawn(connection.instrument(span), &Handle::current());
                 }
             }
-            Err(refused) => tracing::debug!(%address, %refused, "connection refused"),
+            Err(refused) => {
+                tracing::debug!(%address, %refused, "connection refused");
+                metrics::connection_refused(Carrier::Tcp, refused);
+            }
         }
     }
     drop(listener);

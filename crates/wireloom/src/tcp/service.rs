@@ -18,6 +18,7 @@ use super::host;
 use super::interim::{self, InterimLine};
 use crate::body::{self, RemoteAddr};
 use crate::early_hints::EarlyHints;
+use crate::metrics;
 use crate::server::OriginPolicy;
 use crate::service::{BoxError, HttpService, settle_content};
 use crate::tls::TlsInfo;
@@ -190,6 +191,7 @@ where
     S: HttpService,
 {
     let running = added.activity.begin();
+    metrics::request(request.version());
     let scheme = if added.tls.is_some() {
         Scheme::HTTPS
     } else {
