@@ -7,7 +7,7 @@ import { build } from 'esbuild';
  */
 export const INTERNAL =
   'webTransportUrl isTopic isPrompt isOnce sentAt isLeft isDraining hasStream canStream isOver messageBufferSize readTimeoutMs ' +
-  'isConnected subscriptions answers probe unsent deliver restore lose remember renew';
+  'isConnected subscriptions answers probe unsent deliver restore lose remember renew token pending setSession limit';
 
 /** The whole package in one minified module, as text. */
 export async function bundle() {

@@ -488,7 +488,7 @@ export class Client<P extends Protocol = any> {
         // A constructor throws TypeErrors and the like for URLs and hashes that are none.
         const error = wrap('invalid', caught);
         if (this.#close.signal.aborted) return;
-        if (error.kind === 'rejected' || error.kind === 'invalid') {
+        if (['rejected', 'invalid', 'dismissed'].includes(error.kind)) {
           this.#finish(error);
           return;
         }
@@ -584,7 +584,9 @@ export class Client<P extends Protocol = any> {
       this.#topics.disconnected();
     }
     for (const call of calls) call.reject(error);
-    if (!isCurrent) return;
+    // Over whichever connection.
+    if (error.kind === 'dismissed') this.#finish(error);
+    if (!isCurrent || this.#close.signal.aborted) return;
     const wasStable = Date.now() - this.#since >= this.#backoff.stableMs;
     // A client that did not keep up comes back at once, and recovers: unless it never does.
     const failures = !wasStable ? this.#failures + 1 : ended.code === CloseCode.TooSlow ? 0 : 1;
@@ -639,8 +641,9 @@ export class Client<P extends Protocol = any> {
       this.#adopt(connection, 0);
       this.#returnMs = this.#options.returnMs ?? 15_000;
       void this.#leave(old);
-    } catch {
-      // As above.
+    } catch (error) {
+      // As above, but for a server that wants no more of it.
+      if (error instanceof WireloomError && error.kind === 'dismissed') this.#finish(error);
     } finally {
       this.#returning = false;
       this.#isHeld = false;

@@ -392,4 +392,6 @@ export class Connection {
 }
 
 export const disconnected = ({ reason, code }: Ended): WireloomError =>
-  new WireloomError('disconnected', reason || `the connection was closed${code === undefined ? '' : ` with code ${code}`}`);
+  code === CloseCode.Dismissed
+    ? new WireloomError('dismissed', reason)
+    : new WireloomError('disconnected', reason || `the connection was closed${code === undefined ? '' : ` with code ${code}`}`);

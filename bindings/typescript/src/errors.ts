@@ -11,6 +11,8 @@
  * - `closed`: the client was closed, by the application or by an error that trying again does not mend.
  * - `unreachable`: no transport could connect. Connecting is tried again.
  * - `rejected`: the server speaks something else. Final.
+ * - `dismissed`: the server does not want the client back: a kick, a ban, a log-in that is over. Its reason is the message. Final;
+ *   requests that were sent may have been handled.
  * - `tooLarge`: larger than the server's message buffer; nothing was sent.
  * - `invalid`: a name, key, payload or option that cannot be sent; nothing was sent.
  * - `queueFull`: more requests and signals wait than `maxPending` allows; nothing was sent.
@@ -28,6 +30,7 @@ export type ErrorKind =
   | 'closed'
   | 'unreachable'
   | 'rejected'
+  | 'dismissed'
   | 'tooLarge'
   | 'invalid'
   | 'queueFull';

@@ -13,7 +13,8 @@ export interface Delivery {
 
 /**
  * Why a connection is over (appendix A.5): 0 normal, 1 the server shuts down, 2 malformed, 3 not acceptable, 4 policy or time-out,
- * 5 too big, 6 internal, 0x12 too slow (recover at once), others the application's; `undefined`: lost without a word.
+ * 5 too big, 6 internal, 0x12 too slow (recover at once), 0x13 dismissed (do not come back), others the application's; `undefined`:
+ * lost without a word.
  */
 export interface Ended {
   code: number | undefined;
@@ -28,6 +29,8 @@ export const enum CloseCode {
   TooBig = 5,
   /** The server has dropped a client that did not keep up. */
   TooSlow = 0x12,
+  /** The client is not to come back by itself. */
+  Dismissed = 0x13,
 }
 
 /** A request's payload that is sent piece by piece, without ever being whole in memory. */

@@ -21,7 +21,7 @@ export type WebSocketConstructor = new (url: string) => WebSocketLike;
 const HIGH_WATER = 1 << 20;
 
 /** Close codes from 1000 (RFC 6455 section 7.4) as {@link Ended} has them. */
-const CODES: Record<number, number> = { 1000: 0, 1001: 1, 1002: 2, 1003: 3, 1005: 0, 1007: 2, 1008: 4, 1009: 5, 1011: 6, 1013: CloseCode.TooSlow };
+const CODES: Record<number, number> = { 1000: 0, 1001: 1, 1002: 2, 1003: 3, 1005: 0, 1007: 2, 1008: 4, 1009: 5, 1011: 6, 1013: CloseCode.TooSlow, 4019: CloseCode.Dismissed };
 
 /**
  * Opens one. `abort` gives it up.

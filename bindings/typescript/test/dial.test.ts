@@ -406,6 +406,17 @@ test('after some failures WebSocket is the scout', async () => {
   expect(sessions.length).toBeGreaterThan(failures / 5);
 });
 
+test.each([false, true])('a server that dismisses the client over one transport is left over both: %s', async (overWebSocket) => {
+  const client = open(() => after(50), { fallbackMs: 20, returnMs: 10 });
+  const peer = await script.accept();
+  await client.connected();
+  expect(client.transport).toBe('websocket');
+  await expect.poll(() => sessions.length).toBeGreaterThan(1);
+  if (overWebSocket) peer.socket.close(4019, 'enough');
+  else sessions.at(-1)!.end(0x13, 'enough');
+  await expect.poll(() => client.state).toMatchObject({ status: 'closed', error: { kind: 'dismissed', message: 'enough' } });
+});
+
 test('hashes that cannot be had are asked for again; a wrong one is final', async () => {
   let asked = 0;
   const client = open(() => Promise.resolve(), {

@@ -280,6 +280,34 @@ test('a client that was too slow comes back at once, unless it was so from the b
   set.mockRestore();
 });
 
+describe('a client that is dismissed', () => {
+  const reason = 'your account was closed';
+
+  test('does not come back, and says why', async () => {
+    const client = open();
+    const peer = await script.accept();
+    await client.connected();
+    const errors: string[] = [];
+    client.topic('t').subscribe({ onError: ({ message }) => errors.push(message) });
+    const sent = expect(client.request('sent', 'x', { idempotent: true })).rejects.toMatchObject({ kind: 'dismissed', message: reason });
+    await peer.request('$subscribe/t');
+    await peer.request('sent');
+    peer.socket.close(4019, reason);
+    await sent;
+    await expect.poll(() => client.state).toMatchObject({ status: 'closed', error: { kind: 'dismissed', message: reason } });
+    await expect(client.request('later')).rejects.toMatchObject({ kind: 'closed', message: reason });
+    expect(errors).toEqual([reason]);
+  });
+
+  test('before it is accepted', async () => {
+    const client = open();
+    const waiting = expect(client.request('waits')).rejects.toMatchObject({ kind: 'closed', message: reason });
+    (await script.peers.next()).socket.close(4019, reason);
+    await waiting;
+    expect(client.state).toMatchObject({ status: 'closed', error: { kind: 'dismissed' } });
+  });
+});
+
 describe('a stream that is being read before it is sent', () => {
   test('and fails is no payload', async () => {
     const client = open();
