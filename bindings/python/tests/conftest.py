@@ -26,14 +26,21 @@ PATIENCE = 60.0
 
 
 class Process:
-    """A running ``python -m wireloom``."""
+    """A running ``python -m wireloom``, or another program."""
 
-    def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "wireloom"),
+    ) -> None:
         # The package as it is in the checkout, unless another is asked for.
         package = os.environ.get("WIRELOOM_PACKAGE", str(HERE.parent / "python"))
         environment = {**os.environ, "PYTHONPATH": package, "PYTHONUNBUFFERED": "1", **(env or {})}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "wireloom", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
             env=environment,
             stdout=subprocess.PIPE,

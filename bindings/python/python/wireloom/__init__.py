@@ -19,6 +19,7 @@ from ._wireloom import (
     WireloomError,
     __version__,
 )
+from .embed import Running, serve, serving
 from .event_loop import EventLoop, new_event_loop, run
 from .router import Router
 
@@ -32,6 +33,7 @@ __all__ = [
     "IdentityError",
     "RecvStream",
     "Router",
+    "Running",
     "SendStream",
     "ServeError",
     "Server",
@@ -44,4 +46,6 @@ __all__ = [
     "__version__",
     "new_event_loop",
     "run",
+    "serve",
+    "serving",
 ]

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ def _given(sock: socket.socket | None) -> int | None:
     return None if sock is None else os.dup(sock.fileno())
 
 
-class SettingsRefused(Exception):
+class SettingsRefused(ValueError):
     """The server cannot be made as the settings say; the message is for the user."""
 
 
@@ -99,8 +100,13 @@ class Server:
         else:
             # Not the same as `_stop`, which the limit of requests sets, too.
             self._is_told = True
-            logger.info("shutting down; a signal once more ends it at once")
         self._stop.set()
+
+    def on_signal(self) -> None:
+        """`stop`, and says what the next one does."""
+        if not self._is_told:
+            logger.info("shutting down; a signal once more ends it at once")
+        self.stop()
 
     async def serve(self, *, watch: Callable[[], bool] | None = None) -> None:
         """Serves until `stop`. `watch` is asked now and then whether to go on."""
@@ -121,6 +127,7 @@ class Server:
     async def _watch(self, watch: Callable[[], bool]) -> None:
         while watch():
             await asyncio.sleep(_LOOK)
+        logger.info("shutting down: the parent process is gone")
         self.stop()
         # Nobody is left to lose patience.
         await asyncio.sleep(self.config.graceful_timeout + CANCELLED)
@@ -203,8 +210,9 @@ class Server:
 
 
 def install_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
-    """SIGINT and SIGTERM stop; what this returns puts things back."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+    """SIGINT and SIGTERM stop; what this returns puts things back. Only the main thread hears signals."""
+    is_main = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     for number in signals:
         loop.add_signal_handler(number, stop)
 
@@ -248,7 +256,7 @@ def run_worker(
         nonlocal server
         # Imported within the loop: applications make tasks and locks while they are imported.
         server = Server(app(), config, addresses, identity=identity, worker=worker, board=board)
-        restore = install_signals(asyncio.get_running_loop(), server.stop)
+        restore = install_signals(asyncio.get_running_loop(), server.on_signal)
         if on_started is not None:
             announced = asyncio.ensure_future(_announce(server, on_started))
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from . import logs, sockets
 from ._wireloom import IdentityError, ServeError
@@ -16,8 +16,8 @@ from .supervisor import Supervisor, print_hash, start_message
 logger = logging.getLogger("wireloom")
 
 
-def serve(config: Config) -> int:
-    """Serves as the settings say, until a signal. The exit status."""
+def serve(config: Config, application: Callable[[], Application] | None = None) -> int:
+    """Serves as the settings say, or this application, until a signal. The exit status."""
     try:
         logs.configure(config)
     except Exception as error:
@@ -40,7 +40,7 @@ def serve(config: Config) -> int:
         def started(server: Server) -> None:
             logger.info(start_message(config, server.addresses))
 
-        return run_worker(app, config, addresses, identity=identity, on_started=started)
+        return run_worker(application or app, config, addresses, identity=identity, on_started=started)
     except (ImportFailed, IdentityError, ServeError, SettingsRefused) as error:
         logger.error("%s", error)
         return 1

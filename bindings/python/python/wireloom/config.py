@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -256,60 +256,103 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+class BadSetting(ValueError):
+    """A setting that does not exist or cannot have this value; the message is for the user."""
+
+
+def field_names() -> dict[str, str]:
+    """From every name of a setting to its field's: a flag's further names are names of the setting, too."""
+    found = {}
+    for entry in fields(Config):
+        for flag in (entry.name, *entry.metadata.get("flags", ())):
+            found[flag.removeprefix("--").replace("-", "_")] = entry.name
+    return found
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
 def _convert(name: str, value: Any, source: str) -> Any:
-    """A value of the environment or a file as its field has it."""
-    entry = next((entry for entry in fields(Config) if entry.name == name), None)
-    if entry is None:
-        raise SystemExit(f"{source}: there is no setting named {name}")
+    """A value of the environment, a file or a caller as its field has it."""
+    entry = next(entry for entry in fields(Config) if entry.name == name)
     annotation = str(entry.type)
     try:
         if entry.metadata.get("many"):
-            return (
-                [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
-            )
+            return list(value)
         if annotation == "bool":
-            if isinstance(value, str):
-                return {
-                    "1": True,
-                    "true": True,
-                    "yes": True,
-                    "on": True,
-                    "0": False,
-                    "false": False,
-                    "no": False,
-                    "off": False,
-                }[value.lower()]
-            return bool(value)
+            return _BOOLEANS[value.lower()] if isinstance(value, str) else bool(value)
         value = _type_of(annotation, name)(value)
     except (KeyError, TypeError, ValueError):
-        raise SystemExit(f"{source}: {value!r} is no value for {name}") from None
+        raise BadSetting(f"{source}: {value!r} is no value for {name}") from None
     choices = entry.metadata.get("choices")
     if choices and value not in choices:
-        raise SystemExit(f"{source}: {name} is one of {', '.join(choices)}")
+        raise BadSetting(f"{source}: {name} is one of {', '.join(choices)}")
     return value
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Text for a list has its parts between commas."""
+    is_list = any(entry.name == name and entry.metadata.get("many") for entry in fields(Config))
+    if is_list and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def from_settings(app: str, settings: Mapping[str, Any]) -> Config:
+    """The settings of a caller, by any of their names. Neither the environment nor a file is read."""
+    known = field_names()
+    values: dict[str, Any] = {"app": app}
+    for given, value in settings.items():
+        name = known.get(given)
+        if name is None or name == "app":
+            raise TypeError(f"there is no setting named {given!r}")
+        if value is None:
+            continue
+        if isinstance(value, str) and name in ("host", "origins", "headers"):
+            value = [value]
+        if name == "headers":
+            value = [entry if isinstance(entry, str) else ":".join(entry) for entry in value]
+        values[name] = _convert(name, _listed(name, value), given)
+    config = Config(**values)
+    problem = config.problems()
+    if problem:
+        raise BadSetting(problem)
+    return config
+
+
+def _from_surroundings(path: str | None) -> dict[str, Any]:
+    """What the environment says, and beneath it the file."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        known = field_names()
+        try:
+            content = tomllib.loads(Path(path).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise BadSetting(f"{path}: {error}") from None
+        for given, value in content.items():
+            name = known.get(given.replace("-", "_"))
+            if name is None:
+                raise BadSetting(f"{path}: there is no setting named {given}")
+            values[name] = _convert(name, _listed(name, value), path)
+    for entry in fields(Config):
+        variable = "WIRELOOM_" + entry.name.upper()
+        # An empty one is none, as where a composition of containers passes on what is not set.
+        if os.environ.get(variable):
+            values[entry.name] = _convert(entry.name, _listed(entry.name, os.environ[variable]), variable)
+    return values
 
 
 def load(arguments: Sequence[str] | None = None) -> Config:
     """The settings: the command line before the environment, that before the file, that before the defaults."""
     made = parser()
     given = vars(made.parse_args(arguments))
-    values: dict[str, Any] = {}
     path = given.pop("config") or os.environ.get("WIRELOOM_CONFIG") or None
     if path is None and Path("wireloom.toml").is_file():
         path = "wireloom.toml"
-    if path is not None:
-        try:
-            content = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise SystemExit(f"{path}: {error}") from None
-        for name, value in content.items():
-            name = name.replace("-", "_")
-            values[name] = _convert(name, value, path)
-    for entry in fields(Config):
-        variable = "WIRELOOM_" + entry.name.upper()
-        # An empty one is none, as where a composition of containers passes on what is not set.
-        if os.environ.get(variable):
-            values[entry.name] = _convert(entry.name, os.environ[variable], variable)
+    try:
+        values = _from_surroundings(path)
+    except BadSetting as error:
+        raise SystemExit(str(error)) from None
     values.update(given)
     config = Config(**values)
     problem = config.problems()

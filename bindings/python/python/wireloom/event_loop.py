@@ -72,5 +72,7 @@ def new_event_loop() -> EventLoop:
 
 def run(main: Coroutine[Any, Any, _T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop) -> _T:
     """``asyncio.run`` with this event loop."""
+    if isinstance(main, str) or (callable(main) and not asyncio.iscoroutine(main)):
+        raise TypeError(f"a coroutine was expected, got {main!r}; an application is served by wireloom.serve(app)")
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+from ._wireloom import WireloomError
 from .importer import Application
 
 logger = logging.getLogger("wireloom")
@@ -24,7 +25,7 @@ async def cancel(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     return stubborn
 
 
-class LifespanFailed(Exception):
+class LifespanFailed(WireloomError):
     """The application refused to start."""
 
 
