@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from . import logs, sockets
 from ._wireloom import IdentityError, ServeError
 from .asgi import Server, SettingsRefused, identity_of, run_worker
-from .config import Config, load
+from .config import Config
 from .importer import Application, ImportFailed, load_application
+from .settings import load, unknown_variables
 from .supervisor import Supervisor, print_hash, start_message
 
 logger = logging.getLogger("wireloom")
@@ -51,7 +52,11 @@ def serve(config: Config, application: Callable[[], Application] | None = None) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return serve(load(arguments))
+    config = load(arguments)
+    for name in unknown_variables():
+        # Not more than that: Kubernetes makes such variables of a service that is named so.
+        print(f"wireloom-asgi: warning: {name} is no setting, and ignored", file=sys.stderr)
+    return serve(config)
 
 
 if __name__ == "__main__":

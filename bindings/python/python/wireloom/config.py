@@ -1,14 +1,9 @@
-"""Settings of the server: one table for the command line, the environment, and the configuration file."""
+"""Settings of the server: one table for the command line, the environment, the configuration file, and callers."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 #: What the access log says of each request.
@@ -24,7 +19,8 @@ def _option(default: Any, help: str, *flags: str, many: bool = False, **extra: A
 
 @dataclass
 class Config:
-    """Everything that can be set. Every field is a flag, `--like-this`, and a variable, `WIRELOOM_LIKE_THIS`."""
+    """Everything that can be set. Every field is a flag, `--like-this`, and a variable, `WIRELOOM_LIKE_THIS`; so is
+    each further name that it has."""
 
     app: str = field(default="", metadata={"help": "the application, as module:attribute"})
     factory: bool = _option(False, "the attribute is a function that makes the application")
@@ -129,7 +125,7 @@ class Config:
         for setting in fields(self):
             value = getattr(self, setting.name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                return f"{_flag(setting.name)} is a number from 0"
+                return f"{flag_of(setting.name)} is a number from 0"
         if self.metrics is not None and not self.metrics.startswith("/"):
             return f"--metrics is a path, as /metrics, not {self.metrics!r}; what follows it is taken for that"
         if self.client_ca and not self.is_secure:
@@ -203,161 +199,5 @@ class Config:
         }
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-#: As Python's `ssl` module numbers them, which is how uvicorn's users write them.
-_CERTIFICATES = {"0": "none", "1": "optional", "2": "required"}
-
-
-def _certificates(value: Any) -> str:
-    return _CERTIFICATES.get(str(value), str(value))
-
-
-def _type_of(annotation: str, name: str = "") -> Any:
-    if name == "client_certs":
-        return _certificates
-    if "int" in annotation:
-        return int
-    return float if "float" in annotation else str
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        prog="wireloom-asgi",
-        description="Serves an ASGI application over HTTP/1.1, HTTP/2, HTTP/3, WebSocket and WebTransport.",
-        epilog="Every flag is an environment variable too: --log-level is WIRELOOM_LOG_LEVEL. "
-        "Lists are separated by commas there. A configuration file (TOML) has the same names with underscores.",
-        allow_abbrev=False,
-    )
-    made.add_argument("app", nargs="?", help="the application, as module:attribute", default=argparse.SUPPRESS)
-    made.add_argument("--config", help="a configuration file [wireloom.toml if it exists]", default=None)
-    from . import __version__
-
-    made.add_argument("--version", action="version", version=f"wireloom {__version__}")
-    for entry in fields(Config):
-        if entry.name == "app":
-            continue
-        meta = dict(entry.metadata)
-        flags = [_flag(entry.name), *meta["flags"]]
-        common: dict[str, Any] = {"dest": entry.name, "help": meta["help"], "default": argparse.SUPPRESS}
-        annotation = str(entry.type)
-        if annotation == "bool":
-            made.add_argument(*flags, action=argparse.BooleanOptionalAction, **common)
-        elif meta["many"]:
-            made.add_argument(*flags, action="append", metavar="VALUE", **common)
-        else:
-            extra = {key: meta[key] for key in ("choices", "nargs", "const") if key in meta}
-            if "choices" not in extra:
-                extra["metavar"] = "VALUE"
-            made.add_argument(*flags, type=_type_of(annotation, entry.name), **extra, **common)
-    return made
-
-
-class BadSetting(ValueError):
-    """A setting that does not exist or cannot have this value; the message is for the user."""
-
-
-def field_names() -> dict[str, str]:
-    """From every name of a setting to its field's: a flag's further names are names of the setting, too."""
-    found = {}
-    for entry in fields(Config):
-        for flag in (entry.name, *entry.metadata.get("flags", ())):
-            found[flag.removeprefix("--").replace("-", "_")] = entry.name
-    return found
-
-
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-def _convert(name: str, value: Any, source: str) -> Any:
-    """A value of the environment, a file or a caller as its field has it."""
-    entry = next(entry for entry in fields(Config) if entry.name == name)
-    annotation = str(entry.type)
-    try:
-        if entry.metadata.get("many"):
-            return list(value)
-        if annotation == "bool":
-            return _BOOLEANS[value.lower()] if isinstance(value, str) else bool(value)
-        value = _type_of(annotation, name)(value)
-    except (KeyError, TypeError, ValueError):
-        raise BadSetting(f"{source}: {value!r} is no value for {name}") from None
-    choices = entry.metadata.get("choices")
-    if choices and value not in choices:
-        raise BadSetting(f"{source}: {name} is one of {', '.join(choices)}")
-    return value
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Text for a list has its parts between commas."""
-    is_list = any(entry.name == name and entry.metadata.get("many") for entry in fields(Config))
-    if is_list and isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def from_settings(app: str, settings: Mapping[str, Any]) -> Config:
-    """The settings of a caller, by any of their names. Neither the environment nor a file is read."""
-    known = field_names()
-    values: dict[str, Any] = {"app": app}
-    for given, value in settings.items():
-        name = known.get(given)
-        if name is None or name == "app":
-            raise TypeError(f"there is no setting named {given!r}")
-        if value is None:
-            continue
-        if isinstance(value, str) and name in ("host", "origins", "headers"):
-            value = [value]
-        if name == "headers":
-            value = [entry if isinstance(entry, str) else ":".join(entry) for entry in value]
-        values[name] = _convert(name, _listed(name, value), given)
-    config = Config(**values)
-    problem = config.problems()
-    if problem:
-        raise BadSetting(problem)
-    return config
-
-
-def _from_surroundings(path: str | None) -> dict[str, Any]:
-    """What the environment says, and beneath it the file."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        known = field_names()
-        try:
-            content = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise BadSetting(f"{path}: {error}") from None
-        for given, value in content.items():
-            name = known.get(given.replace("-", "_"))
-            if name is None:
-                raise BadSetting(f"{path}: there is no setting named {given}")
-            values[name] = _convert(name, _listed(name, value), path)
-    for entry in fields(Config):
-        variable = "WIRELOOM_" + entry.name.upper()
-        # An empty one is none, as where a composition of containers passes on what is not set.
-        if os.environ.get(variable):
-            values[entry.name] = _convert(entry.name, _listed(entry.name, os.environ[variable]), variable)
-    return values
-
-
-def load(arguments: Sequence[str] | None = None) -> Config:
-    """The settings: the command line before the environment, that before the file, that before the defaults."""
-    made = parser()
-    given = vars(made.parse_args(arguments))
-    path = given.pop("config") or os.environ.get("WIRELOOM_CONFIG") or None
-    if path is None and Path("wireloom.toml").is_file():
-        path = "wireloom.toml"
-    try:
-        values = _from_surroundings(path)
-    except BadSetting as error:
-        raise SystemExit(str(error)) from None
-    values.update(given)
-    config = Config(**values)
-    problem = config.problems()
-    if problem:
-        made.error(problem)
-    if not config.app:
-        made.error("which application? Name it as module:attribute")
-    return config

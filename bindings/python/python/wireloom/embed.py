@@ -22,7 +22,7 @@ def serve(app: Application | str, **settings: Any) -> None:
     start ends the program (`SystemExit`), as ``wireloom-asgi`` does.
     """
     from . import cli
-    from .config import from_settings
+    from .settings import from_settings
 
     try:
         asyncio.get_running_loop()
@@ -88,8 +88,8 @@ async def serving(app: Application | str, **settings: Any) -> AsyncIterator[Runn
     """
     from . import sockets
     from .asgi import Server, identity_of
-    from .config import from_settings
     from .importer import load_application
+    from .settings import from_settings
 
     config = from_settings(app if isinstance(app, str) else _name(app), {"access_log": False, **settings})
     if config.workers > 1 or config.reload:

@@ -1,0 +1,94 @@
+"""Settings: where they come from, and who goes first."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import HERE, Process
+from wireloom.config import Config
+from wireloom.settings import from_settings, load
+
+
+@pytest.fixture(autouse=True)
+def nothing_else(monkeypatch, tmp_path):
+    """No file of the folder, no variable of the machine."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_name_of_a_flag_is_a_variable_and_a_name_in_a_file(monkeypatch, tmp_path):
+    (tmp_path / "wireloom.toml").write_text('origin = ["https://a.test"]\nssl-certfile = "file"\nssl_keyfile = "key"\n')
+    config = load(["plain:app"])
+    assert (config.origins, config.certfile, config.keyfile) == (["https://a.test"], "file", "key")
+    monkeypatch.setenv("WIRELOOM_SSL_CERTFILE", "variable")
+    monkeypatch.setenv("WIRELOOM_SSL_CA_CERTS", "ca")
+    monkeypatch.setenv("WIRELOOM_SSL_CERT_REQS", "1")
+    monkeypatch.setenv("WIRELOOM_ORIGIN", "https://b.test, https://c.test")
+    monkeypatch.setenv("WIRELOOM_TIMEOUT_KEEP_ALIVE", "")
+    config = load(["plain:app", "--origin", "https://d.test"])
+    assert (config.certfile, config.client_ca, config.client_certs) == ("variable", "ca", "optional")
+    assert (config.origins, config.keep_alive) == (["https://d.test"], 30.0)
+    # Its own name goes first.
+    monkeypatch.setenv("WIRELOOM_CERTFILE", "own")
+    monkeypatch.setenv("WIRELOOM_APP", "other:app")
+    assert (load([]).certfile, load([]).app) == ("own", "other:app")
+
+
+def test_variables_that_other_servers_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    assert (load(["plain:app"]).workers, load(["plain:app"]).forwarded_allow_ips) == (3, "*")
+    assert load(["plain:app", "--reload"]).workers == 1
+    assert load(["plain:app", "--workers", "2"]).workers == 2
+    (tmp_path / "wireloom.toml").write_text("workers = 4\n")
+    assert load(["plain:app"]).workers == 4
+    monkeypatch.setenv("WIRELOOM_WORKERS", "5")
+    assert load(["plain:app"]).workers == 5
+    assert from_settings("plain:app", {}).workers == 1
+    monkeypatch.delenv("WIRELOOM_WORKERS")
+    (tmp_path / "wireloom.toml").unlink()
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    with pytest.raises(SystemExit, match="WEB_CONCURRENCY: 'many' is no value for workers"):
+        load(["plain:app"])
+
+
+def test_unknown_names(monkeypatch, tmp_path, serve):
+    server = serve("plain:app", tls=False, env={"WIRELOOM_SSL_CA_CERT": "x", "WIRELOOM_PORT_80_TCP": "y"})
+    assert [line for line in server.lines if "warning" in line] == [
+        f"wireloom-asgi: warning: {name} is no setting, and ignored"
+        for name in ("WIRELOOM_PORT_80_TCP", "WIRELOOM_SSL_CA_CERT")
+    ]
+    file = tmp_path / "settings.toml"
+    file.write_text("nonsense = 1\n")
+    process = Process(["plain:app", "--config", str(file)], cwd=HERE / "apps")
+    assert process.ended() == 1
+    process.wait_for("there is no setting named nonsense")
+
+
+def test_settings_of_a_caller():
+    config = from_settings(
+        "app",
+        {
+            "host": "::1",
+            "ssl_certfile": HERE / "a.pem",
+            "keyfile": "b.pem",
+            "headers": [("x-a", "1,2"), "x-b: 3"],
+            "header": None,
+            "timeout_keep_alive": 5,
+            "http2": False,
+        },
+    )
+    assert config == Config(
+        app="app",
+        host=["::1"],
+        certfile=str(HERE / "a.pem"),
+        keyfile="b.pem",
+        headers=["x-a:1,2", "x-b: 3"],
+        keep_alive=5.0,
+        http2=False,
+    )
+    assert from_settings("app", {"header": "x: 1, 2"}).headers == ["x: 1, 2"]
+    with pytest.raises(TypeError, match="nonsense"):
+        from_settings("app", {"nonsense": 1})
+    with pytest.raises(ValueError, match="port: 'x' is no value"):
+        from_settings("app", {"port": "x"})
