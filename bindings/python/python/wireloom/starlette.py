@@ -1,4 +1,4 @@
-"""WebTransport for Starlette and FastAPI, which know no such scope.
+"""WebTransport for Starlette and FastAPI, which know no such scope. FastAPI has more in ``wireloom.fastapi``.
 
 ::
 
@@ -16,11 +16,13 @@ The application is wrapped because the frameworks refuse the scope before they l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.datastructures import URL
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.routing import Match
 from starlette.routing import Route as _Route
@@ -30,7 +32,7 @@ from .session import AsgiSession
 Endpoint = Callable[["WebTransport"], Awaitable[None]]
 
 
-class WebTransport(HTTPConnection, AsgiSession):  # type: ignore[misc]
+class WebTransport(AsgiSession, HTTPConnection):  # type: ignore[misc]
     """A session as an endpoint has it: headers, path parameters, state, and streams and datagrams."""
 
     def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -57,30 +59,61 @@ class WebTransportRoute(_Route):
         super().__init__(path, _Sessions(endpoint), methods=["CONNECT"], name=name, include_in_schema=False)
 
 
-class _Sessions:
-    """The ASGI application that a route for sessions leads to.
+class SessionEndpoint:
+    """What a route for sessions leads to.
 
-    A route is told by it, and not by its class: FastAPI's `include_router` makes a plain route of every route that it does not
-    know, with the endpoint and the methods of the original.
+    A route is told by it, and not by its class: FastAPI's `include_router` makes routes of its own of those that it includes,
+    with the endpoint and the methods of the original.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Callable[..., Awaitable[None]]) -> None:
         self.endpoint = endpoint
 
+    async def run_session(self, found: Found, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Found:
+    """A session's route."""
+
+    endpoint: SessionEndpoint
+    route: Any
+    scope: dict[str, Any]
+    #: The dependencies of FastAPI's routers that the route itself does not know.
+    guards: Sequence[Any]
+
+
+class _Sessions(SessionEndpoint):
+    """The ASGI application of a `WebTransportRoute`."""
+
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "webtransport":
-            raise HTTPException(405)
-        session = WebTransport(scope, receive, send)
-        async with session:
-            try:
-                await self.endpoint(session)
-            except HTTPException as refused:
-                if session.is_accepted:
-                    raise
+        raise HTTPException(405)
+
+    async def run_session(self, found: Found, receive: Any, send: Any) -> None:
+        if found.guards:
+            from .fastapi import run_guarded
+
+            await run_guarded(found, receive, send)
+        else:
+            session = WebTransport(found.scope, receive, send)
+            await run(session, lambda: self.endpoint(session))
+
+
+async def run(session: WebTransport, endpoint: Callable[[], Awaitable[None]]) -> None:
+    """The session's life, with the refusals of both frameworks."""
+    async with session:
+        try:
+            await endpoint()
+        except (HTTPException, WebSocketException) as refused:
+            if session.is_accepted:
+                raise
+            if isinstance(refused, HTTPException):
                 headers = (refused.headers or {}).items()
-                await session.reject(
-                    refused.status_code, [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-                )
+                fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+                await session.reject(refused.status_code, fields)
+            else:
+                await session.reject(403)
 
 
 class with_webtransport:
@@ -100,33 +133,42 @@ class with_webtransport:
         # As a middleware it has only what is below it; the framework is in the scope then.
         app = scope.setdefault("app", self.app)
         routes = app.routes if self._routes is None else self._routes
-        found = _find(routes, scope)
+        found = _find(routes, scope, _dependencies(app))
         if found is not None:
-            sessions, scope = found
-            await sessions(scope, receive, send)
+            await found.endpoint.run_session(found, receive, send)
             return
         await receive()
         await send({"type": "webtransport.close", "status": 404})
 
 
-def _find(routes: Iterable[Any], scope: dict[str, Any]) -> tuple[_Sessions, dict[str, Any]] | None:
-    """The endpoint of a session and its scope, also below a `Mount`, a `Host` and an included `APIRouter`."""
+def _dependencies(app: Any) -> Sequence[Any]:
+    """Those of a FastAPI application."""
+    found: Sequence[Any] = getattr(getattr(app, "router", None), "dependencies", ())
+    return found
+
+
+def _find(routes: Iterable[Any], scope: dict[str, Any], guards: Sequence[Any]) -> Found | None:
+    """The route of a session, also below a `Mount`, a `Host` and an included `APIRouter`."""
     # Routes know HTTP and WebSocket only.
     request = {**scope, "type": "http", "method": "CONNECT"}
     for route in routes:
         endpoint = getattr(route, "endpoint", None)
-        if isinstance(endpoint, _Sessions):
+        if isinstance(endpoint, SessionEndpoint):
             match, child = route.matches(request)
             if match is Match.FULL:
-                return endpoint, {**scope, **child, "endpoint": endpoint.endpoint}
-        elif included := getattr(route, "effective_route_contexts", None):
-            # FastAPI of 2026 keeps an included router as it is; its contexts have the routes below the prefix.
-            effective = (context.starlette_route or context.original_route for context in included())
-            if (found := _find(effective, scope)) is not None:
+                return Found(endpoint, route, {**scope, **child, "endpoint": endpoint.endpoint}, guards)
+        elif included := getattr(route, "effective_candidates", None):
+            # FastAPI of 2026 keeps an included router as it is; the candidates are the routes below the prefix. A plain route
+            # among them knows no dependencies.
+            effective = (getattr(candidate, "starlette_route", None) or candidate for candidate in included())
+            inner = [*route.include_context.dependencies, *route.original_router.dependencies]
+            if (found := _find(effective, scope, inner)) is not None:
                 return found
         elif below := getattr(route, "routes", None):
             match, child = route.matches(request)
-            if match is Match.FULL and (found := _find(below, {**scope, **child})) is not None:
+            app = getattr(route, "app", None)
+            inside = {**scope, **child, **({"app": app} if isinstance(app, Starlette) else {})}
+            if match is Match.FULL and (found := _find(below, inside, _dependencies(app))) is not None:
                 return found
     return None
 
