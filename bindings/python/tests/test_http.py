@@ -309,6 +309,12 @@ def test_many_requests_on_one_connection(server):
     asyncio.run(main())
 
 
+def test_alt_svc_of_a_port_that_leads_here(serve):
+    server = serve("plain:app", "--alt-svc-port", "443")
+    with httpx.Client(verify=False, timeout=60) as client:
+        assert client.get(f"{server.url}/echo").headers["alt-svc"] == 'h3=":443"; ma=86400'
+
+
 def test_the_access_log(client, server):
     client.get("/scope?logged")
     server.wait_for(r'127\.0\.0\.1:\d+ "GET /scope HTTP/[\d.]+" 200 \d+ [\d.]+ms')

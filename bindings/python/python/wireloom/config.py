@@ -50,6 +50,9 @@ class Config:
     http2: bool = _option(True, "HTTP/2, with a certificate")
     http3: bool = _option(True, "HTTP/3 and WebTransport, with a certificate")
     alt_svc: bool = _option(True, "tells clients over TCP of HTTP/3")
+    alt_svc_port: int | None = _option(
+        None, "the port that they are told, where one outside leads to --port, as of a container [--port]"
+    )
 
     workers: int = _option(1, "processes [1]")
     reload: bool = _option(False, "starts again when a file changes")
@@ -122,6 +125,8 @@ class Config:
             return "--reload has one worker"
         if not 0 <= self.port < 65536:
             return "--port is a number below 65536"
+        if self.alt_svc_port is not None and not 0 < self.alt_svc_port < 65536:
+            return "--alt-svc-port is a number from 1 to 65535"
         for setting in fields(self):
             value = getattr(self, setting.name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
@@ -191,6 +196,7 @@ class Config:
             "worker": worker,
             "workers": self.workers,
             "alt_svc": self.alt_svc,
+            "alt_svc_port": self.alt_svc_port,
             "http1": self.http1,
             "http2": self.http2,
             "client_ca": self.client_ca,

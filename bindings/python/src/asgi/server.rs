@@ -55,6 +55,7 @@ struct Options {
     worker: u8,
     workers: u8,
     alt_svc: bool,
+    alt_svc_port: Option<u16>,
     http1: bool,
     http2: bool,
     client_ca: Option<PathBuf>,
@@ -210,6 +211,7 @@ impl AsgiServer {
             shutdown_deadline: Duration::from_secs_f64(self.options.shutdown_deadline),
             route: (self.options.worker, self.options.workers),
             alt_svc: self.options.alt_svc,
+            alt_svc_port: self.options.alt_svc_port,
             versions: self.options.versions(),
             clients: self.clients.clone(),
         };
@@ -305,6 +307,7 @@ struct Prepared {
     shutdown_deadline: Duration,
     route: (u8, u8),
     alt_svc: bool,
+    alt_svc_port: Option<u16>,
     versions: HttpVersions,
     clients: ClientAuth,
 }
@@ -373,6 +376,10 @@ impl Prepared {
             let Some(identity) = self.identity.clone() else {
                 continue;
             };
+            let options = match self.alt_svc_port {
+                Some(port) => self.options().http3_port(port),
+                None => self.options(),
+            };
             let mut builder = Server::builder()
                 .alt_svc(self.alt_svc && udp.is_some())
                 .sockets(udp, tcp)
@@ -380,7 +387,7 @@ impl Prepared {
                 .client_auth(self.clients.clone())
                 .connection_id_route(self.route.0, self.route.1)
                 .connection_limits(self.limits.clone())
-                .tcp_options(self.options())
+                .tcp_options(options)
                 .shutdown_deadline(self.shutdown_deadline);
             for origin in &self.origins {
                 builder = builder.allow_origin(origin);
