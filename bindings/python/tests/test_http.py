@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import socket
 import ssl
 import struct
 import time
+from datetime import datetime
 
 import httpx
 import pytest
 import websockets
+import wireloom
 from conftest import eventually
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
@@ -318,6 +321,65 @@ def test_alt_svc_of_a_port_that_leads_here(serve):
 def test_the_access_log(client, server):
     client.get("/scope?logged")
     server.wait_for(r'127\.0\.0\.1:\d+ "GET /scope HTTP/[\d.]+" 200 \d+ [\d.]+ms')
+
+
+def test_the_access_log_in_json(serve):
+    server = serve("plain:app", "--access-log-format", "json")
+    with httpx.Client(verify=False, http2=True, timeout=60) as client:
+        client.get(f"{server.url}/scope?a=1&b=%22", headers={"user-agent": 'an "agent" \\ of \xfc'.encode()})
+    (line,) = server.wait_for(r"^\{.*\}$")
+    entry = json.loads(line[0])
+    assert entry.pop("client").startswith("127.0.0.1:") and entry.pop("bytes") > 0 and entry.pop("ms") > 0
+    assert abs(datetime.fromisoformat(entry.pop("time")).timestamp() - time.time()) < 600
+    assert entry == {
+        **{"method": "GET", "scheme": "https", "path": "/scope", "query": "a=1&b=%22", "protocol": "HTTP/2"},
+        **{"user_agent": 'an "agent" \\ of \xfc', "status": 200},
+    }
+
+
+def test_paths_that_are_not_in_the_access_log(serve):
+    arguments = ["--access-log-exclude", "/echo", "--access-log-exclude", "/sc*", "--metrics"]
+    server = serve("plain:app", *arguments, "--access-log-exclude", "/metrics", tls=False)
+    with httpx.Client(timeout=60, base_url=server.url) as client:
+        for path in ("/echo", "/echo?query", "/scope", "/metrics", "/pid", "/echo/other"):
+            client.get(path)
+    server.wait_for('"GET /echo/other ')
+    assert [line.split()[2] for line in server.lines if '"GET ' in line] == ["/pid", "/echo/other"]
+
+
+@pytest.mark.parametrize("loop", ["wireloom", "asyncio"])
+def test_the_access_log_as_a_logger(loop):
+    records = []
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            records.append(record)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 404})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async def main():
+        serving = wireloom.serving(app, port=0, lifespan="off", access_log_logger=True)
+        async with serving as server, httpx.AsyncClient(timeout=60) as client:
+            await client.get(f"{server.url}/path?query")
+            while not records:
+                await asyncio.sleep(0.01)
+            await client.get(f"{server.url}/last")
+
+    logger = logging.getLogger("wireloom.access")
+    kept = Kept()
+    logger.addHandler(kept)
+    logger.setLevel("INFO")
+    try:
+        with asyncio.Runner(loop_factory=wireloom.new_event_loop if loop == "wireloom" else None) as runner:
+            runner.run(asyncio.wait_for(main(), 60))
+    finally:
+        logger.removeHandler(kept)
+    first, last = records
+    assert (first.method, first.path, first.query, first.status, first.bytes) == ("GET", "/path", "query", 404, 2)
+    assert '"GET /path HTTP/1.1" 404 2 ' in first.getMessage() and first.client.startswith("127.0.0.1:")
+    assert last.path == "/last"
 
 
 def _tls(sock, protocols=()):

@@ -21,6 +21,13 @@ from .sockets import Address
 
 logger = logging.getLogger("wireloom")
 
+#: To which `--access-log-logger` hands requests, and what its records have besides the line.
+access_logger = logging.getLogger("wireloom.access")
+_KNOWN = ("client", "method", "path", "query", "status", "bytes", "ms")
+
+#: How often it does.
+_LOG = 0.1
+
 #: How often a worker looks whether it has served its requests, or whether its supervisor is gone.
 _LOOK = 0.5
 
@@ -152,6 +159,7 @@ class Server:
             )
         except (OSError, ValueError) as error:
             raise SettingsRefused(str(error)) from error
+        logging_lines = None
         try:
             # UDP has been bound before, but nobody has read it: what came was dropped or waits for this.
             self.addresses = await native.start(
@@ -165,6 +173,8 @@ class Server:
                 ]
             )
             self.started.set()
+            if config.access_log_logger:
+                logging_lines = asyncio.ensure_future(self._log_accesses(native))
             while not self._stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _LOOK)
@@ -173,6 +183,21 @@ class Server:
                     self._stop.set()
         finally:
             await self._end(native)
+            if logging_lines is not None:
+                logging_lines.cancel()
+                self._log_waiting(native)
+
+    async def _log_accesses(self, native: AsgiServer) -> None:
+        while True:
+            await asyncio.sleep(_LOG)
+            self._log_waiting(native)
+
+    def _log_waiting(self, native: AsgiServer) -> None:
+        if not access_logger.isEnabledFor(logging.INFO):
+            native.access_lines()
+            return
+        for line, *known in native.access_lines():
+            access_logger.info("%s", line, extra=dict(zip(_KNOWN, known, strict=True)))
 
     async def _end(self, native: AsgiServer) -> None:
         loop = asyncio.get_running_loop()
@@ -198,13 +223,15 @@ class Server:
                 await ended
             native.flush()
 
-    def _access_log(self) -> tuple[str, int] | None:
+    def _access_log(self) -> tuple[str, int | None] | None:
         config = self.config
         if config.access_log_file is not None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             return config.access_log_format, os.open(config.access_log_file, flags, 0o644)
         if not config.access_log:
             return None
+        if config.access_log_logger:
+            return config.access_log_format, None
         sys.stdout.flush()
         return config.access_log_format, os.dup(1)
 

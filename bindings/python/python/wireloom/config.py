@@ -81,7 +81,13 @@ class Config:
 
     access_log: bool = _option(True, "logs requests to standard output")
     access_log_file: str | None = _option(None, "logs them to this file instead")
-    access_log_format: str = _option(ACCESS_LOG_FORMAT, "what is logged of each request")
+    access_log_format: str = _option(
+        ACCESS_LOG_FORMAT, "what is logged of each request; json for an object of JSON in each line"
+    )
+    access_log_exclude: list[str] = _option(
+        None, "a path, without its query, that is not logged; with * at its end all that begin so", many=True
+    )
+    access_log_logger: bool = _option(False, "hands the lines to Python's logging, to the logger wireloom.access")
     log_level: str = _option("info", "the level of the log", choices=("critical", "error", "warning", "info", "debug"))
     log_config: str | None = _option(None, "a configuration of Python's logging: .json, .toml or .ini")
 
@@ -131,6 +137,8 @@ class Config:
             value = getattr(self, setting.name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 return f"{flag_of(setting.name)} is a number from 0"
+        if self.access_log_logger and self.access_log_file is not None:
+            return "--access-log-logger and --access-log-file exclude each other"
         if self.metrics is not None and not self.metrics.startswith("/"):
             return f"--metrics is a path, as /metrics, not {self.metrics!r}; what follows it is taken for that"
         if self.client_ca and not self.is_secure:
@@ -164,7 +172,7 @@ class Config:
         return names + [host for host in self.hosts() if host not in names and host not in ("0.0.0.0", "::", "*")]
 
     def native(
-        self, *, worker: int = 0, access_log: tuple[str, int] | None = None, board: int | None = None
+        self, *, worker: int = 0, access_log: tuple[str, int | None] | None = None, board: int | None = None
     ) -> dict[str, Any]:
         """What the native server wants to know. It takes the descriptors over."""
         max_requests = self.limit_max_requests
@@ -191,6 +199,7 @@ class Config:
             "headers": [(name.strip(), value.strip()) for name, value in (e.split(":", 1) for e in self.headers)],
             "origins": self.origins,
             "access_log": access_log,
+            "access_log_exclude": self.access_log_exclude,
             "static_files": [tuple(entry.split("=", 1)) for entry in self.static],
             "metrics": self.metrics,
             "worker": worker,

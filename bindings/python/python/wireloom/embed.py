@@ -84,14 +84,15 @@ async def serving(app: Application | str, **settings: Any) -> AsyncIterator[Runn
     does the server, in good order.
 
     The settings are those of `serve`, less what concerns processes. Signals and logging stay the program's own, and there is no
-    access log unless ``access_log=True``.
+    access log unless ``access_log=True`` or ``access_log_logger=True``.
     """
     from . import sockets
     from .asgi import Server, identity_of
     from .importer import load_application
     from .settings import from_settings
 
-    config = from_settings(app if isinstance(app, str) else _name(app), {"access_log": False, **settings})
+    settings = {"access_log": settings.get("access_log_logger", False), **settings}
+    config = from_settings(app if isinstance(app, str) else _name(app), settings)
     if config.workers > 1 or config.reload:
         raise ValueError(
             "workers and reload are for wireloom.serve and wireloom-asgi: this server is in your event loop"

@@ -102,7 +102,7 @@ impl Phase {
 
 impl HttpExchange {
     pub(crate) fn new(site: Arc<Site>, active: Active, parts: Parts, ends: Ends, body: Body) -> Arc<Self> {
-        let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
+        let entry = site.entry(&parts, &ends);
         let body = (!body.is_end_stream()).then_some(body);
         Arc::new(Self {
             site,

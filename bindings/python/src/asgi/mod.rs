@@ -1,6 +1,7 @@
 //! The ASGI server: from the requests of `wireloom`'s servers to calls of a Python application and back.
 
 mod access;
+mod access_format;
 mod body;
 mod exchange;
 mod fields;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use wireloom::tcp::HttpVersions;
 use wireloom::{ClientAuth, ConnectionLimits, RootCertificates, Server, tcp};
 
-use super::access::AccessLog;
+use super::access::{AccessLog, Line};
 use super::metrics::Board;
 use super::scope::Templates;
 use super::service::{AsgiService, Listener, Service};
@@ -49,7 +49,9 @@ struct Options {
     forwarded_allow_ips: Option<Vec<String>>,
     headers: Vec<(String, String)>,
     origins: Vec<String>,
-    access_log: Option<(String, i32)>,
+    /// The format, and the file's descriptor unless Python takes the lines.
+    access_log: Option<(String, Option<i32>)>,
+    access_log_exclude: Vec<String>,
     static_files: Vec<(String, PathBuf)>,
     metrics: Option<String>,
     worker: u8,
@@ -150,8 +152,8 @@ impl AsgiServer {
         seconds(options.keep_alive)?;
         let access = match &options.access_log {
             Some((format, descriptor)) => {
-                let file = adopt(*descriptor)?.into();
-                Some(AccessLog::new(format, file).map_err(PyValueError::new_err)?)
+                let file = descriptor.map(adopt).transpose()?.map(Into::into);
+                Some(AccessLog::new(format, file, &options.access_log_exclude).map_err(PyValueError::new_err)?)
             }
             None => None,
         };
@@ -253,6 +255,12 @@ impl AsgiServer {
     /// Writes what waits of the access log, and counters for other workers.
     fn flush(&self) {
         self.site.flush();
+    }
+
+    /// The lines of the access log that wait for Python's logging.
+    fn access_lines(&self) -> Vec<Line> {
+        let lines = self.site.access.as_ref().map(AccessLog::take);
+        lines.unwrap_or_default().into()
     }
 
     /// `limit_max_requests` is reached.

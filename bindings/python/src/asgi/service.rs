@@ -93,7 +93,7 @@ impl Service {
             site: self.site.clone(),
             version: parts.version,
             is_head: parts.method == Method::HEAD,
-            entry: self.site.access.as_ref().map(|access| access.entry(parts, ends)),
+            entry: self.site.entry(parts, ends),
         }
     }
 }

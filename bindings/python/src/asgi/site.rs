@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use http::StatusCode;
+use http::request::Parts;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::access::{AccessLog, Entry};
 use super::metrics::Board;
-use super::scope::Templates;
+use super::scope::{Ends, Templates};
 use super::settings::Settings;
 use super::tasks::Spawner;
 use crate::awaitable::Done;
@@ -152,6 +153,11 @@ impl Site {
         }
     }
 
+    /// For the access log, if there is one and the request belongs into it.
+    pub(crate) fn entry(&self, parts: &Parts, ends: &Ends) -> Option<Entry> {
+        self.access.as_ref()?.entry(parts, ends)
+    }
+
     /// Counts a response, and logs it where `entry` is one.
     pub(crate) fn note(&self, entry: Option<Entry>, status: StatusCode, bytes: u64) {
         let status = status.as_u16();
@@ -159,7 +165,7 @@ impl Site {
         counts.statuses[usize::from(status / 100).min(5)].fetch_add(1, Ordering::Relaxed);
         counts.body_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         if let (Some(access), Some(entry)) = (&self.access, entry) {
-            access.write(&entry, status, bytes);
+            access.write(entry, status, bytes);
         }
     }
 

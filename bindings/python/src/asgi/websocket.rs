@@ -156,7 +156,7 @@ enum Phase {
 
 impl WebSocketExchange {
     pub(crate) fn new(site: Arc<Site>, active: Active, parts: Parts, ends: Ends, handshake: Handshake) -> Arc<Self> {
-        let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
+        let entry = site.entry(&parts, &ends);
         Arc::new(Self {
             version: parts.version,
             state: Mutex::new(State {

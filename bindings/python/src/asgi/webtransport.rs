@@ -348,7 +348,7 @@ impl WebTransportExchange {
         ends: Ends,
         upgrade: WebTransportUpgrade,
     ) -> Arc<Self> {
-        let entry = site.access.as_ref().map(|access| access.entry(&parts, &ends));
+        let entry = site.entry(&parts, &ends);
         let ring = Arc::<Ring>::default();
         Arc::new(Self {
             site,
