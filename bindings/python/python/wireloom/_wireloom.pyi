@@ -8,7 +8,11 @@ from typing import Any, Self
 
 __version__: str
 
+#: The base of all but `ClientDisconnected` and the builtin exceptions: of time-outs (`TimeoutError`), arguments that cannot be
+#: (`ValueError`), and datagrams that the other end does not take (`ConnectionError`).
 class WireloomError(Exception): ...
+
+#: The client is gone: what an application sends to it reaches nobody.
 class ClientDisconnected(OSError): ...
 
 class ConnectError(WireloomError):
@@ -64,6 +68,8 @@ class Client:
         idle_timeout: float = ...,
         keep_alive: float | None = ...,
     ) -> None: ...
+    #: Raises `TimeoutError` when the server does not answer in time, `ValueError` for a URL or header that is none, otherwise
+    #: `ConnectError`.
     def connect(
         self,
         url: str,
@@ -125,6 +131,7 @@ class Session:
     def bi_streams(self) -> AsyncIterator[tuple[SendStream, RecvStream]]: ...
     def uni_streams(self) -> AsyncIterator[RecvStream]: ...
     def datagrams(self) -> AsyncIterator[bytes]: ...
+    #: Raises `DatagramTooLarge`, `SessionClosed`, or `ConnectionError` where the other end takes none.
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None: ...
     def recv_datagram(self) -> Awaitable[bytes]: ...
     @property
@@ -176,6 +183,7 @@ class Message:
     def data(self) -> str | bytes: ...
 
 class MessagingClient:
+    #: Raises `ConnectError`, for time-outs and URLs, too.
     @staticmethod
     def connect(
         url: str,
@@ -185,6 +193,7 @@ class MessagingClient:
         request_timeout: float = ...,
         connect_timeout: float = ...,
     ) -> Awaitable[MessagingClient]: ...
+    #: Raises `TimeoutError` when its time is over, `RequestFailed` otherwise.
     def request(
         self, name: str, data: str | bytes, *, timeout: float | None = ..., idempotent: bool = ...
     ) -> Awaitable[str | bytes]: ...

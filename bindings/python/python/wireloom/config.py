@@ -96,7 +96,7 @@ class Config:
     limit_max_requests_jitter: int = _option(0, "at most so many more, by chance [0]")
     limit_body_size: int | None = _option(None, "bytes of a request's body; beyond that 413")
     limit_header_size: int = _option(
-        65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
+        65536, "bytes of a request's header over TCP; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
     )
     limit_connections: int = _option(100_000, "connections at once [100000]")
     limit_connections_per_address: int = _option(
@@ -107,7 +107,7 @@ class Config:
     ws_ping_interval: float = _option(20.0, "seconds of silence after which a WebSocket is pinged, 0 for never [20]")
     ws_ping_timeout: float = _option(20.0, "seconds that the answer may take, 0 for ever [20]")
     keep_alive: float = _option(
-        30.0, "seconds that a kept connection may be idle, 0 to keep none [30]", "--timeout-keep-alive"
+        30.0, "seconds that a kept connection over TCP may be idle, 0 to keep none [30]", "--timeout-keep-alive"
     )
     graceful_timeout: float = _option(
         30.0, "seconds that requests and sessions may go on when the server stops [30]", "--timeout-graceful-shutdown"
