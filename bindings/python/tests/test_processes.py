@@ -18,6 +18,7 @@ import httpx
 import pytest
 from conftest import HERE, PATIENCE, Process, eventually
 from wireloom import sockets
+from wireloom.changes import Files
 from wireloom.config import Config
 from wireloom.supervisor import Supervisor
 from wt_client import dial, soon
@@ -442,6 +443,39 @@ def test_reload(serve, tmp_path):
     module.write_text(source % "the third and last")
     eventually(lambda: text(server) == "the third and last", "the repaired version")
     assert server.stop() == 0
+
+
+def test_which_files_are_watched(tmp_path):
+    watched = ["app.py", "package/module.py", "templates/page.html", "package/env.txt"]
+    ignored = [
+        *(
+            "page.html",
+            ".git/hook.py",
+            "venv/lib/a.py",
+            "env/lib/a.py",
+            "node_modules/b.py",
+            "package/__pycache__/c.py",
+        ),
+        *("generated/d.py", "package/big/e.py", "package/test_f.py"),
+    ]
+    for name in [*watched, *ignored, "env/pyvenv.cfg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("first")
+    files = Files(
+        Config(
+            reload_dirs=[str(tmp_path)],
+            reload_include=["templates/*.html", str(tmp_path / "package" / "env.*")],
+            reload_exclude=["generated/", "package/big", "test_*"],
+        )
+    )
+    assert files.changed() == []
+    for name in [*watched, *ignored]:
+        os.utime(tmp_path / name, (1, 1))
+    assert files.changed() == sorted(str(tmp_path / name) for name in watched)
+    assert files.changed() == []
+    (tmp_path / "app.py").unlink()
+    (tmp_path / "new.py").write_text("new")
+    assert files.changed() == [str(tmp_path / "app.py"), str(tmp_path / "new.py")]
 
 
 def test_a_unix_socket(serve, tmp_path):

@@ -60,6 +60,15 @@ class Config:
     reload_suffixes: list[str] = _option(
         None, "an ending of files that are watched [.py]", "--reload-suffix", many=True
     )
+    reload_include: list[str] = _option(
+        None, "a name or path, with * and ?, of other files that are watched, as templates/*.html", many=True
+    )
+    reload_exclude: list[str] = _option(
+        None,
+        "the same of files and folders that are not; venv, node_modules and virtual environments never are, nor are folders "
+        "whose names begin with a dot",
+        many=True,
+    )
     loop: str = _option(
         "auto", "the event loop: auto and wireloom have Tokio inside", choices=("auto", "wireloom", "asyncio", "uvloop")
     )

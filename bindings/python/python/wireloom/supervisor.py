@@ -18,6 +18,7 @@ from typing import Any
 
 from . import sockets
 from ._wireloom import Identity, self_signed_pem
+from .changes import Files
 from .config import Config
 
 logger = logging.getLogger("wireloom")
@@ -104,7 +105,7 @@ class Supervisor:
         self._alive, self._life = os.pipe()
         # In which workers tell each other their counters.
         self._board = _memory(config.workers * _PLACE)
-        self._files: dict[str, float] = {}
+        self._files: Files | None = None
         self._looked_at_files = 0.0
         self._status = 0
 
@@ -120,7 +121,7 @@ class Supervisor:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             if self._config.reload:
-                self._files = self._look()
+                self._files = Files(self._config)
             for index in range(self._config.workers):
                 self._start(index)
             while self._workers or self._retry_at:
@@ -234,7 +235,7 @@ class Supervisor:
             for worker in self._workers.values():
                 worker.stop(grace)
             return
-        if self._config.reload and self._has_changed():
+        if self._has_changed():
             self._wants_restart = True
         if self._wants_restart:
             self._wants_restart = False
@@ -285,31 +286,15 @@ class Supervisor:
         is_short = not worker.serves or (status != 0 and time.monotonic() - worker.began < _SHORT_LIFE)
         self._retry(worker.index, is_short=is_short)
 
-    def _look(self) -> dict[str, float]:
-        suffixes = tuple(self._config.reload_suffixes or [".py"])
-        found: dict[str, float] = {}
-        for folder in self._config.reload_dirs or [self._config.app_dir or "."]:
-            for path, folders, names in os.walk(folder):
-                folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-                for name in names:
-                    if name.endswith(suffixes):
-                        full = os.path.join(path, name)
-                        with contextlib.suppress(OSError):
-                            found[full] = os.stat(full).st_mtime
-        return found
-
     def _has_changed(self) -> bool:
         now = time.monotonic()
-        if now - self._looked_at_files < _LOOK_AT_FILES:
+        if self._files is None or now - self._looked_at_files < _LOOK_AT_FILES:
             return False
         self._looked_at_files = now
-        found = self._look()
-        if found == self._files:
-            return False
-        changed = {path for path, _ in found.items() ^ self._files.items()}
-        logger.info("reloading: %s changed", ", ".join(sorted(changed)[:3]))
-        self._files = found
-        return True
+        changed = self._files.changed()
+        if changed:
+            logger.info("reloading: %s changed", ", ".join(changed[:3]))
+        return bool(changed)
 
 
 def _memory(size: int) -> int:
