@@ -480,10 +480,11 @@ def test_which_files_are_watched(tmp_path):
 
 def test_a_unix_socket(serve, tmp_path):
     path = tmp_path / "socket"
-    process = Process(["plain:app", "--uds", str(path), "--forwarded-allow-ips", "unix"], cwd=HERE / "apps")
+    given = ["--uds", str(path), "--uds-permissions", "0660", "--forwarded-allow-ips", "unix"]
+    process = Process(["plain:app", *given], cwd=HERE / "apps")
     try:
         process.wait_for("serving plain:app on")
-        assert path.stat().st_mode & 0o777 == 0o666
+        assert path.stat().st_mode & 0o777 == 0o660
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
             headers = {"x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https"}
             scope = client.get("http://example.test/scope", headers=headers).json()
@@ -527,6 +528,7 @@ def test_a_unix_socket_that_another_has_taken_over_stays(tmp_path):
             process = Process(["plain:app", "--uds", str(path)], cwd=HERE / "apps")
             processes.append(process)
             process.wait_for("serving plain:app on")
+        assert path.stat().st_mode & 0o777 == 0o666
         assert processes[0].stop() == 0
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
             assert client.get("http://example.test/echo").status_code == 200
@@ -535,6 +537,15 @@ def test_a_unix_socket_that_another_has_taken_over_stays(tmp_path):
     finally:
         for process in processes:
             process.process.kill()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_file_with_the_number_of_the_process(serve, tmp_path, workers):
+    path = tmp_path / "pid"
+    server = serve("plain:app", "--pid-file", str(path), "--workers", workers, tls=False, wait=int(workers))
+    assert path.read_text() == f"{server.process.pid}\n"
+    assert server.stop() == 0
+    assert not path.exists()
 
 
 def test_any_address_of_both_families(serve):
@@ -659,13 +670,15 @@ def test_mistakes_are_explained(arguments, says):
         (["--access-log-file", "missing/log"], "missing/log"),
         (["--log-config", "missing.json"], "--log-config missing.json"),
         (["--metrics", "metrics"], "--metrics is a path"),
+        (["--uds-permissions", "rw"], "octal digits, as 660, not 'rw'"),
+        (["--pid-file", "missing/pid"], "--pid-file: .*missing/pid"),
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_settings_that_cannot_be_are_explained(arguments, says, workers):
     process = Process(["plain:app", "--port", "0", "--workers", workers, *arguments], cwd=HERE / "apps")
     assert process.ended() not in (0, -signal.SIGKILL)
-    eventually(lambda: says in process.output, says)
+    process.wait_for(says)
     assert "Traceback" not in process.output, process.output
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from conftest import HERE, Process
 from wireloom.config import Config
@@ -87,8 +89,47 @@ def test_settings_of_a_caller():
         keep_alive=5.0,
         http2=False,
     )
+    assert from_settings("app", {"uds_permissions": 0o660}).uds_permissions == "660"
     assert from_settings("app", {"header": "x: 1, 2"}).headers == ["x: 1, 2"]
     with pytest.raises(TypeError, match="nonsense"):
         from_settings("app", {"nonsense": 1})
     with pytest.raises(ValueError, match="port: 'x' is no value"):
         from_settings("app", {"port": "x"})
+
+
+def test_a_file_of_variables(monkeypatch, tmp_path):
+    file = tmp_path / "variables"
+    file.write_text(
+        "# comment\n"
+        "A=one # comment\n"
+        "export B = 'two # no comment' # comment\n"
+        'C="a \\"b\\"\\n\\\\c"\n'
+        "D=\n"
+        "E=x#y=$A\n"
+        "HELD=file\n"
+        "WIRELOOM_ROOT_PATH=/base\n"
+    )
+    names = ["A", "B", "C", "D", "E", "WIRELOOM_ROOT_PATH"]
+    for name in [*names, "HELD"]:
+        # So that they are put back.
+        monkeypatch.setenv(name, "environment")
+    for name in names:
+        monkeypatch.delenv(name)
+    assert load(["plain:app", "--env-file", str(file)]).root_path == "/base"
+    found = [os.environ[name] for name in [*names[:5], "HELD"]]
+    assert found == ["one", "two # no comment", 'a "b"\n\\c', "", "x#y=$A", "environment"]
+    file.write_text("A=1\nnonsense\n")
+    with pytest.raises(ValueError, match=r"--env-file .*: line 2 is not NAME=value"):
+        from_settings("app", {"env_file": file})
+    with pytest.raises(SystemExit, match=r"--env-file missing: .*No such file"):
+        load(["plain:app", "--env-file", "missing"])
+
+
+def test_as_many_workers_as_processors(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert load(["plain:app", "--workers", "0"]).workers == 3
+    assert load(["plain:app", "--workers", "0", "--reload"]).workers == 1
+    monkeypatch.setenv("WEB_CONCURRENCY", "0")
+    assert load(["plain:app"]).workers == 3
+    with pytest.raises(SystemExit):
+        load(["plain:app", "--workers", "201"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from . import logs, sockets
 from ._wireloom import IdentityError, ServeError
@@ -29,6 +32,8 @@ def serve(config: Config, application: Callable[[], Application] | None = None) 
         logger.error("cannot listen: %s", error)
         return 1
     try:
+        if config.pid_file is not None:
+            Path(config.pid_file).write_text(f"{os.getpid()}\n")
         if config.workers > 1 or config.reload:
             return Supervisor(config, addresses).run()
         identity = identity_of(config)
@@ -45,10 +50,25 @@ def serve(config: Config, application: Callable[[], Application] | None = None) 
     except (ImportFailed, IdentityError, ServeError, SettingsRefused) as error:
         logger.error("%s", error)
         return 1
+    except OSError as error:
+        if config.pid_file is None or error.filename != config.pid_file:
+            raise
+        logger.error("--pid-file: %s", error)
+        return 1
     except KeyboardInterrupt:
         return 130
     finally:
         sockets.close(addresses)
+        if config.pid_file is not None:
+            _forget(config.pid_file)
+
+
+def _forget(pid_file: str) -> None:
+    """Removes it, unless it is another server's by now."""
+    path = Path(pid_file)
+    with contextlib.suppress(OSError):
+        if path.read_text().strip() == str(os.getpid()):
+            path.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

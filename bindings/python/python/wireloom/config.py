@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,6 +19,12 @@ def _option(default: Any, help: str, *flags: str, many: bool = False, **extra: A
     return field(default=default, metadata=metadata)
 
 
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass
 class Config:
     """Everything that can be set. Every field is a flag, `--like-this`, and a variable, `WIRELOOM_LIKE_THIS`; so is
@@ -24,11 +32,15 @@ class Config:
 
     app: str = field(default="", metadata={"help": "the application, as module:attribute"})
     factory: bool = _option(False, "the attribute is a function that makes the application")
+    env_file: str | None = _option(
+        None, "a file of variables, NAME=value in each line, for the application; those that are set stay"
+    )
     app_dir: str = _option("", "the folder in which the module is looked for first; the current one by default")
 
     host: list[str] = _option(None, "an address or name to listen on; may be given again [127.0.0.1]", many=True)
     port: int = _option(8000, "the port, of TCP and of UDP; 0 finds a free one [8000]")
     uds: str | None = _option(None, "a Unix socket to listen on, in plaintext")
+    uds_permissions: str = _option("666", "who may connect to it, in octal digits [666]")
     fd: int | None = _option(None, "a descriptor that listens already")
 
     certfile: str | None = _option(None, "the certificate chain, PEM; read again when it changes", "--ssl-certfile")
@@ -54,7 +66,8 @@ class Config:
         None, "the port that they are told, where one outside leads to --port, as of a container [--port]"
     )
 
-    workers: int = _option(1, "processes [1]")
+    workers: int = _option(1, "processes; 0 for one per processor that they may use [1]")
+    pid_file: str | None = _option(None, "a file into which the number of the first process is written")
     reload: bool = _option(False, "starts again when a file changes")
     reload_dirs: list[str] = _option(None, "a folder that is watched [the current one]", "--reload-dir", many=True)
     reload_suffixes: list[str] = _option(
@@ -128,6 +141,10 @@ class Config:
         None, "serves the counters of all workers at this path [/metrics if none is given]", nargs="?", const="/metrics"
     )
 
+    def __post_init__(self) -> None:
+        if self.workers == 0:
+            self.workers = 1 if self.reload else min(_processors(), 200)
+
     def problems(self) -> str | None:
         """What cannot be, in one sentence."""
         if bool(self.certfile) != bool(self.keyfile):
@@ -135,9 +152,11 @@ class Config:
         if self.certfile and self.self_signed:
             return "--self-signed and --certfile exclude each other"
         if self.workers < 1 or self.workers > 200:
-            return "--workers is a number from 1 to 200"
+            return "--workers is a number up to 200"
         if self.reload and self.workers > 1:
             return "--reload has one worker"
+        if not re.fullmatch("0?[0-7]{1,3}", self.uds_permissions):
+            return f"--uds-permissions are octal digits, as 660, not {self.uds_permissions!r}"
         if not 0 <= self.port < 65536:
             return "--port is a number below 65536"
         if self.alt_svc_port is not None and not 0 < self.alt_svc_port < 65536:

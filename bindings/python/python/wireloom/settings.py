@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from . import env_file
 from .config import Config, flag_of
 
 #: As Python's `ssl` module numbers them, which is how uvicorn's users write them.
@@ -118,12 +119,23 @@ def from_settings(app: str, settings: Mapping[str, Any]) -> Config:
             value = [value]
         if name == "headers":
             value = [entry if isinstance(entry, str) else ":".join(entry) for entry in value]
+        if name == "uds_permissions" and isinstance(value, int):
+            value = f"{value:o}"
         values[name] = _convert(name, _listed(name, value), given)
+    _read_env_file(values.get("env_file"))
     config = Config(**values)
     problem = config.problems()
     if problem:
         raise BadSetting(problem)
     return config
+
+
+def _read_env_file(path: str | None) -> None:
+    if path is not None:
+        try:
+            env_file.read(path)
+        except (OSError, ValueError) as error:
+            raise BadSetting(f"--env-file {path}: {error}") from None
 
 
 #: Variables that other servers read, too.
@@ -144,8 +156,8 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("WIRELOOM_") and name not in known)
 
 
-def _from_surroundings(path: str | None) -> dict[str, Any]:
-    """What the environment says, and beneath it the file."""
+def _from_surroundings(path: str | None, file_of_variables: str | None) -> dict[str, Any]:
+    """What the environment says, and beneath it the file. The file of variables is the environment's, too."""
     values: dict[str, Any] = {}
     if path is not None:
         known = field_names()
@@ -158,6 +170,7 @@ def _from_surroundings(path: str | None) -> dict[str, Any]:
             if name is None:
                 raise BadSetting(f"{path}: there is no setting named {given}")
             values[name] = _convert(name, _listed(name, value), path)
+    _read_env_file(file_of_variables or os.environ.get("WIRELOOM_ENV_FILE") or values.get("env_file"))
     for variable, name in reversed(_variables().items()):
         # An empty one is none, as where a composition of containers passes on what is not set.
         if os.environ.get(variable):
@@ -173,7 +186,7 @@ def load(arguments: Sequence[str] | None = None) -> Config:
     if path is None and Path("wireloom.toml").is_file():
         path = "wireloom.toml"
     try:
-        values = {**_from_surroundings(path), **given}
+        values = {**_from_surroundings(path, given.get("env_file")), **given}
         for variable, name in FOREIGN_VARIABLES.items():
             # A platform sets these for whatever runs there: all else is nearer.
             is_alone = name == "workers" and values.get("reload", False)

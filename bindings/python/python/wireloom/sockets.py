@@ -46,7 +46,7 @@ def bind(config: Config) -> list[Address]:
             is_unix = listening.family == socket.AF_UNIX
             addresses.append(Address(unix=listening) if is_unix else Address(tcp=listening))
         if config.uds is not None:
-            addresses.append(Address(unix=_unix(config.uds, config.backlog), path=config.uds, file=_file(config.uds)))
+            addresses.append(Address(unix=_unix(config.uds, config), path=config.uds, file=_file(config.uds)))
         if config.fd is None and config.uds is None:
             port = config.port
             hosts = [_resolve(host, port) for host in config.hosts()]
@@ -135,7 +135,7 @@ def _socket(family: socket.AddressFamily, kind: socket.SocketKind, is_dual: bool
     return made
 
 
-def _unix(path: str, backlog: int) -> socket.socket:
+def _unix(path: str, config: Config) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         import stat
 
@@ -144,9 +144,9 @@ def _unix(path: str, backlog: int) -> socket.socket:
             os.unlink(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(path)
-    # For a proxy that runs as somebody else, as with uvicorn; the folder says who may.
-    os.chmod(path, 0o666)
-    made.listen(backlog)
+    # By default for a proxy that runs as somebody else, as with uvicorn; the folder says who may. Nobody connects before.
+    os.chmod(path, int(config.uds_permissions, 8))
+    made.listen(config.backlog)
     made.setblocking(False)
     return made
 
