@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 
 import pytest
 from conftest import HERE, Process
+from wireloom import foreign
 from wireloom.config import Config
-from wireloom.settings import from_settings, load
+from wireloom.settings import from_settings, load, parser
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +136,56 @@ def test_as_many_workers_as_processors(monkeypatch):
     assert load(["plain:app"]).workers == 3
     with pytest.raises(SystemExit):
         load(["plain:app", "--workers", "201"])
+
+
+def test_flags_of_other_servers(capsys):
+    arguments = [
+        "--http",
+        "h11",
+        "plain:app",
+        "--ws",
+        "auto",
+        "--interface",
+        "asgi3",
+        "--no-server-header",
+        "--port",
+        "1",
+    ]
+    config = load([*arguments, "--use-colors"])
+    assert (config.app, config.port) == ("plain:app", 1)
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split()[2] for note in notes] == ["--http", "--ws", "--no-server-header", "--use-colors"]
+    assert notes[1] == "wireloom-asgi: note: --ws is ignored: WebSocket has one implementation here"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-w", "4"], "-w is not a flag here; use --workers"),
+        (["--bind", "0.0.0.0:80"], "use --host and --port, --uds or --fd"),
+        (["--max-requests=5"], "use --limit-max-requests"),
+        (["--interface", "wsgi"], "a2wsgi.WSGIMiddleware"),
+        (["--interface", "rsgi"], "use ASGI 3"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_flags_that_have_another_name_here(arguments, says, capsys):
+    with pytest.raises(SystemExit):
+        load(["plain:app", *arguments])
+    assert says in capsys.readouterr().err
+
+
+def test_settings_that_have_another_name_here():
+    with pytest.raises(TypeError, match="no setting named 'max_requests'; use --limit-max-requests"):
+        from_settings("app", {"max_requests": 1})
+    with pytest.raises(TypeError, match="use nothing: the log has no colours"):
+        from_settings("app", {"use_colors": True})
+
+
+def test_counterparts_are_flags():
+    known = {
+        option for action in parser()._actions if action.help != argparse.SUPPRESS for option in action.option_strings
+    }
+    for instead in foreign.COUNTERPARTS.values():
+        assert set(re.findall(r"--[a-z-]+", instead)) <= known
+    assert not known & foreign.COUNTERPARTS.keys()

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from . import env_file
+from . import env_file, foreign
 from .config import Config, flag_of
 
 #: As Python's `ssl` module numbers them, which is how uvicorn's users write them.
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
             if "choices" not in extra:
                 extra["metavar"] = "VALUE"
             made.add_argument(*flags, type=_type_of(annotation, entry.name), **extra, **common)
+    foreign.add_to(made, [option for action in made._actions for option in action.option_strings])
     return made
 
 
@@ -112,7 +113,8 @@ def from_settings(app: str, settings: Mapping[str, Any]) -> Config:
     for given, value in settings.items():
         name = known.get(given)
         if name is None or name == "app":
-            raise TypeError(f"there is no setting named {given!r}")
+            instead = foreign.counterpart(given)
+            raise TypeError(f"there is no setting named {given!r}" + (f"; use {instead}" if instead else ""))
         if value is None:
             continue
         if isinstance(value, str) and name in ("host", "origins", "headers"):
