@@ -455,6 +455,7 @@ def test_what_the_server_itself_answers_is_an_answer(serve, tmp_path):
     (tmp_path / "file.txt").write_text("content")
     server = serve(
         *("plain:app", "--metrics", "--static", f"/static={tmp_path}", "--limit-body-size", "10"),
+        *("--static-path-expires", "60", "--health-check-path", "/health", "--limit-concurrency", "1"),
         *("--header", "x-all: 1", "--access-log-format", "%(path)s %(status)s %(bytes)s"),
         tls=False,
     )
@@ -466,8 +467,24 @@ def test_what_the_server_itself_answers_is_an_answer(serve, tmp_path):
             client.post("/echo", content=b"more than that"),
             client.get("/echo"),
         ]
-    assert [answer.status_code for answer in answers] == [200, 404, 200, 413, 200]
-    assert [answer.headers.get("x-all") for answer in answers] == ["1"] * 5
+        assert [answer.status_code for answer in answers] == [200, 404, 200, 413, 200]
+        assert [answer.headers.get("x-all") for answer in answers] == ["1"] * 5
+        assert [answer.headers.get("cache-control") for answer in answers] == ["max-age=60", *[None] * 4]
+        fresh = {"if-modified-since": answers[0].headers["last-modified"]}
+        kept = client.get("/static/file.txt", headers=fresh)
+        assert (kept.status_code, kept.headers["cache-control"]) == (304, "max-age=60")
+        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+
+            def is_busy():
+                # Again, if a question was there first: one after another they are answered.
+                slow.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: x\r\n\r\n")
+                return client.get("/echo").status_code == 503
+
+            eventually(is_busy, "the limit")
+            healthy = client.get("/health")
+            assert (healthy.status_code, healthy.text, healthy.headers["x-all"]) == (200, "OK", "1")
+            assert client.head("/health").status_code == 200
+            assert client.post("/health").status_code == 503
     for line in ["/static/file.txt 200 7", "/static/missing 404 0", r"/metrics 200 \d+", "/echo 413 17", "/echo 200 0"]:
         server.wait_for(f"^{line}$")
 

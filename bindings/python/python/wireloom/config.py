@@ -137,6 +137,12 @@ class Config:
     session_grace: float = _option(5.0, "seconds that a session's task may go on after its end [5]")
 
     static: list[str] = _option(None, "path=folder: files that are served without the application", many=True)
+    static_expires: int | None = _option(
+        None, "seconds for which clients may keep such files (Cache-Control)", "--static-path-expires"
+    )
+    health_check_path: str | None = _option(
+        None, "answers 200 at this path without the application, whatever limits say"
+    )
     metrics: str | None = _option(
         None, "serves the counters of all workers at this path [/metrics if none is given]", nargs="?", const="/metrics"
     )
@@ -159,6 +165,8 @@ class Config:
             return f"--uds-permissions are octal digits, as 660, not {self.uds_permissions!r}"
         if not 0 <= self.port < 65536:
             return "--port is a number below 65536"
+        if self.static_expires is not None and not 0 <= self.static_expires < 2**31:
+            return "--static-expires is a number of seconds below 2147483648"
         if self.alt_svc_port is not None and not 0 < self.alt_svc_port < 65536:
             return "--alt-svc-port is a number from 1 to 65535"
         for setting in fields(self):
@@ -169,6 +177,8 @@ class Config:
             return "--access-log-logger and --access-log-file exclude each other"
         if self.metrics is not None and not self.metrics.startswith("/"):
             return f"--metrics is a path, as /metrics, not {self.metrics!r}; what follows it is taken for that"
+        if self.health_check_path is not None and not self.health_check_path.startswith("/"):
+            return f"--health-check-path is a path, as /health, not {self.health_check_path!r}"
         if self.client_ca and not self.is_secure:
             return "--client-ca needs a certificate of the server: --certfile or --self-signed"
         if not self.is_secure and not self.http1:
@@ -229,7 +239,9 @@ class Config:
             "access_log": access_log,
             "access_log_exclude": self.access_log_exclude,
             "static_files": [tuple(entry.split("=", 1)) for entry in self.static],
+            "static_expires": self.static_expires,
             "metrics": self.metrics,
+            "health_check": self.health_check_path,
             "worker": worker,
             "workers": self.workers,
             "alt_svc": self.alt_svc,

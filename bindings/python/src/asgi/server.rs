@@ -53,7 +53,9 @@ struct Options {
     access_log: Option<(String, Option<i32>)>,
     access_log_exclude: Vec<String>,
     static_files: Vec<(String, PathBuf)>,
+    static_expires: Option<u32>,
     metrics: Option<String>,
+    health_check: Option<String>,
     worker: u8,
     workers: u8,
     alt_svc: bool,
@@ -205,9 +207,10 @@ impl AsgiServer {
                 .options
                 .static_files
                 .iter()
-                .map(|(prefix, folder)| StaticFiles::new(prefix, folder.clone()))
+                .map(|(prefix, folder)| StaticFiles::new(prefix, folder.clone(), self.options.static_expires))
                 .collect(),
             metrics: self.options.metrics.as_deref().map(Arc::from),
+            health_check: self.options.health_check.as_deref().map(Arc::from),
             header_size: self.options.limit_header_size,
             keep_alive: Duration::from_secs_f64(self.options.keep_alive),
             shutdown_deadline: Duration::from_secs_f64(self.options.shutdown_deadline),
@@ -310,6 +313,7 @@ struct Prepared {
     origins: Vec<String>,
     static_files: Arc<[StaticFiles]>,
     metrics: Option<Arc<str>>,
+    health_check: Option<Arc<str>>,
     header_size: u32,
     keep_alive: Duration,
     shutdown_deadline: Duration,
@@ -329,6 +333,7 @@ impl Prepared {
             listener,
             static_files: self.static_files.clone(),
             metrics: self.metrics.clone(),
+            health_check: self.health_check.clone(),
         }))
     }
 

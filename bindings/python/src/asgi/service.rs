@@ -40,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) static_files: Arc<[StaticFiles]>,
     /// The path of the metrics.
     pub(crate) metrics: Option<Arc<str>>,
+    /// The path at which the server says that it is there.
+    pub(crate) health_check: Option<Arc<str>>,
 }
 
 impl Service {
@@ -61,7 +63,11 @@ impl Service {
         if self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
             return self.own(&parts, &ends).now(super::metrics::response(&self.site));
         }
-        let refuse = |parts: &Parts, status, text| self.own(parts, &ends).now(refusal(status, text));
+        let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+        if self.health_check.as_deref() == Some(parts.uri.path()) && is_read {
+            return self.own(&parts, &ends).now(text(StatusCode::OK, "OK"));
+        }
+        let refuse = |parts: &Parts, status, why| self.own(parts, &ends).now(text(status, why));
         let Some(active) = self.site.begin() else {
             return refuse(&parts, StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
         };
@@ -122,8 +128,8 @@ impl Own {
     }
 }
 
-/// What the server says of a request that the application does not get.
-pub(crate) fn refusal(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+/// What the server says by itself.
+pub(crate) fn text(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Full(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

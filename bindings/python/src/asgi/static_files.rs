@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tower_http::services::ServeDir;
 use tower_service::Service as _;
@@ -18,15 +18,19 @@ pub(crate) struct StaticFiles {
     /// Begins with a slash and does not end with one.
     prefix: String,
     folder: ServeDir,
+    /// `Cache-Control` of what is there.
+    caching: Option<HeaderValue>,
 }
 
 impl StaticFiles {
-    pub(crate) fn new(prefix: &str, folder: PathBuf) -> Self {
+    /// Clients may keep files for `expires` seconds.
+    pub(crate) fn new(prefix: &str, folder: PathBuf, expires: Option<u32>) -> Self {
         Self {
             prefix: format!("/{}", prefix.trim_matches('/'))
                 .trim_end_matches('/')
                 .to_owned(),
             folder: ServeDir::new(folder),
+            caching: expires.and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok()),
         }
     }
 
@@ -46,6 +50,12 @@ impl StaticFiles {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        let status = response.status();
+        if let Some(caching) = self.caching
+            && (status.is_success() || status == StatusCode::NOT_MODIFIED)
+        {
+            response.headers_mut().insert(header::CACHE_CONTROL, caching);
+        }
         // It knows nothing of the prefix.
         if let Some(place) = response.headers_mut().get_mut(header::LOCATION)
             && let Ok(whole) = HeaderValue::try_from([self.prefix.as_bytes(), place.as_bytes()].concat())
