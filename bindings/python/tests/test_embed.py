@@ -58,6 +58,7 @@ def test_serve_with_workers(program):
     [
         ({"workers": 2}, "'module:app'"),
         ({"reload": True}, "'module:app'"),
+        ({"worker_timeout": 5}, "'module:app'"),
         ({"nonsense": 1}, "no setting named 'nonsense'"),
         ({"log_level": "loud"}, "log_level is one of"),
         ({"keyfile": "x"}, "go together"),

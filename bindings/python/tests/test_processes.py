@@ -20,7 +20,7 @@ from conftest import HERE, PATIENCE, Process, eventually
 from wireloom import sockets
 from wireloom.changes import Files
 from wireloom.config import Config
-from wireloom.supervisor import Supervisor
+from wireloom.supervisor import BEAT, PLACE, Supervisor, Worker, memory
 from wt_client import dial, soon
 
 
@@ -317,6 +317,43 @@ def test_a_signal_replaces_workers_that_hang_in_their_start(gated):
     file.touch()
     server.started(4)
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("loop", ["wireloom", "asyncio"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_hangs_is_replaced(serve, count, loop):
+    given = ["--workers", str(count), "--worker-timeout", "2", "--loop", loop]
+    server = serve("stalling:plain", *given, tls=False, wait=count)
+    before = workers(server)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.wait_for("stalling: stands still")
+        server.wait_for(r"worker \d has done nothing for \S+ seconds and is replaced")
+        server.wait_for("in stand_still")
+        server.started(count + 1)
+    after = workers(server)
+    assert sum(len(found) for found in after.values()) == count + 1
+    # The others are left alone.
+    assert all(found[: len(before[n])] == before[n] for n, found in after.items())
+    assert get(server, "/").status_code == 200
+    assert server.stop() == 0
+
+
+def test_silence_is_not_the_sleep_of_the_machine():
+    board = memory(2 * PLACE)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    worker = Worker(1, process, 0.0, -1)
+    worker.listen(board, 100.0)
+    assert worker.silence == 0, "it may take its time to start"
+    worker.serves = True
+    for _ in range(3):
+        worker.listen(board, 100.0)
+    assert worker.silence == 3
+    os.pwrite(board, b"\1", PLACE + BEAT)
+    worker.listen(board, 100.0)
+    assert worker.silence == 0
+    os.close(board)
+    process.wait()
 
 
 def test_a_process_that_cannot_be_made_is_tried_again(monkeypatch):

@@ -34,7 +34,7 @@ def serve(config: Config, application: Callable[[], Application] | None = None) 
     try:
         if config.pid_file is not None:
             Path(config.pid_file).write_text(f"{os.getpid()}\n")
-        if config.workers > 1 or config.reload:
+        if config.has_supervisor:
             return Supervisor(config, addresses).run()
         identity = identity_of(config)
         if identity is not None and config.self_signed:

@@ -67,6 +67,11 @@ class Config:
     )
 
     workers: int = _option(1, "processes; 0 for one per processor that they may use [1]")
+    worker_timeout: float = _option(
+        0.0,
+        "seconds after which a worker whose event loop stands still is replaced; no call of the application may block for "
+        "longer; 0 for never [0]",
+    )
     pid_file: str | None = _option(None, "a file into which the number of the first process is written")
     reload: bool = _option(False, "starts again when a file changes")
     reload_dirs: list[str] = _option(None, "a folder that is watched [the current one]", "--reload-dir", many=True)
@@ -161,6 +166,8 @@ class Config:
             return "--workers is a number up to 200"
         if self.reload and self.workers > 1:
             return "--reload has one worker"
+        if 0 < self.worker_timeout < 2:
+            return "--worker-timeout is at least 2 seconds, or 0 for never"
         if not re.fullmatch("0?[0-7]{1,3}", self.uds_permissions):
             return f"--uds-permissions are octal digits, as 660, not {self.uds_permissions!r}"
         if not 0 <= self.port < 65536:
@@ -192,6 +199,11 @@ class Config:
             if ":" not in entry:
                 return f"--header is name:value, not {entry!r}"
         return None
+
+    @property
+    def has_supervisor(self) -> bool:
+        """A parent process looks after those that serve."""
+        return self.workers > 1 or self.reload or self.worker_timeout > 0
 
     @property
     def is_secure(self) -> bool:

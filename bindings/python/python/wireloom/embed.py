@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def serve(app: Application | str, **settings: Any) -> None:
     """Serves until SIGINT or SIGTERM. The settings are the flags of ``wireloom-asgi``, with underscores.
 
-    ``workers`` and ``reload`` start processes that import the application: they need it as ``"module:app"``. A server that cannot
-    start ends the program (`SystemExit`), as ``wireloom-asgi`` does.
+    ``workers``, ``reload`` and ``worker_timeout`` start processes that import the application: they need it as
+    ``"module:app"``. A server that cannot start ends the program (`SystemExit`), as ``wireloom-asgi`` does.
     """
     from . import cli
     from .settings import from_settings
@@ -35,9 +35,9 @@ def serve(app: Application | str, **settings: Any) -> None:
         status = cli.serve(from_settings(app, settings))
     else:
         config = from_settings(_name(app), settings)
-        if config.workers > 1 or config.reload:
+        if config.has_supervisor:
             raise ValueError(
-                "workers and reload need the application as 'module:app', which other processes can import"
+                "workers, reload and worker_timeout need the application as 'module:app', which other processes can import"
             )
         status = cli.serve(config, lambda: _made(app, config.factory))
     if status:
@@ -93,10 +93,8 @@ async def serving(app: Application | str, **settings: Any) -> AsyncIterator[Runn
 
     settings = {"access_log": settings.get("access_log_logger", False), **settings}
     config = from_settings(app if isinstance(app, str) else _name(app), settings)
-    if config.workers > 1 or config.reload:
-        raise ValueError(
-            "workers and reload are for wireloom.serve and wireloom-asgi: this server is in your event loop"
-        )
+    if config.has_supervisor:
+        raise ValueError("workers, reload and worker_timeout are for wireloom.serve: this server is in your event loop")
     if isinstance(app, str):
         made = load_application(app, factory=config.factory, app_dir=config.app_dir)
     else:

@@ -64,6 +64,8 @@ COUNTERPARTS = {
     "--log-file": "--log-config",
     "--max-requests": "--limit-max-requests",
     "--max-requests-jitter": "--limit-max-requests-jitter",
+    "--timeout-worker-healthcheck": "--worker-timeout",
+    "--timeout": "--worker-timeout",
     "--backpressure": "--limit-concurrency",
     "--url-path-prefix": "--root-path",
     "--working-dir": "--app-dir",

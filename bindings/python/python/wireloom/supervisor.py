@@ -34,14 +34,22 @@ _LONGEST_PAUSE = 30.0
 #: How long workers have that were told to end at once.
 _FORCED = 10.0
 
+#: How long a worker has to show where it hangs.
+_ABORTED = 5.0
+
 #: How often the parent looks after its workers.
 _LOOK = 0.1
 
 #: How often files are looked at.
 _LOOK_AT_FILES = 0.4
 
-#: Bytes for the counters of a worker, more than it needs.
-_PLACE = 128
+#: Bytes for a worker on the board, as src/asgi/metrics.rs has it: its counters, and at the end how often its event loop has
+#: turned.
+PLACE = 128
+BEAT = PLACE - 8
+
+#: How much a worker's silence grows between two looks at most: the machine may have slept.
+_LONGEST_SILENCE = 1.0
 
 #: An application that does not start.
 FAILED_TO_START = 3
@@ -56,6 +64,9 @@ class Worker:
         self.began = began
         #: Its application has started.
         self.serves = False
+        #: For how many seconds its event loop has not turned, and how often it had before.
+        self.silence = 0.0
+        self._beats = b""
         # To its other end the worker writes when it serves.
         self._news = news
         #: When it is killed, if it was told to stop.
@@ -79,6 +90,21 @@ class Worker:
         if not self.serves:
             with contextlib.suppress(BlockingIOError):
                 self.serves = bool(os.read(self._news, 1))
+
+    def listen(self, board: int, seconds: float) -> None:
+        """Looks whether its event loop turns. The start may block: only one that serves is expected to."""
+        beats = os.pread(board, 8, self.index * PLACE + BEAT)
+        if beats != self._beats or not self.serves:
+            self._beats = beats
+            self.silence = 0.0
+        else:
+            self.silence += min(seconds, _LONGEST_SILENCE)
+
+    def abort(self) -> None:
+        """It shows where it hangs, and ends; if it cannot even do that it is killed."""
+        self.deadline = time.monotonic() + _ABORTED
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGABRT)
 
     def close(self) -> None:
         os.close(self._news)
@@ -104,7 +130,8 @@ class Supervisor:
         # It is closed when the parent ends in any way, which its workers notice.
         self._alive, self._life = os.pipe()
         # In which workers tell each other their counters.
-        self._board = _memory(config.workers * _PLACE)
+        self._board = memory(config.workers * PLACE)
+        self._turned_at = time.monotonic()
         self._files: Files | None = None
         self._looked_at_files = 0.0
         self._status = 0
@@ -219,7 +246,10 @@ class Supervisor:
     def _turn(self) -> None:
         grace = self._config.graceful_timeout + 10
         now = time.monotonic()
+        elapsed, self._turned_at = now - self._turned_at, now
+        timeout = self._config.worker_timeout
         for worker in list(self._workers.values()):
+            worker.listen(self._board, elapsed)
             status = worker.process.poll()
             worker.hear()
             self._has_served = self._has_served or worker.serves
@@ -230,6 +260,11 @@ class Supervisor:
             elif worker.deadline is not None and now > worker.deadline:
                 logger.warning("worker %d does not end and is killed", worker.index)
                 worker.process.kill()
+            elif 0 < timeout < worker.silence and worker.deadline is None:
+                logger.warning(
+                    "worker %d has done nothing for %g seconds and is replaced", worker.index, worker.silence
+                )
+                worker.abort()
         if self._is_stopping:
             self._retry_at.clear()
             for worker in self._workers.values():
@@ -297,7 +332,7 @@ class Supervisor:
         return bool(changed)
 
 
-def _memory(size: int) -> int:
+def memory(size: int) -> int:
     """A file of zeros without a name."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("wireloom-counters")

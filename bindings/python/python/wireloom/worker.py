@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
 import select
 import socket
+import struct
 import sys
 from typing import Any
 
@@ -17,7 +19,7 @@ from .asgi import Server, SettingsRefused, identity_of, run_worker
 from .config import Config
 from .importer import Application, ImportFailed, load_application
 from .sockets import Address
-from .supervisor import FAILED_TO_START, VARIABLE, start_message
+from .supervisor import BEAT, FAILED_TO_START, PLACE, VARIABLE, start_message
 
 logger = logging.getLogger("wireloom")
 
@@ -43,7 +45,16 @@ def main() -> int:
     for number in (parent, news, board):
         os.set_inheritable(number, False)
 
-    def parent_is_alive() -> bool:
+    # The server closes its own.
+    beating, beats = os.dup(board), 0
+    if config.worker_timeout > 0:
+        # The parent ends a worker that hangs with SIGABRT: this shows where it does.
+        faulthandler.enable()
+
+    def look_at_parent() -> bool:
+        nonlocal beats
+        beats += 1
+        os.pwrite(beating, struct.pack("<Q", beats), description["worker"] * PLACE + BEAT)
         # It never writes; its end closes the pipe.
         readable, _, _ = select.select([parent], [], [], 0)
         return not readable
@@ -65,7 +76,7 @@ def main() -> int:
             worker=description["worker"],
             board=board,
             on_started=started,
-            watch=parent_is_alive,
+            watch=look_at_parent,
         )
     except (ImportFailed, IdentityError, ServeError, SettingsRefused) as error:
         logger.error("%s", error)

@@ -67,8 +67,10 @@ const METRICS: [(&str, &str, &str, &str); COUNTERS] = [
 
 const COUNTERS: usize = 11;
 
-/// Bytes of one worker's place, as python/wireloom/supervisor.py has it.
+/// Bytes of one worker's place, as python/wireloom/supervisor.py has it. The last eight are the turns of its event loop, which
+/// Python writes and reads.
 const PLACE: usize = 128;
+const _: () = assert!(8 * COUNTERS + 8 <= PLACE);
 
 /// The counters of one moment, in the order of [`METRICS`].
 type Snapshot = [u64; COUNTERS];

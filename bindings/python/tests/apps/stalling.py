@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 FILE = Path(os.environ.get("STALLING_FILE", "missing"))
@@ -19,6 +20,12 @@ def say(what):
     os.write(1, f"stalling: {what}\n".encode())
 
 
+def stand_still():
+    """With the event loop."""
+    say("stands still")
+    threading.Event().wait()
+
+
 async def hang():
     await asyncio.Event().wait()
 
@@ -34,6 +41,8 @@ async def ignore():
 def lifespan(start=None, end=None):
     async def app(scope, receive, send):
         if scope["type"] == "http":
+            if scope["path"] == "/hang":
+                stand_still()
             await send({"type": "http.response.start", "status": 200})
             await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
             return
@@ -59,6 +68,7 @@ async def until_a_file_is_there():
         await asyncio.sleep(0.02)
 
 
+plain = lifespan()
 slow_start = lifespan(start=until_a_file_is_there)
 never_starts = lifespan(start=hang)
 never_ends = lifespan(end=hang)
