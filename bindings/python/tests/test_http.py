@@ -489,6 +489,37 @@ def test_what_the_server_itself_answers_is_an_answer(serve, tmp_path):
         server.wait_for(f"^{line}$")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_metrics_on_a_port_of_their_own(serve, workers):
+    server = serve("plain:app", "--metrics-port", "0", "--workers", str(workers), wait=workers)
+    where = server.wait_for(r"metrics on (http://127\.0\.0\.1:\d+)/metrics")[0][1]
+    with httpx.Client(verify=False, timeout=60) as client:
+        assert client.get(f"{server.url}/metrics").status_code == 404
+        assert "wireloom_calls_active" in client.get(f"{where}/metrics").text
+        assert client.get(f"{where}/echo").status_code == 404
+        assert client.post(f"{where}/metrics").status_code == 405
+
+
+@pytest.mark.parametrize("outside", [None, 443])
+def test_plain_http_is_led_to_https(serve, outside):
+    given = [] if outside is None else ["--alt-svc-port", str(outside)]
+    server = serve("plain:app", "--redirect-port", "0", "--host", "127.0.0.1", "--host", "::1", *given)
+    plain = [line[1] for line in server.wait_for(r"leading (http://\S+) to HTTPS", count=2)]
+    with httpx.Client(verify=False, timeout=60) as client:
+        for url in plain:
+            answer = client.post(f"{url}/echo?a=1", content=b"body")
+            assert answer.status_code == 308
+            host = url.removeprefix("http://").rpartition(":")[0]
+            expected = f"https://{host}/echo?a=1" if outside else f"https://{host}:{server.port}/echo?a=1"
+            assert answer.headers["location"] == expected
+            assert "alt-svc" not in answer.headers
+        if outside is None:
+            assert client.post(f"{plain[0]}/echo", content=b"body", follow_redirects=True).content == b"body"
+    with socket.create_connection(("127.0.0.1", int(plain[0].rpartition(":")[2]))) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert _all(sock).startswith(b"HTTP/1.0 400 ")
+
+
 def test_who_does_not_wait_for_the_answer_is_in_the_log(serve):
     server = serve("plain:app", tls=False)
     with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1.0) as client:

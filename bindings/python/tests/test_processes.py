@@ -707,6 +707,7 @@ def test_mistakes_are_explained(arguments, says):
         (["--access-log-file", "missing/log"], "missing/log"),
         (["--log-config", "missing.json"], "--log-config missing.json"),
         (["--metrics", "metrics"], "--metrics is a path"),
+        (["--redirect-port", "80"], "needs a certificate"),
         (["--uds-permissions", "rw"], "octal digits, as 660, not 'rw'"),
         (["--pid-file", "missing/pid"], "--pid-file: .*missing/pid"),
     ],

@@ -50,6 +50,16 @@ def _given(sock: socket.socket | None) -> int | None:
     return None if sock is None else os.dup(sock.fileno())
 
 
+def _port(addresses: list[Address]) -> int | None:
+    """That of the site."""
+    for address in addresses:
+        for sock in address.all():
+            if address.role == "site" and sock.family != socket.AF_UNIX:
+                port: int = sock.getsockname()[1]
+                return port
+    return None
+
+
 class SettingsRefused(ValueError):
     """The server cannot be made as the settings say; the message is for the user."""
 
@@ -149,7 +159,9 @@ class Server:
     async def _serve(self, lifespan: Lifespan) -> None:
         config = self.config
         try:
-            options = config.native(worker=self._worker, access_log=self._access_log(), board=self._board)
+            options = config.native(
+                worker=self._worker, access_log=self._access_log(), board=self._board, redirect_to=_port(self._sockets)
+            )
             self._native = native = AsgiServer(
                 self.app,
                 self._report,
@@ -168,6 +180,7 @@ class Server:
                         "udp": _given(address.udp[self._worker]) if address.udp else None,
                         "tcp": _given(address.tcp),
                         "unix": _given(address.unix),
+                        "role": address.role,
                     }
                     for address in self._sockets
                 ]

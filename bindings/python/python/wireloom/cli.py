@@ -34,6 +34,13 @@ def serve(config: Config, application: Callable[[], Application] | None = None) 
     try:
         if config.pid_file is not None:
             Path(config.pid_file).write_text(f"{os.getpid()}\n")
+        for role, address in sockets.beside(addresses):
+            what = (
+                f"metrics on http://{address}{config.metrics}"
+                if role == "metrics"
+                else f"leading http://{address} to HTTPS"
+            )
+            logger.info(what)
         if config.has_supervisor:
             return Supervisor(config, addresses).run()
         identity = identity_of(config)

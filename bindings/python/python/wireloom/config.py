@@ -62,6 +62,9 @@ class Config:
     http2: bool = _option(True, "HTTP/2, with a certificate")
     http3: bool = _option(True, "HTTP/3 and WebTransport, with a certificate")
     alt_svc: bool = _option(True, "tells clients over TCP of HTTP/3")
+    redirect_port: int | None = _option(
+        None, "a port on which plain HTTP is led to HTTPS: to --alt-svc-port, or else to --port"
+    )
     alt_svc_port: int | None = _option(
         None, "the port that they are told, where one outside leads to --port, as of a container [--port]"
     )
@@ -151,8 +154,12 @@ class Config:
     metrics: str | None = _option(
         None, "serves the counters of all workers at this path [/metrics if none is given]", nargs="?", const="/metrics"
     )
+    metrics_port: int | None = _option(None, "serves them on this port alone, in plain HTTP")
+    metrics_host: str = _option("127.0.0.1", "the address of that port [127.0.0.1]")
 
     def __post_init__(self) -> None:
+        if self.metrics_port is not None and self.metrics is None:
+            self.metrics = "/metrics"
         if self.workers == 0:
             self.workers = 1 if self.reload else min(_processors(), 200)
 
@@ -174,6 +181,11 @@ class Config:
             return "--port is a number below 65536"
         if self.static_expires is not None and not 0 <= self.static_expires < 2**31:
             return "--static-expires is a number of seconds below 2147483648"
+        if self.redirect_port is not None and not self.is_secure:
+            return "--redirect-port leads to HTTPS, which needs a certificate: --certfile or --self-signed"
+        for name in ("redirect_port", "metrics_port"):
+            if not 0 <= (getattr(self, name) or 0) < 65536:
+                return f"{flag_of(name)} is a number below 65536"
         if self.alt_svc_port is not None and not 0 < self.alt_svc_port < 65536:
             return "--alt-svc-port is a number from 1 to 65535"
         for setting in fields(self):
@@ -222,7 +234,12 @@ class Config:
         return names + [host for host in self.hosts() if host not in names and host not in ("0.0.0.0", "::", "*")]
 
     def native(
-        self, *, worker: int = 0, access_log: tuple[str, int | None] | None = None, board: int | None = None
+        self,
+        *,
+        worker: int = 0,
+        access_log: tuple[str, int | None] | None = None,
+        board: int | None = None,
+        redirect_to: int | None = None,
     ) -> dict[str, Any]:
         """What the native server wants to know. It takes the descriptors over."""
         max_requests = self.limit_max_requests
@@ -253,6 +270,8 @@ class Config:
             "static_files": [tuple(entry.split("=", 1)) for entry in self.static],
             "static_expires": self.static_expires,
             "metrics": self.metrics,
+            "has_metrics_port": self.metrics_port is not None,
+            "redirect_to": self.alt_svc_port or redirect_to or 443,
             "health_check": self.health_check_path,
             "worker": worker,
             "workers": self.workers,

@@ -44,6 +44,7 @@ COUNTERPARTS = {
     "--bind": "--host and --port, --uds or --fd",
     "-b": "--host and --port, --uds or --fd",
     "--quic-bind": "--host and --port, which are those of UDP, too",
+    "--insecure-bind": "--redirect-port, for a port that leads to HTTPS",
     "-w": "--workers",
     "-c": "--config",
     "--ssl-certificate": "--certfile",

@@ -29,6 +29,8 @@ class Address:
     tcp: socket.socket | None = None
     udp: list[socket.socket] = field(default_factory=list)
     unix: socket.socket | None = None
+    #: What is served there: "site", "metrics", or "redirect", which leads to HTTPS.
+    role: str = "site"
     #: The path of a Unix socket that was made here, and which file that was.
     path: str | None = None
     file: tuple[int, int] | None = None
@@ -68,10 +70,43 @@ def bind(config: Config) -> list[Address]:
                         port = port or address.all()[0].getsockname()[1]
                 if refused is not None and len(addresses) == before:
                     raise refused
+        if config.metrics_port is not None:
+            addresses += _bind_beside([config.metrics_host], config.metrics_port, config, "metrics")
+        if config.redirect_port is not None:
+            addresses += _bind_beside(config.hosts(), config.redirect_port, config, "redirect")
     except BaseException:
         close(addresses)
         raise
     return addresses
+
+
+def _bind_beside(hosts: list[str], port: int, config: Config, role: str) -> list[Address]:
+    """Plain TCP, for something else than the site."""
+    found = [entry for host in hosts for entry in _resolve(host, port)]
+    is_dual = all(family != socket.AF_INET for family, _ in found)
+    addresses: list[Address] = []
+    try:
+        for family, location in found:
+            sock = _socket(family, socket.SOCK_STREAM, is_dual)
+            addresses.append(Address(tcp=sock, role=role))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((location[0], port, *location[2:]))
+            sock.listen(config.backlog)
+            port = port or sock.getsockname()[1]
+    except BaseException:
+        close(addresses)
+        raise
+    return addresses
+
+
+def beside(addresses: list[Address]) -> list[tuple[str, str]]:
+    """What there is besides the site, and where."""
+    found = []
+    for address in addresses:
+        if address.role != "site" and address.tcp is not None:
+            host, port = address.tcp.getsockname()[:2]
+            found.append((address.role, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+    return found
 
 
 def close(addresses: list[Address]) -> None:

@@ -217,6 +217,7 @@ class Supervisor:
                     "tcp": address.tcp and address.tcp.fileno(),
                     "unix": address.unix and address.unix.fileno(),
                     "udp": [sock.fileno() for sock in address.udp],
+                    "role": address.role,
                 }
                 for address in self._addresses
             ],

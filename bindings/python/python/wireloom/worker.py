@@ -29,7 +29,7 @@ def _address(entry: dict[str, Any]) -> Address:
         return None if number is None else socket.socket(fileno=number)
 
     udp = [socket.socket(fileno=number) for number in entry["udp"]]
-    address = Address(tcp=inherited(entry["tcp"]), udp=udp, unix=inherited(entry["unix"]))
+    address = Address(tcp=inherited(entry["tcp"]), udp=udp, unix=inherited(entry["unix"]), role=entry["role"])
     for sock in address.all():
         # Not by what the application starts, too: that would keep the port.
         sock.set_inheritable(False)

@@ -2,6 +2,7 @@
 
 mod access;
 mod access_format;
+mod beside;
 mod body;
 mod exchange;
 mod fields;

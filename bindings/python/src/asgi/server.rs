@@ -16,6 +16,7 @@ use wireloom::tcp::HttpVersions;
 use wireloom::{ClientAuth, ConnectionLimits, RootCertificates, Server, tcp};
 
 use super::access::{AccessLog, Line};
+use super::beside::Role;
 use super::metrics::Board;
 use super::scope::Templates;
 use super::service::{AsgiService, Listener, Service};
@@ -28,6 +29,9 @@ use crate::errors::{IdentityError, ServeError};
 use crate::event_loop::hub_of;
 use crate::hub::Hub;
 use crate::identity::Identity;
+
+/// Connections to the port of the metrics.
+const OBSERVERS: usize = 100;
 
 /// Options of the server; python/wireloom/config.py documents them and has the defaults.
 #[derive(FromPyObject)]
@@ -55,6 +59,8 @@ struct Options {
     static_files: Vec<(String, PathBuf)>,
     static_expires: Option<u32>,
     metrics: Option<String>,
+    has_metrics_port: bool,
+    redirect_to: u16,
     health_check: Option<String>,
     worker: u8,
     workers: u8,
@@ -98,6 +104,7 @@ struct Sockets {
     udp: Option<i32>,
     tcp: Option<i32>,
     unix: Option<i32>,
+    role: String,
 }
 
 /// An application on sockets.
@@ -187,10 +194,16 @@ impl AsgiServer {
             if let Some(socket) = set.unix {
                 unix.push(std::os::unix::net::UnixListener::from(adopt(socket)?));
             }
+            let role = Role::parse(&set.role, self.options.redirect_to)
+                .ok_or_else(|| PyValueError::new_err(format!("there is no role {}", set.role)))?;
+            if role != Role::Site {
+                plain.extend(tcp.map(|tcp| (tcp, role)));
+                continue;
+            }
             match (self.identity.is_some(), udp, tcp) {
                 (_, None, None) => {}
                 (true, udp, tcp) => secure.push((udp, tcp)),
-                (false, None, Some(tcp)) => plain.push(tcp),
+                (false, None, Some(tcp)) => plain.push((tcp, role)),
                 (false, Some(_), _) => return Err(PyValueError::new_err("HTTP/3 needs a certificate")),
             }
         }
@@ -210,6 +223,7 @@ impl AsgiServer {
                 .map(|(prefix, folder)| StaticFiles::new(prefix, folder.clone(), self.options.static_expires))
                 .collect(),
             metrics: self.options.metrics.as_deref().map(Arc::from),
+            has_metrics_port: self.options.has_metrics_port,
             health_check: self.options.health_check.as_deref().map(Arc::from),
             header_size: self.options.limit_header_size,
             keep_alive: Duration::from_secs_f64(self.options.keep_alive),
@@ -303,7 +317,7 @@ impl AsgiServer {
 
 /// Everything that the servers of one start need.
 struct Prepared {
-    plain: Vec<TcpListener>,
+    plain: Vec<(TcpListener, Role)>,
     secure: Vec<(Option<UdpSocket>, Option<TcpListener>)>,
     unix: Vec<std::os::unix::net::UnixListener>,
     site: Arc<Site>,
@@ -313,6 +327,7 @@ struct Prepared {
     origins: Vec<String>,
     static_files: Arc<[StaticFiles]>,
     metrics: Option<Arc<str>>,
+    has_metrics_port: bool,
     health_check: Option<Arc<str>>,
     header_size: u32,
     keep_alive: Duration,
@@ -333,6 +348,7 @@ impl Prepared {
             listener,
             static_files: self.static_files.clone(),
             metrics: self.metrics.clone(),
+            has_metrics_port: self.has_metrics_port,
             health_check: self.health_check.clone(),
         }))
     }
@@ -357,16 +373,24 @@ impl Prepared {
     async fn start(mut self) -> Result<Started, String> {
         let mut tasks = JoinSet::new();
         let mut addresses = Vec::new();
-        for listener in std::mem::take(&mut self.plain) {
+        for (listener, role) in std::mem::take(&mut self.plain) {
             listener.set_nonblocking(true).map_err(|error| error.to_string())?;
             let address = listener.local_addr().map_err(|error| error.to_string())?;
-            addresses.push(address.to_string());
+            if role == Role::Site {
+                addresses.push(address.to_string());
+            }
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
             let service = self.service(Listener {
                 address: Some(address),
                 is_secure: false,
+                role,
             });
-            let (options, stop) = (self.options(), stopped(&self.stop));
+            // A site that is full can still be measured.
+            let options = match role {
+                Role::Metrics => self.options().limits(ConnectionLimits::new(OBSERVERS, OBSERVERS)),
+                _ => self.options(),
+            };
+            let stop = stopped(&self.stop);
             tasks.spawn(async move {
                 let served = tcp::serve(listener, None, service, options, stop).await;
                 served.map_err(|error| error.to_string())
@@ -378,6 +402,7 @@ impl Prepared {
             let service = self.service(Listener {
                 address: None,
                 is_secure: false,
+                role: Role::Site,
             });
             let (options, stop) = (self.options(), stopped(&self.stop));
             tasks.spawn(async move {
@@ -411,6 +436,7 @@ impl Prepared {
             let service = self.service(Listener {
                 address: local.first().copied(),
                 is_secure: true,
+                role: Role::Site,
             });
             let stop = stopped(&self.stop);
             tasks.spawn(async move {

@@ -14,6 +14,7 @@ use http_body::Body as _;
 use wireloom::{Body, RemoteAddr, WebTransportUpgrade};
 
 use super::access::Entry;
+use super::beside::{self, Role};
 use super::body::ResponseBody;
 use super::http::{Answer, HttpExchange};
 use super::scope::Ends;
@@ -27,6 +28,7 @@ use super::webtransport::{self, WebTransportExchange};
 pub(crate) struct Listener {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) is_secure: bool,
+    pub(crate) role: Role,
 }
 
 /// The application as a tower service.
@@ -40,6 +42,8 @@ pub(crate) struct Service {
     pub(crate) static_files: Arc<[StaticFiles]>,
     /// The path of the metrics.
     pub(crate) metrics: Option<Arc<str>>,
+    /// They have a listener of their own.
+    pub(crate) has_metrics_port: bool,
     /// The path at which the server says that it is there.
     pub(crate) health_check: Option<Arc<str>>,
 }
@@ -56,11 +60,19 @@ impl Service {
             self.listener.is_secure,
             &parts.headers,
         );
+        match self.listener.role {
+            Role::Site => {}
+            Role::Metrics => {
+                let metrics = beside::metrics(&self.site, &parts, self.metrics.as_deref());
+                return self.own(&parts, &ends).now(metrics);
+            }
+            Role::Redirect(port) => return self.own(&parts, &ends).now(beside::redirect(&parts, port)),
+        }
         if let Some(files) = self.static_files.iter().find(|files| files.serves(&parts)) {
             let (own, file) = (self.own(&parts, &ends), files.clone().answer(parts));
             return Answering::Static(Box::pin(async move { own.complete(file.await) }));
         }
-        if self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
+        if !self.has_metrics_port && self.metrics.as_deref() == Some(parts.uri.path()) && parts.method == Method::GET {
             return self.own(&parts, &ends).now(super::metrics::response(&self.site));
         }
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
