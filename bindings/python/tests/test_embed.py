@@ -177,6 +177,31 @@ def test_serving_that_cannot_start():
     wireloom.run(asyncio.wait_for(main(), PATIENCE))
 
 
+def test_a_start_that_hangs_can_be_cancelled():
+    async def main():
+        began, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def hangs(scope, receive, send):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        async def start():
+            async with wireloom.serving(hangs, port=0):
+                raise AssertionError("it has started")
+
+        task = asyncio.create_task(start())
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert cancelled.is_set()
+
+    wireloom.run(asyncio.wait_for(main(), PATIENCE))
+
+
 def test_what_ends_the_block_passes():
     async def main():
         with pytest.raises(ZeroDivisionError):

@@ -106,7 +106,13 @@ async def serving(app: Application | str, **settings: Any) -> AsyncIterator[Runn
         task = asyncio.ensure_future(server.serve())
         started = asyncio.ensure_future(server.started.wait())
         try:
-            await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                # A start that hangs would not end otherwise. That it then fails is no news.
+                server.stop(force=True)
+                await asyncio.gather(task, return_exceptions=True)
+                raise
             if task.done():
                 # With the reason why it did not start.
                 await task
