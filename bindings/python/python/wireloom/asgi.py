@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from . import access
 from ._wireloom import AsgiServer, Identity
 from .config import Config
 from .importer import Application
@@ -20,13 +20,6 @@ from .lifespan import CANCELLED, Lifespan, LifespanFailed, cancel
 from .sockets import Address
 
 logger = logging.getLogger("wireloom")
-
-#: To which `--access-log-logger` hands requests, and what its records have besides the line.
-access_logger = logging.getLogger("wireloom.access")
-_KNOWN = ("client", "method", "path", "query", "status", "bytes", "ms")
-
-#: How often it does.
-_LOG = 0.1
 
 #: How often a worker looks whether it has served its requests, or whether its supervisor is gone.
 _LOOK = 0.5
@@ -160,7 +153,10 @@ class Server:
         config = self.config
         try:
             options = config.native(
-                worker=self._worker, access_log=self._access_log(), board=self._board, redirect_to=_port(self._sockets)
+                worker=self._worker,
+                access_log=access.destination(config),
+                board=self._board,
+                redirect_to=_port(self._sockets),
             )
             self._native = native = AsgiServer(
                 self.app,
@@ -187,7 +183,7 @@ class Server:
             )
             self.started.set()
             if config.access_log_logger:
-                logging_lines = asyncio.ensure_future(self._log_accesses(native))
+                logging_lines = asyncio.ensure_future(access.hand_over(native))
             while not self._stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _LOOK)
@@ -198,19 +194,7 @@ class Server:
             await self._end(native)
             if logging_lines is not None:
                 logging_lines.cancel()
-                self._log_waiting(native)
-
-    async def _log_accesses(self, native: AsgiServer) -> None:
-        while True:
-            await asyncio.sleep(_LOG)
-            self._log_waiting(native)
-
-    def _log_waiting(self, native: AsgiServer) -> None:
-        if not access_logger.isEnabledFor(logging.INFO):
-            native.access_lines()
-            return
-        for line, *known in native.access_lines():
-            access_logger.info("%s", line, extra=dict(zip(_KNOWN, known, strict=True)))
+                access.hand_over_now(native)
 
     async def _end(self, native: AsgiServer) -> None:
         loop = asyncio.get_running_loop()
@@ -235,18 +219,6 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await ended
             native.flush()
-
-    def _access_log(self) -> tuple[str, int | None] | None:
-        config = self.config
-        if config.access_log_file is not None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            return config.access_log_format, os.open(config.access_log_file, flags, 0o644)
-        if not config.access_log:
-            return None
-        if config.access_log_logger:
-            return config.access_log_format, None
-        sys.stdout.flush()
-        return config.access_log_format, os.dup(1)
 
 
 def install_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:

@@ -18,8 +18,9 @@ from ._wireloom import IdentityError, ServeError
 from .asgi import Server, SettingsRefused, identity_of, run_worker
 from .config import Config
 from .importer import Application, ImportFailed, load_application
+from .process import BEAT, PLACE
 from .sockets import Address
-from .supervisor import BEAT, FAILED_TO_START, PLACE, VARIABLE, start_message
+from .supervisor import FAILED_TO_START, VARIABLE, start_message
 
 logger = logging.getLogger("wireloom")
 

@@ -15,6 +15,7 @@ mod service;
 mod settings;
 mod site;
 mod sources;
+mod starting;
 mod static_files;
 mod tasks;
 mod websocket;
