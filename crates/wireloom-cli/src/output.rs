@@ -149,6 +149,8 @@ pub(crate) fn start_logging(verbose: u8, is_server: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
+        // It would complain on the same standard error, and panic where that fails too: on a full disk, or without a reader.
+        .log_internal_errors(false)
         .with_ansi(Paint::stderr().0);
     if verbose < 2 {
         builder.with_target(false).compact().init()

@@ -110,6 +110,11 @@ impl Serve {
     pub(crate) fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = wireloom();
         command.envs(environment.iter().copied());
+        Self::start_as(command, args)
+    }
+
+    /// The same with a command that is more than arguments.
+    pub(crate) fn start_as(mut command: Command, args: &[&str]) -> Self {
         command
             .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
             .args(args);

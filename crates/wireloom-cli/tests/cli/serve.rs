@@ -1,9 +1,10 @@
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, Serve, TempDir, run, signal};
+use crate::harness::{DEADLINE, Serve, TempDir, run, signal, wireloom};
 
 #[test]
 fn the_first_line_is_as_promised() {
@@ -182,14 +183,32 @@ fn both_signals_end_it_cleanly() {
     }
 }
 
+/// Neither a full disk nor a reader of the log that is gone ends what is served.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_is_no_matter() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let (reader, broken) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    for log in [Stdio::from(full), Stdio::from(broken)] {
+        let mut command = wireloom();
+        command.arg("-v").stderr(log);
+        let server = Serve::start_as(command, &[]);
+        for _ in 0..2 {
+            let outcome = run(&["connect", &server.url("/echo"), "--insecure", "--message", "hello"]);
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "hello\n"), "{outcome:?}");
+        }
+        assert_eq!(server.stop("TERM").code(), Some(0));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn sessions_hear_of_the_end() {
     use std::io::{BufRead, BufReader};
-    use std::process::Stdio;
 
     let server = Serve::start(&[]);
-    let mut client = crate::harness::wireloom()
+    let mut client = wireloom()
         .args(["connect", &server.url("/echo"), "--cert-hash", &server.hash(), "--json"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
