@@ -2,6 +2,7 @@
 //! `cargo run --release --example chat-terminal -- ann` joins as Ann; every line is a message.
 
 use std::io::BufRead;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use wireloom_messaging::Data;
 use wireloom_messaging::client::Client;
 use wireloom_messaging::server::{Connection, Context, Handlers, ReplyError, Server};
+use wireloom_messaging::session::MemoryStore;
 
 const ADDRESS: &str = "127.0.0.1:4434";
 
@@ -52,7 +54,9 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
                 Ok(())
             }
         });
-    let server = Server::builder().build(handlers);
+    // Whoever may connect may log in.
+    let sessions = MemoryStore::new().expire_after(Duration::from_secs(86_400));
+    let server = Server::builder().sessions(sessions, 0).build(handlers);
     let room = server.clone();
     tokio::spawn(async move {
         while let Some(line) = said.recv().await {

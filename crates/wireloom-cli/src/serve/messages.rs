@@ -1,32 +1,60 @@
 //! `/messages`: requests, replies, signals, sessions (WebWire 2.0) and topics, over WebSocket and WebTransport.
 
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use wireloom_messaging::server::{Connection, Handlers, INVALID_PAYLOAD, ReplyError, Server};
-use wireloom_messaging::session::FileStore;
+use wireloom_messaging::session::{FileStore, MemoryStore};
 use wireloom_messaging::topics::{TopicOptions, Topics};
 use wireloom_messaging::{Data, IncomingMessage};
 
+use super::sessions::{self, Bounded};
 use crate::failure::Failure;
+use crate::trust::parse_seconds;
+
+#[derive(Args)]
+pub(super) struct SessionArgs {
+    /// Keep the sessions of /messages in files of this directory, over restarts; without it, in memory
+    #[arg(long, value_name = "DIR")]
+    session_dir: Option<PathBuf>,
+    /// Forget sessions of /messages that nobody has used for so long
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = parse_seconds)]
+    pub(super) session_lifetime: Duration,
+    /// Keep so many sessions of /messages; for one more, that goes which nobody has used for longest
+    #[arg(long, value_name = "N", default_value = "10000")]
+    max_sessions: NonZeroUsize,
+}
 
 /// Handlers of one connection at once: a `sleep` does not hold up an `echo`.
 const CONCURRENCY: usize = 64;
 
+/// The longest name that somebody may log in with, in bytes: it is kept.
+const MAX_USER: usize = 256;
+
 /// The service, which then waits to be mounted.
-pub(super) fn server(session_dir: Option<&Path>, per_address: usize) -> Result<Server, Failure> {
-    let mut builder = Server::builder()
+pub(super) fn server(args: &SessionArgs, per_address: usize) -> Result<Server, Failure> {
+    let builder = Server::builder()
         .concurrency(CONCURRENCY)
         // Every name, for everybody, in memory, with the last hundred messages of each.
         .topics(Topics::open(TopicOptions::new()))
         .max_connections(usize::MAX, per_address);
-    if let Some(folder) = session_dir {
-        let store = FileStore::open(folder).map_err(|error| {
-            Failure::new("file", format!("cannot keep sessions in {}: {error}", folder.display()))
-                .hint("--session-dir with a folder that may be written")
-        })?;
-        builder = builder.sessions(store, 0);
-    }
+    let (max, lifetime) = (args.max_sessions.get(), args.session_lifetime);
+    let builder = match &args.session_dir {
+        Some(folder) => {
+            let opened = FileStore::open(folder).and_then(|store| Ok((store, sessions::in_folder(folder)?)));
+            let (store, known) = opened.map_err(|error| {
+                Failure::new("file", format!("cannot keep sessions in {}: {error}", folder.display()))
+                    .hint("--session-dir with a folder that may be written")
+            })?;
+            builder.sessions(Bounded::new(store.expire_after(lifetime), max, known), 0)
+        }
+        None => {
+            let store = MemoryStore::new().expire_after(lifetime);
+            builder.sessions(Bounded::new(store, max, Vec::new()), 0)
+        }
+    };
     Ok(builder.build(handlers()))
 }
 
@@ -63,6 +91,10 @@ async fn sleep(milliseconds: String) -> Result<&'static str, ReplyError> {
 }
 
 async fn login(connection: Connection, user: String) -> Result<(), ReplyError> {
+    if user.len() > MAX_USER {
+        let most = format!("a name has at most {MAX_USER} bytes");
+        return Err(ReplyError::new(INVALID_PAYLOAD, most));
+    }
     let info = [("user".to_owned(), user.into())];
     connection.create_session(info.into_iter().collect()).await?;
     Ok(())

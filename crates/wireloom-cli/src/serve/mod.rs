@@ -6,6 +6,7 @@ mod echo;
 mod failure;
 mod identity;
 mod messages;
+mod sessions;
 mod site;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use wireloom::{ConnectionLimits, Server, Threads};
 
 use self::address::Addresses;
 use self::identity::Served;
+use self::messages::SessionArgs;
 use self::site::Site;
 use crate::failure::Failure;
 use crate::output::{self, Paint};
@@ -69,9 +71,8 @@ pub(crate) struct ServeArgs {
     /// Serve the files of this directory, over HTTP/1.1, 2 and 3
     #[arg(long, value_name = "DIR", value_parser = parse_directory)]
     root: Option<PathBuf>,
-    /// Keep the sessions of /messages in files of this directory, over restarts; without it, in memory
-    #[arg(long, value_name = "DIR")]
-    session_dir: Option<PathBuf>,
+    #[command(flatten)]
+    sessions: SessionArgs,
     /// Connections that one address may have at once; of /messages, over each of its transports
     #[arg(long, value_name = "N", default_value = "1000", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_per_address: usize,
@@ -148,7 +149,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     for origin in &origins {
         builder = builder.allow_origin(origin);
     }
-    let messages = messages::server(args.session_dir.as_deref(), args.max_per_address)?;
+    let messages = messages::server(&args.sessions, args.max_per_address)?;
     let server = builder.listen().await.map_err(failure::of_server)?;
 
     let addresses = server.local_addrs();
@@ -188,8 +189,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         browser::open(format!("{page}demo/"));
     }
     let quiet = args.json;
-    let sweeping = messages.clone();
-    tokio::spawn(async move { sweeping.sweep_sessions().await });
+    tokio::spawn(sessions::sweep(messages.clone(), args.sessions.session_lifetime));
     tokio::spawn(async move {
         signals.next().await;
         if !quiet {

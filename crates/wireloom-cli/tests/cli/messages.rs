@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -100,6 +101,43 @@ fn sessions_survive_a_restart() {
     assert_eq!(outcome.event("error")["kind"], "session", "{outcome:?}");
     let outcome = run(&["call", &url, "whoami"]);
     assert!(outcome.stderr.contains("NO_SESSION"), "{outcome:?}");
+}
+
+/// Whoever may connect may log in: neither their number nor their age grows without end.
+#[test]
+fn sessions_are_bounded_and_forgotten() {
+    let folder = TempDir::new();
+    let directory = folder.path("sessions");
+    let count = || std::fs::read_dir(&directory).expect("made by the server").count();
+    let login = |server: &Serve| {
+        let [(url, _), ..] = urls(server);
+        let outcome = run(&["call", &url, "login", "ann", "--json"]);
+        outcome.event("session_created")["key"]
+            .as_str()
+            .expect("a key")
+            .to_owned()
+    };
+    let bounded = ["--session-dir", &directory, "--max-sessions", "3"];
+    let server = Serve::start(&bounded);
+    let keys: Vec<String> = (0..5).map(|_| login(&server)).collect();
+    assert_eq!(count(), 3);
+    let [(url, _), ..] = urls(&server);
+    let restored = |key: &str| run(&["call", &url, "whoami", &format!("--session={key}")]).code;
+    assert_eq!((restored(&keys[0]), restored(&keys[4])), (Some(1), Some(0)));
+    let outcome = run(&["call", &url, "login", &"x".repeat(257)]);
+    assert!(outcome.stderr.contains("256 bytes"), "{outcome:?}");
+    assert!(server.stop("TERM").success());
+    // Also those that were there before.
+    let server = Serve::start(&bounded);
+    login(&server);
+    assert_eq!(count(), 3);
+    assert!(server.stop("TERM").success());
+    let _server = Serve::start(&["--session-dir", &directory, "--session-lifetime", "0.5"]);
+    let started = Instant::now();
+    while count() > 0 {
+        assert!(started.elapsed() < DEADLINE, "they stay");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -187,7 +187,10 @@ fn both_signals_end_it_cleanly() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_log_that_cannot_be_written_is_no_matter() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("Linux has it");
     let (reader, broken) = std::io::pipe().expect("a pipe");
     drop(reader);
     for log in [Stdio::from(full), Stdio::from(broken)] {
@@ -196,7 +199,11 @@ fn a_log_that_cannot_be_written_is_no_matter() {
         let server = Serve::start_as(command, &[]);
         for _ in 0..2 {
             let outcome = run(&["connect", &server.url("/echo"), "--insecure", "--message", "hello"]);
-            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "hello\n"), "{outcome:?}");
+            assert_eq!(
+                (outcome.code, outcome.stdout.as_str()),
+                (Some(0), "hello\n"),
+                "{outcome:?}"
+            );
         }
         assert_eq!(server.stop("TERM").code(), Some(0));
     }
