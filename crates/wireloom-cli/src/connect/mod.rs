@@ -1,5 +1,6 @@
 //! `wireloom connect`: a session from the terminal.
 
+mod incoming;
 mod input;
 mod print;
 
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderName, HeaderValue};
-use tokio::task::JoinSet;
-use wireloom::{Client, ReadError, RecvStream, Session, SessionBuilder};
+use wireloom::{Client, Session, SessionBuilder, WriteError};
 
+use self::incoming::Incoming;
 use self::input::Input;
 use self::print::{Printer, Via};
 use crate::explain;
@@ -31,7 +32,8 @@ const MAX_REPLY: usize = 64 << 20;
 #[derive(Args)]
 #[command(after_help = "\
 Standard input goes out on one bidirectional stream. Where it ends the stream is finished, and what \
-still comes back is printed. Streams and datagrams that the server sends by itself are printed too. \
+still comes back is printed. Streams and datagrams that the server sends by itself are printed too; \
+those that have not ended a second after the rest are told of, and one that is reset is a failure. \
 --timeout also bounds the wait for the reply to --message.
 
   wireloom connect https://127.0.0.1:4433/echo --cert-hash HEX --message hello")]
@@ -92,8 +94,9 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::new();
     let printer = Printer::new(args.json);
     printer.connected(&args.url, &session);
+    let mut incoming = Incoming::default();
     let result = tokio::select! {
-        result = talk(&session, &args, &printer) => result,
+        result = talk(&session, &args, &printer, &mut incoming) => result,
         () = signals.next() => match &args.message {
             Some(_) => Err(Failure::new("interrupted", "there was no reply before the signal to end")),
             None => Ok(()),
@@ -103,7 +106,12 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     // Asked before it is closed here: that would be the end of every session.
     let ended = session.close_reason();
     session.close(0, "");
-    client.shut_down().await;
+    let broken = incoming.end(&printer).await;
+    tokio::select! {
+        () = client.shut_down() => {}
+        // The server may be gone, which is a reason to end this.
+        () = signals.next() => {}
+    }
     let end = session.close_reason();
     let result = match (result, ended.as_ref().map(explain::session_end)) {
         // Why the session ended says more than what failed because of it.
@@ -112,6 +120,7 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         (Err(failed), Some(None)) if failed.kind == SESSION && args.message.is_none() => Ok(()),
         (result, _) => result,
     };
+    let result = result.and(broken);
     printer.closed(end.as_ref(), result.is_err());
     if args.stats {
         printer.stats(&session.stats());
@@ -131,9 +140,18 @@ fn request(client: &Client, args: &ConnectArgs) -> SessionBuilder {
     request
 }
 
-async fn talk(session: &Session, args: &ConnectArgs, printer: &Printer) -> Result<(), Failure> {
+async fn talk(
+    session: &Session,
+    args: &ConnectArgs,
+    printer: &Printer,
+    incoming: &mut Incoming,
+) -> Result<(), Failure> {
     let Some(message) = &args.message else {
-        return interactive(session, args.datagram, printer).await;
+        return if args.datagram {
+            lines_as_datagrams(session, printer, incoming).await
+        } else {
+            input_on_stream(session, args.trust.timeout, printer, incoming).await
+        };
     };
     let reply = async {
         if args.datagram {
@@ -170,11 +188,14 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Failure {
 async fn message_on_stream(session: &Session, message: &str, printer: &Printer) -> Result<(), Failure> {
     let started = Instant::now();
     let (mut send, mut recv) = session.open_bi().await.map_err(|e| failed(&e))?;
-    send.write_all(message.as_bytes()).await.map_err(|e| failed(&e))?;
-    send.finish().map_err(|e| failed(&e))?;
+    let sending = async {
+        send.write_all(message.as_bytes()).await?;
+        send.finish()
+    };
+    let stopped = stop(sending.await)?;
     let reply = recv.read_to_end(MAX_REPLY).await.map_err(|e| failed(&e))?;
     printer.message(Via::Stream, &reply, Some(started.elapsed()));
-    Ok(())
+    stopped
 }
 
 async fn message_as_datagram(session: &Session, message: &str, printer: &Printer) -> Result<(), Failure> {
@@ -195,130 +216,75 @@ fn unread(error: &std::io::Error) -> Failure {
     Failure::new("file", format!("cannot read standard input: {error}"))
 }
 
-/// Standard input out, everything that comes back in, until both are done or the session is over.
-async fn interactive(session: &Session, datagrams: bool, printer: &Printer) -> Result<(), Failure> {
-    let mut incoming = Incoming::default();
-    if datagrams {
-        let mut lines = Input::lines();
-        let (mut sent, mut received) = (0_u64, 0_u64);
-        while let Some(line) = incoming
-            .serve_until(session, printer, &mut received, lines.next())
-            .await?
-        {
-            send_datagram(session, line.map_err(|e| unread(&e))?.trim_ascii_end())?;
-            sent += 1;
-        }
-        // As many as went out may come back; some may be lost.
-        let patience = tokio::time::sleep(PATIENCE);
-        tokio::pin!(patience);
-        while received < sent {
-            match incoming
-                .step(session, printer, &mut received, patience.as_mut())
-                .await?
-            {
-                ControlFlow::Continue(()) => {}
-                ControlFlow::Break(()) => break,
-            }
-        }
-        incoming.finish().await;
-        return Ok(());
+/// A stream that the server stopped has failed, but what the server says of it is heard first: the failure is inside.
+fn stop(sent: Result<(), WriteError>) -> Result<Result<(), Failure>, Failure> {
+    match sent {
+        Ok(()) => Ok(Ok(())),
+        Err(error @ WriteError::Stopped(_)) => Ok(Err(Failure::new("stream", chain(&error)))),
+        Err(error) => Err(failed(&error)),
     }
+}
+
+/// Lines of standard input out, and everything that comes back in, until as much came as went or the session is over.
+async fn lines_as_datagrams(session: &Session, printer: &Printer, incoming: &mut Incoming) -> Result<(), Failure> {
+    let mut lines = Input::lines();
+    let mut sent = 0;
+    while let Some(line) = incoming.serve_until(session, printer, lines.next()).await? {
+        send_datagram(session, line.map_err(|e| unread(&e))?.trim_ascii_end())?;
+        sent += 1;
+    }
+    // As many as went out may come back; some may be lost.
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    while incoming.datagrams < sent {
+        match incoming.step(session, printer, patience.as_mut()).await? {
+            ControlFlow::Continue(()) => {}
+            ControlFlow::Break(()) => break,
+        }
+    }
+    incoming.finish(printer).await;
+    Ok(())
+}
+
+/// Standard input out, everything that comes back in, until both are done or the session is over.
+async fn input_on_stream(
+    session: &Session,
+    timeout: Duration,
+    printer: &Printer,
+    incoming: &mut Incoming,
+) -> Result<(), Failure> {
     let mut input = Input::pieces();
     let (mut send, recv) = session.open_bi().await.map_err(|e| failed(&e))?;
-    let mut echo = tokio::spawn(print_stream(recv, Via::Stream, printer.clone()));
-    let mut received = 0;
+    incoming.print(recv, Via::Stream, printer);
     let writing = async {
         while let Some(piece) = input.next().await {
             let piece = piece.map_err(|e| unread(&e))?;
-            send.write_chunk(Bytes::from(piece)).await.map_err(|e| failed(&e))?;
+            let sent = send.write_chunk(Bytes::from(piece)).await;
+            match stop(sent)? {
+                Ok(()) => {}
+                stopped => return Ok(stopped),
+            }
         }
-        send.finish().map_err(|e| failed(&e))
+        stop(send.finish())
     };
-    incoming.serve_until(session, printer, &mut received, writing).await??;
-    let reading = async { (&mut echo).await };
-    let result = incoming.serve_until(session, printer, &mut received, reading).await?;
-    incoming.finish().await;
-    result.unwrap_or_else(|_| Err(Failure::new("session", "reading ended")))
-}
-
-/// What the server sends of its own accord.
-#[derive(Default)]
-struct Incoming {
-    streams: JoinSet<Result<(), Failure>>,
-}
-
-impl Incoming {
-    /// Takes and prints until `until` resolves, or the session is over.
-    async fn serve_until<T>(
-        &mut self,
-        session: &Session,
-        printer: &Printer,
-        received: &mut u64,
-        until: impl Future<Output = T>,
-    ) -> Result<T, Failure> {
-        tokio::pin!(until);
-        let mut done = None;
-        loop {
-            let until = async { done = Some(until.as_mut().await) };
-            tokio::pin!(until);
-            if self.step(session, printer, received, until).await?.is_break() {
-                break;
-            }
+    let stopped = incoming.serve_until(session, printer, writing).await??;
+    // Who stopped the stream may say why, and may say nothing.
+    let is_stopped = stopped.is_err();
+    let limit = async {
+        if !is_stopped {
+            std::future::pending().await
         }
-        done.ok_or_else(|| Failure::new("session", "the session is over"))
-    }
-
-    /// One thing that comes, or `Break` when `until` resolves.
-    async fn step(
-        &mut self,
-        session: &Session,
-        printer: &Printer,
-        received: &mut u64,
-        until: impl Future<Output = ()>,
-    ) -> Result<ControlFlow<()>, Failure> {
-        let end = |error| Err(failed(&error));
-        tokio::select! {
-            // What is there already is printed before the end is believed.
-            biased;
-            datagram = session.recv_datagram() => match datagram {
-                Ok(datagram) => {
-                    *received += 1;
-                    printer.message(Via::Datagram, &datagram, None);
-                }
-                Err(error) => return end(error),
-            },
-            stream = session.accept_uni() => match stream {
-                Ok(recv) => drop(self.streams.spawn(print_stream(recv, Via::Uni, printer.clone()))),
-                Err(error) => return end(error),
-            },
-            stream = session.accept_bi() => match stream {
-                // Nothing is answered on it: dropping the sending half says so.
-                Ok((_, recv)) => drop(self.streams.spawn(print_stream(recv, Via::Bidi, printer.clone()))),
-                Err(error) => return end(error),
-            },
-            Some(_) = self.streams.join_next() => {}
-            () = until => return Ok(ControlFlow::Break(())),
+        tokio::time::sleep(timeout).await;
+    };
+    tokio::pin!(limit);
+    let answer = loop {
+        if let Some(answer) = incoming.answer.take() {
+            break answer;
         }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Prints the rest of the streams, as far as it comes in time.
-    async fn finish(mut self) {
-        let rest = async { while self.streams.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(PATIENCE, rest).await;
-    }
-}
-
-async fn print_stream(mut recv: RecvStream, via: Via, mut printer: Printer) -> Result<(), Failure> {
-    loop {
-        match recv.read_chunk(64 * 1024).await {
-            Ok(Some(chunk)) => printer.chunk(via, &chunk),
-            Ok(None) => {
-                printer.end_of_stream(via);
-                return Ok(());
-            }
-            Err(ReadError::Session(error)) => return Err(failed(&error)),
-            Err(error) => return Err(Failure::new("stream", error.to_string())),
+        if incoming.step(session, printer, limit.as_mut()).await?.is_break() {
+            break Ok(());
         }
-    }
+    };
+    incoming.finish(printer).await;
+    stopped.and(answer)
 }

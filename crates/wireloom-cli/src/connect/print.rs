@@ -31,23 +31,21 @@ impl Via {
     }
 }
 
-/// A clone prints another stream.
+#[derive(Clone, Copy)]
 pub(super) struct Printer {
     json: bool,
-    /// For JSON: what came of a line that is not complete.
-    partial: Vec<u8>,
-}
-
-impl Clone for Printer {
-    fn clone(&self) -> Self {
-        Self::new(self.json)
-    }
 }
 
 impl Printer {
     pub(super) fn new(json: bool) -> Self {
-        Self {
-            json,
+        Self { json }
+    }
+
+    /// For what comes on one stream.
+    pub(super) fn stream(self, via: Via) -> StreamPrinter {
+        StreamPrinter {
+            json: self.json,
+            via,
             partial: Vec::new(),
         }
     }
@@ -95,27 +93,25 @@ impl Printer {
         }
     }
 
-    /// Some bytes of a stream: as they are, or a JSON line for each line of theirs.
-    pub(super) fn chunk(&mut self, via: Via, payload: &[u8]) {
-        /// A line that is longer is printed in pieces.
-        const MAX_LINE: usize = 64 * 1024;
-        if !self.json {
-            return output::raw(payload);
-        }
-        for piece in payload.split_inclusive(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE {
-                self.end_of_stream(via);
-            }
+    /// That a stream of the server ended before its end.
+    pub(super) fn broken(self, via: Via, why: &str) {
+        if self.json {
+            output::json(&json!({ "event": "stream_reset", "via": via.name(), "reason": why }));
+        } else {
+            output::note(&format!("a stream of the server broke off: {}", output::printable(why)));
         }
     }
 
-    /// Prints what is left of the last line.
-    pub(super) fn end_of_stream(&mut self, via: Via) {
-        if !self.partial.is_empty() {
-            let line = self.partial.strip_suffix(b"\n").unwrap_or(&self.partial);
-            output::json(&payload_json(via, line));
-            self.partial.clear();
+    /// That streams of the server go on, of which nothing more is printed.
+    pub(super) fn unfinished(self, count: usize) {
+        if self.json {
+            output::json(&json!({ "event": "unfinished_streams", "count": count }));
+        } else {
+            let which = match count {
+                1 => "a stream of the server had not ended".to_owned(),
+                _ => format!("{count} streams of the server had not ended"),
+            };
+            output::note(&format!("{which}: what would still come is not printed"));
         }
     }
 
@@ -219,6 +215,44 @@ impl Printer {
         for (name, value) in rows {
             output::note(&format!("  {}  {value}", paint.dim(&format!("{name:<11}"))));
         }
+    }
+}
+
+/// Prints the bytes of a stream: as they are, or a JSON line for each line of theirs. However it is dropped, nothing is left out.
+pub(super) struct StreamPrinter {
+    json: bool,
+    via: Via,
+    /// For JSON: what came of a line that is not complete.
+    partial: Vec<u8>,
+}
+
+impl StreamPrinter {
+    pub(super) fn chunk(&mut self, payload: &[u8]) {
+        /// A line that is longer is printed in pieces.
+        const MAX_LINE: usize = 64 * 1024;
+        if !self.json {
+            return output::raw(payload);
+        }
+        for piece in payload.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if !self.partial.is_empty() {
+            let line = self.partial.strip_suffix(b"\n").unwrap_or(&self.partial);
+            output::json(&payload_json(self.via, line));
+            self.partial.clear();
+        }
+    }
+}
+
+impl Drop for StreamPrinter {
+    fn drop(&mut self) {
+        self.end_line();
     }
 }
 

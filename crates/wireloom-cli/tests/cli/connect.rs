@@ -350,6 +350,112 @@ fn what_the_server_sends_by_itself_is_printed() {
     assert_eq!(via("incoming_uni"), Some("mine".into()), "{outcome:?}");
 }
 
+/// Of a stream of the server that breaks off, or goes on, nobody takes what came for all of it.
+#[test]
+fn streams_of_the_server_that_do_not_end_are_told() {
+    let answer = async |session: &Session| {
+        let (mut send, mut recv) = session.accept_bi().await.expect("a stream");
+        assert_eq!(recv.read_to_end(8).await.expect("text"), b"hello\n");
+        send.finish().expect("finished");
+    };
+    let resets = move |session: Session| async move {
+        let mut uni = session.open_uni().await.expect("a stream");
+        uni.write_all(b"only a part").await.expect("written");
+        answer(&session).await;
+        uni.reset(7);
+    };
+    let outcome = against(resets, "hello\n", &["--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("message")["text"], "only a part", "{outcome:?}");
+    assert_eq!(outcome.event("stream_reset")["via"], "incoming_uni", "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "stream", "{outcome:?}");
+    let goes_on = move |session: Session| async move {
+        let mut uni = session.open_uni().await.expect("a stream");
+        uni.write_all(b"only a part").await.expect("written");
+        answer(&session).await;
+        session.closed().await;
+        drop(uni);
+    };
+    let outcome = against(goes_on, "hello\n", &["--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(outcome.event("message")["text"], "only a part", "{outcome:?}");
+    assert_eq!(outcome.event("unfinished_streams")["count"], 1, "{outcome:?}");
+}
+
+/// A last line without a line feed is printed however the stream ends.
+#[test]
+fn a_broken_line_is_printed_too() {
+    let (sent, is_sent) = std::sync::mpsc::channel();
+    let breaks_off = move |session: Session| async move {
+        let (mut send, _recv) = session.accept_bi().await.expect("a stream");
+        send.write_all(b"one\nabc").await.expect("written");
+        sent.send(()).expect("the client is there");
+        session.closed().await;
+    };
+    let run = move |mut command: Command| {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"begin\n").expect("written");
+        is_sent.recv_timeout(DEADLINE).expect("a stream");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut lines = String::new();
+        // The line before has come: what was sent with it, too.
+        while !lines.contains("one") {
+            assert_ne!(stdout.read_line(&mut lines).expect("text"), 0, "{lines}");
+        }
+        signal(child.id(), "TERM");
+        std::io::Read::read_to_string(&mut stdout, &mut lines).expect("text");
+        drop(stdin);
+        (lines, finish(child))
+    };
+    let ((lines, outcome), _) = between(breaks_off, &["--json"], run);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(lines.contains(r#""text":"abc""#), "{lines}");
+}
+
+/// Who stops what it is sent may say why.
+#[test]
+fn an_answer_to_what_was_stopped_is_printed() {
+    let stops = |session: Session| async move {
+        let (mut send, mut recv) = session.accept_bi().await.expect("a stream");
+        recv.read(&mut [0; 8]).await.expect("text");
+        recv.stop(5);
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        send.write_all(b"too large").await.expect("written");
+        send.finish().expect("finished");
+    };
+    let input = "x".repeat(8 << 20);
+    let outcome = against(stops, &input, &["--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.event("message")["text"], "too large", "{outcome:?}");
+    assert_eq!(outcome.event("error")["kind"], "stream", "{outcome:?}");
+}
+
+/// The server may be gone, which is a reason to press it.
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_the_server() {
+    let server = Serve::start(&[]);
+    let mut client = Held::open(&server);
+    signal(server.pid(), "STOP");
+    let started = std::time::Instant::now();
+    let mut ended = None;
+    while ended.is_none() {
+        assert!(started.elapsed() < DEADLINE, "it goes on");
+        signal(client.0.id(), "INT");
+        ended = client.0.try_wait().expect("it can be asked");
+    }
+    let waited = started.elapsed();
+    signal(server.pid(), "CONT");
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    assert!(waited < std::time::Duration::from_secs(5), "{waited:?}");
+}
+
 #[test]
 fn statistics_are_printed_at_the_end_and_traces_written() {
     let dir = std::env::temp_dir().join(format!("wireloom-cli-qlog-{}", std::process::id()));
