@@ -18,6 +18,7 @@ mod output;
 mod probe;
 mod serve;
 mod signals;
+mod stdout;
 mod transport;
 mod trust;
 
@@ -34,13 +35,16 @@ fn main() -> ExitCode {
     };
     output::start_logging(cli.verbose, matches!(cli.command, Command::Serve(_)));
     let json = cli.command.wants_json();
-    match (run(cli), output::loss()) {
-        (Err(failure), _) => failure.report(json),
+    let ran = run(cli);
+    let code = ran.as_ref().err().map(|failure| failure.report(json));
+    stdout::finish(|| runtime().ok());
+    match (code, output::loss()) {
+        (Some(code), _) => code,
         // `wireloom ... | head -1` is no failure.
-        (Ok(()), Some(error)) if error.kind() != ErrorKind::BrokenPipe => {
+        (None, Some(error)) if error.kind() != ErrorKind::BrokenPipe => {
             Failure::new("system", format!("cannot write to standard output: {error}")).report(false)
         }
-        (Ok(()), _) => ExitCode::SUCCESS,
+        (None, _) => ExitCode::SUCCESS,
     }
 }
 

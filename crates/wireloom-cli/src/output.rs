@@ -1,11 +1,12 @@
 //! Printing: colour on a terminal only, JSON lines for programs, the log on standard error.
 
 use std::borrow::Cow;
-use std::io::{Error, IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::OnceLock;
 
-use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use crate::stdout::{drained, in_background, loss, lost, raw, room};
 
 /// Colours of one output, or none.
 #[derive(Clone, Copy)]
@@ -59,34 +60,6 @@ impl Paint {
 
     pub(crate) fn cyan(self, text: &str) -> String {
         self.wrap("36", text)
-    }
-}
-
-/// Why standard output cannot be written any more.
-static LOST: OnceLock<Error> = OnceLock::new();
-static LOSING: Notify = Notify::const_new();
-
-/// Writes bytes to standard output at once, until that has failed: see [`lost`] and [`loss`].
-pub(crate) fn raw(bytes: &[u8]) {
-    if loss().is_some() {
-        return;
-    }
-    let mut out = stdout().lock();
-    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
-        LOST.get_or_init(|| error);
-        LOSING.notify_one();
-    }
-}
-
-/// Why what a command prints gets nowhere, if so: nothing is left to do but to end it, in good order.
-pub(crate) fn loss() -> Option<&'static Error> {
-    LOST.get()
-}
-
-/// Waits for that. For one at a time. Cancel safe.
-pub(crate) async fn lost() {
-    while loss().is_none() {
-        LOSING.notified().await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use crate::stdout;
+
 /// Takes both signals over from the moment it is made: none that comes later is lost, or ends the program by itself.
 pub(crate) struct StopSignals {
     #[cfg(unix)]
@@ -26,6 +28,11 @@ impl StopSignals {
 
     /// Waits for the next of them. Cancel safe.
     pub(crate) async fn next(&mut self) {
+        self.received().await;
+        stdout::hurry();
+    }
+
+    async fn received(&mut self) {
         #[cfg(unix)]
         if let Some([interrupt, terminate]) = &mut self.signals {
             tokio::select! {

@@ -8,6 +8,7 @@ use wireloom::{ReadError, RecvStream, Session};
 use super::print::{Printer, Via};
 use super::{PATIENCE, SESSION, failed};
 use crate::failure::{Failure, chain};
+use crate::output;
 
 #[derive(Default)]
 pub(super) struct Incoming {
@@ -58,7 +59,10 @@ impl Incoming {
         tokio::select! {
             // What is there already is printed before the end is believed.
             biased;
-            datagram = session.recv_datagram() => match datagram {
+            datagram = async {
+                output::room().await;
+                session.recv_datagram().await
+            } => match datagram {
                 Ok(datagram) => {
                     self.datagrams += 1;
                     printer.message(Via::Datagram, &datagram, None);
@@ -123,7 +127,10 @@ async fn print_stream(mut recv: RecvStream, via: Via, printer: Printer) -> Resul
     let mut printer = printer.stream(via);
     loop {
         match recv.read_chunk(64 * 1024).await {
-            Ok(Some(chunk)) => printer.chunk(&chunk),
+            Ok(Some(chunk)) => {
+                output::room().await;
+                printer.chunk(&chunk);
+            }
             Ok(None) => return Ok(()),
             Err(ReadError::Session(error)) => return Err(failed(&error)),
             Err(error) => return Err(Failure::new("stream", chain(&error))),

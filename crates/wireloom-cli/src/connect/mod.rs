@@ -92,6 +92,7 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         .await
         .map_err(|e| explain::connect_error(&args.url, &e))?;
     let mut signals = StopSignals::new();
+    output::in_background();
     let printer = Printer::new(args.json);
     printer.connected(&args.url, &session);
     let mut incoming = Incoming::default();
@@ -112,6 +113,8 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
         // The server may be gone, which is a reason to end this.
         () = signals.next() => {}
     }
+    // What is told on standard error comes after what was received.
+    let _ = tokio::time::timeout(PATIENCE, output::drained()).await;
     let end = session.close_reason();
     let result = match (result, ended.as_ref().map(explain::session_end)) {
         // Why the session ended says more than what failed because of it.

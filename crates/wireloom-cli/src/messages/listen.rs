@@ -25,6 +25,7 @@ pub(crate) struct ListenArgs {
 pub(crate) async fn run(args: ListenArgs) -> Result<(), Failure> {
     let json = args.json;
     let mut signals = StopSignals::new();
+    output::in_background();
     let event = move |name: &'static str, detail: String| {
         if json {
             output::json(&json!({ "event": name, "detail": detail }));

@@ -271,6 +271,43 @@ fn a_session_is_closed_when_nobody_reads_what_comes() {
     assert!(matches!(end, SessionError::Closed { code: 0, .. }), "{end:?}");
 }
 
+/// Of what nobody takes a bounded part is read, and signals are heard.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_it_though_nobody_reads() {
+    let (stall, is_stalled) = std::sync::mpsc::channel();
+    let talk = |session: Session| async move {
+        let (mut send, _recv) = session.accept_bi().await.expect("a stream");
+        let piece = [b'x'; 64 * 1024];
+        let second = std::time::Duration::from_secs(1);
+        while let Ok(written) = tokio::time::timeout(second, send.write_all(&piece)).await {
+            written.expect("the client is there");
+        }
+        stall.send(()).expect("the client is there");
+        session.closed().await;
+    };
+    let run = move |mut command: Command| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        drop(command);
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"begin\n").expect("written");
+        is_stalled.recv_timeout(DEADLINE).expect("it is full");
+        signal(child.id(), "TERM");
+        let outcome = finish(child);
+        drop((stdin, reader));
+        outcome
+    };
+    let (outcome, end) = between(talk, &[], run);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(matches!(end, SessionError::Closed { code: 0, .. }), "{end:?}");
+}
+
 #[test]
 fn a_message_that_is_not_answered_fails_in_time() {
     let silent = |session: Session| async move {
