@@ -30,7 +30,7 @@ struct Say {
     messages: Vec<Said>,
 }
 
-/// The id is the client's own, and makes a repeated message known.
+/// The id is the client's own, and makes a repeated message of its user known.
 #[derive(Deserialize)]
 struct Said {
     id: String,
@@ -91,6 +91,10 @@ fn is_room(name: &str) -> bool {
     (1..=24).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
+fn is_id(id: &str) -> bool {
+    (1..=40).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// The client learns of its session before the reply, keeps it, and restores it by itself.
 async fn login(connection: Connection, Json(login): Json<Login>) -> Result<(), ReplyError> {
     let name = login.name.trim();
@@ -118,9 +122,12 @@ async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
     let topic = format!("room/{}", say.room);
     for Said { id, text } in &say.messages {
         let text = text.trim();
-        if id.is_empty() || text.is_empty() || text.len() > 6000 {
-            return Err(ReplyError::new("TEXT", "an id, and 1 to 6000 bytes of text"));
+        if !is_id(id) || text.is_empty() || text.len() > 6000 {
+            let what = "an id of 1 to 40 letters, digits and hyphens, and 1 to 6000 bytes of text";
+            return Err(ReplyError::new("TEXT", what));
         }
+        // Everybody sees ids: another's use of one must not keep a message out.
+        let key = format!("{user}-{id}");
         let at = now().as_millis();
         let line = Data::json(&Line {
             id,
@@ -129,7 +136,7 @@ async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
             text,
             at,
         })?;
-        server.publish_once(&topic, id, line).await?;
+        server.publish_once(&topic, &key, line).await?;
     }
     Ok(())
 }

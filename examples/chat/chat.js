@@ -1,11 +1,13 @@
 // The page of the chat: what is shown is here, what is said goes through room.js.
-import { Chat } from "/room.js";
+import { Chat, isRoom, keyOf } from "/room.js";
 
 const $ = (id) => document.getElementById(id);
 const TYPING_MS = 4000;
 
 const chat = new Chat();
-let current = location.hash.slice(1) || "lobby";
+/** The room that the address names, which anybody may have written. */
+const named = () => (isRoom(location.hash.slice(1)) ? location.hash.slice(1) : null);
+let current = named() ?? "lobby";
 let lastTyping = 0;
 /** Until when each is typing, by name, in the room that is shown. */
 const typing = new Map();
@@ -76,14 +78,16 @@ function show(name) {
 }
 
 window.addEventListener("hashchange", () => {
-  const name = location.hash.slice(1);
-  if (name && name !== current && chat.user) show(name);
+  if (!chat.user) return;
+  const name = named() ?? current;
+  if (name !== current) show(name);
+  else location.hash = current;
 });
 
 $("room-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("room").value.trim();
-  if (name) show(name);
+  if (isRoom(name)) show(name);
   $("room").value = "";
 });
 
@@ -124,13 +128,14 @@ new ResizeObserver(() => wasAtEnd && toEnd()).observe(list);
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const GROUP_MS = 5 * 60_000;
-/** Elements by message id: what is shown already is only changed. */
+/** Elements by the message's key: what is shown already is only changed. */
 let shown = new Map();
 
 function drawMessages(anew = false) {
   const room = chat.rooms.get(current);
   const stays = wasAtEnd || anew;
   if (anew) shown = new Map();
+  const kept = new Map();
   const items = [];
   let before = null;
   for (const message of room.all()) {
@@ -142,9 +147,12 @@ function drawMessages(anew = false) {
     const date = new Date(message.at);
     if (!before || new Date(before.at).toDateString() !== date.toDateString()) items.push(withClass(text("li", day.format(date)), "day"));
     const isFirst = before?.user !== message.user || message.at - before.at > GROUP_MS || items.at(-1).className === "day";
-    items.push(element(message, isFirst, !anew && room.isLive));
+    const item = element(message, isFirst, !anew && room.isLive);
+    kept.set(keyOf(message), item);
+    items.push(item);
     before = message;
   }
+  shown = kept;
   if (items.length === 0) items.push(withClass(text("li", room.isLive ? "Nobody has said anything here yet." : "…"), "empty"));
   list.replaceChildren(...items);
   if (stays) toEnd();
@@ -155,7 +163,7 @@ function element(message, isFirst, isNew) {
   const { id, user, name } = message;
   // What waits was written here, whoever it was.
   const isMine = user === chat.user || message.offset === null;
-  let item = shown.get(id);
+  let item = shown.get(keyOf(message));
   if (!item) {
     item = document.createElement("li");
     item.dataset.id = id;
@@ -168,7 +176,6 @@ function element(message, isFirst, isNew) {
     if (isMine) meta.append(withClass(document.createElement("span"), "state"));
     bubble.append(meta);
     item.append(bubble);
-    shown.set(id, item);
     if (isNew) requestAnimationFrame(() => item.classList.remove("new"));
   }
   const how = message.isDoubtful ? "doubtful" : message.offset === null ? "sending" : "sent";

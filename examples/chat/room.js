@@ -13,12 +13,23 @@ import { Client } from "/wireloom.min.js";
 
 const HISTORY = 200;
 const DEFAULT_ROOMS = ["lobby", "weaving", "random"];
+/** More of a room is not shown: what is older goes. */
+const SHOWN = 2000;
+
+/** As the server has it. */
+export const isRoom = (name) => /^[a-z0-9-]{1,24}$/.test(name);
+/** What a client says of itself, whatever that is. */
+const isPerson = (info) => isShort(info?.name) && isShort(info?.user);
+const isShort = (text) => typeof text === "string" && text !== "" && text.length <= 48;
+
+/** Ids are of their user, who makes them: what another says with one is another message. */
+export const keyOf = ({ user, id }) => `${user}/${id}`;
 
 class Room {
   isLive = false;
   unread = 0;
   people = new Map();
-  /** By id, in the order of the offsets. */
+  /** By key, in the order of the offsets. */
   messages = new Map();
   /** The server has them, and they have not come yet. */
   accepted = new Map();
@@ -34,7 +45,7 @@ class Room {
   *all() {
     yield* this.messages.values();
     for (const message of [...this.accepted.values(), ...outbox.of(this.name)]) {
-      if (!this.messages.has(message.id)) yield { ...message, isDoubtful: this.isDoubtful(message) };
+      if (!this.messages.has(keyOf(message))) yield { ...message, isDoubtful: this.isDoubtful(message) };
     }
   }
 
@@ -117,7 +128,7 @@ export class Chat {
     if (client.session?.info.user === localStorage.getItem("chat:left")) await this.#closeSession();
     if (!client.session) return null;
     ({ user: this.user, name: this.#name } = client.session.info);
-    for (const name of new Set([...DEFAULT_ROOMS, ...this.#known()])) this.open(name);
+    for (const name of new Set([...DEFAULT_ROOMS, ...this.#known().filter(isRoom)])) this.open(name);
     client.onSession((session) => {
       // Expired, or closed in another tab.
       if (!session) location.reload();
@@ -170,7 +181,7 @@ export class Chat {
         this.#heard(room, message);
       },
       onPresence: ({ here }) => {
-        room.people = new Map(here);
+        room.people = new Map([...here].filter(([, info]) => isPerson(info)));
         this.onPeople(room);
       },
       onGap: () => {
@@ -215,14 +226,16 @@ export class Chat {
       } catch {
         return;
       }
-      if (typeof message?.name !== "string") return;
+      if (!isPerson(message)) return;
       if (message.user !== this.user) this.onTyping(room, message.name, true);
       return;
     }
     const message = data.json();
-    outbox.remove(message.id);
-    room.accepted.delete(message.id);
-    room.messages.set(message.id, { ...message, offset });
+    const key = keyOf(message);
+    if (outbox.get(message.id)?.user === message.user) outbox.remove(message.id);
+    room.accepted.delete(key);
+    room.messages.set(key, { ...message, offset });
+    if (room.messages.size > SHOWN) room.messages.delete(room.messages.keys().next().value);
     if (message.user !== this.user) {
       this.onTyping(room, message.name, false);
       if (room.isLive && (room.name !== this.#current || document.hidden)) room.unread++;
@@ -285,7 +298,7 @@ export class Chat {
         await client.request("say", { room: room.name, messages }, { timeoutMs: 20_000, prompt: true, signal });
         for (const message of batch) {
           outbox.remove(message.id);
-          if (!room.messages.has(message.id)) room.accepted.set(message.id, { ...message, offset: 0 });
+          if (!room.messages.has(keyOf(message))) room.accepted.set(keyOf(message), { ...message, offset: 0 });
         }
         this.onMessages(room);
       }
