@@ -3,9 +3,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 
 use axum::Router;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use wireloom::{Identity, Server};
@@ -79,6 +84,11 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
         let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")];
         router = router.route(path, get(move || async move { (headers, content) }));
     }
+    // Only this machine reaches it: a site whose name resolves to this machine shows in Host alone, and must not have what is here.
+    let pages = match page_address.ip().is_loopback() {
+        true => router.clone().layer(from_fn(by_own_name)),
+        false => router.clone(),
+    };
 
     println!(
         "{name}: http://localhost:{}/ (WebTransport on port {port})",
@@ -92,7 +102,7 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let pages = wireloom::tcp::serve(page, None, router.clone(), page_options, stopped());
+    let pages = wireloom::tcp::serve(page, None, pages, page_options, stopped());
     let sweeping = messages.clone();
     tokio::spawn(async move { sweeping.sweep_sessions().await });
     let sessions = server.serve(router).with_graceful_shutdown(stopped());
@@ -106,6 +116,21 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
     };
     tokio::try_join!(async { Ok(pages.await?) }, async { Ok(sessions.await?) }, ctrl_c)?;
     Ok(())
+}
+
+/// A name that is no address, and not this machine's, is a stranger's.
+async fn by_own_name(request: Request, next: Next) -> Response {
+    let field = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().cloned().or_else(|| field?.parse().ok());
+    let host = authority.map(|authority| authority.host().to_ascii_lowercase());
+    let is_own = |host: &str| {
+        host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || host.ends_with(".localhost")
+    };
+    if host.as_deref().is_some_and(is_own) {
+        next.run(request).await
+    } else {
+        StatusCode::MISDIRECTED_REQUEST.into_response()
+    }
 }
 
 /// The value of an argument.

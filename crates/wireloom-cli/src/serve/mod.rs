@@ -4,6 +4,7 @@ mod address;
 mod browser;
 mod echo;
 mod failure;
+mod host;
 mod identity;
 mod messages;
 mod sessions;
@@ -65,7 +66,8 @@ pub(crate) struct ServeArgs {
     /// Private key of the certificate
     #[arg(long, value_name = "PEM", requires = "cert")]
     key: Option<PathBuf>,
-    /// Let pages of this origin open sessions too (https://host[:port], or * for all); may be repeated
+    /// Let pages of this origin open sessions too (https://host[:port], or * for all), and the page's port on this machine be
+    /// reached by that host's name; may be repeated
     #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
     allow_origin: Vec<String>,
     /// Serve the files of this directory, over HTTP/1.1, 2 and 3
@@ -181,7 +183,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         let options = origins
             .iter()
             .fold(options, |options, origin| options.allow_origin(origin));
-        let (router, stop) = (site.router(), stopped());
+        let router = match listener.local_addr() {
+            Ok(address) if !address.ip().is_loopback() => site.router(),
+            _ => host::checked(site.router(), &origins),
+        };
+        let stop = stopped();
         plain.spawn(async move { wireloom::tcp::serve(listener, None, router, options, stop).await });
     }
     if args.open {

@@ -115,9 +115,11 @@ impl Serve {
 
     /// The same with a command that is more than arguments.
     pub(crate) fn start_as(mut command: Command, args: &[&str]) -> Self {
-        command
-            .args(["serve", "--json", "--bind", "127.0.0.1:0", "--page-bind", "127.0.0.1:0"])
-            .args(args);
+        command.args(["serve", "--json", "--bind", "127.0.0.1:0"]);
+        if !args.contains(&"--page-bind") {
+            command.args(["--page-bind", "127.0.0.1:0"]);
+        }
+        command.args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("piped");
         let (send, receive) = mpsc::channel();
@@ -177,11 +179,12 @@ impl Serve {
         let port = page.trim_end_matches('/').rsplit(':').next().expect("a port");
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("the page's port");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\n{fields}\r\n"
-        )
-        .expect("written");
+        let host = if fields.contains("host: ") {
+            String::new()
+        } else {
+            format!("host: localhost:{port}\r\n")
+        };
+        write!(stream, "{method} {path} HTTP/1.1\r\n{host}{fields}\r\n").expect("written");
         stream
     }
 

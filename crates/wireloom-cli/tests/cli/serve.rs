@@ -148,6 +148,43 @@ fn origins_are_checked_for_websockets_too() {
     }
 }
 
+/// Against sites whose name resolves to this machine. Where others reach the port, it has other names, too.
+#[test]
+fn the_plain_port_of_this_machine_has_no_other_name() {
+    let status = |server: &Serve, host: &str| {
+        let plain = server.request("GET", "/", &format!("host: {host}\r\n")).0;
+        let fields = format!(
+            "host: {host}\r\norigin: http://{host}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        );
+        let upgrade = server.head("/messages", &fields);
+        [plain, upgrade].map(|head| head.split(' ').nth(1).expect("a status").to_owned())
+    };
+    let server = Serve::start(&["--allow-origin", "https://My.page:443"]);
+    for host in [
+        "localhost",
+        "LocalHost.:8",
+        "a.localhost:80",
+        "127.0.0.1:81",
+        "[::1]:8",
+        "192.0.2.1",
+        "my.page",
+    ] {
+        assert_eq!(status(&server, host), ["200", "101"], "{host}");
+    }
+    for host in [
+        "evil.test:8080",
+        "localhost.evil.test",
+        "notlocalhost",
+        "127.0.0.1.evil.test",
+    ] {
+        assert_eq!(status(&server, host), ["421", "421"], "{host}");
+    }
+    for args in [&["--page-bind", "0.0.0.0:0"], &["--allow-origin", "*"]] {
+        assert_eq!(status(&Serve::start(args), "my.host:8080"), ["200", "101"], "{args:?}");
+    }
+}
+
 #[test]
 fn a_taken_port_says_what_to_try() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
