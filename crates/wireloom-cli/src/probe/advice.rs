@@ -108,7 +108,15 @@ fn certificate(report: &Report, say: &mut Say<'_>) {
     let hash = certificate.facts["sha256"].as_str().unwrap_or_default();
     let pin =
         format!("new WebTransport(url, {{serverCertificateHashes: [{{algorithm: \"sha-256\", value}}]}}) with {hash}");
-    match (&certificate.unpinnable, certificate.trust, certificate.trusted) {
+    let Some(is_trusted) = certificate.trusted else {
+        let why = certificate.not_trusted_because.as_deref().unwrap_or_default();
+        say(
+            Weight::Note,
+            format!("whether the certificate is trusted could not be found out: {why}"),
+        );
+        return;
+    };
+    match (&certificate.unpinnable, certificate.trust, is_trusted) {
         (_, "platform", true) => {}
         (_, "ca", true) => say(
             Weight::Note,
@@ -116,7 +124,13 @@ fn certificate(report: &Report, say: &mut Say<'_>) {
              --webtransport-developer-mode"
                 .to_owned(),
         ),
-        (None, ..) => say(Weight::Note, format!("no public root vouches for the certificate, so pages must pin it: {pin}")),
+        (None, "platform", false) => {
+            say(Weight::Note, format!("no public root vouches for the certificate, so pages must pin it: {pin}"));
+        }
+        (None, ..) => say(
+            Weight::Note,
+            format!("unless a public root vouches for the certificate, which was not asked, pages must pin it: {pin}"),
+        ),
         (Some(reason), "anything" | "hash", true) => say(
             Weight::Note,
             format!("pages cannot pin the certificate ({reason}); it works only where browsers trust its issuer"),

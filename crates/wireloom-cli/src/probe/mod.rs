@@ -8,6 +8,7 @@ mod quic;
 mod report;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -45,7 +46,7 @@ struct Target {
 }
 
 impl Target {
-    async fn resolve(url: &str) -> Result<Self, Failure> {
+    async fn resolve(url: &str, timeout: Duration) -> Result<Self, Failure> {
         // The argument's parser has been here: scheme and host are there.
         let uri: ::http::Uri = url.parse().map_err(|_| Failure::usage(format!("{url} is no URL")))?;
         let host = uri
@@ -54,7 +55,9 @@ impl Target {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
-        let found = tokio::net::lookup_host((host.as_str(), uri.port_u16().unwrap_or(443))).await;
+        let found = tokio::net::lookup_host((host.as_str(), uri.port_u16().unwrap_or(443)));
+        let found = tokio::time::timeout(timeout, found).await;
+        let found = found.unwrap_or_else(|late| Err(late.into()));
         let error = |source| {
             explain::connect_error(
                 url,
@@ -81,14 +84,17 @@ impl Target {
 }
 
 pub(crate) async fn run(args: ProbeArgs) -> Result<(), Failure> {
-    let target = Target::resolve(&args.url).await?;
     let timeout = args.trust.timeout;
-    let (quic, reachable, http1, http2) = tokio::join!(
+    let target = Target::resolve(&args.url, timeout).await?;
+    let (mut quic, reachable, http1, http2) = tokio::join!(
         quic::examine(&target, &args.trust, args.origin.as_deref()),
         quic::reachable(&target, timeout),
         http::get(&target, http::Version::Http1, timeout),
         http::get(&target, http::Version::Http2, timeout),
     );
+    if let Ok(seen) = &mut quic {
+        seen.ask_again(&target, &args.trust).await?;
+    }
     let mut report = Report::new(&args.url);
     report.addresses = target
         .addresses

@@ -9,12 +9,16 @@ pub(super) fn report(report: &Report) {
     let paint = Paint::stdout();
     let title = |text: &str| output::line(&format!("\n{}", paint.bold(text)));
     let row = |name: &str, value: &str| output::line(&format!("  {}  {value}", paint.dim(&format!("{name:<20}"))));
-    let yes = |good: bool, text: &str| if good { paint.green(text) } else { paint.red(text) };
+    // The server may have a part in it.
+    let yes = |good: bool, text: &str| {
+        let text = printable(text);
+        if good { paint.green(&text) } else { paint.red(&text) }
+    };
 
     output::line(&paint.bold(&report.url));
     for address in &report.addresses {
         let answer = address.error.as_deref().unwrap_or("answers over HTTP/3");
-        row(&address.address.to_string(), &yes(address.answers, &printable(answer)));
+        row(&address.address.to_string(), &yes(address.answers, answer));
     }
     if let Some(session) = &report.session {
         title("WebTransport");
@@ -57,17 +61,21 @@ pub(super) fn report(report: &Report) {
         row("names", &list(&certificate.facts["names"]));
         row("key", &text("key"));
         row("expires", &format!("in {} days", certificate.facts["days_left"]));
-        let verdict = certificate.not_trusted_because.as_deref().unwrap_or("yes");
-        row(
-            &format!("trusted by {}", certificate.trust),
-            &yes(certificate.trusted, verdict),
-        );
+        let why = certificate.not_trusted_because.as_deref();
+        let verdict = match (certificate.trusted, why) {
+            (None, why) => paint.yellow(&printable(&format!(
+                "could not be found out: {}",
+                why.unwrap_or_default()
+            ))),
+            (Some(is_trusted), why) => yes(is_trusted, why.unwrap_or("yes")),
+        };
+        row(&format!("trusted by {}", certificate.trust), &verdict);
         row(
             "accepted by hash",
             &certificate
                 .unpinnable
                 .as_deref()
-                .map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")),
+                .map_or_else(|| "yes".to_owned(), |why| printable(&format!("no: {why}")).into_owned()),
         );
     }
     title("HTTP");

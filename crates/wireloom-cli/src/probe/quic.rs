@@ -18,14 +18,32 @@ use crate::trust::{TrustArgs, dialect_name};
 
 /// What was seen, before it is put into words.
 pub(super) struct Seen {
-    /// `None` if the certificate passes the given trust.
-    distrust: Option<ConnectError>,
+    verdict: Verdict,
     trust: &'static str,
     connection: Connection,
     handshake: Duration,
     session: Result<wireloom::Session, ConnectError>,
     opened_in: Duration,
     http3: HttpAnswer,
+}
+
+/// Whether the certificate passes the given trust.
+enum Verdict {
+    Trusted,
+    Distrusted(ConnectError),
+    /// The connection that would have told failed for another reason.
+    Unknown(ConnectError),
+}
+
+impl Seen {
+    /// Asks once more for the trust where it could not be found out: one handshake may be lost, and other connections of this program may
+    /// have taken all the places that a server gives an address. For when those are over.
+    pub(super) async fn ask_again(&mut self, target: &Target, trust: &TrustArgs) -> Result<(), Failure> {
+        if matches!(self.verdict, Verdict::Unknown(_)) {
+            self.verdict = verdict(target, trust).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Dials twice: once to hear whether the certificate is trusted, and once to see everything else whether or not.
@@ -40,10 +58,10 @@ pub(super) async fn examine(target: &Target, trust: &TrustArgs, origin: Option<&
     let started = Instant::now();
     let connection = open_minded.dial(&target.url).await.map_err(failed)?;
     let handshake = started.elapsed();
-    let distrust = if trust.insecure {
-        None
+    let verdict = if trust.insecure {
+        Verdict::Trusted
     } else {
-        distrust(target, trust).await?
+        verdict(target, trust).await?
     };
 
     let mut request = SessionRequest::new(&*target.authority, &*target.path);
@@ -56,7 +74,7 @@ pub(super) async fn examine(target: &Target, trust: &TrustArgs, origin: Option<&
     let opened_in = started.elapsed();
     let http3 = get(target, &connection, trust.timeout).await;
     Ok(Seen {
-        distrust,
+        verdict,
         trust: trust.name(),
         connection,
         handshake,
@@ -66,20 +84,21 @@ pub(super) async fn examine(target: &Target, trust: &TrustArgs, origin: Option<&
     })
 }
 
-async fn distrust(target: &Target, trust: &TrustArgs) -> Result<Option<ConnectError>, Failure> {
+async fn verdict(target: &Target, trust: &TrustArgs) -> Result<Verdict, Failure> {
     let client = match trust.client()?.build() {
         Ok(client) => client,
         // No roots on this machine: then none vouches for the server.
-        Err(error @ ConnectError::Tls(_)) => return Ok(Some(error)),
+        Err(error @ ConnectError::Tls(_)) => return Ok(Verdict::Distrusted(error)),
         Err(error) => return Err(explain::connect_error(&target.url, &error)),
     };
-    match client.dial(&target.url).await {
+    Ok(match client.dial(&target.url).await {
         Ok(connection) => {
             connection.close();
-            Ok(None)
+            Verdict::Trusted
         }
-        Err(error) => Ok(Some(error)),
-    }
+        Err(error @ (ConnectError::Certificate(_) | ConnectError::Tls(_))) => Verdict::Distrusted(error),
+        Err(error) => Verdict::Unknown(error),
+    })
 }
 
 async fn get(target: &Target, connection: &Connection, timeout: Duration) -> HttpAnswer {
@@ -140,7 +159,7 @@ pub(super) fn fill(report: &mut Report, seen: Result<Seen, Failure>, url: &str) 
         }
     };
     let Seen {
-        distrust,
+        verdict,
         trust,
         connection,
         handshake,
@@ -167,11 +186,16 @@ pub(super) fn fill(report: &mut Report, seen: Result<Seen, Failure>, url: &str) 
             .map_or_else(Vec::new, |p| parameters::decode(&p)),
     });
     let facts = connection.server_certificate().as_deref().and_then(Facts::of_der);
+    let (trusted, distrust) = match verdict {
+        Verdict::Trusted => (Some(true), None),
+        Verdict::Distrusted(error) => (Some(false), Some(error)),
+        Verdict::Unknown(error) => (None, Some(error)),
+    };
     let distrust = distrust.map(|error| explain::connect_error(url, &error));
     report.certificate = facts.map(|facts| Certificate {
         facts: facts.to_json(),
         trust,
-        trusted: distrust.is_none(),
+        trusted,
         not_trusted_because: distrust.as_ref().map(|failure| failure.message.clone()),
         unpinnable: facts.unpinnable(),
     });

@@ -58,7 +58,9 @@ pub(super) struct Certificate {
     pub(super) facts: Value,
     /// `platform`, `ca`, `hash` or `anything`.
     pub(super) trust: &'static str,
-    pub(super) trusted: bool,
+    /// `None`: it could not be found out.
+    pub(super) trusted: Option<bool>,
+    /// Or why it is not known.
     pub(super) not_trusted_because: Option<String>,
     #[serde(skip)]
     pub(super) unpinnable: Option<String>,

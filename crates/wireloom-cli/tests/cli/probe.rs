@@ -78,3 +78,44 @@ fn silence_is_reported() {
     assert_eq!(report["addresses"][0]["answers"], false, "{report}");
     assert_eq!(outcome.event("error")["kind"], "udp");
 }
+
+/// Its own connections take the places, and are no reason to distrust the certificate.
+#[test]
+fn a_server_with_few_places_is_trusted() {
+    let server = Serve::start(&["--max-per-address", "3"]);
+    let outcome = run(&["probe", &server.url("/echo"), "--cert-hash", &server.hash(), "--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(outcome.event("probe")["certificate"]["trusted"], true, "{outcome:?}");
+}
+
+#[test]
+fn what_could_not_be_found_out_is_no_distrust() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let identity = wireloom::Identity::self_signed(["localhost"]).expect("a valid name");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let builder = wireloom::Server::builder()
+        // Over TCP its connections would count.
+        .sockets(Some(socket), None)
+        .identity(identity)
+        .max_connections(1, 1);
+    let server = runtime.block_on(builder.listen()).expect("a free port");
+    let url = format!("https://{}/", server.local_addrs()[0]);
+    runtime.spawn(async move {
+        while let Some(request) = server.accept().await {
+            request.accept().await.expect("a session").closed().await;
+        }
+    });
+    // Nobody answers its GET.
+    let trust = ["--cert-hash", &"00".repeat(32), "--timeout", "3"];
+    let outcome = run(&[&["probe", &url, "--json"], &trust[..]].concat());
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let report = outcome.event("probe");
+    assert!(report["certificate"]["trusted"].is_null(), "{report}");
+    assert!(report["certificate"]["not_trusted_because"].is_string(), "{report}");
+    let advice = report["advice"].to_string();
+    assert!(
+        advice.contains("could not be found out") && !advice.contains("vouches"),
+        "{advice}"
+    );
+    assert_eq!(outcome.event("error")["kind"], "refused", "{outcome:?}");
+}
