@@ -246,6 +246,32 @@ fn a_log_that_cannot_be_written_is_no_matter() {
     }
 }
 
+/// What a client says at the end is no line of the log.
+#[cfg(unix)]
+#[test]
+fn nobody_writes_lines_into_the_log() {
+    let dir = TempDir::new();
+    let log = std::fs::File::create(dir.path("log")).expect("a file");
+    let mut command = wireloom();
+    command.arg("-v").stderr(log);
+    let server = Serve::start_as(command, &[]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = wireloom::Client::builder().dangerous().accept_any_certificate();
+        let client = client.build().expect("a client");
+        let session = client.connect(&server.url("/echo")).await.expect("a session");
+        session.close(1, "bye\r\nFORGED");
+        client.shut_down().await;
+    });
+    let read = || std::fs::read_to_string(dir.path("log")).expect("text");
+    let started = Instant::now();
+    while !read().contains("FORGED") {
+        assert!(started.elapsed() < DEADLINE, "{}", read());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(read().lines().all(|line| !line.starts_with("FORGED")), "{}", read());
+}
+
 #[cfg(unix)]
 #[test]
 fn sessions_hear_of_the_end() {
