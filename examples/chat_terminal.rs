@@ -4,12 +4,14 @@
 use std::io::BufRead;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::http::header::ORIGIN;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use wireloom_messaging::Data;
 use wireloom_messaging::client::Client;
-use wireloom_messaging::server::{Connection, Context, Handlers, ReplyError, Server};
+use wireloom_messaging::server::{Connection, ConnectionOptions, Context, Handlers, Refusal, ReplyError, Server};
 use wireloom_messaging::session::MemoryStore;
 
 const ADDRESS: &str = "127.0.0.1:4434";
@@ -32,6 +34,11 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
     // What the handlers say to everybody goes through a channel: they are made before the server is.
     let (say, mut said) = mpsc::channel::<Line>(64);
     let handlers = Handlers::new()
+        // Pages of any site could speak here otherwise, as whoever opens them.
+        .admit(|admission| match admission.headers.contains_key(ORIGIN) {
+            true => Err(Refusal::new(StatusCode::FORBIDDEN, "this room is for terminals")),
+            false => Ok(ConnectionOptions::default()),
+        })
         .on_request("login", async |connection: Connection, name: String| {
             if name.trim().is_empty() {
                 return Err(ReplyError::new("NO_NAME", "who are you?"));
@@ -78,6 +85,8 @@ async fn join(name: &str) -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(format!("ws://{ADDRESS}/"))
         .on_signal(|signal| {
             if let Ok(Line { from, text }) = signal.data().parse_json() {
+                // Others' text, which a terminal would obey.
+                let [from, text] = [from, text].map(|text| text.replace(char::is_control, "\u{fffd}"));
                 println!("{from}: {text}");
             }
         })
