@@ -94,7 +94,8 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     a == b || real(a).is_some_and(|a| Some(a) == real(b))
 }
 
-/// Both or none: a key without its certificate is of no use, and in the way of the next try.
+/// Both or none: a key without its certificate is of no use, and in the way of the next try. Nor is one that is replaced lost
+/// before both are there.
 fn write(args: &GenerateArgs, pair: &PemPair) -> Result<(), Failure> {
     let mut made = Vec::new();
     let mut write = || {
@@ -104,18 +105,15 @@ fn write(args: &GenerateArgs, pair: &PemPair) -> Result<(), Failure> {
             (&args.key, &pair.private_key, 0o600),
             (&args.cert, &pair.certificate, 0o644),
         ] {
-            let is_new = !path.exists();
-            files.push((
-                path,
-                text,
-                open(path, mode, args.force).map_err(|e| unwritten(path, &e))?,
-            ));
-            if is_new {
-                made.push(path);
-            }
+            let place = Place::open(path, mode, args.force).map_err(|e| unwritten(path, &e))?;
+            made.extend(place.made.clone());
+            files.push((path, text, place));
         }
-        for (path, text, file) in files {
-            fill(file, text).map_err(|e| unwritten(path, &e))?;
+        for (path, text, place) in &mut files {
+            place.file.write_all(text.as_bytes()).map_err(|e| unwritten(path, &e))?;
+        }
+        for (path, _, place) in files {
+            place.finish().map_err(|e| unwritten(path, &e))?;
         }
         Ok(())
     };
@@ -133,31 +131,60 @@ fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new("file", format!("cannot write {}: {error}", path.display()))
 }
 
-/// Devices have no length.
-fn fill(mut file: File, text: &str) -> std::io::Result<()> {
-    if file.metadata()?.is_file() {
-        file.set_len(0)?;
-    }
-    file.write_all(text.as_bytes())
+/// Where a file is written.
+struct Place {
+    file: File,
+    /// What is there now and was not before.
+    made: Option<PathBuf>,
+    /// What that replaces in the end.
+    replaces: Option<PathBuf>,
 }
 
-/// What is there stays as it is so far.
-fn open(path: &Path, mode: u32, replace: bool) -> std::io::Result<File> {
+impl Place {
+    /// What is there stays as it is so far.
+    fn open(path: &Path, mode: u32, replace: bool) -> std::io::Result<Self> {
+        if !path.exists() || !replace {
+            return Ok(Self {
+                // One that appeared meanwhile is not touched either.
+                file: create(path, mode)?,
+                made: Some(path.to_owned()),
+                replaces: None,
+            });
+        }
+        if !path.is_file() {
+            // A device, or a pipe.
+            return Ok(Self {
+                file: File::options().write(true).open(path)?,
+                made: None,
+                replaces: None,
+            });
+        }
+        // A link goes on leading to it.
+        let target = path.canonicalize()?;
+        let mut beside = target.clone().into_os_string();
+        beside.push(format!(".{}.new", std::process::id()));
+        Ok(Self {
+            file: create(Path::new(&beside), mode)?,
+            made: Some(beside.into()),
+            replaces: Some(target),
+        })
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        if let (Some(made), Some(target)) = (self.made, self.replaces) {
+            self.file.sync_all()?;
+            std::fs::rename(made, target)?;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: &Path, mode: u32) -> std::io::Result<File> {
     let mut options = File::options();
-    options.write(true);
-    // Without --force a file that appeared meanwhile is not touched either.
-    if replace {
-        options.create(true).truncate(false)
-    } else {
-        options.create_new(true)
-    };
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    // The mode above is for new files only.
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
     #[cfg(not(unix))]
     let _ = mode;
-    Ok(file)
+    options.open(path)
 }

@@ -59,6 +59,48 @@ fn a_key_is_neither_replaced_by_its_certificate_nor_left_without_one() {
     assert_eq!(std::fs::read_to_string(&key).expect("it is there"), "another's");
 }
 
+/// As on a full disk: here no file may have a length.
+#[cfg(unix)]
+#[test]
+fn a_pair_that_cannot_be_replaced_stays() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    dir.write("key.pem", "old key");
+    std::fs::write(dir.path("real.pem"), "old certificate").expect("written");
+    std::os::unix::fs::symlink("real.pem", &cert).expect("linked");
+    let names = || {
+        let entries = std::fs::read_dir(&dir.0).expect("a directory");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let read = |path: &str| std::fs::read_to_string(path).expect("it is there");
+    let args = ["cert", "generate", "--force", "--cert", &cert, "--key", &key];
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 0; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_wireloom"),
+        ])
+        .args(args);
+    let outcome = crate::harness::feed(limited, "");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(
+        (read(&key).as_str(), read(&cert).as_str()),
+        ("old key", "old certificate")
+    );
+    assert_eq!(names(), before);
+    let outcome = run(&args);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(read(&key).contains("PRIVATE KEY") && read(&dir.path("real.pem")).contains("CERTIFICATE"));
+    assert_eq!(names(), before);
+    let outcome = run(&["cert", "generate", "--force", "--cert", "/dev/null", "--key", &key]);
+    assert_eq!(outcome.code, Some(0), "a device: {outcome:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn the_key_is_for_its_owner_only() {
