@@ -24,7 +24,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Args)]
 #[command(after_help = "\
 First memory: how much of the server an idle subscriber takes. Then latency, at --rate messages a second: from \
-the publication to each delivery. Then throughput: as many messages as the subscribers take, with at most --ahead \
+the moment at which each is due to be published to each delivery; latency_rate of --json is what was sent. Then throughput: as many messages as the subscribers take, with at most --ahead \
 of them on their way.
 
   wireloom bench topics
@@ -73,7 +73,8 @@ struct Report {
     deliveries_per_second: f64,
     server_cpu_ns_per_delivery: Option<f64>,
     client_cpu_ns_per_delivery: f64,
-    latency_rate: u32,
+    /// What was sent in a second meanwhile: a server that takes less makes it smaller than --rate.
+    latency_rate: f64,
     p50_us: f64,
     p99_us: f64,
     max_us: f64,
