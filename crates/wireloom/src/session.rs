@@ -1,5 +1,6 @@
 //! A WebTransport session.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::pin::pin;
@@ -24,6 +25,7 @@ use crate::wake::{Signals, Topic, WakeList};
 /// What a session's handles and the connection's driver share.
 pub(crate) struct SessionState {
     pub(crate) id: SessionId,
+    unique_id: u64,
     pub(crate) signals: Arc<Signals>,
     answer: OnceLock<Box<Answer>>,
     ended: OnceLock<SessionError>,
@@ -47,6 +49,9 @@ pub(crate) struct Answer {
     pub(crate) protocol: Option<String>,
 }
 
+/// How many sessions this process has had.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
 impl SessionState {
     pub(crate) fn new(id: SessionId, span: tracing::Span) -> Self {
         let mut prefix = [0; 8];
@@ -55,6 +60,7 @@ impl SessionState {
         let len = 8 - rest.len();
         Self {
             id,
+            unique_id: SESSIONS.fetch_add(1, Ordering::Relaxed),
             signals: Arc::default(),
             answer: OnceLock::new(),
             ended: OnceLock::new(),
@@ -539,7 +545,21 @@ impl Session {
         self.0.conn.with(|quic, _, _| quic.remote_address())
     }
 
-    /// The session's identifier: the number of its CONNECT stream on the connection.
+    /// A number that no other session of this process has, or ever had: the key for a map of sessions. Clones have the same one.
+    ///
+    /// ```
+    /// # fn joined(session: wireloom::Session) {
+    /// let mut members = std::collections::HashMap::new();
+    /// members.insert(session.unique_id(), session);
+    /// # }
+    /// ```
+    #[doc(alias = "stable_id")]
+    pub fn unique_id(&self) -> u64 {
+        self.0.state.unique_id
+    }
+
+    /// The session's identifier on the wire: the number of its CONNECT stream on the connection. The first session of every
+    /// connection has 0, and browsers open no second one: [`unique_id`](Self::unique_id) is what tells sessions apart.
     pub fn id(&self) -> u64 {
         self.0.state.id.into_u64()
     }
@@ -551,9 +571,25 @@ pub(crate) fn max_datagram_size(conn: &Arc<Conn>, state: &SessionState) -> Optio
     Some(max.saturating_sub(state.datagram_prefix().len()))
 }
 
+/// Clones are equal, and no others: sessions are compared by [`unique_id`](Session::unique_id).
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        self.unique_id() == other.unique_id()
+    }
+}
+
+impl Eq for Session {}
+
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.unique_id().hash(state);
+    }
+}
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
+            .field("unique_id", &self.unique_id())
             .field("id", &self.id())
             .field("ended", &self.0.state.ended())
             .finish_non_exhaustive()

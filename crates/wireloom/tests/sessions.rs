@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use common::raw::{Answer, Raw, answer, frame_of, get};
 use common::{fixture, fixture_with, within};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use wireloom::proto::{Code, capsule, h3};
-use wireloom::{ConnectError, ReadError, ReadToEndError, SessionError, WriteError};
+use wireloom::{ConnectError, ReadError, ReadToEndError, Session, SessionError, WriteError};
 
 #[tokio::test]
 async fn a_bidirectional_stream_carries_bytes_both_ways_and_ends() {
@@ -540,4 +542,19 @@ async fn a_session_that_the_peer_stopped_sends_nothing_and_ends_with_its_reason(
     };
     assert_eq!(within(server.open_uni()).await.unwrap_err(), closed);
     assert!(raw.conn.read_datagram().now_or_never().is_none());
+}
+
+/// The first session of every connection has the same id on the wire.
+#[tokio::test]
+async fn sessions_are_told_apart() {
+    let f = fixture().await;
+    let (one, one_client) = f.session().await;
+    let (two, two_client) = f.session().await;
+    let all = [&one, &one_client, &two, &two_client];
+    assert!(all.iter().all(|session| session.id() == 0));
+    let distinct: HashSet<Session> = all.into_iter().chain(all).cloned().collect();
+    assert_eq!(distinct.len(), 4);
+    assert_eq!(one.clone(), one);
+    assert_ne!(one, two);
+    assert!(format!("{one:?}").contains(&format!("unique_id: {}", one.unique_id())));
 }
