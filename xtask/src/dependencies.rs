@@ -10,11 +10,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("async-nats", "topics and sessions on NATS (a feature of messaging)"),
     (
         "axum",
-        "the router of `wireloom serve`; where its clients are, in messaging's feature",
-    ),
-    (
-        "axum-core",
-        "the extractor `WebTransportUpgrade`, without the rest of axum",
+        "the router of `wireloom serve`; its extractors and where its clients are, in features of the libraries",
     ),
     ("base64", "certificate hashes as Chromium's flags want them"),
     (

@@ -133,6 +133,34 @@ impl From<hyper::Error> for BodyError {
 #[non_exhaustive]
 pub struct EarlyData;
 
-/// The peer's address, in the extensions of every request. Behind a proxy it is that of the proxy.
+/// The peer's address, in the extensions of every request over IP. Behind a proxy it is that of the proxy.
+///
+/// With the feature `axum` it is an extractor, and axum's own `ConnectInfo<SocketAddr>` has the same address, without
+/// `into_make_service_with_connect_info`:
+///
+/// ```
+/// # #[cfg(feature = "axum")] {
+/// use std::net::SocketAddr;
+///
+/// use axum::extract::ConnectInfo;
+/// use axum::{Router, routing::get};
+/// use wireloom::{RemoteAddr, TlsInfo};
+///
+/// let app: Router = Router::new()
+///     .route("/", get(async |RemoteAddr(peer): RemoteAddr| peer.to_string()))
+///     .route("/axum", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string()))
+///     // Without TLS there is none.
+///     .route("/tls", get(async |tls: Option<TlsInfo>| format!("{:?}", tls.and_then(|tls| tls.client_subject()))));
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteAddr(pub SocketAddr);
+
+impl RemoteAddr {
+    /// Tells a handler, in each place where it may look.
+    pub(crate) fn insert(self, extensions: &mut http::Extensions) {
+        #[cfg(feature = "axum")]
+        extensions.insert(axum::extract::ConnectInfo(self.0));
+        extensions.insert(self);
+    }
+}

@@ -92,7 +92,8 @@
 //! | [`Server`], [`Serve`] | every connection is closed |
 //!
 //! # Features
-//! - `axum` (default): [`WebTransportUpgrade`] is an extractor.
+//! - `axum` (default): [`WebTransportUpgrade`], [`RemoteAddr`], [`TlsInfo`] and [`EarlyHints`] are extractors, and axum's
+//!   `ConnectInfo<SocketAddr>` has the peer's address.
 //! - `qlog`: both builders take a directory for traces of connections (`qlog_dir`).
 //! - `metrics`: servers count through the facade [`metrics`](https://docs.rs/metrics), to whichever exporter the application has installed:
 //!
@@ -117,6 +118,8 @@ mod datagrams;
 mod driver;
 mod early_hints;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
 mod identity;
 mod limits;
 mod metrics;

@@ -43,7 +43,7 @@ where
         let state = &mut *conn.lock();
         (state.quic.remote_address(), state.app.tls_info(&state.quic))
     };
-    head.extensions_mut().insert(RemoteAddr(remote));
+    RemoteAddr(remote).insert(head.extensions_mut());
     head.extensions_mut().insert(tls);
     if matches!(kind, IncomingKind::Request(_)) {
         metrics::request(head.version());

@@ -157,8 +157,8 @@ impl std::fmt::Debug for WebTransportUpgrade {
 
 #[cfg(feature = "axum")]
 mod extractor {
-    use axum_core::extract::FromRequestParts;
-    use axum_core::response::{IntoResponse, Response};
+    use axum::extract::FromRequestParts;
+    use axum::response::{IntoResponse, Response};
     use http::StatusCode;
     use http::request::Parts;
 

@@ -214,7 +214,7 @@ where
         join_cookies(request.headers_mut());
     }
     if let Some(peer) = added.peer {
-        request.extensions_mut().insert(RemoteAddr(peer));
+        RemoteAddr(peer).insert(request.extensions_mut());
     }
     if let Some(tls) = &added.tls {
         request.extensions_mut().insert(tls.clone());

@@ -46,7 +46,7 @@ impl ClientAuth {
     }
 }
 
-/// What TLS has agreed on, in the extensions of every request over TLS or QUIC.
+/// What TLS has agreed on, in the extensions of every request over TLS or QUIC. With the feature `axum` it is an extractor.
 #[derive(Debug, Clone)]
 pub struct TlsInfo(Arc<Inner>);
 

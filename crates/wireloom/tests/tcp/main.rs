@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod early_hints;
+mod extractors;
 mod identity;
 mod limits;
 mod protocols;
