@@ -150,7 +150,7 @@ pub struct EarlyData;
 ///     .route("/", get(async |RemoteAddr(peer): RemoteAddr| peer.to_string()))
 ///     .route("/axum", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string()))
 ///     // Without TLS there is none.
-///     .route("/tls", get(async |tls: Option<TlsInfo>| format!("{:?}", tls.and_then(|tls| tls.client_subject()))));
+///     .route("/tls", get(async |tls: Option<TlsInfo>| format!("{:?}", tls.and_then(|tls| tls.peer_subject()))));
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::quic::Transport;
 use crate::send_group::SendGroup;
 use crate::statistics::{SessionStats, Traffic};
 use crate::stream::{RecvStream, SendStream};
+use crate::tls::TlsInfo;
 use crate::wake::{Signals, Topic, WakeList};
 
 /// What a session's handles and the connection's driver share.
@@ -538,6 +539,12 @@ impl Session {
             .conn
             .with(|quic, _, _| quic.export_keying_material(&mut out, b"EXPORTER-WebTransport", &bound));
         done.then_some(out)
+    }
+
+    /// What TLS has agreed on, and the peer's certificates: on a client those of the server, on a server those of a client that has
+    /// shown one ([`client_auth`](crate::ServerBuilder::client_auth)).
+    pub fn tls_info(&self) -> TlsInfo {
+        self.0.conn.with(|quic, driver, _| driver.tls_info(quic))
     }
 
     /// Where the peer is now; it changes when the peer migrates.

@@ -160,7 +160,7 @@ impl Templates {
     /// The extension `tls`.
     fn tls<'py>(&self, py: Python<'py>, tls: &TlsInfo) -> PyResult<Bound<'py, PyDict>> {
         let key = (tls.version(), tls.cipher_suite());
-        let is_anonymous = tls.client_certificates().is_empty();
+        let is_anonymous = tls.peer_certificates().is_empty();
         if is_anonymous {
             let known = self.anonymous.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(known) = known.get(&key) {
@@ -168,7 +168,7 @@ impl Templates {
             }
         }
         let chain = PyList::empty(py);
-        for certificate in tls.client_certificates() {
+        for certificate in tls.peer_certificates() {
             let der = PyBytes::new(py, certificate);
             chain.append(py.import("ssl")?.call_method1("DER_cert_to_PEM_cert", (der,))?)?;
         }
@@ -176,7 +176,7 @@ impl Templates {
         // Which of the server's certificates was chosen is between rustls and the client.
         told.set_item("server_cert", py.None())?;
         told.set_item("client_cert_chain", chain.to_tuple())?;
-        told.set_item("client_cert_name", tls.client_subject())?;
+        told.set_item("client_cert_name", tls.peer_subject())?;
         // With an error there would be no connection.
         told.set_item("client_cert_error", py.None())?;
         told.set_item("tls_version", tls.version())?;

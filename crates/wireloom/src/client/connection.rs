@@ -18,6 +18,7 @@ use crate::body::{Body, BodyError};
 use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
 use crate::session::Session;
+use crate::tls::TlsInfo;
 use crate::wake::Topic;
 
 /// A connection to a server. It is closed when it has carried no session and no request for a second, or by
@@ -208,6 +209,11 @@ impl Connection {
     /// The server's certificate, in DER.
     pub fn server_certificate(&self) -> Option<Vec<u8>> {
         self.conn.with(|quic, _, _| quic.peer_certificate())
+    }
+
+    /// What TLS has agreed on, and the server's certificates. Before the handshake is complete, as with early data, there are none yet.
+    pub fn tls_info(&self) -> TlsInfo {
+        self.conn.with(|quic, driver, _| driver.tls_info(quic))
     }
 
     /// The server's QUIC transport parameters, encoded as in RFC 9000 section 18 (those that the QUIC library knows).

@@ -221,15 +221,14 @@ impl Driver {
         }
     }
 
-    /// What the handshake has told of the client. Its certificates are copied once.
+    /// What the handshake has told of the peer. Its certificates are copied once.
     pub(crate) fn tls_info(&mut self, quic: &Transport) -> TlsInfo {
         if let Some(tls) = &self.tls {
             return tls.clone();
         }
-        let certificates = quic.peer_certificates();
-        let tls = TlsInfo::of_quic(certificates.as_deref());
-        // In early data they are not known yet.
-        self.tls = certificates.map(|_| tls.clone());
+        let tls = TlsInfo::of_quic(quic.peer_certificates().as_deref(), quic.server_name());
+        // In early data certificates are not known yet.
+        self.tls = (!quic.is_handshaking()).then(|| tls.clone());
         tls
     }
 

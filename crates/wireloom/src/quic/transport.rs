@@ -460,6 +460,12 @@ impl Transport {
         chain.downcast().ok().map(|chain| *chain)
     }
 
+    /// Server: the name that the client asked for.
+    pub(crate) fn server_name(&self) -> Option<String> {
+        let data = self.inner.crypto_session().handshake_data()?;
+        data.downcast::<qp::crypto::rustls::HandshakeData>().ok()?.server_name
+    }
+
     /// The peer's transport parameters as they were on the wire, for `probe`.
     pub(crate) fn peer_transport_parameters(&self) -> Option<Bytes> {
         let parameters = self.inner.crypto_session().transport_parameters().ok().flatten()?;

@@ -19,6 +19,7 @@ use crate::driver::{Conn, Incoming, IncomingKind, IncomingQueue};
 use crate::error::SessionError;
 use crate::session::{Session, SessionState};
 use crate::threads::Home;
+use crate::tls::TlsInfo;
 
 /// A session that a client asks for. Dropping it rejects it with 503.
 #[must_use]
@@ -31,6 +32,7 @@ pub struct SessionRequest {
     headers: HeaderMap,
     dialect: Dialect,
     remote: SocketAddr,
+    tls: TlsInfo,
     /// It knows why the session has ended, if it has.
     state: Arc<SessionState>,
 }
@@ -59,7 +61,8 @@ pub(super) async fn accept(
                 dispatch::reject(&conn, id, &dispatch::status(StatusCode::FORBIDDEN), Bytes::new());
             }
             IncomingKind::Session { id, protocols, dialect } => {
-                let (remote, state) = conn.with(|quic, driver, _| (quic.remote_address(), driver.session_state(id)));
+                let (remote, tls, state) = conn
+                    .with(|quic, driver, _| (quic.remote_address(), driver.tls_info(quic), driver.session_state(id)));
                 // The client has given up already.
                 let Some(state) = state else { continue };
                 return Some(SessionRequest {
@@ -71,6 +74,7 @@ pub(super) async fn accept(
                     headers: HeaderMap::new(),
                     dialect,
                     remote,
+                    tls,
                     state,
                 });
             }
@@ -162,6 +166,20 @@ impl SessionRequest {
     /// Where the client is.
     pub fn remote_address(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// What TLS has agreed on, and the client's certificates where it has shown some
+    /// ([`client_auth`](crate::ServerBuilder::client_auth)).
+    ///
+    /// ```no_run
+    /// # async fn f(request: wireloom::SessionRequest) -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = request.tls_info();
+    /// println!("{:?} asks {:?}", tls.peer_subject(), tls.server_name());
+    /// # request.accept().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn tls_info(&self) -> TlsInfo {
+        self.tls.clone()
     }
 
     /// Accepts the session with 200.

@@ -1,4 +1,4 @@
-//! Certificates of clients: which are wanted, and what a handshake has told.
+//! Certificates of clients: which are wanted, and what a handshake has told of either end.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use rustls::server::{ServerConnection, WebPkiClientVerifier};
 use x509_parser::der_parser::asn1_rs::{Oid, ToDer as _};
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::{RootCertificates, provider};
+use super::{ALPN_H3, RootCertificates, provider};
 
 /// Whether clients prove who they are with a certificate (mutual TLS).
 #[derive(Debug, Clone, Default)]
@@ -18,7 +18,7 @@ pub enum ClientAuth {
     /// None is asked for. The default.
     #[default]
     None,
-    /// One is asked for. A client without one is served all the same, see [`TlsInfo::client_certificates`]; one whose certificate
+    /// One is asked for. A client without one is served all the same, see [`TlsInfo::peer_certificates`]; one whose certificate
     /// does not end at these roots is not.
     Optional(RootCertificates),
     /// No client is served without one that ends at these roots.
@@ -46,7 +46,8 @@ impl ClientAuth {
     }
 }
 
-/// What TLS has agreed on, in the extensions of every request over TLS or QUIC. With the feature `axum` it is an extractor.
+/// What TLS has agreed on and who the peer is: in the extensions of every request over TLS or QUIC (with the feature `axum` it is an
+/// extractor), and of sessions and connections ([`Session::tls_info`](crate::Session::tls_info)). A cheap clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo(Arc<Inner>);
 
@@ -54,6 +55,8 @@ pub struct TlsInfo(Arc<Inner>);
 struct Inner {
     version: u16,
     cipher_suite: Option<u16>,
+    alpn: Option<Vec<u8>>,
+    server_name: Option<String>,
     chain: Vec<Vec<u8>>,
 }
 
@@ -64,26 +67,29 @@ impl TlsInfo {
             cipher_suite: connection
                 .negotiated_cipher_suite()
                 .map(|suite| u16::from(suite.suite())),
+            alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+            server_name: connection.server_name().map(str::to_owned),
             chain: chain(connection.peer_certificates()),
         }))
     }
 
-    pub(crate) fn of_quic(certificates: Option<&[CertificateDer<'static>]>) -> Self {
-        static ANONYMOUS: LazyLock<TlsInfo> = LazyLock::new(|| {
-            TlsInfo(Arc::new(Inner {
-                version: u16::from(rustls::ProtocolVersion::TLSv1_3),
-                cipher_suite: None,
-                chain: Vec::new(),
-            }))
-        });
-        match certificates {
-            None => ANONYMOUS.clone(),
-            some => Self(Arc::new(Inner {
-                version: ANONYMOUS.version(),
-                cipher_suite: None,
-                chain: chain(some),
-            })),
+    pub(crate) fn of_quic(certificates: Option<&[CertificateDer<'static>]>, server_name: Option<String>) -> Self {
+        static ANONYMOUS: LazyLock<TlsInfo> = LazyLock::new(|| TlsInfo::over_quic(Vec::new(), None));
+        if certificates.is_none() && server_name.is_none() {
+            return ANONYMOUS.clone();
         }
+        Self::over_quic(chain(certificates), server_name)
+    }
+
+    fn over_quic(chain: Vec<Vec<u8>>, server_name: Option<String>) -> Self {
+        Self(Arc::new(Inner {
+            version: u16::from(rustls::ProtocolVersion::TLSv1_3),
+            cipher_suite: None,
+            // No handshake over QUIC gets beyond it (RFC 9001 section 8.1), and there is no other here.
+            alpn: Some(ALPN_H3.to_vec()),
+            server_name,
+            chain,
+        }))
     }
 
     /// The version as it is on the wire: 0x0303 is TLS 1.2, 0x0304 is 1.3.
@@ -96,14 +102,25 @@ impl TlsInfo {
         self.0.cipher_suite
     }
 
-    /// The client's certificate and those between it and a root, in DER, verified as [`ClientAuth`] says. Empty where it has
-    /// shown none.
-    pub fn client_certificates(&self) -> &[Vec<u8>] {
+    /// The protocol that ALPN chose: `h3`, `h2` or `http/1.1`. `None` where a client over TCP did not offer any.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.0.alpn.as_deref()
+    }
+
+    /// Server: the name that the client asked for (SNI), in lower case. `None` where it named none, as those that dial an IP address,
+    /// and on clients, which know whom they dialled.
+    pub fn server_name(&self) -> Option<&str> {
+        self.0.server_name.as_deref()
+    }
+
+    /// The peer's own certificate and those that came with it, in DER. Of a client: verified as [`ClientAuth`] says, and empty where
+    /// it has shown none. Of a server: verified as the client was told to.
+    pub fn peer_certificates(&self) -> &[Vec<u8>] {
         &self.0.chain
     }
 
-    /// The subject of the client's certificate as text, its most specific part first (RFC 4514): `CN=alice,O=Example`.
-    pub fn client_subject(&self) -> Option<String> {
+    /// The subject of the peer's certificate as text, its most specific part first (RFC 4514): `CN=alice,O=Example`.
+    pub fn peer_subject(&self) -> Option<String> {
         let (_, certificate) = x509_parser::parse_x509_certificate(self.0.chain.first()?).ok()?;
         let names: Vec<_> = certificate.subject().iter_rdn().collect();
         let parts = names.iter().rev().map(|name| {
@@ -182,9 +199,9 @@ mod tests {
         name.push(DnType::CommonName, "#ü");
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let info = TlsInfo::of_quic(Some(&[certificate.der().clone()]));
-        let subject = info.client_subject().expect("a certificate");
+        let info = TlsInfo::of_quic(Some(&[certificate.der().clone()]), None);
+        let subject = info.peer_subject().expect("a certificate");
         assert_eq!(subject, "CN=\\#ü,2.5.4.5=#0c0137,O=\\ A\\+B\\, \\\"C\\\"\\ ,C=NL");
-        assert_eq!(TlsInfo::of_quic(None).client_subject(), None);
+        assert_eq!(TlsInfo::of_quic(None, None).peer_subject(), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::support::{Server, within};
 async fn subject(request: Request) -> String {
     let info: &TlsInfo = request.extensions().get().expect("over TLS");
     assert!(info.cipher_suite().is_some());
-    format!("<{:#06x} {:?}>", info.version(), info.client_subject())
+    format!("<{:#06x} {:?}>", info.version(), info.peer_subject())
 }
 
 /// What the server answers to a client with this certificate and ALPN; `None` if it is refused.
