@@ -109,7 +109,7 @@ impl TrustArgs {
 
     /// The same trust for TLS over TCP.
     pub(crate) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
-        let config = self.server_trust()?.tcp_client_config();
+        let config = self.server_trust()?.tcp_client_config(None);
         config.map_err(|e| Failure::new("tls", chain(&e)))
     }
 

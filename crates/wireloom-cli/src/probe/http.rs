@@ -32,7 +32,9 @@ pub(super) async fn get(target: &Target, version: Version, timeout: Duration) ->
 async fn try_get(target: &Target, version: Version) -> Result<HttpAnswer, String> {
     let alpn: &[u8] = if version == Version::Http1 { b"http/1.1" } else { b"h2" };
     // What is shown of the certificate is read from QUIC's handshake, and nothing secret is sent.
-    let mut config = ServerTrust::Insecure.tcp_client_config().map_err(|e| e.to_string())?;
+    let mut config = ServerTrust::Insecure
+        .tcp_client_config(None)
+        .map_err(|e| e.to_string())?;
     config.alpn_protocols = vec![alpn.to_vec()];
     let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
     // As browsers do, more or less: one address that swallows everything does not hide another that answers.

@@ -179,7 +179,7 @@ impl UrlDialer {
         if let Some(config) = &made.tls {
             return Ok(config.clone());
         }
-        let config = self.trust.tcp_client_config();
+        let config = self.trust.tcp_client_config(None);
         let mut config = config.map_err(|error| ConnectError::Unusable(error.to_string()))?;
         if self.key_log {
             config.key_log = Arc::new(rustls::KeyLogFile::new());

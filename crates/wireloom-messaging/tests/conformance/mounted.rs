@@ -89,7 +89,7 @@ async fn tls_connect(
     hash: wireloom::CertificateHash,
 ) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
     let trust = wireloom::ServerTrust::Hashes(vec![hash]);
-    let config = trust.tcp_client_config().unwrap();
+    let config = trust.tcp_client_config(None).unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = address.ip();
     connector

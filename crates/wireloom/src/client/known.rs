@@ -60,7 +60,7 @@ mod tests {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let identity = Identity::self_signed(["localhost"]).expect("a valid name");
         let trust = ServerTrust::Hashes(identity.certificate_hashes().iter().collect());
-        let tls = ClientTls::new(&trust).expect("trust");
+        let tls = ClientTls::new(&trust, None).expect("trust");
         let servers = KnownServers::default();
         let address = SocketAddr::from(([127, 0, 0, 1], 443));
         let now = UnixTime::now();

@@ -12,6 +12,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::client::danger::ServerCertVerifier;
 use tokio::time::Instant;
 use wireloom_proto::webtransport::flow::FlowControl;
 
@@ -23,7 +24,7 @@ pub use request::SessionBuilder;
 
 use self::known::KnownServers;
 use crate::driver::{Driver, DriverConfig};
-use crate::identity::CertificateHash;
+use crate::identity::{CertificateHash, Identity};
 use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::session::Session;
@@ -165,6 +166,7 @@ impl std::fmt::Debug for Client {
 #[must_use]
 pub struct ClientBuilder {
     trust: ServerTrust,
+    identity: Option<Identity>,
     hashes: Vec<CertificateHash>,
     resolver: Arc<dyn Resolve>,
     quic: QuicConfig,
@@ -179,6 +181,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             trust: ServerTrust::Platform,
+            identity: None,
             hashes: Vec::new(),
             resolver: Arc::new(SystemResolver),
             quic: QuicConfig {
@@ -205,6 +208,22 @@ impl ClientBuilder {
     /// Trusts only servers whose certificate chain ends at one of these.
     pub fn root_certificates(mut self, roots: RootCertificates) -> Self {
         self.trust = ServerTrust::Roots(roots);
+        self
+    }
+
+    /// Shows this certificate to servers that ask for one (mutual TLS,
+    /// [`ServerBuilder::client_auth`](crate::ServerBuilder::client_auth)). Default none. What the identity presents is looked at for
+    /// each connection, so that files that are replaced count from the next on; of [`Identity::sni`] it is the default. Servers want
+    /// certificates that were issued for clients, which [`Identity::self_signed`] ones are not.
+    ///
+    /// ```no_run
+    /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let device = wireloom::Identity::pem_files("device.pem", "device.key")?;
+    /// let client = wireloom::Client::builder().identity(device).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
         self
     }
 
@@ -314,7 +333,7 @@ impl ClientBuilder {
         } else {
             ServerTrust::Hashes(self.hashes)
         };
-        let tls = ClientTls::new(&trust)?.with_key_log(self.key_log);
+        let tls = ClientTls::new(&trust, self.identity.as_ref())?.with_key_log(self.key_log);
         let driver = DriverConfig {
             h3: Arc::new(self.h3),
             handshake_timeout: self.connect_timeout,
@@ -341,6 +360,14 @@ impl ClientBuilder {
 pub struct DangerousClientBuilder(ClientBuilder);
 
 impl DangerousClientBuilder {
+    /// Accepts the servers whose certificate `verifier` accepts, instead of those with roots: for pinned public keys, trust on first
+    /// use, or SPIFFE. It has to check the signatures of the handshake, too. A [`rustls::Error::InvalidCertificate`] of it is told as
+    /// [`ConnectError::Certificate`]. [`server_certificate_hash`](ClientBuilder::server_certificate_hash) replaces it.
+    pub fn verifier(mut self, verifier: Arc<dyn ServerCertVerifier>) -> ClientBuilder {
+        self.0.trust = ServerTrust::Verifier(verifier);
+        self.0
+    }
+
     /// Accepts any certificate: whoever answers can read and change everything. For tests and for looking at a server.
     pub fn accept_any_certificate(mut self) -> ClientBuilder {
         self.0.trust = ServerTrust::Insecure;

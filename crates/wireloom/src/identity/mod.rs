@@ -1,4 +1,4 @@
-//! Who the server is: certificates and private keys, and how they change while it runs.
+//! Who a server is, or a client: certificates and private keys, and how they change while it runs.
 
 mod error;
 mod files;
@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -26,7 +28,8 @@ pub use hash::{CertificateHash, ParseHashError};
 use rotating::Rotating;
 use sni::ByName;
 
-/// A server's certificate and private key. A cheap clone; clones are the same identity and change together.
+/// A server's certificate and private key, or a client's for servers that ask who it is (mutual TLS,
+/// [`ClientBuilder::identity`](crate::ClientBuilder::identity)). A cheap clone; clones are the same identity and change together.
 ///
 /// One identity serves TCP and QUIC at the same time. Nothing runs in the background: whatever changes with time (files
 /// that are replaced, certificates that rotate) is looked at when a client connects or when a method is called.
@@ -185,6 +188,11 @@ impl Identity {
     pub(crate) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
         Arc::new(Resolver(self.clone()))
     }
+
+    /// The same on a client.
+    pub(crate) fn client_resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(Resolver(self.clone()))
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -205,6 +213,17 @@ struct Resolver(Identity);
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.certified_key(client_hello.server_name()))
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    /// Whatever the server hints at: there is one certificate, and the server says whether it will do.
+    fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.certified_key(None))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

@@ -98,7 +98,7 @@ fn be_quiet(
         1,
     );
     let start = Instant::now();
-    let tls = ClientTls::new(&ServerTrust::Insecure)
+    let tls = ClientTls::new(&ServerTrust::Insecure, None)
         .expect("a configuration")
         .observed()
         .0;
@@ -188,7 +188,7 @@ impl Application for Counted {
 }
 
 fn any_client() -> qp::ClientConfig {
-    let tls = ClientTls::new(&ServerTrust::Insecure).expect("a configuration");
+    let tls = ClientTls::new(&ServerTrust::Insecure, None).expect("a configuration");
     client_config(&QuicConfig::default(), Arc::new(tls.observed().0)).expect("a suite for QUIC")
 }
 

@@ -7,12 +7,12 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 use super::verify::{Observed, Pin, Pinned};
 use super::{ALPN_H3, Verdicts, key_log, provider};
-use crate::identity::CertificateHash;
+use crate::identity::{CertificateHash, Identity};
 
 /// Which servers a client trusts.
 #[derive(Debug, Clone, Default)]
@@ -26,24 +26,24 @@ pub enum ServerTrust {
     /// Those whose certificate has one of these hashes, under the rules of the W3C `serverCertificateHashes`: valid now,
     /// for at most 14 days in all, with an ECDSA key on P-256 or P-384. Its names and its issuer do not matter.
     Hashes(Vec<CertificateHash>),
+    /// Those that this accepts, as by a pinned public key, on first use, or by an identity of SPIFFE. All of its security rests on it:
+    /// a verifier has to check the signatures of the handshake, too.
+    Verifier(Arc<dyn ServerCertVerifier>),
     /// Any server at all. Whoever sits on the way can read and change everything: for tests only.
     Insecure,
 }
 
 impl ServerTrust {
     /// A TLS configuration with this trust for connections over TCP, such as a WebSocket's beside the sessions of a
-    /// [`Client`](crate::Client): TLS 1.2 and 1.3, no ALPN.
+    /// [`Client`](crate::Client): TLS 1.2 and 1.3, no ALPN. With an `identity` the client shows it to servers that ask for one
+    /// (mutual TLS).
     ///
     /// Reads the operating system's roots when it must, which blocks for some milliseconds.
     ///
     /// # Errors
     /// See [`TrustError`].
-    pub fn tcp_client_config(&self) -> Result<ClientConfig, TrustError> {
-        Ok(ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier(self)?)
-            .with_no_client_auth())
+    pub fn tcp_client_config(&self, identity: Option<&Identity>) -> Result<ClientConfig, TrustError> {
+        client_config(&[&TLS13, &TLS12], verifier(self)?, identity)
     }
 }
 
@@ -128,13 +128,9 @@ pub(crate) struct ClientTls {
 impl ClientTls {
     /// TLS 1.3 only (RFC 9001, section 4.2), asking for HTTP/3. Reads the operating system's roots when it must, which
     /// blocks for some milliseconds.
-    pub(crate) fn new(trust: &ServerTrust) -> Result<Self, TrustError> {
+    pub(crate) fn new(trust: &ServerTrust, identity: Option<&Identity>) -> Result<Self, TrustError> {
         let verifier = verifier(trust)?;
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier))
-            .with_no_client_auth();
+        let mut config = client_config(&[&TLS13], Arc::clone(&verifier), identity)?;
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(Self { config, verifier })
@@ -167,6 +163,21 @@ impl ClientTls {
     }
 }
 
+fn client_config(
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, TrustError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Ok(match identity {
+        Some(identity) => builder.with_client_cert_resolver(identity.client_resolver()),
+        None => builder.with_no_client_auth(),
+    })
+}
+
 fn verifier(trust: &ServerTrust) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
     Ok(match trust {
         ServerTrust::Platform => {
@@ -177,6 +188,7 @@ fn verifier(trust: &ServerTrust) -> Result<Arc<dyn ServerCertVerifier>, TrustErr
             .map_err(|error| TrustError::BadRoot(error.to_string()))?,
         ServerTrust::Hashes(hashes) if hashes.is_empty() => return Err(TrustError::NoHashes),
         ServerTrust::Hashes(hashes) => Arc::new(Pinned::new(Pin::Hashes(hashes.clone()))),
+        ServerTrust::Verifier(verifier) => Arc::clone(verifier),
         ServerTrust::Insecure => Arc::new(Pinned::new(Pin::Anything)),
     })
 }

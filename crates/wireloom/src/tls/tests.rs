@@ -54,7 +54,7 @@ fn params(from: SystemTime, to: SystemTime) -> CertificateParams {
 
 /// Dials `server` as `name`: whether it was accepted, or what is found by the text of the error.
 async fn dial(trust: &ServerTrust, server: Arc<ServerConfig>, name: &str) -> (bool, Option<CertificateRejection>) {
-    let tls = ClientTls::new(trust).expect("trust");
+    let tls = ClientTls::new(trust, None).expect("trust");
     attempt(tls.observed(), server, name).await
 }
 
@@ -119,7 +119,7 @@ async fn pinned_certificates_follow_the_w3c_rules() {
 async fn handshakes_at_the_same_time_are_told_their_own_rejections() {
     let now = SystemTime::now();
     let servers = [(); 8].map(|()| Server::p256(now - DAY, now + DAY));
-    let tls = ClientTls::new(&ServerTrust::Hashes(vec![CertificateHash::new([7; 32])])).expect("trust");
+    let tls = ClientTls::new(&ServerTrust::Hashes(vec![CertificateHash::new([7; 32])]), None).expect("trust");
     let one_servers = tls.resuming();
     let dials = servers.iter().map(|server| {
         let attempt = attempt(one_servers.clone(), server.config(), "localhost");
@@ -229,7 +229,7 @@ async fn identities_of_our_own_are_accepted_by_hash() {
 #[test]
 fn trust_that_cannot_work_is_refused_when_it_is_set_up() {
     assert!(matches!(
-        ClientTls::new(&ServerTrust::Hashes(Vec::new())),
+        ClientTls::new(&ServerTrust::Hashes(Vec::new()), None),
         Err(TrustError::NoHashes)
     ));
     assert!(matches!(RootCertificates::from_pem(""), Err(TrustError::NoRoots)));
@@ -241,7 +241,10 @@ fn trust_that_cannot_work_is_refused_when_it_is_set_up() {
 
 #[test]
 fn the_client_configuration_is_usable_with_quic() {
-    let config = ClientTls::new(&ServerTrust::Insecure).expect("trust").observed().0;
+    let config = ClientTls::new(&ServerTrust::Insecure, None)
+        .expect("trust")
+        .observed()
+        .0;
     let name = ServerName::try_from("localhost").expect("a name");
     rustls::quic::ClientConnection::new(Arc::new(config), rustls::quic::Version::V1, name, Vec::new()).expect("QUIC");
 }
