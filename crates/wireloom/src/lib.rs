@@ -4,8 +4,8 @@
 //!   through [`WebTransportUpgrade`], or hands out sessions one by one with [`Server::accept`].
 //! - [`Client`] dials any WebTransport server, in every draft that is deployed.
 //! - [`Session`], [`SendStream`] and [`RecvStream`] are the same on both ends.
-//! - [`Identity`] is the server's certificate: PEM with reload, SNI, self-signed, or rotating within the fourteen days that
-//!   browsers allow for certificate hashes.
+//! - [`Identity`] is the server's certificate: PEM with reload, DER, replaced at run time, SNI, self-signed, or rotating within the
+//!   fourteen days that browsers allow for certificate hashes.
 //!
 //! # Examples
 //! A server with axum, which needs Tokio's multi-threaded runtime to use more than one core:
@@ -146,7 +146,9 @@ pub use datagrams::{DatagramCounts, DatagramPolicy};
 pub use driver::RequestError;
 pub use early_hints::{EarlyHints, EarlyHintsError};
 pub use error::{ConnectionError, DatagramError, ReadError, ReadToEndError, SessionError, WriteError};
-pub use identity::{CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair};
+pub use identity::{
+    CertificateHash, CertificateHashes, Identity, IdentityError, ParseHashError, PemPair, ReplaceableIdentity,
+};
 pub use limits::{ConnectionLimits, ConnectionPermit, Refused};
 pub use quic::{CongestionControl, TransportStats};
 pub use resolve::{LookupFuture, Resolve, SystemResolver};

@@ -404,7 +404,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_uses_is_closed_whatever_the_other_family_does() {
-        let identity = crate::Identity::self_signed(["localhost"]).expect("a name");
+        let identity = Identity::self_signed(["localhost"]).expect("a name");
         let hash = identity.certificate_hashes().current;
         let server = crate::Server::builder().bind("127.0.0.1:0").identity(identity);
         let server = server.listen().await.expect("a free port");

@@ -19,8 +19,8 @@ pub enum IdentityError {
     /// The PEM text is damaged (a section without its end, or base64 that does not decode).
     #[error("damaged PEM: {0}")]
     Pem(String),
-    /// The PEM text holds no `CERTIFICATE` section.
-    #[error("the PEM text holds no certificate")]
+    /// The PEM text holds no `CERTIFICATE` section, or the chain is empty.
+    #[error("there is no certificate")]
     NoCertificate,
     /// The PEM text holds no private key (`PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY`).
     #[error("the PEM text holds no private key")]

@@ -5,6 +5,7 @@ mod files;
 mod generate;
 mod hash;
 mod pem;
+mod replaceable;
 mod rotating;
 mod sni;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -25,6 +27,8 @@ use files::PemFiles;
 pub use generate::PemPair;
 use generate::{DAY, Names, issue_key, validity_from};
 pub use hash::{CertificateHash, ParseHashError};
+pub use replaceable::ReplaceableIdentity;
+use replaceable::Slot;
 use rotating::Rotating;
 use sni::ByName;
 
@@ -44,6 +48,7 @@ enum Kind {
     Files(PemFiles),
     Rotating(Rotating),
     ByName(ByName),
+    Replaceable(Arc<Slot>),
 }
 
 /// The hashes that an application publishes for `serverCertificateHashes`: always all of them.
@@ -71,6 +76,27 @@ impl Identity {
     /// [`IdentityError::MalformedCertificate`], [`IdentityError::UnusableKey`] or [`IdentityError::KeyMismatch`].
     pub fn pem(certificate: impl AsRef<[u8]>, private_key: impl AsRef<[u8]>) -> Result<Self, IdentityError> {
         pem::parse(certificate.as_ref(), private_key.as_ref()).map(|key| Self::new(Kind::Fixed(key)))
+    }
+
+    /// The same in DER: certificates, the server's own first, and a private key in PKCS #8, SEC 1 or PKCS #1.
+    ///
+    /// ```
+    /// # fn f(chain: Vec<Vec<u8>>, key: Vec<u8>) -> Result<(), wireloom::IdentityError> {
+    /// let identity = wireloom::Identity::der(chain, key)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`IdentityError::NoCertificate`], [`IdentityError::MalformedCertificate`], [`IdentityError::UnusableKey`] or
+    /// [`IdentityError::KeyMismatch`].
+    pub fn der<C: Into<Vec<u8>>>(
+        chain: impl IntoIterator<Item = C>,
+        private_key: impl Into<Vec<u8>>,
+    ) -> Result<Self, IdentityError> {
+        let chain = chain.into_iter().map(|der| CertificateDer::from(der.into())).collect();
+        let key = PrivateKeyDer::try_from(private_key.into());
+        let key = key.map_err(|what| IdentityError::UnusableKey(what.to_owned()))?;
+        pem::certified_key(chain, key).map(|key| Self::new(Kind::Fixed(key)))
     }
 
     /// The same from two files, which are read again when they change.
@@ -149,6 +175,7 @@ impl Identity {
         match &*self.0 {
             Kind::Rotating(rotating) => rotating.hashes(SystemTime::now()),
             Kind::ByName(by_name) => by_name.default().certificate_hashes(),
+            Kind::Replaceable(slot) => slot.current().certificate_hashes(),
             Kind::Fixed(_) | Kind::Files(_) => CertificateHashes {
                 current: leaf_hash(&self.certified_key(None)),
                 next: None,
@@ -157,7 +184,7 @@ impl Identity {
     }
 
     /// Reads the files of [`pem_files`](Self::pem_files) now, changed or not; with [`sni`](Self::sni), those of every
-    /// identity. Does nothing for the other kinds. New connections use what was read; existing ones go on.
+    /// identity, and those of the content of a [`ReplaceableIdentity`]. Does nothing for the other kinds. New connections use what was read; existing ones go on.
     ///
     /// # Errors
     /// Those of [`pem_files`](Self::pem_files); the identity whose files failed stays as it was, the others are read. The
@@ -166,6 +193,7 @@ impl Identity {
         match &*self.0 {
             Kind::Files(files) => files.reload(),
             Kind::ByName(by_name) => by_name.all().map(Self::reload).fold(Ok(()), Result::and),
+            Kind::Replaceable(slot) => slot.current().reload(),
             Kind::Fixed(_) | Kind::Rotating(_) => Ok(()),
         }
     }
@@ -181,6 +209,7 @@ impl Identity {
             Kind::Files(files) => files.current(Instant::now()),
             Kind::Rotating(rotating) => rotating.current(SystemTime::now()),
             Kind::ByName(by_name) => by_name.select(server_name).certified_key(server_name),
+            Kind::Replaceable(slot) => slot.current().certified_key(server_name),
         }
     }
 
@@ -202,6 +231,7 @@ impl fmt::Debug for Identity {
             Kind::Files(_) => "files",
             Kind::Rotating(_) => "rotating",
             Kind::ByName(_) => "by name",
+            Kind::Replaceable(_) => "replaceable",
         };
         f.debug_tuple("Identity").field(&kind).finish()
     }

@@ -202,6 +202,69 @@ fn names_choose_the_identity() {
     ));
 }
 
+#[test]
+fn der_is_what_pem_holds() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("signed");
+    let (chain, key) = ([certificate.der().to_vec()], key.serialize_der());
+    let identity = Identity::der(chain.clone(), key.clone()).expect("a pair");
+    assert_eq!(identity.certificate_sha256(), CertificateHash::of_der(&chain[0]));
+    let none: [Vec<u8>; 0] = [];
+    assert!(matches!(
+        Identity::der(none, key.clone()),
+        Err(IdentityError::NoCertificate)
+    ));
+    assert!(matches!(
+        Identity::der([b"no DER".to_vec()], key),
+        Err(IdentityError::MalformedCertificate(_))
+    ));
+    assert!(matches!(
+        Identity::der(chain.clone(), *b"no DER"),
+        Err(IdentityError::UnusableKey(_))
+    ));
+    let other = rcgen::KeyPair::generate().expect("a key");
+    assert!(matches!(
+        Identity::der(chain, other.serialize_der()),
+        Err(IdentityError::KeyMismatch)
+    ));
+}
+
+#[test]
+fn a_replacement_counts_wherever_the_identity_is() {
+    let made = |name: &str| Identity::self_signed([name]).expect("a valid name");
+    let (first, second) = (made("first"), made("second"));
+    let slot = ReplaceableIdentity::new(first.clone());
+    let identity = slot.identity();
+    let sni = Identity::sni(made("default"), [("a.example", slot.identity())]).expect("a name");
+    let presented = || {
+        let named = leaf_hash(&sni.certified_key(Some("a.example")));
+        assert_eq!(leaf_hash(&identity.certified_key(None)), named);
+        assert_eq!(identity.certificate_sha256(), named);
+        named
+    };
+    assert_eq!(presented(), first.certificate_sha256());
+    slot.clone().replace(second.clone());
+    assert_eq!(presented(), second.certificate_sha256());
+    for part_of in [
+        slot.identity(),
+        sni.clone(),
+        ReplaceableIdentity::new(sni.clone()).identity(),
+    ] {
+        slot.replace(part_of);
+        assert_eq!(presented(), second.certificate_sha256(), "there would be no end of it");
+    }
+    // What it is made of is reloaded through it.
+    let dir = TempDir::new("replaceable");
+    let pair = || PemPair::self_signed(["localhost"], 13).expect("generated");
+    dir.write(&pair());
+    slot.replace(Identity::pem_files(dir.certificate(), dir.key()).expect("readable"));
+    let pair = pair();
+    dir.write(&pair);
+    identity.reload().expect("readable");
+    let hash = CertificateHash::of_pem(&pair.certificate).expect("a certificate");
+    assert_eq!(presented(), hash);
+}
+
 /// A directory that is removed again.
 struct TempDir(PathBuf);
 
