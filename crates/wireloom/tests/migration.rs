@@ -3,10 +3,11 @@
 
 mod common;
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::{Fixture, fixture, fixture_with, within};
-use wireloom::{Client, ConnectionError, SessionError, Threads};
+use wireloom::{Client, ConnectError, ConnectionError, SessionError, Threads};
 
 const MIB: usize = 1 << 20;
 
@@ -177,4 +178,33 @@ async fn a_server_may_forbid_it() {
     // It is none of the others' business.
     let (session, _server) = within(async { tokio::join!(other.connect(&f.url), accept()) }).await;
     session.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_dials_and_moves_from_where_it_is_told_to() {
+    let f = fixture().await;
+    let ip = IpAddr::from([127, 0, 0, 77]);
+    let client = Client::builder().server_certificate_hash(f.hash);
+    let client = client.bind(SocketAddr::new(ip, 0)).build().unwrap();
+    assert!(client.local_addrs().is_empty());
+    let f = Fixture { client, ..f };
+    let (server, client) = f.session().await;
+    let first = f.client.local_addrs();
+    assert_eq!((first[..].len(), first[0].ip()), (1, ip));
+    assert_eq!(server.remote_address(), first[0]);
+    f.client.rebind().unwrap();
+    let second = f.client.local_addrs();
+    assert_eq!(second[0].ip(), ip);
+    assert_ne!(second, first);
+    client.send_datagram(b"moved").unwrap();
+    assert_eq!(within(server.recv_datagram()).await.unwrap(), "moved");
+    assert_eq!(server.remote_address(), second[0]);
+
+    // A port that is named belongs to the client.
+    let taken = Client::builder().server_certificate_hash(f.hash).bind(second[0]);
+    let error = within(taken.build().unwrap().dial(&f.url))
+        .await
+        .map(|_| ())
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::Socket(_)), "{error:?}");
 }

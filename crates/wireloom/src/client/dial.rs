@@ -1,7 +1,7 @@
 //! From a URL to a connection: resolution, racing IPv6 against IPv4 (RFC 8305), the QUIC handshake, SETTINGS.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,15 +76,6 @@ fn port(authority: &Authority) -> Result<u16, ConnectError> {
         Some(_) => None,
     }
     .ok_or(ConnectError::InvalidUrl("its port is no number up to 65535"))
-}
-
-pub(super) fn unspecified(family: usize) -> SocketAddr {
-    let ip: IpAddr = if family == 0 {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    SocketAddr::new(ip, 0)
 }
 
 /// What is told if no attempt wins: of their errors the one that tells most.
@@ -193,16 +184,18 @@ async fn attempt_or_refused(
 ) -> Result<Connection, ConnectError> {
     tokio::select! {
         result = attempt(client, target, address, failure) => result,
-        () = refused(address) => Err(ConnectError::Unreachable),
+        () = refused(client, address) => Err(ConnectError::Unreachable),
     }
 }
 
 /// Resolves if the port is closed, or no way leads there. Only a connected socket is told so by the system, and QUIC's is not
 /// connected: another one asks, with a datagram that is no QUIC, once a server that listens would have answered the handshake.
-async fn refused(address: SocketAddr) {
+async fn refused(client: &Client, address: SocketAddr) {
     tokio::time::sleep(ATTEMPT_DELAY).await;
     let ask = async {
-        let socket = tokio::net::UdpSocket::bind(unspecified(usize::from(address.is_ipv6()))).await?;
+        let socket = client.0.sockets.bind_another(usize::from(address.is_ipv6()))?;
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
         socket.connect(address).await?;
         socket.send(&[0]).await?;
         socket.recv(&mut [0; 16]).await

@@ -7,6 +7,7 @@ mod error;
 mod known;
 mod priority;
 mod request;
+mod sockets;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ pub use priority::RequestPriority;
 pub use request::SessionBuilder;
 
 use self::known::KnownServers;
+use self::sockets::LocalSockets;
 use crate::driver::{Driver, DriverConfig};
 use crate::identity::{CertificateHash, Identity};
 use crate::quic::{CongestionControl, Endpoint, NoAcceptor, QuicConfig};
@@ -54,6 +56,7 @@ struct Inner {
     quic: QuicConfig,
     driver: Arc<DriverConfig>,
     connect_timeout: Duration,
+    sockets: LocalSockets,
     /// IPv4 and IPv6, bound when first needed, and anew where the runtime of the last has ended.
     endpoints: [Mutex<Option<Arc<Endpoint<Driver>>>>; 2],
 }
@@ -108,15 +111,12 @@ impl Client {
     }
 
     /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
-    /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it.
+    /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it. The new
+    /// sockets come from where the old ones came from ([`ClientBuilder::bind`], [`ClientBuilder::sockets`]).
     ///
     /// # Errors
     /// A socket cannot be bound, and no connection has moved, or the runtime has ended.
     pub fn rebind(&self) -> std::io::Result<()> {
-        self.rebind_to(UdpSocket::bind)
-    }
-
-    fn rebind_to(&self, bind: impl Fn(SocketAddr) -> std::io::Result<UdpSocket>) -> std::io::Result<()> {
         let bound = [0, 1].map(|family| (family, self.bound(family).clone()));
         let bound = bound
             .into_iter()
@@ -128,12 +128,19 @@ impl Client {
         }
         let moves = alive
             .iter()
-            .map(|(family, endpoint)| endpoint.rebind(bind(dial::unspecified(*family))?));
+            .map(|(family, endpoint)| endpoint.rebind(self.0.sockets.bind(*family)?));
         let moves = moves.collect::<std::io::Result<Vec<_>>>()?;
         for go in moves {
             go();
         }
         Ok(())
+    }
+
+    /// The addresses of the client's sockets now, that of IPv4 first. Each is bound when the first server of its family is dialled.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        let bound = [0, 1].map(|family| self.bound(family).clone());
+        let bound = bound.iter().flatten().filter(|endpoint| !endpoint.is_gone());
+        bound.map(|endpoint| endpoint.local_addr()).collect()
     }
 
     /// When a connection attempt that begins now is given up. Never, where the clock does not reach that far.
@@ -150,7 +157,7 @@ impl Client {
         if let Some(endpoint) = bound.as_ref().filter(|endpoint| !endpoint.is_gone()) {
             return Ok(endpoint.clone());
         }
-        let socket = UdpSocket::bind(dial::unspecified(family))?;
+        let socket = self.0.sockets.bind(family)?;
         let endpoint = Endpoint::spawn(vec![(socket, Home::current(), NoAcceptor)], &self.0.quic, None)?;
         Ok(bound.insert(Arc::new(endpoint)).clone())
     }
@@ -169,6 +176,7 @@ pub struct ClientBuilder {
     identity: Option<Identity>,
     hashes: Vec<CertificateHash>,
     resolver: Arc<dyn Resolve>,
+    sockets: LocalSockets,
     quic: QuicConfig,
     h3: wireloom_proto::Config,
     connect_timeout: Duration,
@@ -184,6 +192,7 @@ impl Default for ClientBuilder {
             identity: None,
             hashes: Vec::new(),
             resolver: Arc::new(SystemResolver),
+            sockets: LocalSockets::default(),
             quic: QuicConfig {
                 keep_alive: Some(Duration::from_secs(15)),
                 ..QuicConfig::default()
@@ -230,6 +239,43 @@ impl ClientBuilder {
     /// Asks this instead of the system for addresses.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Dials servers of this address family from `address`; call it once for each family. Default: any address, and a port that is
+    /// free. A port that is named here is taken for as long as the client lives, so that [`Client::rebind`] fails.
+    ///
+    /// ```no_run
+    /// # fn f() -> Result<(), wireloom::ConnectError> {
+    /// let client = wireloom::Client::builder()
+    ///     .bind(([192, 0, 2, 7], 0).into()) // the address of one of two networks
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.sockets.set_address(address);
+        self
+    }
+
+    /// Has `make` bind the client's sockets, as to set options that bind them to a network interface or mark them for a VPN. It is
+    /// given the address to bind ([`bind`](Self::bind)), and may bind another one of that family. It is called when the first server of a family
+    /// is dialled, at [`Client::rebind`], and with port 0 for a short-lived socket that asks whether a silent server's port is closed.
+    ///
+    /// ```no_run
+    /// # fn f() -> Result<(), wireloom::ConnectError> {
+    /// use std::net::UdpSocket;
+    ///
+    /// let client = wireloom::Client::builder()
+    ///     .sockets(|address| {
+    ///         let socket = UdpSocket::bind(address)?;
+    ///         socket.set_ttl(64)?;
+    ///         Ok(socket)
+    ///     })
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sockets(mut self, make: impl Fn(SocketAddr) -> std::io::Result<UdpSocket> + Send + Sync + 'static) -> Self {
+        self.sockets.set_make(make);
         self
     }
 
@@ -350,6 +396,7 @@ impl ClientBuilder {
             quic: self.quic,
             driver: Arc::new(driver),
             connect_timeout: self.connect_timeout,
+            sockets: self.sockets,
             endpoints: Default::default(),
         })))
     }
@@ -383,23 +430,29 @@ mod tests {
 
     #[tokio::test]
     async fn all_sockets_move_or_none() {
+        let made = Arc::new(Mutex::new(Vec::new()));
+        let making = made.clone();
         let client = Client::builder().dangerous().accept_any_certificate();
+        let client = client.sockets(move |address| {
+            let mut made = making.lock().expect("no panic");
+            if made.len() == 3 {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
+            let socket = UdpSocket::bind(address)?;
+            made.push(socket.local_addr()?);
+            Ok(socket)
+        });
         let client = client.build().expect("a client");
         for family in 0..2 {
             client.endpoint(family).expect("a socket");
         }
-        let moved = Mutex::new(None);
-        let moving = client.rebind_to(|address| {
-            if address.is_ipv6() {
-                return Err(io::ErrorKind::AddrNotAvailable.into());
-            }
-            let socket = UdpSocket::bind(address)?;
-            *moved.lock().expect("no panic") = Some(socket.local_addr()?);
-            Ok(socket)
-        });
+        let before = client.local_addrs();
+        let moving = client.rebind();
         assert_eq!(moving.expect_err("no IPv6").kind(), io::ErrorKind::AddrNotAvailable);
-        let moved = moved.into_inner().expect("no panic").expect("IPv4 first");
-        UdpSocket::bind(moved).expect("nobody uses it");
+        assert_eq!(client.local_addrs(), before);
+        let made = made.lock().expect("no panic");
+        assert_eq!((&made[..2], made[2].is_ipv4()), (&before[..], true));
+        UdpSocket::bind(made[2]).expect("nobody uses it");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use quinn_proto as qp;
@@ -98,7 +98,7 @@ pub(super) fn abandon<A: Application>(slot: &Arc<Slot<A>>) {
 /// closed.
 pub(crate) struct Endpoint<A: Application> {
     queues: Arc<[Arc<ReadyQueue<A>>]>,
-    local_addr: SocketAddr,
+    local_addr: Mutex<SocketAddr>,
     done: Vec<watch::Receiver<bool>>,
     /// Of the first task.
     runtime: Handle,
@@ -141,14 +141,14 @@ impl<A: Application> Endpoint<A> {
         }
         Ok(Self {
             queues,
-            local_addr,
+            local_addr: Mutex::new(local_addr),
             done,
             runtime,
         })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its first task is over, as when the runtime has ended.
@@ -196,9 +196,12 @@ impl<A: Application> Endpoint<A> {
     /// so, and cannot fail.
     pub(crate) fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<impl FnOnce()> {
         let _entered = self.runtime.enter();
+        let local_addr = socket.local_addr()?;
         let socket = Box::new(Socket::new(socket)?);
-        Ok(|| {
-            let _ = self.queues[0].command(Command::Rebind(socket));
+        Ok(move || {
+            if self.queues[0].command(Command::Rebind(socket)).is_ok() {
+                *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner) = local_addr;
+            }
         })
     }
 
