@@ -232,3 +232,27 @@ async fn there_need_be_no_deadline() {
     within(server.closed()).await;
     within(f.client.dial(&f.url)).await.unwrap();
 }
+
+#[tokio::test]
+async fn sessions_on_one_connection() {
+    let f = fixture().await;
+    let connection = within(f.client.dial(&f.url)).await.unwrap();
+    let mut sessions = Vec::new();
+    for path in ["/one?a=b", "/two"] {
+        let accept = async {
+            let request = f.server.accept().await.unwrap();
+            assert_eq!(request.uri().to_string(), f.url.replace("/test?x=1", path));
+            request.protocols(["v1"]).accept().await.unwrap()
+        };
+        let open = connection.session(path).protocols(["v1"]).require_protocol().connect();
+        let (server, client) = within(async { tokio::join!(accept, open) }).await;
+        assert_eq!(client.as_ref().unwrap().protocol(), Some("v1"));
+        sessions.push((server, client.unwrap()));
+    }
+    assert_eq!(sessions[0].0.remote_address(), sessions[1].0.remote_address());
+    assert_eq!((sessions[0].1.id(), sessions[1].1.id()), (0, 4));
+    for path in ["", "relative", "https://other.test/", "/a b"] {
+        let error = within(connection.session(path).connect()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::InvalidUrl(_)), "{path}: {error:?}");
+    }
+}

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use common::within;
 use tokio::sync::Notify;
-use wireloom::proto::connection::SessionRequest;
 use wireloom::proto::webtransport::flow::FlowControl;
 use wireloom::proto::webtransport::negotiate::{Dialect, Dialects};
 use wireloom::{Client, Connection, Identity, RecvStream, SendStream, Server, Session};
@@ -56,7 +55,7 @@ impl Fixture {
     /// Another session on the connection, seen from the server and from the client.
     async fn session(&self) -> (Session, Session) {
         let accept = async { self.server.accept().await.unwrap().accept().await.unwrap() };
-        let open = self.connection.open(SessionRequest::new("localhost", "/"));
+        let open = self.connection.session("/").connect();
         let (server, client) = within(async { tokio::join!(accept, open) }).await;
         (server, client.unwrap())
     }

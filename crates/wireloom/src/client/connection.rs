@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -13,7 +13,7 @@ use wireloom_proto::webtransport::negotiate::Dialect;
 use wireloom_proto::{Code, StreamId};
 
 use super::priority::RequestPriority;
-use super::{ConnectError, EarlySession};
+use super::{ConnectError, EarlySession, SessionBuilder};
 use crate::body::{Body, BodyError};
 use crate::driver::{Conn, Driver, MessageEvent, RequestBody, RequestError, ResponseSender};
 use crate::quic::TransportStats;
@@ -22,18 +22,51 @@ use crate::tls::TlsInfo;
 use crate::wake::Topic;
 
 /// A connection to a server. It is closed when it has carried no session and no request for a second, or by
-/// [`close`](Self::close).
+/// [`close`](Self::close). A cheap handle; dropping it does nothing.
+///
+/// ```no_run
+/// # async fn f(client: wireloom::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let connection = client.dial("https://example.com:4433/").await?;
+/// let chat = connection.session("/chat").protocols(["chat.v1"]).connect().await?;
+/// let files = connection.session("/files?volume=1").connect().await?;
+/// # drop((chat, files));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Connection {
     conn: Arc<Conn>,
+    /// As the URL had it that was dialled.
+    authority: Arc<str>,
+    connect_timeout: Duration,
 }
 
 impl Connection {
-    pub(super) fn new(conn: Arc<Conn>) -> Self {
-        Self { conn }
+    pub(super) fn new(conn: Arc<Conn>, authority: &str, connect_timeout: Duration) -> Self {
+        Self {
+            conn,
+            authority: authority.into(),
+            connect_timeout,
+        }
     }
 
-    /// Opens a session for `request`, and waits for the server's answer.
+    /// Host and port as the URL had them that was dialled.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(super) fn deadline(&self) -> Option<tokio::time::Instant> {
+        super::deadline(self.connect_timeout)
+    }
+
+    /// Prepares a session at `path` (`/path?query`) of the server, with subprotocols, fields or an origin. Several can be open at
+    /// once where both ends have session flow control (drafts 13 and later) or the server speaks draft 02 or 07; beyond that it is
+    /// [`ConnectError::NoMoreSessions`].
+    pub fn session(&self, path: &str) -> SessionBuilder {
+        SessionBuilder::on(self.clone(), path)
+    }
+
+    /// Opens a session for `request`, in the words of the core, and waits for the server's answer. [`session`](Self::session) is
+    /// simpler, and has the client's deadline.
     ///
     /// # Errors
     /// See [`ConnectError`].

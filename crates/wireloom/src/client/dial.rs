@@ -259,7 +259,7 @@ async fn attempt(
         match outcome {
             Some(Ok(())) => {
                 guard.conn = None;
-                return Ok(Connection::new(conn));
+                return Ok(Connection::new(conn, &target.authority, inner.connect_timeout));
             }
             Some(Err((lost, silent))) => {
                 guard.conn = None;

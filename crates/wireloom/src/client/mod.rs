@@ -69,6 +69,11 @@ async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) ->
     }
 }
 
+/// Never, where the clock does not reach that far.
+fn deadline(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
 impl Client {
     /// A client with the platform's roots unless the builder says otherwise.
     pub fn builder() -> ClientBuilder {
@@ -88,7 +93,8 @@ impl Client {
         SessionBuilder::new(self.clone(), url)
     }
 
-    /// Dials the server of `url` and waits for its SETTINGS, for several sessions and requests on one connection.
+    /// Dials the server of `url` and waits for its SETTINGS, for several sessions ([`Connection::session`]) and requests on one
+    /// connection.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -143,9 +149,9 @@ impl Client {
         bound.map(|endpoint| endpoint.local_addr()).collect()
     }
 
-    /// When a connection attempt that begins now is given up. Never, where the clock does not reach that far.
+    /// When a connection attempt that begins now is given up.
     fn deadline(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.0.connect_timeout)
+        deadline(self.0.connect_timeout)
     }
 
     fn bound(&self, family: usize) -> MutexGuard<'_, Option<Arc<Endpoint<Driver>>>> {

@@ -1,30 +1,45 @@
 //! What a session is asked for with.
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wireloom_proto::connection::SessionRequest;
 use wireloom_proto::h3::priority::{PRIORITY, Priority};
 
 use super::dial::{Target, dial};
-use super::{Client, ConnectError, EarlySession, until};
+use super::{Client, ConnectError, Connection, EarlySession, until};
 use crate::error::ConnectionError;
 use crate::session::Session;
 
 /// A session to be opened: subprotocols, fields and an origin.
 #[must_use]
 pub struct SessionBuilder {
-    client: Client,
-    url: String,
+    way: Way,
     protocols: Vec<String>,
     requires_protocol: bool,
     headers: HeaderMap,
     origin: Option<String>,
 }
 
+/// How to get there.
+enum Way {
+    Dial { client: Client, url: String },
+    On { connection: Connection, path: String },
+}
+
 impl SessionBuilder {
     pub(super) fn new(client: Client, url: &str) -> Self {
+        let url = url.to_owned();
+        Self::by(Way::Dial { client, url })
+    }
+
+    pub(super) fn on(connection: Connection, path: &str) -> Self {
+        let path = path.to_owned();
+        Self::by(Way::On { connection, path })
+    }
+
+    fn by(way: Way) -> Self {
         Self {
-            client,
-            url: url.to_owned(),
+            way,
             protocols: Vec::new(),
             requires_protocol: false,
             headers: HeaderMap::new(),
@@ -69,7 +84,7 @@ impl SessionBuilder {
         self
     }
 
-    /// Dials, and opens the session.
+    /// Dials, unless it is for a [`Connection`], and opens the session.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -77,7 +92,7 @@ impl SessionBuilder {
         self.connect_early().await?.ready().await
     }
 
-    /// Dials, asks for the session, and hands it out before the server has answered: what is sent now arrives with the
+    /// Dials, unless it is for a [`Connection`], asks for the session, and hands it out before the server has answered: what is sent now arrives with the
     /// question, one round trip earlier. It is lost if the server rejects the session, and a server keeps only so much of it
     /// until it has decided.
     ///
@@ -93,14 +108,27 @@ impl SessionBuilder {
     /// # Errors
     /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`]. The client's `connect_timeout` bounds both.
     pub async fn connect_early(self) -> Result<EarlySession, ConnectError> {
-        let target = Target::parse(&self.url)?;
-        let mut request = SessionRequest::new(&*target.authority, &*target.path);
+        let (connection, path, deadline) = match self.way {
+            Way::Dial { client, url } => {
+                let target = Target::parse(&url)?;
+                let deadline = client.deadline();
+                (dial(&client, &target, deadline).await?, target.path, deadline)
+            }
+            Way::On { connection, path } => {
+                if !path.starts_with('/') || PathAndQuery::try_from(&*path).is_err() {
+                    return Err(ConnectError::InvalidUrl(
+                        "a path begins with a slash and has no fragment",
+                    ));
+                }
+                let deadline = connection.deadline();
+                (connection, path, deadline)
+            }
+        };
+        let mut request = SessionRequest::new(connection.authority(), path);
         request.protocols = self.protocols;
         request.requires_protocol = self.requires_protocol;
         request.headers = self.headers;
         request.origin = self.origin;
-        let deadline = self.client.deadline();
-        let connection = dial(&self.client, &target, deadline).await?;
         let early = until(deadline, connection.open_early(request)).await;
         let early = early.unwrap_or(Err(ConnectError::Connection(ConnectionError::HandshakeTimedOut)))?;
         Ok(early.until(deadline))
