@@ -1,6 +1,4 @@
-//! What can go wrong, one type per operation, each saying whose fault it is.
-
-use std::io;
+//! What can go wrong, one type per operation, each saying whose fault it is. `io_error.rs` makes errors of `std::io` of them.
 
 use wireloom_proto::Code;
 
@@ -147,6 +145,22 @@ impl SessionError {
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. } | Self::LocallyClosed { .. })
     }
+
+    /// The application's code, if either side closed the session with one: 0 where it gave none.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Closed { code, .. } | Self::LocallyClosed { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The application's reason, if either side closed the session; it may be empty.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Closed { reason, .. } | Self::LocallyClosed { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
 }
 
 /// Why reading a stream failed. The end of a stream is not an error.
@@ -167,6 +181,16 @@ pub enum ReadError {
     Session(#[from] SessionError),
 }
 
+impl ReadError {
+    /// The application's code with which the peer reset the stream.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Reset(code) => *code,
+            _ => None,
+        }
+    }
+}
+
 /// Why writing a stream failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -183,6 +207,16 @@ pub enum WriteError {
     /// The session or its connection is over.
     #[error(transparent)]
     Session(#[from] SessionError),
+}
+
+impl WriteError {
+    /// The application's code with which the peer stopped the stream.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Stopped(code) => *code,
+            _ => None,
+        }
+    }
 }
 
 fn code_text(code: Option<u32>) -> String {
@@ -217,26 +251,4 @@ pub enum DatagramError {
     /// The session or its connection is over.
     #[error(transparent)]
     Session(#[from] SessionError),
-}
-
-impl From<ReadError> for io::Error {
-    fn from(error: ReadError) -> Self {
-        let kind = match error {
-            ReadError::Reset(_) => io::ErrorKind::ConnectionReset,
-            ReadError::Stopped => io::ErrorKind::InvalidInput,
-            ReadError::Session(_) => io::ErrorKind::NotConnected,
-        };
-        Self::new(kind, error)
-    }
-}
-
-impl From<WriteError> for io::Error {
-    fn from(error: WriteError) -> Self {
-        let kind = match error {
-            WriteError::Stopped(_) => io::ErrorKind::BrokenPipe,
-            WriteError::Finished => io::ErrorKind::InvalidInput,
-            WriteError::Session(_) => io::ErrorKind::NotConnected,
-        };
-        Self::new(kind, error)
-    }
 }

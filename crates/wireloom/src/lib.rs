@@ -91,6 +91,10 @@
 //! | [`SessionRequest`] without an answer | 503 |
 //! | [`Server`], [`Serve`] | every connection is closed |
 //!
+//! # Errors
+//! Each operation has its own type of error, which says whose fault it was. `?` makes an [`std::io::Error`] of any of them, of a
+//! fitting kind and with the original inside.
+//!
 //! # Features
 //! - `axum` (default): [`WebTransportUpgrade`], [`RemoteAddr`], [`TlsInfo`] and [`EarlyHints`] are extractors, and axum's
 //!   `ConnectInfo<SocketAddr>` has the peer's address.
@@ -121,6 +125,7 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod identity;
+mod io_error;
 mod limits;
 mod metrics;
 mod quic;

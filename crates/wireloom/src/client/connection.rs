@@ -361,7 +361,7 @@ mod tests {
                 (StatusCode::PAYLOAD_TOO_LARGE, &b"too much"[..])
             );
         };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(60), asking);
+        let asked = tokio::time::timeout(Duration::from_secs(60), asking);
         asked.await.expect("in time");
         serving.abort();
     }

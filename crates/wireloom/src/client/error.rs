@@ -2,7 +2,6 @@
 
 use std::io;
 
-use crate::driver::RequestError;
 use crate::error::{ConnectionError, SessionError};
 use crate::tls::{CertificateRejection, TrustError};
 
@@ -58,7 +57,4 @@ pub enum ConnectError {
     /// No more sessions or streams on this connection now.
     #[error("no more sessions are possible on this connection")]
     NoMoreSessions,
-    /// A request on the connection failed.
-    #[error(transparent)]
-    Request(#[from] RequestError),
 }
