@@ -3,10 +3,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::raw::{Raw, answer, code, connect, frame_of, int, read_status, wt_bi, wt_uni};
 use common::raw_server::{RawServer, accepted};
-use common::{Fixture, fixture, within};
+use common::{Fixture, fixture, fixture_with, within};
 use futures_util::FutureExt;
 use http::StatusCode;
 use wireloom::{Client, ConnectError, Connection, EarlySession, ReadError, SessionError, SessionRequest, WriteError};
@@ -88,24 +90,28 @@ async fn a_rejection_is_told_to_everything_that_was_begun_early() {
 
 #[tokio::test]
 async fn the_server_keeps_so_many_early_streams_and_stops_the_others() {
-    const KEPT: usize = 64;
-    let f = fixture().await;
+    keeps(64, fixture().await).await;
+    let wait = Duration::from_secs(60);
+    keeps(5, fixture_with(|builder| builder.early_streams(5, 1 << 16, wait)).await).await;
+}
+
+async fn keeps(kept_streams: usize, f: Fixture) {
     let (connection, early, request) = asked(&f).await;
     let mut streams = Vec::new();
-    for i in 0..KEPT + 6 {
+    for i in 0..kept_streams + 6 {
         let mut send = within(early.open_uni()).await.unwrap();
         send.write_all(&[u8::try_from(i).unwrap()]).await.unwrap();
         streams.push(send);
     }
     // "When the number of buffered datagrams is exceeded, a datagram MUST be dropped" (section 4.6).
-    for _ in 0..2 * KEPT {
+    for _ in 0..2 * kept_streams {
         early.send_datagram(b"datagram").unwrap();
     }
     settled(&f, &connection).await;
     let server = request.accept().await.unwrap();
-    assert!((1..=KEPT as u64).contains(&server.stats().datagrams.received));
+    assert!((1..=kept_streams as u64).contains(&server.stats().datagrams.received));
     let mut kept = Vec::new();
-    for _ in 0..KEPT {
+    for _ in 0..kept_streams {
         let mut recv = within(server.accept_uni()).await.unwrap();
         kept.push(within(recv.read_chunk(1)).await.unwrap().unwrap()[0]);
     }
@@ -165,10 +171,7 @@ async fn fields_that_the_client_does_not_take_are_this_sides_fault() {
 async fn a_client_that_nobody_answers_gives_up() {
     let f = fixture().await;
     let client = Client::builder().server_certificate_hash(f.hash);
-    let client = client
-        .connect_timeout(std::time::Duration::from_millis(1500))
-        .build()
-        .unwrap();
+    let client = client.connect_timeout(Duration::from_millis(1500)).build().unwrap();
     let early = within(client.session(&f.url).connect_early()).await.unwrap();
     let _request = within(f.server.accept()).await.unwrap();
     let timed_out = within(early.ready()).await;

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::future::IntoFuture;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -582,4 +584,35 @@ async fn a_websocket_whose_client_gives_up() {
     send.write_all(&frame_of(frame::DATA, &[0x82, 0x84, 0])).await.unwrap();
     client.conn.close(0x100_u32.into(), b"");
     assert_eq!(within(ended.recv()).await, Some("cut off"));
+}
+
+/// A client that heeds what it is told sends no more; one that does not is answered 431.
+#[tokio::test]
+async fn header_sections_have_a_largest_size() {
+    let f = fixture_with(|builder| builder.max_header_size(1000)).await;
+    let address = f.server.local_addrs()[0];
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let serving = tokio::spawn(f.server.serve(app).into_future());
+    let connection = within(f.client.dial(&f.url)).await.unwrap();
+    let ask = async |len: usize| {
+        let request = http::Request::get(format!("https://{address}/")).header("x", "y".repeat(len));
+        let answer = within(connection.request_whole(request.body(Bytes::new()).unwrap(), 100)).await;
+        answer.map(|answer| answer.status())
+    };
+    assert_eq!(ask(500).await, Ok(StatusCode::OK));
+    assert!(matches!(ask(1000).await, Err(RequestError::Invalid(_))));
+    let raw = Raw::connect(address).await;
+    let large = "y".repeat(1000);
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/"),
+        ("x", &*large),
+    ];
+    let (mut send, mut recv) = within(raw.conn.open_bi()).await.unwrap();
+    send.write_all(&raw::head(&fields)).await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(within(read_status(&mut recv)).await, 431);
+    serving.abort();
 }

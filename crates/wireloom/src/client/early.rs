@@ -16,7 +16,8 @@ use crate::wake::Topic;
 ///
 /// Its streams go on when the server accepts the session. If it does not, they fail with [`SessionError::Rejected`]. Streams
 /// and datagrams beyond what the server keeps for undecided sessions are reset (WT_BUFFERED_STREAM_REJECTED) or lost; a server
-/// of Wireloom keeps 64 streams, 64 datagrams and 256 KiB for five seconds.
+/// of Wireloom keeps 64 streams, 64 datagrams and 256 KiB for five seconds
+/// ([`early_streams`](crate::ServerBuilder::early_streams)).
 ///
 /// Dropping it, with all its streams, gives the session up.
 #[derive(Debug)]

@@ -230,6 +230,24 @@ impl ServerBuilder {
         self
     }
 
+    /// Bytes of the largest header section that is taken over HTTP/3, with 32 more for each field (RFC 9114 section 4.2.2): clients
+    /// are told, and requests and sessions beyond it are answered 431. Default 65 536; held in memory while it is read. Over TCP:
+    /// [`tcp::Options::max_header_size`].
+    pub fn max_header_size(mut self, bytes: u32) -> Self {
+        Arc::make_mut(&mut self.driver.h3).max_field_section_size = bytes.into();
+        self
+    }
+
+    /// What each connection keeps for sessions that are not accepted yet ([`EarlySession`](crate::EarlySession)): so many streams, as
+    /// many datagrams, and so many bytes of both, for so long. What is more is refused, streams with WT_BUFFERED_STREAM_REJECTED.
+    /// Default 64, 256 KiB and 5 s.
+    pub fn early_streams(mut self, count: usize, bytes: usize, wait: Duration) -> Self {
+        let h3 = Arc::make_mut(&mut self.driver.h3);
+        (h3.max_parked_streams, h3.max_parked_datagrams) = (count, count);
+        (h3.max_parked_bytes, h3.parked_timeout) = (bytes, wait);
+        self
+    }
+
     /// How long a connection is kept without a word from the peer. Default 30 s; the smaller of both ends' counts.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.quic.idle_timeout = timeout;
