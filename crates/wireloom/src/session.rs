@@ -262,6 +262,14 @@ impl Session {
         conn.with(|quic, driver, wakes| driver.set_priority(quic, wakes, state.id.stream(), priority));
     }
 
+    /// How urgent the session is on this end: as the request said (a server honours its field `priority`, and the client's later
+    /// updates), or [`set_priority`](Self::set_priority). The default once the session is over.
+    pub fn priority(&self) -> Priority {
+        let Handle { conn, state, .. } = &*self.0;
+        conn.with(|_, driver, _| driver.session_priority(state.id))
+            .unwrap_or_default()
+    }
+
     /// The next bidirectional stream that the peer opens.
     ///
     /// # Errors

@@ -158,6 +158,15 @@ impl SendStream {
         });
     }
 
+    /// The send order: 0 unless [`set_send_order`](Self::set_send_order) was called, and once the stream is finished or reset and
+    /// nothing of it waits.
+    #[doc(alias = "priority")]
+    pub fn send_order(&self) -> i64 {
+        let Handle { conn, .. } = &*self.session;
+        let order = conn.with(|_, driver, _| driver.order(self.id, self.over));
+        order.unwrap_or_default().order
+    }
+
     /// [`set_send_order`](Self::set_send_order) with a smaller number.
     pub fn set_priority(&self, priority: i32) {
         self.set_send_order(priority.into());
@@ -423,6 +432,38 @@ impl RecvStream {
             out.extend_from_slice(&chunk);
         }
         Ok(out)
+    }
+
+    /// Waits until the peer resets the stream, and answers with its code, without reading: for those who are busy with what they have
+    /// read. What has come and was not read is lost then; reading fails once what was taken from QUIC before is read. Where the end of the
+    /// stream has been taken, or it was stopped, this only waits for the end of the session.
+    ///
+    /// Cancel safe.
+    ///
+    /// ```no_run
+    /// # async fn work(_: &[u8]) {}
+    /// # async fn f(mut stream: wireloom::RecvStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let order = stream.read_chunk(1024).await?.unwrap_or_default();
+    /// tokio::select! {
+    ///     () = work(&order) => {}
+    ///     code = stream.received_reset() => println!("cancelled: {code:?}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The session ended first.
+    pub async fn received_reset(&mut self) -> Result<Option<u32>, SessionError> {
+        let Handle { conn, state, .. } = &*self.session;
+        match &self.end {
+            None => {}
+            Some(End::Failed(ReadError::Reset(code))) => return Ok(*code),
+            Some(_) => return Err(state.closed().await),
+        }
+        let reset = poll_fn(|cx| conn.with(|quic, driver, wakes| driver.poll_reset(quic, wakes, state, self.id, cx)));
+        let code = reset.await?;
+        self.end = Some(End::Failed(ReadError::Reset(code)));
+        Ok(code)
     }
 
     /// Asks the peer to send no more, with `code` (STOP_SENDING). What was not read is dropped, and reading then fails. Does

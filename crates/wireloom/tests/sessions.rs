@@ -10,8 +10,9 @@ use common::raw::{Answer, Raw, answer, frame_of, get};
 use common::{fixture, fixture_with, within};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
+use wireloom::proto::webtransport::negotiate::{Dialect, Dialects};
 use wireloom::proto::{Code, capsule, h3};
-use wireloom::{ConnectError, ReadError, ReadToEndError, Session, SessionError, WriteError};
+use wireloom::{ConnectError, Priority, ReadError, ReadToEndError, Session, SessionError, WriteError};
 
 #[tokio::test]
 async fn a_bidirectional_stream_carries_bytes_both_ways_and_ends() {
@@ -388,6 +389,81 @@ async fn rejections_carry_their_status_and_redirections_are_not_followed() {
         let (_, client) = within(async { tokio::join!(reject, f.client.connect(&f.url)) }).await;
         assert!(matches!(client, Err(ConnectError::Rejected(r)) if r.status() == status));
     }
+}
+
+#[tokio::test]
+async fn a_rejection_has_fields_and_a_body() {
+    let f = fixture().await;
+    for (status, len, told) in [(503, 10, 503), (503, 100_000, 503), (200, 0, 500)] {
+        let response = http::Response::builder()
+            .status(status)
+            .header("retry-after", "30")
+            .header("content-length", len)
+            .body(Bytes::from(vec![b'x'; len]));
+        let reject = async { f.server.accept().await.unwrap().reject_with(response.unwrap()) };
+        let (_, client) = within(async { tokio::join!(reject, f.client.connect(&f.url)) }).await;
+        let Err(ConnectError::Rejected(rejected)) = client else {
+            panic!("{client:?}");
+        };
+        assert_eq!(rejected.status(), told);
+        assert_eq!(rejected.headers().contains_key("retry-after"), told == 503);
+        // What was cut has no length of its own any more.
+        assert_eq!(rejected.headers().contains_key("content-length"), len == 10);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_heard_without_reading() {
+    // Without flow control, and with it.
+    for dialect in [Dialect::Draft02, Dialect::Draft15] {
+        let dialects = Dialects::NONE.with(dialect);
+        let f = fixture_with(|builder| builder.dialects(dialects)).await;
+        let (server, client) = f.session().await;
+        let mut send = within(client.open_uni()).await.unwrap();
+        send.write_all(b"first").await.unwrap();
+        let mut recv = within(server.accept_uni()).await.unwrap();
+        assert_eq!(within(recv.read_chunk(2)).await.unwrap().unwrap(), "fi");
+        assert!(recv.received_reset().now_or_never().is_none());
+        let reset = async {
+            send.write_all(&[0; 1000]).await.unwrap();
+            send.reset(7);
+        };
+        let (code, ()) = within(async { tokio::join!(recv.received_reset(), reset) }).await;
+        assert_eq!(code, Ok(Some(7)));
+        assert_eq!(within(recv.received_reset()).await, Ok(Some(7)), "and again");
+        // What was taken with the first read is there; the rest never comes.
+        assert_eq!(within(recv.read_chunk(100)).await.unwrap().unwrap(), "rst");
+        assert_eq!(within(recv.read_chunk(100)).await, Err(ReadError::Reset(Some(7))));
+
+        let mut send = within(client.open_uni()).await.unwrap();
+        send.finish().unwrap();
+        let mut recv = within(server.accept_uni()).await.unwrap();
+        assert_eq!(within(recv.read_chunk(100)).await, Ok(None));
+        let close = async { client.close(3, "") };
+        let (end, ()) = within(async { tokio::join!(recv.received_reset(), close) }).await;
+        assert_eq!(end.unwrap_err().code(), Some(3));
+    }
+}
+
+#[tokio::test]
+async fn orders_and_priorities_can_be_asked_for() {
+    let f = fixture().await;
+    let accept = async { f.server.accept().await.unwrap().accept().await.unwrap() };
+    let connect = f.client.session(&f.url).priority(Priority::new(1)).connect();
+    let (server, client) = within(async { tokio::join!(accept, connect) }).await;
+    let client = client.unwrap();
+    assert_eq!(
+        (client.priority(), server.priority()),
+        (Priority::new(1), Priority::new(1))
+    );
+    client.set_priority(Priority::new(6));
+    assert_eq!(client.priority(), Priority::new(6));
+    let send = within(client.open_uni()).await.unwrap();
+    assert_eq!(send.send_order(), 0);
+    send.set_send_order(-5);
+    assert_eq!(send.send_order(), -5);
+    client.close(0, "");
+    assert_eq!((client.priority(), send.send_order()), (Priority::default(), 0));
 }
 
 /// "the WebTransport server MUST verify the Origin header to ensure that the specified origin is allowed to access the

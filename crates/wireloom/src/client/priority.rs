@@ -39,6 +39,11 @@ impl RequestPriority {
         })))
     }
 
+    /// As it was set here.
+    pub fn get(&self) -> Priority {
+        self.with(|state| state.priority)
+    }
+
     /// Changes it. The server is told (PRIORITY_UPDATE) if the request is under way; nothing happens if that is over.
     pub fn set(&self, priority: Priority) {
         let request = self.with(|state| {
@@ -58,7 +63,7 @@ impl RequestPriority {
 
     /// Writes the field.
     pub(super) fn prepare(&self, head: &mut http::Request<()>) {
-        let priority = self.with(|state| state.priority);
+        let priority = self.get();
         let fields = head.headers_mut();
         if priority != Priority::default() && !fields.contains_key(PRIORITY) {
             fields.insert(PRIORITY, priority.to_value());
@@ -73,8 +78,6 @@ impl RequestPriority {
 
 impl std::fmt::Debug for RequestPriority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("RequestPriority")
-            .field(&self.with(|state| state.priority))
-            .finish()
+        f.debug_tuple("RequestPriority").field(&self.get()).finish()
     }
 }

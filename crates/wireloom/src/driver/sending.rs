@@ -238,6 +238,11 @@ impl Driver {
         self.pump(quic, wakes);
     }
 
+    /// How urgent the session is here; `None` once it is over.
+    pub(crate) fn session_priority(&self, session: SessionId) -> Option<Priority> {
+        self.sessions.get(&session).map(|entry| entry.priority)
+    }
+
     /// Gives a request or a session another priority; nothing where it is over.
     pub(crate) fn set_priority(
         &mut self,
@@ -249,6 +254,16 @@ impl Driver {
         if self.h3.set_priority(stream, priority).is_ok() {
             self.settle(Instant::now(), quic, wakes);
         }
+    }
+
+    /// Where the stream stands among those of its session, unless it is where all begin.
+    pub(crate) fn order(&self, stream: StreamId, is_over: bool) -> Option<Order> {
+        let sending = self.sending.as_ref()?;
+        if is_over {
+            let Place { group, order, .. } = sending.schedule.place(stream)?;
+            return Some(Order { group, order });
+        }
+        sending.orders.get(&stream).copied()
     }
 
     /// Gives a stream of `session` another group or send order. Of one that `is_over` only what still waits can have another
@@ -265,14 +280,7 @@ impl Driver {
         if !self.sessions.contains_key(&session) {
             return;
         }
-        let known = self.sending.as_ref().and_then(|sending| {
-            if is_over {
-                let Place { group, order, .. } = sending.schedule.place(stream)?;
-                Some(Order { group, order })
-            } else {
-                sending.orders.get(&stream).copied()
-            }
-        });
+        let known = self.order(stream, is_over);
         if is_over && known.is_none() {
             return;
         }

@@ -229,6 +229,27 @@ impl Driver {
         }
     }
 
+    /// Resolves when the peer has reset the stream; what has come of it is lost then.
+    pub(crate) fn poll_reset(
+        &mut self,
+        quic: &mut Transport,
+        wakes: &mut WakeList,
+        session: &SessionState,
+        stream: StreamId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<u32>, SessionError>> {
+        if let Some(code) = quic.received_reset(stream) {
+            self.recv_aborted(stream);
+            self.settle_if_needed(quic, wakes);
+            return Poll::Ready(Ok(code.to_application()));
+        }
+        if let Some(end) = session.ended() {
+            return Poll::Ready(Err(end.clone()));
+        }
+        self.streams.entry(stream).or_default().reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Whether the stream can be written at all now, before QUIC is asked.
     fn poll_writable(
         &mut self,

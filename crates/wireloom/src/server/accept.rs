@@ -207,6 +207,21 @@ impl SessionRequest {
             dispatch::reject(&conn, self.id, &dispatch::status(code), Bytes::new());
         }
     }
+
+    /// Rejects the session with a response of one's own, for fields such as `retry-after` or `www-authenticate` and a body that says
+    /// more, of at most 16 KiB: what is longer is cut. A response that rejects nothing, or that the client does not take, becomes 500.
+    ///
+    /// ```no_run
+    /// # fn f(request: wireloom::SessionRequest) -> Result<(), http::Error> {
+    /// let busy = http::Response::builder().status(503).header("retry-after", "30");
+    /// request.reject_with(busy.body("try again in half a minute".into())?);
+    /// # Ok(()) }
+    /// ```
+    pub fn reject_with(mut self, response: http::Response<Bytes>) {
+        if let Some(conn) = self.conn.take() {
+            dispatch::reject_with(&conn, self.id, response);
+        }
+    }
 }
 
 impl Drop for SessionRequest {

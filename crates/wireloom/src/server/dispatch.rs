@@ -275,12 +275,7 @@ where
     let decision = upgrade.take();
     if !head.status().is_success() {
         let body = rejection_body(body).await;
-        // It may have been cut.
-        let length = head.headers().get(header::CONTENT_LENGTH);
-        if length.is_some_and(|length| length.as_bytes() != body.len().to_string().as_bytes()) {
-            head.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        unanswered.reject(&head, body);
+        unanswered.reject(&with_proper_length(head, &body), body);
         return None;
     }
     let Some(callback) = decision.callback else {
@@ -329,6 +324,27 @@ pub(super) fn reject(conn: &Arc<Conn>, id: SessionId, head: &Response<()>, body:
     conn.with(|quic, driver, wakes| {
         driver.reject_session(Instant::now(), quic, wakes, id, head, body);
     });
+}
+
+/// Rejects with a response of the application's, whose body is cut where it is too long.
+pub(super) fn reject_with(conn: &Arc<Conn>, id: SessionId, response: Response<Bytes>) {
+    let (parts, mut body) = response.into_parts();
+    body.truncate(MAX_REJECTION_BODY);
+    reject(
+        conn,
+        id,
+        &with_proper_length(Response::from_parts(parts, ()), &body),
+        body,
+    );
+}
+
+/// Without a length that is not the body's, which may have been cut.
+fn with_proper_length(mut head: Response<()>, body: &Bytes) -> Response<()> {
+    let length = head.headers().get(header::CONTENT_LENGTH);
+    if length.is_some_and(|length| length.as_bytes() != body.len().to_string().as_bytes()) {
+        head.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    head
 }
 
 /// Refuses what a server without a router has no answer for.
