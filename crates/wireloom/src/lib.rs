@@ -116,6 +116,7 @@
 //! | `wireloom_quic_packets_total` | `fate`: `sent`, `lost` | the same |
 #![forbid(unsafe_code)]
 
+mod admit;
 mod body;
 mod client;
 mod datagrams;
@@ -142,6 +143,7 @@ mod tls;
 mod wake;
 mod websocket;
 
+pub use admit::Admit;
 pub use body::{Body, BodyError, EarlyData, RemoteAddr};
 pub use client::{
     Client, ClientBuilder, ConnectError, Connection, DangerousClientBuilder, EarlySession, RequestPriority,

@@ -4,6 +4,8 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +13,9 @@ use axum::routing::get;
 use common::handmade::Handmade;
 use common::raw::Raw;
 use common::{Running, run, within};
-use wireloom::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wireloom::{Admit, Client, ConnectError, ConnectionError};
 
 fn app() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
@@ -94,5 +98,50 @@ async fn the_longest_durations() {
         let other = Client::builder().server_certificate_hash(run.hash).build().unwrap();
         within(other.dial(&run.url)).await.unwrap();
         assert!(!run.task.is_finished(), "{case}");
+    }
+}
+
+/// What a client of ours is told over QUIC, and whether curl's connection over TCP gets an answer.
+#[tokio::test]
+async fn the_application_decides_by_the_address() {
+    for (answer, is_served) in [
+        (Admit::Yes, true),
+        (Admit::Retry, true),
+        (Admit::Refuse, false),
+        (Admit::Ignore, false),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let decide = move |client: SocketAddr| {
+            assert!(client.ip().is_loopback() && client.port() > 0, "{client}");
+            counted.fetch_add(1, Ordering::Relaxed);
+            answer
+        };
+        let run = run(app(), |b| b.admit(decide)).await;
+        let server = address(&run);
+        let client = Client::builder().server_certificate_hash(run.hash);
+        let client = client.connect_timeout(Duration::from_secs(if is_served { 60 } else { 2 }));
+        let client = client.build().unwrap();
+        let dialled = within(client.dial(&run.url)).await.map(drop);
+        let is_right = match answer {
+            Admit::Yes | Admit::Retry => dialled.is_ok(),
+            Admit::Refuse => matches!(
+                dialled,
+                Err(ConnectError::Connection(ConnectionError::AbortedByPeer { code: 2, .. }))
+            ),
+            Admit::Ignore => matches!(dialled, Err(ConnectError::Unreachable)),
+        };
+        assert!(is_right, "{answer:?}: {dialled:?}");
+        let attempts = asked.load(Ordering::Relaxed);
+        // With its proof a client is asked about again.
+        assert!(attempts >= if answer == Admit::Retry { 2 } else { 1 });
+
+        let mut tcp = TcpStream::connect(server).await.unwrap();
+        // No TLS: whoever is admitted hears so, an alert; the others hear nothing.
+        let _ = tcp.write_all(b"no TLS").await;
+        let mut heard = Vec::new();
+        let _ = within(tcp.read_to_end(&mut heard)).await;
+        assert_eq!(!heard.is_empty(), is_served, "{answer:?}");
+        assert!(asked.load(Ordering::Relaxed) > attempts);
     }
 }

@@ -9,6 +9,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use wireloom_proto::Side;
 
+use crate::admit::{Admit, Filter};
 use crate::driver::{Conn, Driver, DriverConfig, IncomingQueue, Permit};
 use crate::limits::{ConnectionLimits, ConnectionPermit};
 use crate::metrics::{self, Carrier};
@@ -96,6 +97,8 @@ pub(super) struct ServerAcceptor {
     pub(super) driver: Arc<DriverConfig>,
     pub(super) queue: Arc<IncomingQueue>,
     pub(super) connections: Arc<Connections>,
+    /// The application is asked first.
+    pub(super) filter: Option<Filter>,
     pub(super) limits: ConnectionLimits,
     /// From this many handshakes of unproven addresses on, newcomers prove theirs first. Less than the limits allow of one
     /// address: whoever spoofs it must not use up its places.
@@ -106,6 +109,16 @@ pub(super) struct ServerAcceptor {
 
 impl Acceptor<Driver> for ServerAcceptor {
     fn admit(&mut self, remote: SocketAddr, validated: bool) -> Admission<Driver> {
+        match self.filter.as_ref().map_or(Admit::Yes, |filter| filter.ask(remote)) {
+            Admit::Yes => {}
+            Admit::Retry if validated => {}
+            Admit::Retry => return Admission::Retry,
+            Admit::Refuse => {
+                tracing::debug!(%remote, "connection refused by the application");
+                return Admission::Refuse;
+            }
+            Admit::Ignore => return Admission::Ignore,
+        }
         // A spoofed flood must not use up places and memory: under load only proven addresses get them. All this happens in
         // the sockets' tasks, of which several may be beyond the limit by one each.
         if !validated && self.connections.unproven() >= self.retry_above {

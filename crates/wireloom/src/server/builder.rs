@@ -17,6 +17,7 @@ use super::bind::{Sockets, bind};
 use super::origin::OriginPolicy;
 use super::serve::Serve;
 use super::{Server, TcpSide};
+use crate::admit::{Admit, Filter};
 use crate::body::Body;
 use crate::driver::{DriverConfig, IncomingQueue};
 use crate::identity::Identity;
@@ -89,6 +90,7 @@ pub struct ServerBuilder {
     origins: OriginPolicy,
     quic: QuicConfig,
     driver: DriverConfig,
+    filter: Option<Filter>,
     limits: ConnectionLimits,
     retry_above: usize,
     alt_svc: bool,
@@ -120,6 +122,7 @@ impl Default for ServerBuilder {
                 datagram_queue: 4 << 20,
                 send_window: QuicConfig::default().send_window,
             },
+            filter: None,
             limits: ConnectionLimits::default(),
             retry_above: 512,
             alt_svc: true,
@@ -316,6 +319,24 @@ impl ServerBuilder {
         self
     }
 
+    /// Asks `decide` about the address of each client that begins a handshake, over QUIC and TCP, before anything is kept for it: for
+    /// deny lists, maintenance, or addresses by country. IPv4 addresses come as such, also where the socket takes both families. Over
+    /// QUIC the address is the client's claim as long as nothing has proven it ([`Admit::Retry`]), and one that changes later is not
+    /// asked about. It is called on the sockets' tasks, for every attempt: it must be quick, and must not block. Default: everybody.
+    ///
+    /// ```
+    /// use wireloom::{Admit, Server};
+    ///
+    /// let builder = Server::builder().admit(|client| match client.ip() {
+    ///     ip if ip.is_loopback() => Admit::Yes,
+    ///     _ => Admit::Refuse,
+    /// });
+    /// ```
+    pub fn admit(mut self, decide: impl Fn(SocketAddr) -> Admit + Send + Sync + 'static) -> Self {
+        self.filter = Some(Filter::new(decide));
+        self
+    }
+
     /// While this many handshakes wait for clients whose address nothing has proven, further QUIC clients prove theirs before
     /// they get a place (Retry, RFC 9000 section 8.1.2), which costs them a round trip. Default 512; 0 for always; never more than
     /// half of what the [limits of connections](Self::max_connections) allow. A handshake
@@ -394,8 +415,8 @@ impl ServerBuilder {
     }
 
     /// Limits and deadlines of the TCP side. Those that this builder has too are the builder's: connections, the handshake's
-    /// time-out, the shutdown's deadline, whether there is Alt-Svc, certificates of clients, the key log, and threads where it has
-    /// some.
+    /// time-out, the shutdown's deadline, whether there is Alt-Svc, certificates of clients, the key log, and threads and
+    /// [`admit`](Self::admit) where it has some.
     pub fn tcp_options(mut self, options: tcp::Options) -> Self {
         self.tcp = options;
         self
@@ -470,6 +491,7 @@ impl ServerBuilder {
                     driver: driver.clone(),
                     queue: queue.clone(),
                     connections: connections.clone(),
+                    filter: self.filter.clone(),
                     limits: limits.clone(),
                     retry_above: self.retry_above.min(limits.smallest() / 2),
                     admitted: 0,
@@ -481,6 +503,9 @@ impl ServerBuilder {
         let mut tcp_options = self.tcp;
         if let Some(threads) = self.threads {
             tcp_options = tcp_options.threads(threads);
+        }
+        if let Some(filter) = self.filter {
+            tcp_options = tcp_options.filter(filter);
         }
         Ok(Server {
             endpoints,

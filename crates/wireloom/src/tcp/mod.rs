@@ -142,6 +142,10 @@ async fn run<L, S>(
             accepted = accept::accept(&listener, &mut backoff) => accepted,
         };
         let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        if !shared.options.admits(peer) {
+            tracing::debug!(%address, "connection refused by the application");
+            continue;
+        }
         match shared.options.limits.acquire(address) {
             Ok(permit) => {
                 metrics::connection_began(Carrier::Tcp);

@@ -1,10 +1,12 @@
 //! Limits and deadlines of the TCP side.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::admit::{Admit, Filter};
 use crate::limits::ConnectionLimits;
 use crate::server::OriginPolicy;
 use crate::threads::Threads;
@@ -40,6 +42,7 @@ pub struct Options {
     pub(super) versions: HttpVersions,
     pub(super) key_log: bool,
     pub(super) threads: Option<Threads>,
+    pub(super) filter: Option<Filter>,
     /// Which pages may open WebSockets; `None` for all.
     pub(super) origins: Option<Arc<OriginPolicy>>,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             versions: HttpVersions::Both,
             key_log: false,
             threads: None,
+            filter: None,
             origins: None,
         }
     }
@@ -99,6 +103,26 @@ impl Options {
     pub fn limits(mut self, limits: ConnectionLimits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Asks `decide` about the address of each client before anything is kept for it, TLS included; what is not
+    /// [`Admit::Yes`] or [`Admit::Retry`] is closed at once. It is called where connections are accepted: it must be quick, and must not
+    /// block. Not asked on Unix sockets. Default: everybody. In a [`Server`](crate::Server), its builder's.
+    pub fn admit(self, decide: impl Fn(SocketAddr) -> Admit + Send + Sync + 'static) -> Self {
+        self.filter(Filter::new(decide))
+    }
+
+    pub(crate) fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// Whether the application has nothing against a client.
+    pub(super) fn admits(&self, peer: Option<SocketAddr>) -> bool {
+        let (Some(filter), Some(peer)) = (&self.filter, peer) else {
+            return true;
+        };
+        matches!(filter.ask(peer), Admit::Yes | Admit::Retry)
     }
 
     /// How long a TLS handshake may take. Default: 10 s.
