@@ -68,6 +68,8 @@ impl Connection {
     /// Opens a session for `request`, in the words of the core, and waits for the server's answer. [`session`](Self::session) is
     /// simpler, and has the client's deadline.
     ///
+    /// Dropping the future gives the session up; the server may have accepted it.
+    ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open(&self, request: SessionRequest) -> Result<Session, ConnectError> {
@@ -75,7 +77,7 @@ impl Connection {
     }
 
     /// Opens a session for `request` without waiting for the server's answer. Waits only while the server's limit on open
-    /// streams is reached.
+    /// streams is reached, or for its SETTINGS where early data was sent. Cancel safe: until it resolves nothing was asked.
     ///
     /// # Errors
     /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`].
@@ -121,6 +123,8 @@ impl Connection {
     ///
     /// A request that fails is not tried again, unless the server said that it did nothing of it: "clients MUST assume
     /// that any request that was sent, whether in whole or in part, might have been processed" (RFC 9114 section 5.4).
+    ///
+    /// Dropping the future gives the request up (H3_REQUEST_CANCELLED): the server may have handled it, or a part of it.
     ///
     /// # Errors
     /// The connection or the request failed.
@@ -206,7 +210,8 @@ impl Connection {
         }
     }
 
-    /// [`request`](Self::request), with the response's body read to its end, at most `limit` bytes of it.
+    /// [`request`](Self::request), with the response's body read to its end, at most `limit` bytes of it. Dropping the future gives the
+    /// request up in the same way, and what was read of the body is lost.
     ///
     /// # Errors
     /// As [`request`](Self::request); a longer body is malformed.
@@ -270,7 +275,8 @@ impl Connection {
     }
 
     /// Tells the server that nothing more will be asked on this connection (GOAWAY) and asks it to end the sessions soon
-    /// (WT_DRAIN_SESSION). Sessions and requests go on; new ones are refused with [`ConnectError::NoMoreSessions`].
+    /// (WT_DRAIN_SESSION). Sessions and requests go on; new sessions are refused with [`ConnectError::NoMoreSessions`], new requests
+    /// with [`RequestError::Invalid`].
     pub fn drain(&self) {
         self.conn.with(|quic, driver, wakes| {
             driver.go_away(Instant::now(), quic, wakes);

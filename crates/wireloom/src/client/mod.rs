@@ -330,7 +330,7 @@ impl ClientBuilder {
     }
 
     /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
-    /// drafts have no such limits. Sessions that share a connection share seven eighths of its window.
+    /// drafts have no such limits. Sessions that share a connection share all of its window but an eighth, or 2 MiB where that is less.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         self.h3.flow_control = limits;
         self

@@ -357,8 +357,8 @@ impl ServerBuilder {
     /// What a client may use in each session (draft-ietf-webtrans-http3 section 5). Default 1024 streams of each direction and
     /// 8 MiB of data that the application has not read. It counts with clients that have such limits too, in drafts 12 and
     /// later: not with browsers. [`FlowControl::OFF`] also limits drafts 13 and later to one session on a connection. Where several
-    /// sessions share a connection, they share seven eighths of its window ([`receive_windows`](Self::receive_windows)): a
-    /// session that is not read never takes the part of the others.
+    /// sessions share a connection, they share all of its window ([`receive_windows`](Self::receive_windows)) but an eighth, or 2 MiB
+    /// where that is less: a session that is not read never takes the part of the others.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         Arc::make_mut(&mut self.driver.h3).flow_control = limits;
         self

@@ -151,6 +151,9 @@ impl Server {
     /// [`tcp`](crate::tcp) says it: axum's `WebSocketUpgrade` takes them all. The service's future, and then the
     /// response's body, is dropped when the client gives the request up.
     ///
+    /// An error of the service is 500 over HTTP/3 and for sessions; over TCP it breaks the connection (HTTP/1.1) or the stream
+    /// (HTTP/2) off.
+    ///
     /// Await it to run it. Dropping it closes every connection at once.
     pub fn serve<S, B>(self, service: S) -> Serve<S>
     where
