@@ -595,6 +595,7 @@ impl PartialEq for Session {
 
 impl Eq for Session {}
 
+/// By [`unique_id`](Session::unique_id), which never changes: Clippy's `mutable_key_type` is a false alarm for sets of sessions.
 impl Hash for Session {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.unique_id().hash(state);

@@ -621,6 +621,8 @@ async fn a_session_that_the_peer_stopped_sends_nothing_and_ends_with_its_reason(
 }
 
 /// The first session of every connection has the same id on the wire.
+// What is hashed never changes.
+#[allow(clippy::mutable_key_type)]
 #[tokio::test]
 async fn sessions_are_told_apart() {
     let f = fixture().await;
