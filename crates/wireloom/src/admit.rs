@@ -10,13 +10,13 @@ use std::sync::Arc;
 pub enum Admit {
     /// The handshake goes on, within the limits of connections.
     Yes,
-    /// Over QUIC the client proves first that the address is its own (Retry, RFC 9000 section 8.1.2), for a round trip, and is then
-    /// taken. Over TCP it has proven it already.
+    /// Over QUIC the client proves first that the address is its own (Retry, RFC 9000 section 8.1.2), for a round trip, and is
+    /// then taken. Over TCP it has proven it already.
     Retry,
     /// The client is told: CONNECTION_REFUSED over QUIC, over TCP the connection is closed at once.
     Refuse,
-    /// No answer over QUIC, so that the client tries until it gives up; over TCP as [`Refuse`](Self::Refuse), since the system has
-    /// answered already.
+    /// No answer over QUIC, so that the client tries until it gives up; over TCP as [`Refuse`](Self::Refuse), since the system
+    /// has answered already.
     Ignore,
 }
 

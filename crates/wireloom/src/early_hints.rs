@@ -13,7 +13,8 @@ use crate::tcp::InterimLine;
 /// Sends 103 (Early Hints) ahead of the response. In the extensions of requests over HTTP/1.1 and HTTP/3; hyper has no way to
 /// send an interim response over HTTP/2, nor may HTTP/1.0 have one, so that there it is missing.
 ///
-/// Keeping one does nothing, and does not keep the connection open. With the feature `axum`, `Option<EarlyHints>` is an extractor.
+/// Keeping one does nothing, and does not keep the connection open. With the feature `axum`, `Option<EarlyHints>` is an
+/// extractor.
 #[derive(Clone)]
 pub struct EarlyHints(Way);
 

@@ -4,8 +4,8 @@
 //!   through [`WebTransportUpgrade`], or hands out sessions one by one with [`Server::accept`].
 //! - [`Client`] dials any WebTransport server, in every draft that is deployed.
 //! - [`Session`], [`SendStream`] and [`RecvStream`] are the same on both ends.
-//! - [`Identity`] is the server's certificate: PEM with reload, DER, replaced at run time, SNI, self-signed, or rotating within the
-//!   fourteen days that browsers allow for certificate hashes.
+//! - [`Identity`] is the server's certificate: PEM with reload, DER, replaced at run time, SNI, self-signed, or rotating within
+//!   the fourteen days that browsers allow for certificate hashes.
 //!
 //! # Examples
 //! A server with axum, which needs Tokio's multi-threaded runtime to use more than one core:

@@ -549,8 +549,8 @@ impl Session {
         done.then_some(out)
     }
 
-    /// What TLS has agreed on, and the peer's certificates: on a client those of the server, on a server those of a client that has
-    /// shown one ([`client_auth`](crate::ServerBuilder::client_auth)).
+    /// What TLS has agreed on, and the peer's certificates: on a client those of the server, on a server those of a client that
+    /// has shown one ([`client_auth`](crate::ServerBuilder::client_auth)).
     pub fn tls_info(&self) -> TlsInfo {
         self.0.conn.with(|quic, driver, _| driver.tls_info(quic))
     }

@@ -434,9 +434,9 @@ impl RecvStream {
         Ok(out)
     }
 
-    /// Waits until the peer resets the stream, and answers with its code, without reading: for those who are busy with what they have
-    /// read. What has come and was not read is lost then; reading fails once what was taken from QUIC before is read. Where the end of the
-    /// stream has been taken, or it was stopped, this only waits for the end of the session.
+    /// Waits until the peer resets the stream, and answers with its code, without reading: for those who are busy with what
+    /// they have read. What has come and was not read is lost then; reading fails once what was taken from QUIC before is read.
+    /// Where the end of the stream has been taken, or it was stopped, this only waits for the end of the session.
     ///
     /// Cancel safe.
     ///

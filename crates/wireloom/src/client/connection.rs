@@ -58,9 +58,9 @@ impl Connection {
         super::deadline(self.connect_timeout)
     }
 
-    /// Prepares a session at `path` (`/path?query`) of the server, with subprotocols, fields or an origin. Several can be open at
-    /// once where both ends have session flow control (drafts 13 and later) or the server speaks draft 02 or 07; beyond that it is
-    /// [`ConnectError::NoMoreSessions`].
+    /// Prepares a session at `path` (`/path?query`) of the server, with subprotocols, fields or an origin. Several can be open
+    /// at once where both ends have session flow control (drafts 13 and later) or the server speaks draft 02 or 07; beyond that
+    /// it is [`ConnectError::NoMoreSessions`].
     pub fn session(&self, path: &str) -> SessionBuilder {
         SessionBuilder::on(self.clone(), path)
     }
@@ -210,8 +210,8 @@ impl Connection {
         }
     }
 
-    /// [`request`](Self::request), with the response's body read to its end, at most `limit` bytes of it. Dropping the future gives the
-    /// request up in the same way, and what was read of the body is lost.
+    /// [`request`](Self::request), with the response's body read to its end, at most `limit` bytes of it. Dropping the future
+    /// gives the request up in the same way, and what was read of the body is lost.
     ///
     /// # Errors
     /// As [`request`](Self::request); a longer body is malformed.
@@ -249,7 +249,8 @@ impl Connection {
         self.conn.with(|quic, _, _| quic.peer_certificate())
     }
 
-    /// What TLS has agreed on, and the server's certificates. Before the handshake is complete, as with early data, there are none yet.
+    /// What TLS has agreed on, and the server's certificates. Before the handshake is complete, as with early data, there are
+    /// none yet.
     pub fn tls_info(&self) -> TlsInfo {
         self.conn.with(|quic, driver, _| driver.tls_info(quic))
     }
@@ -275,8 +276,8 @@ impl Connection {
     }
 
     /// Tells the server that nothing more will be asked on this connection (GOAWAY) and asks it to end the sessions soon
-    /// (WT_DRAIN_SESSION). Sessions and requests go on; new sessions are refused with [`ConnectError::NoMoreSessions`], new requests
-    /// with [`RequestError::Invalid`].
+    /// (WT_DRAIN_SESSION). Sessions and requests go on; new sessions are refused with [`ConnectError::NoMoreSessions`], new
+    /// requests with [`RequestError::Invalid`].
     pub fn drain(&self) {
         self.conn.with(|quic, driver, wakes| {
             driver.go_away(Instant::now(), quic, wakes);

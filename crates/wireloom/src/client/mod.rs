@@ -117,8 +117,8 @@ impl Client {
     }
 
     /// Moves the client's connections to new sockets, as when the network changed (RFC 9000 section 9). Sessions go on, except
-    /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it. The new
-    /// sockets come from where the old ones came from ([`ClientBuilder::bind`], [`ClientBuilder::sockets`]).
+    /// at servers that forbid migration: those hear nothing more, and the connection times out. Any thread may ask for it. The
+    /// new sockets come from where the old ones came from ([`ClientBuilder::bind`], [`ClientBuilder::sockets`]).
     ///
     /// # Errors
     /// A socket cannot be bound, and no connection has moved, or the runtime has ended.
@@ -142,7 +142,8 @@ impl Client {
         Ok(())
     }
 
-    /// The addresses of the client's sockets now, that of IPv4 first. Each is bound when the first server of its family is dialled.
+    /// The addresses of the client's sockets now, that of IPv4 first. Each is bound when the first server of its family is
+    /// dialled.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let bound = [0, 1].map(|family| self.bound(family).clone());
         let bound = bound.iter().flatten().filter(|endpoint| !endpoint.is_gone());
@@ -227,9 +228,9 @@ impl ClientBuilder {
     }
 
     /// Shows this certificate to servers that ask for one (mutual TLS,
-    /// [`ServerBuilder::client_auth`](crate::ServerBuilder::client_auth)). Default none. What the identity presents is looked at for
-    /// each connection, so that files that are replaced count from the next on; of [`Identity::sni`] it is the default. Servers want
-    /// certificates that were issued for clients, which [`Identity::self_signed`] ones are not.
+    /// [`ServerBuilder::client_auth`](crate::ServerBuilder::client_auth)). Default none. What the identity presents is looked
+    /// at for each connection, so that files that are replaced count from the next on; of [`Identity::sni`] it is the default.
+    /// Servers want certificates that were issued for clients, which [`Identity::self_signed`] ones are not.
     ///
     /// ```no_run
     /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -248,8 +249,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Dials servers of this address family from `address`; call it once for each family. Default: any address, and a port that is
-    /// free. A port that is named here is taken for as long as the client lives, so that [`Client::rebind`] fails.
+    /// Dials servers of this address family from `address`; call it once for each family. Default: any address, and a port that
+    /// is free. A port that is named here is taken for as long as the client lives, so that [`Client::rebind`] fails.
     ///
     /// ```no_run
     /// # fn f() -> Result<(), wireloom::ConnectError> {
@@ -263,9 +264,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Has `make` bind the client's sockets, as to set options that bind them to a network interface or mark them for a VPN. It is
-    /// given the address to bind ([`bind`](Self::bind)), and may bind another one of that family. It is called when the first server of a family
-    /// is dialled, at [`Client::rebind`], and with port 0 for a short-lived socket that asks whether a silent server's port is closed.
+    /// Has `make` bind the client's sockets, as to set options that bind them to a network interface or mark them for a VPN. It
+    /// is given the address to bind ([`bind`](Self::bind)), and may bind another one of that family. It is called when the
+    /// first server of a family is dialled, at [`Client::rebind`], and with port 0 for a short-lived socket that asks whether a
+    /// silent server's port is closed.
     ///
     /// ```no_run
     /// # fn f() -> Result<(), wireloom::ConnectError> {
@@ -330,7 +332,8 @@ impl ClientBuilder {
     }
 
     /// What the server may use in each session of this client. Default 1024 streams of each direction and 8 MiB; browsers'
-    /// drafts have no such limits. Sessions that share a connection share all of its window but an eighth, or 2 MiB where that is less.
+    /// drafts have no such limits. Sessions that share a connection share all of its window but an eighth, or 2 MiB where that
+    /// is less.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         self.h3.flow_control = limits;
         self
@@ -413,9 +416,10 @@ impl ClientBuilder {
 pub struct DangerousClientBuilder(ClientBuilder);
 
 impl DangerousClientBuilder {
-    /// Accepts the servers whose certificate `verifier` accepts, instead of those with roots: for pinned public keys, trust on first
-    /// use, or SPIFFE. It has to check the signatures of the handshake, too. A [`rustls::Error::InvalidCertificate`] of it is told as
-    /// [`ConnectError::Certificate`]. [`server_certificate_hash`](ClientBuilder::server_certificate_hash) replaces it.
+    /// Accepts the servers whose certificate `verifier` accepts, instead of those with roots: for pinned public keys, trust on
+    /// first use, or SPIFFE. It has to check the signatures of the handshake, too. A [`rustls::Error::InvalidCertificate`] of
+    /// it is told as [`ConnectError::Certificate`]. [`server_certificate_hash`](ClientBuilder::server_certificate_hash)
+    /// replaces it.
     pub fn verifier(mut self, verifier: Arc<dyn ServerCertVerifier>) -> ClientBuilder {
         self.0.trust = ServerTrust::Verifier(verifier);
         self.0

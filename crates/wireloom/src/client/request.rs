@@ -92,9 +92,9 @@ impl SessionBuilder {
         self.connect_early().await?.ready().await
     }
 
-    /// Dials, unless it is for a [`Connection`], asks for the session, and hands it out before the server has answered: what is sent now arrives with the
-    /// question, one round trip earlier. It is lost if the server rejects the session, and a server keeps only so much of it
-    /// until it has decided.
+    /// Dials, unless it is for a [`Connection`], asks for the session, and hands it out before the server has answered: what is
+    /// sent now arrives with the question, one round trip earlier. It is lost if the server rejects the session, and a server
+    /// keeps only so much of it until it has decided.
     ///
     /// ```no_run
     /// # async fn f(client: wireloom::Client) -> Result<(), Box<dyn std::error::Error>> {

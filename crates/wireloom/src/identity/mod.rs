@@ -183,8 +183,9 @@ impl Identity {
         }
     }
 
-    /// Reads the files of [`pem_files`](Self::pem_files) now, changed or not; with [`sni`](Self::sni), those of every
-    /// identity, and those of the content of a [`ReplaceableIdentity`]. Does nothing for the other kinds. New connections use what was read; existing ones go on.
+    /// Reads the files of [`pem_files`](Self::pem_files) now, changed or not; with [`sni`](Self::sni), those of every identity,
+    /// and those of the content of a [`ReplaceableIdentity`]. Does nothing for the other kinds. New connections use what was
+    /// read; existing ones go on.
     ///
     /// # Errors
     /// Those of [`pem_files`](Self::pem_files); the identity whose files failed stays as it was, the others are read. The

@@ -38,8 +38,8 @@ impl ReplaceableIdentity {
         Self(Arc::new(Slot(Mutex::new(first))))
     }
 
-    /// The identity for builders, and for [`Identity::sni`], which follows every replacement. Its hashes are those of its content,
-    /// and [`Identity::reload`] reloads that.
+    /// The identity for builders, and for [`Identity::sni`], which follows every replacement. Its hashes are those of its
+    /// content, and [`Identity::reload`] reloads that.
     pub fn identity(&self) -> Identity {
         Identity::new(Kind::Replaceable(self.0.clone()))
     }
@@ -49,7 +49,8 @@ impl ReplaceableIdentity {
         self.0.current()
     }
 
-    /// Replaces the content: new connections use it, existing ones go on. Where several replace it at once, one of them is the last.
+    /// Replaces the content: new connections use it, existing ones go on. Where several replace it at once, one of them is the
+    /// last.
     ///
     /// An identity of which this one is a part cannot be its content: that is logged, and nothing changes.
     pub fn replace(&self, with: Identity) {

@@ -208,8 +208,9 @@ impl SessionRequest {
         }
     }
 
-    /// Rejects the session with a response of one's own, for fields such as `retry-after` or `www-authenticate` and a body that says
-    /// more, of at most 16 KiB: what is longer is cut. A response that rejects nothing, or that the client does not take, becomes 500.
+    /// Rejects the session with a response of one's own, for fields such as `retry-after` or `www-authenticate` and a body that
+    /// says more, of at most 16 KiB: what is longer is cut. A response that rejects nothing, or that the client does not take,
+    /// becomes 500.
     ///
     /// ```no_run
     /// # fn f(request: wireloom::SessionRequest) -> Result<(), http::Error> {

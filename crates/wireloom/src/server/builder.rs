@@ -233,17 +233,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Bytes of the largest header section that is taken over HTTP/3, with 32 more for each field (RFC 9114 section 4.2.2): clients
-    /// are told, and requests and sessions beyond it are answered 431. Default 65 536; held in memory while it is read. Over TCP:
-    /// [`tcp::Options::max_header_size`].
+    /// Bytes of the largest header section that is taken over HTTP/3, with 32 more for each field (RFC 9114 section 4.2.2):
+    /// clients are told, and requests and sessions beyond it are answered 431. Default 65 536; held in memory while it is read.
+    /// Over TCP: [`tcp::Options::max_header_size`].
     pub fn max_header_size(mut self, bytes: u32) -> Self {
         Arc::make_mut(&mut self.driver.h3).max_field_section_size = bytes.into();
         self
     }
 
-    /// What each connection keeps for sessions that are not accepted yet ([`EarlySession`](crate::EarlySession)): so many streams, as
-    /// many datagrams, and so many bytes of both, for so long. What is more is refused, streams with WT_BUFFERED_STREAM_REJECTED.
-    /// Default 64, 256 KiB and 5 s.
+    /// What each connection keeps for sessions that are not accepted yet ([`EarlySession`](crate::EarlySession)): so many
+    /// streams, as many datagrams, and so many bytes of both, for so long. What is more is refused, streams with
+    /// WT_BUFFERED_STREAM_REJECTED. Default 64, 256 KiB and 5 s.
     pub fn early_streams(mut self, count: usize, bytes: usize, wait: Duration) -> Self {
         let h3 = Arc::make_mut(&mut self.driver.h3);
         (h3.max_parked_streams, h3.max_parked_datagrams) = (count, count);
@@ -319,10 +319,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Asks `decide` about the address of each client that begins a handshake, over QUIC and TCP, before anything is kept for it: for
-    /// deny lists, maintenance, or addresses by country. IPv4 addresses come as such, also where the socket takes both families. Over
-    /// QUIC the address is the client's claim as long as nothing has proven it ([`Admit::Retry`]), and one that changes later is not
-    /// asked about. It is called on the sockets' tasks, for every attempt: it must be quick, and must not block. Default: everybody.
+    /// Asks `decide` about the address of each client that begins a handshake, over QUIC and TCP, before anything is kept for
+    /// it: for deny lists, maintenance, or addresses by country. IPv4 addresses come as such, also where the socket takes both
+    /// families. Over QUIC the address is the client's claim as long as nothing has proven it ([`Admit::Retry`]), and one that
+    /// changes later is not asked about. It is called on the sockets' tasks, for every attempt: it must be quick, and must not
+    /// block. Default: everybody.
     ///
     /// ```
     /// use wireloom::{Admit, Server};
@@ -356,9 +357,9 @@ impl ServerBuilder {
 
     /// What a client may use in each session (draft-ietf-webtrans-http3 section 5). Default 1024 streams of each direction and
     /// 8 MiB of data that the application has not read. It counts with clients that have such limits too, in drafts 12 and
-    /// later: not with browsers. [`FlowControl::OFF`] also limits drafts 13 and later to one session on a connection. Where several
-    /// sessions share a connection, they share all of its window ([`receive_windows`](Self::receive_windows)) but an eighth, or 2 MiB
-    /// where that is less: a session that is not read never takes the part of the others.
+    /// later: not with browsers. [`FlowControl::OFF`] also limits drafts 13 and later to one session on a connection. Where
+    /// several sessions share a connection, they share all of its window ([`receive_windows`](Self::receive_windows)) but an
+    /// eighth, or 2 MiB where that is less: a session that is not read never takes the part of the others.
     pub fn flow_control(mut self, limits: FlowControl) -> Self {
         Arc::make_mut(&mut self.driver.h3).flow_control = limits;
         self

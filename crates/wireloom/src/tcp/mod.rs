@@ -6,9 +6,9 @@
 //! way: how slow a client may be is for the service to say (tower-http's `RequestBodyTimeoutLayer` is one way). Only a client whose
 //! TCP acknowledges nothing, or has no room for anything, for 60 s loses its connection (Linux).
 //!
-//! Requests that do not name one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1) are answered 400. Answers to HEAD and those with
-//! 204 or 304 have no body, whatever the service returns; a Content-Length that is not that of the body makes it 500 (over HTTP/3 the
-//! stream is reset).
+//! Requests that do not name one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1) are answered 400. Answers to HEAD and
+//! those with 204 or 304 have no body, whatever the service returns; a Content-Length that is not that of the body makes it 500
+//! (over HTTP/3 the stream is reset).
 //!
 //! HTTP/1.1 upgrades and the extended CONNECT of HTTP/2 (RFC 8441), and of HTTP/3 (RFC 9220) in a `Server`, reach the service
 //! through [`hyper::upgrade::OnUpgrade`] in the request's extensions, which is where axum's `WebSocketUpgrade` looks for it. A

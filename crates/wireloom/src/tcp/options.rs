@@ -105,8 +105,8 @@ impl Options {
         self
     }
 
-    /// Asks `decide` about the address of each client before anything is kept for it, TLS included; what is not
-    /// [`Admit::Yes`] or [`Admit::Retry`] is closed at once. It is called where connections are accepted: it must be quick, and must not
+    /// Asks `decide` about the address of each client before anything is kept for it, TLS included; what is not [`Admit::Yes`]
+    /// or [`Admit::Retry`] is closed at once. It is called where connections are accepted: it must be quick, and must not
     /// block. Not asked on Unix sockets. Default: everybody. In a [`Server`](crate::Server), its builder's.
     pub fn admit(self, decide: impl Fn(SocketAddr) -> Admit + Send + Sync + 'static) -> Self {
         self.filter(Filter::new(decide))

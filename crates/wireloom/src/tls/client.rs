@@ -26,8 +26,8 @@ pub enum ServerTrust {
     /// Those whose certificate has one of these hashes, under the rules of the W3C `serverCertificateHashes`: valid now,
     /// for at most 14 days in all, with an ECDSA key on P-256 or P-384. Its names and its issuer do not matter.
     Hashes(Vec<CertificateHash>),
-    /// Those that this accepts, as by a pinned public key, on first use, or by an identity of SPIFFE. All of its security rests on it:
-    /// a verifier has to check the signatures of the handshake, too.
+    /// Those that this accepts, as by a pinned public key, on first use, or by an identity of SPIFFE. All of its security rests
+    /// on it: a verifier has to check the signatures of the handshake, too.
     Verifier(Arc<dyn ServerCertVerifier>),
     /// Any server at all. Whoever sits on the way can read and change everything: for tests only.
     Insecure,

@@ -46,8 +46,8 @@ impl ClientAuth {
     }
 }
 
-/// What TLS has agreed on and who the peer is: in the extensions of every request over TLS or QUIC (with the feature `axum` it is an
-/// extractor), and of sessions and connections ([`Session::tls_info`](crate::Session::tls_info)). A cheap clone.
+/// What TLS has agreed on and who the peer is: in the extensions of every request over TLS or QUIC (with the feature `axum` it
+/// is an extractor), and of sessions and connections ([`Session::tls_info`](crate::Session::tls_info)). A cheap clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo(Arc<Inner>);
 
@@ -107,14 +107,14 @@ impl TlsInfo {
         self.0.alpn.as_deref()
     }
 
-    /// Server: the name that the client asked for (SNI), in lower case. `None` where it named none, as those that dial an IP address,
-    /// and on clients, which know whom they dialled.
+    /// Server: the name that the client asked for (SNI), in lower case. `None` where it named none, as those that dial an IP
+    /// address, and on clients, which know whom they dialled.
     pub fn server_name(&self) -> Option<&str> {
         self.0.server_name.as_deref()
     }
 
-    /// The peer's own certificate and those that came with it, in DER. Of a client: verified as [`ClientAuth`] says, and empty where
-    /// it has shown none. Of a server: verified as the client was told to.
+    /// The peer's own certificate and those that came with it, in DER. Of a client: verified as [`ClientAuth`] says, and empty
+    /// where it has shown none. Of a server: verified as the client was told to.
     pub fn peer_certificates(&self) -> &[Vec<u8>] {
         &self.0.chain
     }
