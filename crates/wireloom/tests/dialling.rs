@@ -256,3 +256,13 @@ async fn sessions_on_one_connection() {
         assert!(matches!(error, ConnectError::InvalidUrl(_)), "{path}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn an_ipv4_address_in_its_ipv6_form_is_dialled() {
+    let f = fixture().await;
+    let port = f.server.local_addrs()[0].port();
+    let mapped = Fixed(vec![SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), port)]);
+    let client = anybody().resolver(mapped).build().unwrap();
+    let connection = within(client.dial("https://localhost/")).await.unwrap();
+    assert_eq!(connection.remote_address(), f.server.local_addrs()[0]);
+}

@@ -137,10 +137,14 @@ pub(super) async fn dial(
 ) -> Result<Connection, ConnectError> {
     let resolved = until(deadline, resolve(&*client.0.resolver, &target.host, target.port)).await;
     let resolved = resolved.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
-    let addresses = resolved.map_err(|source| ConnectError::Resolve {
+    let mut addresses = resolved.map_err(|source| ConnectError::Resolve {
         host: target.host.clone(),
         source,
     })?;
+    for address in &mut addresses {
+        // IPv6 sockets reach no IPv4 addresses, whatever their form.
+        address.set_ip(address.ip().to_canonical());
+    }
     let failure = Failure::default();
     match until(deadline, race(client, target, addresses, &failure)).await {
         Some(Some(connection)) => return Ok(connection),

@@ -1,5 +1,6 @@
 //! Certificates of clients: which are wanted, and what a handshake has told of either end.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
@@ -55,7 +56,7 @@ pub struct TlsInfo(Arc<Inner>);
 struct Inner {
     version: u16,
     cipher_suite: Option<u16>,
-    alpn: Option<Vec<u8>>,
+    alpn: Option<Cow<'static, [u8]>>,
     server_name: Option<String>,
     chain: Vec<Vec<u8>>,
 }
@@ -67,7 +68,7 @@ impl TlsInfo {
             cipher_suite: connection
                 .negotiated_cipher_suite()
                 .map(|suite| u16::from(suite.suite())),
-            alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+            alpn: connection.alpn_protocol().map(|name| name.to_vec().into()),
             server_name: connection.server_name().map(str::to_owned),
             chain: chain(connection.peer_certificates()),
         }))
@@ -86,7 +87,7 @@ impl TlsInfo {
             version: u16::from(rustls::ProtocolVersion::TLSv1_3),
             cipher_suite: None,
             // No handshake over QUIC gets beyond it (RFC 9001 section 8.1), and there is no other here.
-            alpn: Some(ALPN_H3.to_vec()),
+            alpn: Some(ALPN_H3.into()),
             server_name,
             chain,
         }))
