@@ -287,6 +287,22 @@ def test_http3(server):
     asyncio.run(main())
 
 
+def test_a_header_that_is_too_large_is_431_in_each_version(serve):
+    server = serve("plain:app", "--limit-header-size", "8192")
+    for is_http2 in (False, True):
+        with httpx.Client(verify=False, timeout=60, http1=not is_http2, http2=is_http2) as client:
+            assert client.get(f"{server.url}/echo", headers={"x": "y" * 4000}).status_code == 200
+            assert client.get(f"{server.url}/echo", headers={"x": "y" * 9000}).status_code == 431
+
+    async def over_http3():
+        async with dial(server) as client:
+            for path, status in (("/echo", b"200"), ("/echo?" + "y" * 9000, b"431")):
+                headers, _ = await client.fetch(path)
+                assert headers[b":status"] == status
+
+    asyncio.run(over_http3())
+
+
 def test_alt_svc_leads_to_http3(client, server):
     assert client.get("/echo").headers["alt-svc"] == f'h3=":{server.port}"; ma=86400'
 

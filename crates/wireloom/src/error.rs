@@ -60,12 +60,21 @@ pub enum ConnectionError {
     EndpointGone,
 }
 
+/// The peer's words, without what would steer a terminal or forge lines of a log. The field of the error has them as they came.
 fn detail(reason: &str) -> String {
     if reason.is_empty() {
-        String::new()
-    } else {
-        format!(" ({reason})")
+        return String::new();
     }
+    let mut text = String::from(" (");
+    for c in reason.chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text.push(')');
+    text
 }
 
 impl From<LostReason> for ConnectionError {
@@ -251,4 +260,22 @@ pub enum DatagramError {
     /// The session or its connection is over.
     #[error(transparent)]
     Session(#[from] SessionError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_words_neither_steer_a_terminal_nor_forge_lines() {
+        let reason = "bye\u{1b}[31m\n2026 INFO all is well, \u{fc}brigens";
+        let error = SessionError::Closed {
+            code: 7,
+            reason: reason.into(),
+        };
+        let text = error.to_string();
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.ends_with("2026 INFO all is well, \u{fc}brigens)"), "{text}");
+        assert_eq!(error.reason(), Some(reason));
+    }
 }

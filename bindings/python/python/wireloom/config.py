@@ -126,7 +126,7 @@ class Config:
     limit_max_requests_jitter: int = _option(0, "at most so many more, by chance [0]")
     limit_body_size: int | None = _option(None, "bytes of a request's body; beyond that 413")
     limit_header_size: int = _option(
-        65536, "bytes of a request's header over TCP; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
+        65536, "bytes of a request's header; beyond that 431 [65536]", "--h11-max-incomplete-event-size"
     )
     limit_connections: int = _option(100_000, "connections at once [100000]")
     limit_connections_per_address: int = _option(

@@ -128,6 +128,7 @@ impl Prepared {
                 .client_auth(self.clients.clone())
                 .connection_id_route(self.route.0, self.route.1)
                 .connection_limits(self.limits.clone())
+                .max_header_size(self.header_size)
                 .tcp_options(options)
                 .shutdown_deadline(self.shutdown_deadline);
             for origin in &self.origins {

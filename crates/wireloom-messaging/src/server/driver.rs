@@ -135,7 +135,7 @@ impl Driver {
     /// Handlers finish or are cancelled, the application is told, the client too.
     async fn finish(mut self, end: End) {
         let shared = self.listed.shared.clone();
-        tracing::debug!(id = self.connection.id(), reason = %end.reason, "disconnected");
+        tracing::debug!(id = self.connection.id(), reason = ?end.reason.to_string(), "disconnected");
         // What it was about has no taker: dropped, it undoes itself.
         self.inline = None;
         self.listed.inner.end();
