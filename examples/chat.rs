@@ -7,7 +7,6 @@
 mod web;
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -47,8 +46,6 @@ struct Line<'a> {
     at: u128,
 }
 
-static SERVER: OnceLock<Server> = OnceLock::new();
-
 #[tokio::main]
 async fn main() -> Result<(), web::Failure> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/chat");
@@ -74,7 +71,6 @@ async fn main() -> Result<(), web::Failure> {
         .topics(rooms)
         .sessions(FileStore::open(data.join("sessions"))?.expire_after(30 * DAY), 0)
         .build(handlers);
-    let server = SERVER.get_or_init(|| server).clone();
     web::serve("chat", FILES, server).await
 }
 
@@ -109,7 +105,7 @@ async fn login(connection: Connection, Json(login): Json<Login>) -> Result<(), R
 }
 
 /// Publishes what has the same id once, as long as the topic remembers it; answers when all is kept.
-async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
+async fn say(server: Server, context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
     let session = context.connection().session();
     let who = |field| session.as_ref()?.info.get(field)?.as_str();
     let (Some(user), Some(name)) = (who("user"), who("name")) else {
@@ -118,7 +114,6 @@ async fn say(context: Context, Json(say): Json<Say>) -> Result<(), ReplyError> {
     if !is_room(&say.room) {
         return Err(ReplyError::new("ROOM", "there is no such room"));
     }
-    let server = SERVER.get().ok_or_else(|| ReplyError::internal("not started"))?;
     let topic = format!("room/{}", say.room);
     for Said { id, text } in &say.messages {
         let text = text.trim();

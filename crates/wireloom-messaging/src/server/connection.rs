@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::Shared;
 use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
+use super::{Server, Shared};
 use crate::codec::{EncodeError, Encoding, Message, Name, Payload};
 use crate::data::Data;
 use crate::engine::CloseCode;
@@ -75,7 +75,8 @@ pub enum ConnectionSessionError {
     Store(#[source] StoreError),
 }
 
-/// A client's connection. A cheap handle: clone it, keep it, use it from any task; it keeps nothing alive but itself.
+/// A client's connection. A cheap handle: clone it, keep it, use it from any task. It keeps neither the connection open nor its task
+/// alive, only the memory of both, and that of the [`Server`].
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) inner: Arc<Inner>,
@@ -241,6 +242,21 @@ impl Connection {
             inner: self.inner.clone(),
             route,
         }
+    }
+
+    /// The server, to which it is connected: also an argument of handler functions. Keeping it is keeping a
+    /// [handle](Server), which holds nothing open; a [`Handler`](super::Handler) that keeps one in itself is never dropped.
+    ///
+    /// ```
+    /// use wireloom_messaging::server::{Handlers, ReplyError, Server};
+    ///
+    /// let handlers = Handlers::new().on_request("shout", async |server: Server, text: String| {
+    ///     server.broadcast("shouted", text)?;
+    ///     Ok::<_, ReplyError>(())
+    /// });
+    /// ```
+    pub fn server(&self) -> Server {
+        Server(self.inner.server.clone())
     }
 
     /// A number that no other connection of the server has or had.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handler::{INVALID_PAYLOAD, ReplyError};
-use super::{Connection, Context};
+use super::{Connection, Context, Server};
 use crate::data::{Data, IncomingMessage};
 
 /// A value in JSON: as an argument it is read from the payload, as a reply it is written in UTF-8.
@@ -33,6 +33,13 @@ impl FromMessage for Context {
 impl FromMessage for Connection {
     fn from_message(context: &Context, _: &IncomingMessage) -> Result<Self, ReplyError> {
         Ok(context.connection().clone())
+    }
+}
+
+/// The server that the message came to.
+impl FromMessage for Server {
+    fn from_message(context: &Context, _: &IncomingMessage) -> Result<Self, ReplyError> {
+        Ok(context.connection().server())
     }
 }
 

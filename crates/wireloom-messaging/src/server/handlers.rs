@@ -17,7 +17,7 @@ type Admit = Box<dyn Fn(Admission<'_>) -> Result<ConnectionOptions, Refusal> + S
 /// A [`Handler`] made of functions, each for the requests or signals of one name.
 ///
 /// A function takes up to four arguments: [`Json`](super::Json), `String`, `Bytes`, [`Data`] or [`IncomingMessage`] for the
-/// payload, [`Context`] and [`Connection`]. What it returns is the reply: `()`, text, bytes, [`Json`](super::Json),
+/// payload, [`Context`], [`Connection`] and [`Server`](super::Server). What it returns is the reply: `()`, text, bytes, [`Json`](super::Json),
 /// [`Data`], or a `Result` of them.
 ///
 /// ```

@@ -65,7 +65,8 @@ use crate::transport::memory::{self, MemoryLink};
 use crate::transport::{Delivery, Ended, Link};
 
 /// A server. A cheap handle: clones are the same server. Its connections live in tasks of their own, and go on when the
-/// last handle is dropped; [`shut_down`](Self::shut_down) ends them.
+/// last handle is dropped; [`shut_down`](Self::shut_down) ends them. Handlers reach theirs with [`Connection::server`], or take it as
+/// an argument.
 #[derive(Clone)]
 pub struct Server(Arc<Shared>);
 

@@ -77,6 +77,7 @@ conformance! {
         replies_and_signals_fit_the_buffer
         typed_handlers
         broadcast_and_user_data
+        a_handler_reaches_its_server
     }
     order::{
         one_handler_at_a_time

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use wireloom_messaging::codec::{AcceptConf, Encoding, Message, Name, Payload, RequestId};
 use wireloom_messaging::server::{Connection, Context, Handlers, Json, ReplyError, Server, SignalError};
 use wireloom_messaging::{Data, IncomingMessage};
 
-use super::echo;
+use super::{TellDrop, echo};
 use crate::peer::{Peer, start, within};
 use crate::rig::Rig;
 
@@ -328,5 +329,41 @@ pub async fn broadcast_and_user_data<R: Rig>() {
         peer.expect(news).await;
         peer.text(3, "whoami", "?").await;
         peer.expect_text(3, name).await;
+    }
+}
+
+/// And keeps it no longer than anybody needs it.
+pub async fn a_handler_reaches_its_server<R: Rig>() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let held = TellDrop(tell);
+    let handlers = Handlers::new()
+        .on_connected(async |connection: Connection| connection.insert(connection.server()))
+        .on_request("news", move |server: Server, connection: Connection, text: String| {
+            let _held = &held;
+            async move {
+                let ours = connection.get::<Server>().unwrap();
+                assert_eq!(ours.connection_count(), server.connection_count());
+                server.broadcast("news", text)
+            }
+            .map(|sent| sent.map(|count| count.to_string()))
+        });
+    let server = Server::builder().build(handlers);
+    let (rig, mut first) = start::<R>(&server).await;
+    let mut second = Peer::connect(&rig).await;
+    second.text(1, "news", "extra").await;
+    let news = Message::Signal {
+        name: Name::new("news").unwrap(),
+        payload: Payload::utf8("extra"),
+    };
+    first.expect(news).await;
+    if R::HAS_ORDER {
+        second.expect(news).await;
+        second.expect_text(1, "2").await;
+    }
+    within(server.shut_down()).await;
+    drop((server, rig, first, second));
+    if std::any::type_name::<R>().ends_with("Memory") {
+        // Others' listeners live as long as the test.
+        assert_eq!(within(told.recv()).await, Some("dropped"));
     }
 }
