@@ -79,7 +79,7 @@ impl ServerBuilder {
     }
 
     /// Keeps sessions in `store`, each with at most `max_connections` connections at once; 0 is no limit. Default: in
-    /// memory, without a limit.
+    /// memory, without a limit. From the first connection on the store is [swept](Server::sweep) once an hour.
     pub fn sessions(mut self, store: impl SessionStore, max_connections: usize) -> Self {
         self.sessions = Some(Sessions::new(store, max_connections));
         self
@@ -176,6 +176,7 @@ impl ServerBuilder {
             shutdown: Default::default(),
             connections: Default::default(),
             over: Default::default(),
+            sweep: Default::default(),
         }))
     }
 }

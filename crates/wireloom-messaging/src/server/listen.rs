@@ -22,8 +22,7 @@ const MAX_HANDSHAKES: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
-    /// Serves WebSocket without TLS on every path of a TCP port, until [`shut_down`](Server::shut_down) is called. Sweeps
-    /// expired sessions once an hour.
+    /// Serves WebSocket without TLS on every path of a TCP port, until [`shut_down`](Server::shut_down) is called.
     ///
     /// A handshake may take ten seconds, and 1024 may be under way; connections beyond the limits are dropped. Dropping the future stops accepting; connections go on.
     ///
@@ -63,7 +62,7 @@ impl Server {
         };
         tokio::select! {
             () = accept => {}
-            () = self.sweep_sessions() => {}
+            () = self.shutting_down() => {}
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ mod listen;
 #[cfg(feature = "axum")]
 mod mount;
 mod outbox;
+mod sweep;
 mod tasks;
 mod topic_queue;
 mod topics;
@@ -91,6 +92,7 @@ struct Shared {
     connections: Mutex<HashMap<u64, Arc<Inner>>>,
     /// Notified when a connection is over.
     over: Notify,
+    sweep: sweep::Sweep,
 }
 
 impl Shared {
@@ -196,6 +198,7 @@ impl Server {
     }
 
     fn run_in(&self, link: Box<dyn Link>, place: Place) -> impl Future<Output = ()> + Send + use<> {
+        self.keep_sweeping();
         let shared = self.0.clone();
         let id = shared.last_id.fetch_add(1, Ordering::Relaxed);
         let (remote, kind) = (link.remote_address(), link.kind());
@@ -313,30 +316,6 @@ impl Server {
         Ok(had)
     }
 
-    /// Has the session store remove what has expired; answers how many sessions that were. A server does so by itself once
-    /// an hour while [`listen`](Self::listen) or [`sweep_sessions`](Self::sweep_sessions) runs.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn sweep(&self) -> Result<usize, StoreError> {
-        match &self.0.sessions {
-            Some(sessions) => sessions.sweep().await,
-            None => Ok(0),
-        }
-    }
-
-    /// Sweeps once an hour until the server shuts down.
-    pub async fn sweep_sessions(&self) {
-        const HOUR: Duration = Duration::from_secs(3600);
-        while tokio::time::timeout(HOUR, self.shutting_down()).await.is_err() {
-            match self.sweep().await {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "expired sessions were removed"),
-                Err(error) => tracing::warn!(%error, "expired sessions could not be removed"),
-            }
-        }
-    }
-
     /// Waits until [`shut_down`](Self::shut_down) is called.
     pub async fn shutting_down(&self) {
         loop {
@@ -357,8 +336,7 @@ impl Server {
     /// There is no deadline: put a timeout around it, and call [`abort`](Self::abort) after. Cancel safe: the shutdown goes
     /// on without it.
     pub async fn shut_down(&self) {
-        self.0.shutting_down.store(true, Ordering::Release);
-        self.0.shutdown.notify_waiters();
+        self.begin_shutdown();
         let end = Command::End {
             code: CloseCode::Shutdown,
             drain: true,
@@ -375,10 +353,15 @@ impl Server {
         }
     }
 
-    /// Closes every connection at once, with the code for shutdown. Handlers are cancelled.
-    pub fn abort(&self) {
+    fn begin_shutdown(&self) {
         self.0.shutting_down.store(true, Ordering::Release);
         self.0.shutdown.notify_waiters();
+        self.0.sweep.end();
+    }
+
+    /// Closes every connection at once, with the code for shutdown. Handlers are cancelled.
+    pub fn abort(&self) {
+        self.begin_shutdown();
         for inner in self.0.connections().values() {
             inner.outbox.command(Command::Abort {
                 code: CloseCode::Shutdown,

@@ -24,7 +24,7 @@ impl MemoryStore {
     }
 
     /// Forgets sessions that nobody has looked up for so long. Those that a server's connections use count as looked up whenever it
-    /// [sweeps](crate::server::Server::sweep_sessions), once an hour: the lifetime should be longer.
+    /// [sweeps](crate::server::Server::sweep), once an hour: the lifetime has to be longer.
     #[must_use]
     pub fn expire_after(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);

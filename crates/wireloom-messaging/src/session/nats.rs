@@ -30,7 +30,9 @@ pub struct NatsStore {
 
 impl NatsStore {
     /// Sessions in the bucket of this name, which is made if it is not there: on `replicas` servers of a NATS cluster, each session for
-    /// `lifetime` since it was last looked up. Sessions in use are looked up once an hour, so that it should be longer. A bucket that is there keeps what it was made with.
+    /// `lifetime` since it was last looked up. Those in use are looked up whenever their server
+    /// [sweeps](crate::server::Server::sweep), once an hour: the lifetime has to be longer. A bucket that is there keeps what it was
+    /// made with.
     ///
     /// # Errors
     /// NATS cannot be reached, or has no JetStream.

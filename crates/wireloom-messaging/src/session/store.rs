@@ -43,7 +43,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn remove(&self, key: &SessionKey) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Removes what has expired, and answers how many sessions that were. Those that `in_use` knows count as looked up now. A
-    /// server calls it once an hour.
+    /// [server](crate::server::Server::sweep) calls it once an hour.
     ///
     /// By default nothing expires, or the store sees to it by itself.
     fn sweep(
