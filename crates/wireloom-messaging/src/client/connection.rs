@@ -450,7 +450,13 @@ impl Connection {
                 self.link.send(Route::CONTROL, out.into()).map_err(End::Lost)
             }
             Err(error) => {
-                let _ = call.reply.send(Err(error.into()));
+                // This server does not take it; one before may have.
+                let error = if call.was_sent {
+                    RequestError::Disconnected(Ended::lost(error))
+                } else {
+                    error.into()
+                };
+                let _ = call.reply.send(Err(error));
                 Ok(())
             }
         }
@@ -501,8 +507,9 @@ impl Connection {
             Some(Barrier::CloseSession(None)) | None => {}
         }
         let mut again = std::mem::take(&mut self.refused);
-        for (_, call) in std::mem::take(&mut self.calls).into_values() {
+        for (_, mut call) in std::mem::take(&mut self.calls).into_values() {
             if call.idempotent {
+                call.was_sent = true;
                 again.push(call);
             } else {
                 let _ = call.reply.send(Err(error.clone()));

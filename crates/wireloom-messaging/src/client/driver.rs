@@ -174,7 +174,12 @@ impl Driver {
         self.status.send_replace(Status::Closed(error.clone()));
         self.commands.close();
         for call in self.replay.drain(..) {
-            let _ = call.reply.send(Err(RequestError::Closed(error.clone())));
+            let error = if call.was_sent {
+                RequestError::Disconnected(Ended::lost(error))
+            } else {
+                RequestError::Closed(error.clone())
+            };
+            let _ = call.reply.send(Err(error));
         }
         while let Ok(command) = self.commands.try_recv() {
             command.fail(RequestError::Closed(error.clone()));

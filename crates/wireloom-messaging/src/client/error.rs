@@ -86,13 +86,13 @@ pub enum RequestError {
     /// The deadline passed. The server may have handled the request, or not.
     #[error("the deadline has passed")]
     TimedOut,
-    /// The connection was lost after the request was sent. The server may have handled it, or not.
+    /// The connection was lost after the request was sent, or closed by this client. The server may have handled it, or not.
     #[error("the connection was lost: {0}")]
     Disconnected(Ended),
     /// It was not sent: it breaks the protocol's rules, or is larger than the server's message buffer.
     #[error(transparent)]
     Invalid(#[from] SendError),
-    /// It was not sent: the client is closed, by its application or by a final error.
+    /// It was not sent, over any connection: the client is closed, by its application or by a final error.
     #[error("the client is closed: {0}")]
     Closed(ConnectError),
     /// The server's answer is not what the protocol says.

@@ -58,7 +58,7 @@ use self::topics::Registry;
 pub use self::topics::{Publish, Subscribe, Topic};
 use crate::Data;
 use crate::session::{Session, SessionKey};
-use crate::transport::TransportKind;
+use crate::transport::{Ended, TransportKind};
 
 /// Requests and signals that wait to be sent, while the server does not read or there is no connection.
 pub const QUEUE: usize = 1024;
@@ -185,7 +185,7 @@ impl Client {
             if self.0.commands.send(command).await.is_err() {
                 return Err(self.closed_error());
             }
-            answer.await.unwrap_or_else(|_| Err(self.closed_error()))
+            answer.await.unwrap_or_else(|_| Err(self.vanished()))
         };
         tokio::time::timeout(self.0.request_timeout, done)
             .await
@@ -238,6 +238,11 @@ impl Client {
             // Dropped without a word if the client has ended meanwhile.
             let _ = closed.await;
         }
+    }
+
+    /// The client's task took it and is gone, because a hook panicked or the runtime ends: it may have been sent.
+    fn vanished(&self) -> RequestError {
+        RequestError::Disconnected(Ended::lost("the client's task has ended"))
     }
 
     fn closed_error(&self) -> RequestError {

@@ -49,6 +49,8 @@ pub(super) struct Call {
     pub(super) data: Data,
     /// Sent again over the next connection when this one is lost.
     pub(super) idempotent: bool,
+    /// A connection was lost on which it had been sent, and not answered.
+    pub(super) was_sent: bool,
     pub(super) reply: oneshot::Sender<Result<Data, RequestError>>,
 }
 
@@ -80,7 +82,8 @@ impl<'a> Request<'a> {
     }
 
     /// It does no harm if it is handled twice: when the connection is lost before the reply, or the server shuts down, it is sent again
-    /// over the next connection.
+    /// over the next connection. If there is none any more, because the client is closed, it fails with
+    /// [`RequestError::Disconnected`]: it may have been handled.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
@@ -96,6 +99,7 @@ impl<'a> Request<'a> {
             name: self.name,
             data: self.data,
             idempotent: self.idempotent,
+            was_sent: false,
             reply,
         });
         let mut cancel = CancelOnDrop {
@@ -110,7 +114,7 @@ impl<'a> Request<'a> {
             cancel.waits = true;
             let answer = answer.await;
             cancel.waits = false;
-            answer.unwrap_or_else(|_| Err(client.closed_error()))
+            answer.unwrap_or_else(|_| Err(client.vanished()))
         };
         tokio::time::timeout(self.timeout, done)
             .await
@@ -188,7 +192,7 @@ impl<'a> Signal<'a> {
             if client.0.commands.send(command).await.is_err() {
                 return Err(client.closed_error());
             }
-            answer.await.unwrap_or_else(|_| Err(client.closed_error()))
+            answer.await.unwrap_or_else(|_| Err(client.vanished()))
         };
         tokio::time::timeout(client.0.request_timeout, done)
             .await

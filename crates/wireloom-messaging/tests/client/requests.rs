@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wireloom_messaging::Data;
 use wireloom_messaging::client::{Client, RequestError};
-use wireloom_messaging::codec::{Encoding, Message, Name, Payload, RequestId};
+use wireloom_messaging::codec::{AcceptConf, Encoding, Message, Name, Payload, RequestId};
 use wireloom_messaging::engine::{CloseCode, SendError};
 use wireloom_messaging::transport;
 
@@ -153,8 +153,62 @@ async fn a_client_that_sends_again_can_be_closed() {
     timeout(PATIENCE, client.close()).await.expect("closed in time");
     while let Some(reply) = waiting.join_next().await {
         let error = reply.expect("no panic").expect_err("closed");
-        assert!(matches!(error, RequestError::Closed(_)), "{error:?}");
+        assert!(matches!(error, RequestError::Disconnected(_)), "{error:?}");
+        assert!(error.may_have_been_handled(), "over the first connection");
     }
+}
+
+/// A server answered nothing and is not found again: what it was sent it may have handled, what waited behind it not.
+#[tokio::test]
+async fn what_was_sent_before_a_final_error_may_have_been_handled() {
+    let (builder, mut connections) = client();
+    let client = builder.message_buffer_size(1024).build();
+    let mut served = accepted(&mut connections).await;
+    let sent = spawn_request(&client, "sent", true);
+    served.request().await;
+    drop(served);
+    let mut served = next(&mut connections).await;
+    let waits = spawn_request(&client, "waits", true);
+    served.say(Message::AcceptConf(AcceptConf::new(0, 64))).await;
+    let error = sent.await.expect("no panic").expect_err("final");
+    assert!(matches!(error, RequestError::Disconnected(_)), "{error:?}");
+    assert!(error.may_have_been_handled());
+    let error = waits.await.expect("no panic").expect_err("final");
+    assert!(matches!(error, RequestError::Closed(_)), "{error:?}");
+    assert!(!error.may_have_been_handled());
+}
+
+/// The next server takes less than the one before.
+#[tokio::test]
+async fn what_cannot_be_sent_again_may_have_been_handled() {
+    let (builder, mut connections) = client();
+    let client = builder.build();
+    let mut served = accepted(&mut connections).await;
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.request("large", "x".repeat(900)).idempotent().await })
+    };
+    served.request().await;
+    drop(served);
+    let mut served = next(&mut connections).await;
+    served.say(Message::AcceptConf(AcceptConf::new(0, 64))).await;
+    let error = waiting.await.expect("no panic").expect_err("too large now");
+    assert!(error.may_have_been_handled(), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_a_client_had_that_is_gone_may_have_been_handled() {
+    let (builder, mut connections) = client();
+    let client = builder.on_signal(|_| panic!("as the test wants it")).build();
+    let mut served = accepted(&mut connections).await;
+    let waiting = spawn_request(&client, "x", false);
+    served.request().await;
+    let (name, payload) = (Name::new("event").expect("a name"), Payload::EMPTY);
+    served.say(Message::Signal { name, payload }).await;
+    let error = waiting.await.expect("no panic").expect_err("gone");
+    assert!(error.may_have_been_handled(), "{error:?}");
+    let late = client.request("x", ()).await.expect_err("closed");
+    assert!(!late.may_have_been_handled(), "{late:?}");
 }
 
 #[tokio::test]
