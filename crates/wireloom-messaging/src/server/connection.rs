@@ -1,6 +1,5 @@
 //! A client's connection, as handlers hold it.
 
-use std::any::Any;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
-use super::{Server, Shared};
+use super::values::Values;
+use super::{Asked, Server, Shared};
 use crate::codec::{EncodeError, Encoding, Message, Name, Payload};
 use crate::data::Data;
 use crate::engine::CloseCode;
@@ -92,6 +92,7 @@ pub(crate) struct Inner {
     kind: TransportKind,
     created: SystemTime,
     user_agent: Option<Box<str>>,
+    asked: Option<Arc<Asked>>,
     state: Mutex<State>,
     topics: Mutex<Involved>,
     /// Where its task runs, once it does.
@@ -106,7 +107,15 @@ struct State {
     /// A session is being made or restored.
     changing: bool,
     over: bool,
-    values: Vec<Arc<dyn Any + Send + Sync>>,
+    values: Values,
+}
+
+/// What the request that a connection began with has said, and the application of it.
+#[derive(Default)]
+pub(super) struct Request {
+    pub(super) user_agent: Option<Box<str>>,
+    pub(super) asked: Option<Arc<Asked>>,
+    pub(super) values: Values,
 }
 
 impl Inner {
@@ -115,7 +124,7 @@ impl Inner {
         server: Arc<Shared>,
         remote: Option<SocketAddr>,
         kind: TransportKind,
-        user_agent: Option<Box<str>>,
+        request: Request,
     ) -> Self {
         Self {
             id,
@@ -124,8 +133,12 @@ impl Inner {
             remote,
             kind,
             created: SystemTime::now(),
-            user_agent,
-            state: Mutex::default(),
+            user_agent: request.user_agent,
+            asked: request.asked,
+            state: Mutex::new(State {
+                values: request.values,
+                ..State::default()
+            }),
             topics: Mutex::default(),
             runtime: OnceLock::new(),
             publishing: Semaphore::const_new(1),
@@ -282,6 +295,17 @@ impl Connection {
     /// What the client calls itself, if it said so (the field User-Agent).
     pub fn user_agent(&self) -> Option<&str> {
         self.inner.user_agent.as_deref()
+    }
+
+    /// The path that the client asked for; `None` for a link that was given to [`Server::run`].
+    pub fn path(&self) -> Option<&str> {
+        self.inner.asked.as_ref().map(|asked| &*asked.path)
+    }
+
+    /// The query that the client asked for, without the question mark. It is kept as long as the connection, also if there is a
+    /// secret in it.
+    pub fn query(&self) -> Option<&str> {
+        self.inner.asked.as_ref().and_then(|asked| asked.query.as_deref())
     }
 
     /// Whether it is not over.
@@ -474,16 +498,13 @@ impl Connection {
 
     /// Keeps a value with the connection, in the place of the last one of its type.
     pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
-        let mut state = self.inner.lock();
-        state.values.retain(|value| !value.is::<T>());
-        state.values.push(Arc::new(value));
+        self.inner.lock().values.insert(value);
     }
 
-    /// The value of this type that was kept with the connection.
+    /// The value of this type that was kept with the connection, here or when it was
+    /// [admitted](super::ConnectionOptions::value).
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        let state = self.inner.lock();
-        let found = state.values.iter().find(|value| value.is::<T>())?;
-        Arc::downcast(found.clone()).ok()
+        self.inner.lock().values.get()
     }
 
     /// Closes the connection in good order: new requests are refused, running handlers finish and their replies are sent, and what

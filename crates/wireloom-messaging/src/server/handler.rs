@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
+use super::values::Values;
 use super::{Connection, Context};
 use crate::data::{Data, IncomingMessage};
 use crate::transport::{Ended, TransportKind};
@@ -71,27 +72,41 @@ impl std::fmt::Debug for ReplyError {
 }
 
 /// A client that asks to be connected, before anything is answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Admission<'a> {
+pub struct Admission {
     /// What the connection will be carried by.
     pub transport: TransportKind,
-    /// Where the client is; `None` within the process.
+    /// Where the client is, where the server beneath says so.
     pub remote: Option<SocketAddr>,
+    /// What was asked for; an authority only where the client named it here, as with HTTP/2 and HTTP/3.
+    pub uri: http::Uri,
+    /// The fields of the HTTP request. Browsers send cookies with WebSocket alone, and fields of a page's own with neither.
+    pub headers: http::HeaderMap,
+    /// What the server beneath and layers in front of a [service](super::Server::service) have put into the request, such as
+    /// `wireloom::TlsInfo`, or the user that a middleware has found. Empty without a router.
+    pub extensions: http::Extensions,
+}
+
+impl Admission {
     /// The URL's path.
-    pub path: &'a str,
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
     /// The URL's query, without the question mark.
-    pub query: Option<&'a str>,
-    /// The fields of the HTTP request.
-    pub headers: &'a http::HeaderMap,
+    pub fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
 }
 
 /// What a connection is given that others are not.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ConnectionOptions {
     /// Instead of [`ServerBuilder::concurrency`](super::ServerBuilder::concurrency).
     pub concurrency: Option<usize>,
+    pub(super) values: Values,
 }
 
 impl ConnectionOptions {
@@ -100,6 +115,41 @@ impl ConnectionOptions {
     pub fn concurrency(mut self, limit: usize) -> Self {
         self.concurrency = Some(limit);
         self
+    }
+
+    /// Keeps a value with the connection from the beginning, in the place of the last one of its type: what was learnt about the
+    /// client is found by handlers with [`Connection::get`].
+    ///
+    /// ```
+    /// use wireloom_messaging::server::{Admission, Connection, ConnectionOptions, Handlers, Refusal};
+    ///
+    /// struct User(String);
+    ///
+    /// async fn admit(admission: Admission) -> Result<ConnectionOptions, Refusal> {
+    ///     let token = admission.query().and_then(|query| query.strip_prefix("token="));
+    ///     let user = match token {
+    ///         Some("secret") => User("ann".to_owned()), // of a database, say
+    ///         _ => return Err(Refusal::new(http::StatusCode::UNAUTHORIZED, "no token")),
+    ///     };
+    ///     Ok(ConnectionOptions::default().value(user))
+    /// }
+    ///
+    /// let handlers = Handlers::new().admit(admit).on_request("who am I", async |connection: Connection| {
+    ///     connection.get::<User>().map_or_else(String::new, |user| user.0.clone())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn value<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.values.insert(value);
+        self
+    }
+}
+
+impl std::fmt::Debug for ConnectionOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionOptions")
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,11 +194,17 @@ impl Refusal {
 pub trait Handler: Send + Sync + 'static {
     /// A client asks to be connected. Called before anything is answered; the default admits everybody, from any origin.
     ///
+    /// It may ask a database or another server, but not for [ever](super::ServerBuilder::connect_timeout): beyond that it is dropped, and
+    /// the client told to try later (503). It is dropped, too, when a shutdown begins, and may be when the client gives up. One that
+    /// panics refuses with 500. Connections under way count towards [`max_connections`](super::ServerBuilder::max_connections).
+    ///
+    /// Links that are given to [`Server::run`](super::Server::run), memory among them, have no request: nobody is asked about them.
+    ///
     /// # Errors
-    /// The client is refused. (Over memory, which has no request, this is not called.)
-    fn admit(&self, admission: Admission<'_>) -> Result<ConnectionOptions, Refusal> {
+    /// The client is refused.
+    fn admit(&self, admission: Admission) -> impl Future<Output = Result<ConnectionOptions, Refusal>> + Send {
         let _ = admission;
-        Ok(ConnectionOptions::default())
+        ready(Ok(ConnectionOptions::default()))
     }
 
     /// A client is connected. No message of its is read before this returns, which may not take for
@@ -201,7 +257,7 @@ pub(crate) type Task<T> = Pin<Box<dyn Future<Output = Result<T, Panicked>> + Sen
 /// [`Handler`] behind a pointer.
 pub(super) trait DynHandler: Send + Sync {
     #[cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
-    fn admit(&self, admission: Admission<'_>) -> Result<ConnectionOptions, Refusal>;
+    fn admit(self: Arc<Self>, admission: Admission) -> Task<Result<ConnectionOptions, Refusal>>;
     fn connected(self: Arc<Self>, connection: Connection) -> Task<()>;
     fn disconnected(self: Arc<Self>, connection: Connection, reason: Ended) -> Task<()>;
     fn signal(self: Arc<Self>, context: Context, message: IncomingMessage) -> Task<()>;
@@ -218,8 +274,8 @@ pub(crate) fn guarded<T>(task: impl Future<Output = T> + Send + 'static) -> Task
 }
 
 impl<H: Handler> DynHandler for H {
-    fn admit(&self, admission: Admission<'_>) -> Result<ConnectionOptions, Refusal> {
-        Handler::admit(self, admission)
+    fn admit(self: Arc<Self>, admission: Admission) -> Task<Result<ConnectionOptions, Refusal>> {
+        guarded(async move { Handler::admit(&*self, admission).await })
     }
 
     fn connected(self: Arc<Self>, connection: Connection) -> Task<()> {

@@ -12,7 +12,8 @@ use crate::transport::Ended;
 
 type Function = Box<dyn Fn(&Context, &IncomingMessage) -> Reply + Send + Sync>;
 type Hook<T> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
-type Admit = Box<dyn Fn(Admission<'_>) -> Result<ConnectionOptions, Refusal> + Send + Sync>;
+type Admitted = Pin<Box<dyn Future<Output = Result<ConnectionOptions, Refusal>> + Send>>;
+type Admit = Box<dyn Fn(Admission) -> Admitted + Send + Sync>;
 
 /// A [`Handler`] made of functions, each for the requests or signals of one name.
 ///
@@ -106,22 +107,23 @@ impl Handlers {
         self
     }
 
-    /// Decides whether a client is connected, and how: see [`Handler::admit`].
+    /// Decides whether a client is connected, and how: see [`Handler::admit`], and [`ConnectionOptions::value`] for an example.
     #[must_use]
-    pub fn admit(
-        mut self,
-        f: impl Fn(Admission<'_>) -> Result<ConnectionOptions, Refusal> + Send + Sync + 'static,
-    ) -> Self {
-        self.admit = Some(Box::new(f));
+    pub fn admit<Fut>(mut self, f: impl Fn(Admission) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<ConnectionOptions, Refusal>> + Send + 'static,
+    {
+        self.admit = Some(Box::new(move |admission| Box::pin(f(admission))));
         self
     }
 }
 
 impl Handler for Handlers {
-    fn admit(&self, admission: Admission<'_>) -> Result<ConnectionOptions, Refusal> {
-        self.admit
-            .as_ref()
-            .map_or_else(|| Ok(ConnectionOptions::default()), |admit| admit(admission))
+    async fn admit(&self, admission: Admission) -> Result<ConnectionOptions, Refusal> {
+        match &self.admit {
+            Some(admit) => admit(admission).await,
+            None => Ok(ConnectionOptions::default()),
+        }
     }
 
     async fn on_connected(&self, connection: Connection) {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
+use tokio_tungstenite::tungstenite::handshake::server::ErrorResponse;
 
 use super::limits::Permit;
 use super::{Admission, Refusal, Server};
-use crate::transport::{TransportKind, websocket};
+use crate::transport::TransportKind;
+use crate::transport::websocket::Handshake;
 
-/// How long a client may take for the WebSocket handshake.
+/// How long a client may take for the WebSocket handshake, the application's part of it not counted.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Handshakes at once; newcomers beyond wait in the backlog.
@@ -24,7 +25,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Server {
     /// Serves WebSocket without TLS on every path of a TCP port, until [`shut_down`](Server::shut_down) is called.
     ///
-    /// A handshake may take ten seconds, and 1024 may be under way; connections beyond the limits are dropped. Dropping the future stops accepting; connections go on.
+    /// A client may take ten seconds for its handshake, and 1024 may be under way, those about which the application
+    /// [decides](super::Handler::admit) included; connections beyond the limits are dropped. Dropping the future stops accepting;
+    /// connections go on.
     ///
     /// # Errors
     /// None for now: failures of single connections are logged at debug level, a lack of descriptors at warn level.
@@ -82,26 +85,30 @@ impl Server {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut place = None;
-        #[allow(clippy::result_large_err)] // tungstenite's type
-        let decide = |request: &Request| {
-            let admission = Admission {
-                transport: TransportKind::WebSocket,
-                remote,
-                path: request.uri().path(),
-                query: request.uri().query(),
-                headers: request.headers(),
-            };
-            place = Some(self.admit(admission, permit).map_err(|refusal| refused(&refusal))?);
-            Ok(())
+        let mut request = match tokio::time::timeout(HANDSHAKE_DEADLINE, Handshake::read(io)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(error)) => return tracing::debug!(%error, ?remote, "the WebSocket handshake failed"),
+            Err(_) => return tracing::debug!(?remote, "the WebSocket handshake took too long"),
         };
-        let handshake = websocket::accept(io, self.0.message_buffer_size(), decide);
-        match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
-            Ok(Ok(link)) => {
-                if let Some(place) = place {
-                    // A task of its own, so that nothing of the handshake is kept.
-                    tokio::spawn(self.run_in(Box::new(link.with_remote_address(remote)), place));
-                }
+        let (head, _) = std::mem::take(request.request_mut()).into_parts();
+        let admission = Admission {
+            transport: TransportKind::WebSocket,
+            remote,
+            uri: head.uri,
+            headers: head.headers,
+            extensions: head.extensions,
+        };
+        let answered = async {
+            match self.admit(admission, permit).await {
+                Ok(place) => Ok((request.accept(self.0.message_buffer_size()).await?, place)),
+                Err(refusal) => Err(request.refuse(refused(&refusal)).await),
+            }
+        };
+        // Of which the application may take as long as it may.
+        match tokio::time::timeout(self.0.connect_timeout.saturating_add(HANDSHAKE_DEADLINE), answered).await {
+            Ok(Ok((link, place))) => {
+                // A task of its own, so that nothing of the handshake is kept.
+                tokio::spawn(self.run_in(Box::new(link.with_remote_address(remote)), place));
             }
             Ok(Err(error)) => tracing::debug!(%error, ?remote, "the WebSocket handshake failed"),
             Err(_) => tracing::debug!(?remote, "the WebSocket handshake took too long"),

@@ -9,6 +9,8 @@
 //! Then give it connections: [`Server::listen`] on a TCP port for WebSocket, [`Server::service`] in a router,
 //! [`Server::run_webtransport`] without a router, [`Server::run`] for any [`Link`], [`Server::connect_memory`] within the process.
 
+#[cfg(any(feature = "websocket", feature = "webtransport"))]
+mod admit;
 mod builder;
 mod connection;
 mod context;
@@ -27,6 +29,7 @@ mod sweep;
 mod tasks;
 mod topic_queue;
 mod topics;
+mod values;
 #[cfg(feature = "webtransport")]
 mod webtransport;
 
@@ -48,7 +51,7 @@ pub use self::handler::{
 };
 pub use self::handlers::Handlers;
 #[cfg(feature = "axum")]
-pub use self::mount::{MountBody, MountService};
+pub use self::mount::{MountBody, MountFuture, MountService};
 
 pub(crate) use self::connection::Inner;
 use self::driver::Driver;
@@ -93,6 +96,9 @@ struct Shared {
     /// Notified when a connection is over.
     over: Notify,
     sweep: sweep::Sweep,
+    /// What the last client asked for.
+    #[cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
+    asked: Mutex<Option<Arc<Asked>>>,
 }
 
 impl Shared {
@@ -151,8 +157,15 @@ impl Drop for Over {
 /// A place for one more connection, before its handshake.
 struct Place {
     permit: Permit,
-    options: ConnectionOptions,
-    user_agent: Option<Box<str>>,
+    concurrency: Option<usize>,
+    request: connection::Request,
+}
+
+/// What a client asked for. Most ask for the same, and share it.
+#[derive(PartialEq)]
+struct Asked {
+    path: Box<str>,
+    query: Option<Box<str>>,
 }
 
 impl Server {
@@ -170,8 +183,8 @@ impl Server {
             Some(permit) => {
                 let place = Place {
                     permit,
-                    options: ConnectionOptions::default(),
-                    user_agent: None,
+                    concurrency: None,
+                    request: connection::Request::default(),
                 };
                 self.run_in(Box::new(link), place).await;
             }
@@ -202,7 +215,7 @@ impl Server {
         let shared = self.0.clone();
         let id = shared.last_id.fetch_add(1, Ordering::Relaxed);
         let (remote, kind) = (link.remote_address(), link.kind());
-        let inner = Arc::new(Inner::new(id, shared.clone(), remote, kind, place.user_agent));
+        let inner = Arc::new(Inner::new(id, shared.clone(), remote, kind, place.request));
         shared.connections().insert(id, inner.clone());
         let listed = Listed {
             shared: shared.clone(),
@@ -212,7 +225,7 @@ impl Server {
         };
         // It may have begun, and be over, while this one was not in the list yet.
         let is_late = shared.is_shutting_down();
-        let config = match place.options.concurrency {
+        let config = match place.concurrency {
             None => shared.config.clone(),
             Some(concurrency) => {
                 let config = ConnectionConfig {
@@ -368,31 +381,6 @@ impl Server {
                 reason: String::new(),
             });
         }
-    }
-
-    /// Finds room for a client, and asks the application about it.
-    #[cfg(any(feature = "axum", feature = "webtransport"))]
-    fn place_or_refusal(&self, admission: Admission<'_>) -> Result<Place, Refusal> {
-        match self.place(admission.remote.map(|remote| remote.ip())) {
-            Some(permit) => self.admit(admission, permit),
-            None if self.0.is_shutting_down() => Err(Refusal::unavailable("server shutting down")),
-            None => Err(Refusal::unavailable("too many connections")),
-        }
-    }
-
-    /// Asks the application about a client for which there is room.
-    #[cfg(any(feature = "websocket", feature = "webtransport"))]
-    fn admit(&self, admission: Admission<'_>, permit: Permit) -> Result<Place, Refusal> {
-        if self.0.is_shutting_down() {
-            return Err(Refusal::unavailable("server shutting down"));
-        }
-        let options = self.0.handler.admit(admission)?;
-        let user_agent = admission.headers.get(http::header::USER_AGENT);
-        Ok(Place {
-            permit,
-            options,
-            user_agent: user_agent.and_then(|value| value.to_str().ok()).map(Into::into),
-        })
     }
 }
 

@@ -1,13 +1,15 @@
 //! The server as a service in an axum router, or in any other that speaks tower and hyper.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
@@ -21,11 +23,15 @@ use crate::transport::websocket::WebSocketLink;
 /// The body of a [`MountService`]'s responses.
 pub type MountBody = Full<Bytes>;
 
+/// A [`MountService`]'s response, once the application has [admitted](super::Handler::admit) the client.
+pub type MountFuture = Pin<Box<dyn Future<Output = Result<Response<MountBody>, Infallible>> + Send>>;
+
 impl Server {
     /// A tower service that connects clients over WebSocket (HTTP/1.1, and the extended CONNECT of HTTP/2) and, with the
     /// feature `webtransport`, over WebTransport where the server beneath is `wireloom`'s: both at the same path.
     ///
-    /// Everything else is answered 426. The server beneath has its own graceful shutdown: call
+    /// Other requests are answered 426, OPTIONS 200, handshakes that are none 400, and clients who are not
+    /// [admitted](super::Handler::admit) or for whom there is no room what the refusal says. The server beneath has its own graceful shutdown: call
     /// [`shut_down`](Server::shut_down) first, or at the same time.
     ///
     /// Where a client is, and with it the limit of connections for one address, is known under `wireloom`'s servers, under axum's with
@@ -52,129 +58,123 @@ pub struct MountService {
 impl<B> Service<Request<B>> for MountService {
     type Response = Response<MountBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<MountBody>, Infallible>>;
+    type Future = MountFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let answer = self.answer(&mut request);
-        ready(Ok(answer.unwrap_or_else(|refusal| refused(&refusal))))
-    }
-}
-
-impl MountService {
-    fn answer<B>(&self, request: &mut Request<B>) -> Result<Response<MountBody>, Refusal> {
+    fn call(&mut self, request: Request<B>) -> MountFuture {
+        let (mut request, _) = request.into_parts();
         #[cfg(feature = "webtransport")]
-        if let Some(upgrade) = request.extensions_mut().remove::<wireloom::WebTransportUpgrade>() {
-            return self.webtransport(request, upgrade);
+        if let Some(upgrade) = request.extensions.remove::<wireloom::WebTransportUpgrade>() {
+            let answer = webtransport(self.server.clone(), request, upgrade);
+            return Box::pin(async move { Ok(answer.await.unwrap_or_else(|refusal| refused(&refusal))) });
         }
-        if let Some(accept) = handshake(request)? {
-            return self.websocket(request, accept);
-        }
-        if request.method() == Method::OPTIONS {
-            return Ok(Response::default());
-        }
-        Err(Refusal::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "this resource is reached with WebSocket or WebTransport\n",
-        ))
-    }
-
-    fn websocket<B>(
-        &self,
-        request: &mut Request<B>,
-        accept: Option<HeaderValue>,
-    ) -> Result<Response<MountBody>, Refusal> {
-        let Some(upgrade) = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>() else {
-            return Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "the connection cannot be upgraded",
-            ));
-        };
-        let remote = remote_of(request);
-        let place = self
-            .server
-            .place_or_refusal(admission(request, TransportKind::WebSocket, remote))?;
-        let server = self.server.clone();
-        tokio::spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let link = WebSocketLink::upgraded(TokioIo::new(upgraded), server.0.message_buffer_size()).await;
-                    // A task of its own, so that nothing of the upgrade is kept.
-                    tokio::spawn(server.run_in(Box::new(link.with_remote_address(remote)), place));
-                }
-                Err(error) => tracing::debug!(%error, ?remote, "the upgrade to WebSocket failed"),
+        let answer = match handshake(&request) {
+            Ok(Some(accept)) => {
+                let answer = websocket(self.server.clone(), request, accept);
+                return Box::pin(async move { Ok(answer.await.unwrap_or_else(|refusal| refused(&refusal))) });
             }
-        });
-        let mut response = Response::default();
-        if let Some(accept) = accept {
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-        }
-        Ok(response)
-    }
-
-    #[cfg(feature = "webtransport")]
-    fn webtransport<B>(
-        &self,
-        request: &Request<B>,
-        upgrade: wireloom::WebTransportUpgrade,
-    ) -> Result<Response<MountBody>, Refusal> {
-        use super::webtransport::profile_of;
-        use crate::transport::webtransport::{PROTOCOL_M, PROTOCOL_S};
-
-        let upgrade = upgrade.protocols([PROTOCOL_M, PROTOCOL_S]);
-        let (profile, kind) = profile_of(upgrade.selected_protocol().as_deref(), request.uri().query());
-        let remote = Some(upgrade.remote_address());
-        let place = self.server.place_or_refusal(admission(request, kind, remote))?;
-        let server = self.server.clone();
-        let response =
-            upgrade.on_upgrade(move |session| async move { server.run_session(session, profile, place).await });
-        Ok(response.map(|_| MountBody::default()))
+            Ok(None) if request.method == Method::OPTIONS => Response::default(),
+            Ok(None) => refused(&Refusal::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "this resource is reached with WebSocket or WebTransport\n",
+            )),
+            Err(refusal) => refused(&refusal),
+        };
+        Box::pin(ready(Ok(answer)))
     }
 }
 
-fn admission<B>(request: &Request<B>, transport: TransportKind, remote: Option<SocketAddr>) -> Admission<'_> {
+async fn websocket(
+    server: Server,
+    mut request: Parts,
+    accept: Option<HeaderValue>,
+) -> Result<Response<MountBody>, Refusal> {
+    let Some(upgrade) = request.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "the connection cannot be upgraded",
+        ));
+    };
+    let remote = remote_of(&request);
+    let place = server.place_or_refusal(admission(request, TransportKind::WebSocket, remote));
+    let place = place.await?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let link = WebSocketLink::upgraded(TokioIo::new(upgraded), server.0.message_buffer_size()).await;
+                // A task of its own, so that nothing of the upgrade is kept.
+                tokio::spawn(server.run_in(Box::new(link.with_remote_address(remote)), place));
+            }
+            Err(error) => tracing::debug!(%error, ?remote, "the upgrade to WebSocket failed"),
+        }
+    });
+    let mut response = Response::default();
+    if let Some(accept) = accept {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+#[cfg(feature = "webtransport")]
+async fn webtransport(
+    server: Server,
+    request: Parts,
+    upgrade: wireloom::WebTransportUpgrade,
+) -> Result<Response<MountBody>, Refusal> {
+    use super::webtransport::profile_of;
+    use crate::transport::webtransport::{PROTOCOL_M, PROTOCOL_S};
+
+    let upgrade = upgrade.protocols([PROTOCOL_M, PROTOCOL_S]);
+    let (profile, kind) = profile_of(upgrade.selected_protocol().as_deref(), request.uri.query());
+    let remote = Some(upgrade.remote_address());
+    let place = server.place_or_refusal(admission(request, kind, remote)).await?;
+    let response = upgrade.on_upgrade(move |session| async move { server.run_session(session, profile, place).await });
+    Ok(response.map(|_| MountBody::default()))
+}
+
+fn admission(request: Parts, transport: TransportKind, remote: Option<SocketAddr>) -> Admission {
     Admission {
         transport,
         remote,
-        path: request.uri().path(),
-        query: request.uri().query(),
-        headers: request.headers(),
+        uri: request.uri,
+        headers: request.headers,
+        extensions: request.extensions,
     }
 }
 
 /// As `wireloom`'s servers say it, as axum's does, or bare.
-fn remote_of<B>(request: &Request<B>) -> Option<SocketAddr> {
+fn remote_of(request: &Parts) -> Option<SocketAddr> {
     #[cfg(feature = "webtransport")]
-    if let Some(wireloom::RemoteAddr(remote)) = request.extensions().get() {
+    if let Some(wireloom::RemoteAddr(remote)) = request.extensions.get() {
         return Some(*remote);
     }
-    if let Some(ConnectInfo(remote)) = request.extensions().get() {
+    if let Some(ConnectInfo(remote)) = request.extensions.get() {
         return Some(*remote);
     }
-    request.extensions().get::<SocketAddr>().copied()
+    request.extensions.get::<SocketAddr>().copied()
 }
 
 /// Whether the request is a WebSocket handshake, and how to accept it: with a key on HTTP/1.1 (RFC 6455 section 4.2), with
 /// a mere 200 on HTTP/2 (RFC 8441 section 5) and HTTP/3 (RFC 9220).
-fn handshake<B>(request: &Request<B>) -> Result<Option<Option<HeaderValue>>, Refusal> {
-    let headers = request.headers();
-    if request.version() >= Version::HTTP_2 {
-        let protocol = request.extensions().get::<hyper::ext::Protocol>();
-        let asks = request.method() == Method::CONNECT && protocol.is_some_and(|p| p.as_str() == "websocket");
+fn handshake(request: &Parts) -> Result<Option<Option<HeaderValue>>, Refusal> {
+    let headers = &request.headers;
+    if request.version >= Version::HTTP_2 {
+        let protocol = request.extensions.get::<hyper::ext::Protocol>();
+        let asks = request.method == Method::CONNECT && protocol.is_some_and(|p| p.as_str() == "websocket");
         return Ok(asks.then_some(None));
     }
     if !has_token(headers, &UPGRADE, "websocket") {
         return Ok(None);
     }
     let bad = |reason: &str| Refusal::new(StatusCode::BAD_REQUEST, reason);
-    if request.method() != Method::GET || !has_token(headers, &CONNECTION, "upgrade") {
+    if request.method != Method::GET || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(bad("a WebSocket handshake is a GET with Connection: upgrade"));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {

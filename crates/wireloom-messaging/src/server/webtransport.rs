@@ -38,11 +38,11 @@ impl Server {
         let place = self.place_or_refusal(Admission {
             transport,
             remote: Some(remote),
-            path: request.path(),
-            query: request.uri().query(),
-            headers: request.headers(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+            extensions: http::Extensions::new(),
         });
-        let place = match place {
+        let place = match place.await {
             Ok(place) => place,
             Err(Refusal { status, reason }) => {
                 tracing::debug!(%remote, reason, "a session was refused");

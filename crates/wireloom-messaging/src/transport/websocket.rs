@@ -8,10 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::{Sink as _, Stream as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
+use tokio_tungstenite::tungstenite::handshake::server::{
+    ErrorResponse, Request, Response, create_response, write_response,
+};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -28,6 +31,9 @@ const MAX_DRAINED: usize = 1 << 20;
 /// What the protocol can allow a server at most (section 4.1). tungstenite's limit cannot be changed when the server's first message
 /// has said which it is, so that [`Buffered`] refuses what is larger than that: before tungstenite makes room for it.
 const MAX_MESSAGE: usize = u32::MAX as usize;
+
+/// The head of a client's handshake, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// The error of a handshake.
 pub use tungstenite::Error as HandshakeError;
@@ -77,23 +83,83 @@ fn config(limit: usize) -> WebSocketConfig {
         .max_frame_size(Some(limit))
 }
 
-/// Answers a client's handshake on a fresh connection. `decide` sees the request, and may refuse it with a response.
-/// Messages of more than `limit` bytes end the connection.
-///
-/// There is no deadline here. Cancel safe in the sense that dropping the future drops the connection.
-///
-/// # Errors
-/// It was no handshake, it was refused, or the connection is lost.
-pub async fn accept<T, F>(io: T, limit: usize, decide: F) -> Result<WebSocketLink, HandshakeError>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: FnOnce(&Request) -> Result<(), ErrorResponse> + Unpin,
-{
-    let io = Buffered::new(io, Frames::after_head());
-    #[allow(clippy::result_large_err)] // tungstenite's type
-    let callback = |request: &Request, response: Response| decide(request).map(|()| response);
-    let socket = tokio_tungstenite::accept_hdr_async_with_config(io, callback, Some(config(limit))).await?;
-    Ok(WebSocketLink::new(socket, limit, false))
+/// A client's handshake that has been read and not answered: [`accept`](Self::accept) or [`refuse`](Self::refuse) it. Dropping it drops
+/// the connection.
+pub struct Handshake<T> {
+    io: T,
+    request: Request,
+    response: Response,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Handshake<T> {
+    /// Reads the handshake on a fresh connection: at most 64 KiB. There is no deadline here.
+    ///
+    /// # Errors
+    /// It is no handshake, or the connection is lost.
+    pub async fn read(mut io: T) -> Result<Self, HandshakeError> {
+        const END: &[u8] = b"\r\n\r\n";
+        let mut head = Vec::with_capacity(1024);
+        loop {
+            let new = head.len().saturating_sub(END.len() - 1);
+            if io.read_buf(&mut head).await? == 0 {
+                return Err(ProtocolError::HandshakeIncomplete.into());
+            }
+            if head[new..].windows(END.len()).any(|window| window == END) {
+                break;
+            }
+            if head.len() > MAX_HEAD {
+                return Err(CapacityError::TooManyHeaders.into());
+            }
+        }
+        let (size, request) = Request::try_parse(&head)?.ok_or(ProtocolError::HandshakeIncomplete)?;
+        if size < head.len() {
+            return Err(ProtocolError::JunkAfterRequest.into());
+        }
+        let response = create_response(&request)?;
+        Ok(Self { io, request, response })
+    }
+
+    /// What the client asks for. May be taken away; the answer is known already.
+    pub fn request_mut(&mut self) -> &mut Request {
+        &mut self.request
+    }
+
+    /// Accepts the connection. Messages of more than `limit` bytes end it.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn accept(mut self, limit: usize) -> Result<WebSocketLink, HandshakeError> {
+        let mut head = Vec::new();
+        write_response(&mut head, &self.response)?;
+        self.io.write_all(&head).await?;
+        self.io.flush().await?;
+        Ok(WebSocketLink::upgraded(self.io, limit).await)
+    }
+
+    /// Answers with another status, which closes the connection. Answers the error that this handshake ends with.
+    pub async fn refuse(mut self, response: ErrorResponse) -> HandshakeError {
+        let mut answer = Vec::new();
+        if let Err(error) = write_response(&mut answer, &response) {
+            return error;
+        }
+        answer.extend_from_slice(response.body().as_deref().unwrap_or_default().as_bytes());
+        let written = async {
+            self.io.write_all(&answer).await?;
+            self.io.flush().await
+        };
+        match written.await {
+            Ok(()) => HandshakeError::Http(response.map(|body| body.map(String::into_bytes)).into()),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Handshake<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handshake")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Does the client's handshake on a fresh connection, which is TLS already if `request` is for `wss://`. Messages of more

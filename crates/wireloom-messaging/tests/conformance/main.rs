@@ -3,6 +3,7 @@
 //! Numbers of sections are those of docs/webwire.md.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod admission;
 mod behaviours;
 mod chaos;
 mod client_chaos;

@@ -15,7 +15,7 @@ use wireloom_messaging::transport::{TransportKind, websocket};
 use crate::behaviours::echo;
 use crate::peer::{Peer, within};
 
-async fn peer(link: impl wireloom_messaging::transport::Link + 'static) -> Peer {
+pub async fn peer(link: impl wireloom_messaging::transport::Link + 'static) -> Peer {
     let mut peer = Peer {
         link: Box::new(link),
         accepted: Default::default(),
@@ -84,7 +84,7 @@ async fn one_path_for_both() {
     within(serving).await.unwrap();
 }
 
-async fn tls_connect(
+pub async fn tls_connect(
     address: SocketAddr,
     hash: wireloom::CertificateHash,
 ) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
