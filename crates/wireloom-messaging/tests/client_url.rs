@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderValue, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use wireloom::{Identity, ServerTrust};
 use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, RequestError, Status};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
-use wireloom_messaging::server::{Context, Handlers, Server};
+use wireloom_messaging::server::{Admission, ConnectionOptions, Context, Handlers, Refusal, Server};
 use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::transport::webtransport::Profile;
 use wireloom_messaging::{Data, engine::CloseCode};
@@ -517,4 +518,106 @@ async fn nobody_there_is_tried_again() -> Result<(), Error> {
     client.close().await;
     assert!(matches!(client.status(), Status::Closed(ConnectError::Closed)));
     Ok(())
+}
+
+/// A server that says which tokens it was shown, and lets everybody in who has one.
+fn asks_for_tokens() -> (Server, mpsc::UnboundedReceiver<String>) {
+    let (shown, tokens) = mpsc::unbounded_channel();
+    let handlers = echo().admit(move |admission: Admission| {
+        let field = |name| {
+            admission
+                .headers
+                .get(name)
+                .and_then(|value: &HeaderValue| value.to_str().ok())
+        };
+        let seen = format!(
+            "{:?} {:?} {:?}",
+            field("authorization"),
+            field("origin"),
+            admission.query()
+        );
+        let token = field("authorization").ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, "no token"));
+        let admitted = token.map(|_| ConnectionOptions::default());
+        let _ = shown.send(seen);
+        std::future::ready(admitted)
+    });
+    (Server::builder().build(handlers), tokens)
+}
+
+#[tokio::test]
+async fn fields_are_sent_over_both_transports() -> Result<(), Error> {
+    let ((server, mut tokens), identity) = (asks_for_tokens(), identity());
+    let address = serve_all(&server, &identity).await?;
+    let refused = client(address, &identity).connect().await.expect_err("no token");
+    assert!(refused.is_final(), "{refused}");
+    while tokens.try_recv().is_ok() {}
+    for scheme in ["https", "wss"] {
+        let client = Client::builder(format!("{scheme}://{address}/messages?x=1"))
+            .trust(ServerTrust::Hashes(vec![identity.certificate_hashes().current]))
+            .header("authorization", "Bearer first")
+            .header("Authorization", "Bearer last")
+            .header(http::header::ORIGIN, format!("https://{address}"));
+        let client = client.connect().await?;
+        let is_quic = matches!(client.connected().await?, TransportKind::WebTransportMulti);
+        assert_eq!(is_quic, scheme == "https");
+        let expected = format!("Some(\"Bearer last\") Some(\"https://{address}\") Some(\"x=1\")");
+        assert_eq!(timeout(PATIENCE, tokens.recv()).await?, Some(expected));
+        client.close().await;
+    }
+    let foreign = client(address, &identity).header("origin", "https://example.com");
+    let foreign = foreign
+        .header("authorization", "x")
+        .connect()
+        .await
+        .expect_err("refused");
+    assert!(foreign.to_string().contains("403"), "{foreign}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_attempt_has_a_fresh_token() -> Result<(), Error> {
+    let ((server, mut tokens), identity) = (asks_for_tokens(), identity());
+    let address = serve_all(&server, &identity).await?;
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let client = client(address, &identity).each_attempt(move |attempt| {
+        let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        async move {
+            tokio::task::yield_now().await;
+            if count == 1 {
+                return Err(ConnectError::Unreachable("no token now".to_owned()));
+            }
+            let url = format!("{}?attempt={count}", attempt.url);
+            Ok(attempt.url(url).header("authorization", count.to_string()))
+        }
+    });
+    let client = client.connect().await?;
+    let expected = |count: u32| Some(format!("Some(\"{count}\") None Some(\"attempt={count}\")"));
+    assert_eq!(timeout(PATIENCE, tokens.recv()).await?, expected(0));
+    while server.connection_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.connections()[0].abort(CloseCode::Internal, "");
+    assert_eq!(
+        timeout(PATIENCE, tokens.recv()).await?,
+        expected(2),
+        "one attempt failed"
+    );
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn fields_that_are_none_are_told() {
+    let builder = || Client::builder("ws://127.0.0.1:9/messages");
+    for builder in [
+        builder().header("no name", "x"),
+        builder().header("x", "no\nvalue"),
+        builder().header("Host", "example.com"),
+        builder().header("sec-websocket-key", "x"),
+        builder().each_attempt(async |attempt| Ok(attempt.header("connection", "close"))),
+        builder().each_attempt(async |attempt| Ok(attempt.url("http://127.0.0.1:9/"))),
+    ] {
+        let error = builder.connect().await.expect_err("unusable");
+        assert!(matches!(error, ConnectError::Unusable(_)), "{error:?}");
+    }
 }

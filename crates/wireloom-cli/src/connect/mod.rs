@@ -74,7 +74,7 @@ fn parse_protocol(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wrong = || "write a header field as 'Name: value'".to_owned();
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
     let name = name.trim().parse().map_err(|_| wrong())?;

@@ -7,6 +7,7 @@ mod listen;
 mod signal;
 
 use clap::{Args, ValueEnum};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use wireloom_messaging::Data;
 use wireloom_messaging::client::{Client, ClientBuilder, ConnectError, RequestError};
@@ -18,6 +19,7 @@ pub(crate) use self::call::{CallArgs, run as call};
 pub(crate) use self::decode::{DecodeArgs, run as decode};
 pub(crate) use self::listen::{ListenArgs, run as listen};
 pub(crate) use self::signal::{SignalArgs, run as signal};
+use crate::connect::parse_header;
 use crate::failure::Failure;
 use crate::output;
 use crate::trust::{TrustArgs, dialable};
@@ -37,6 +39,9 @@ struct ServerArgs {
     /// Requests over WebTransport on one stream (s), or on one each (m)
     #[arg(long, default_value = "m")]
     profile: ProfileArg,
+    /// Send a header field with the request; may be repeated
+    #[arg(long, value_name = "'NAME: VALUE'", value_parser = parse_header)]
+    header: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -83,7 +88,8 @@ impl ServerArgs {
                 ProfileArg::S => Profile::Single,
                 ProfileArg::M => Profile::Multi,
             });
-        Ok(builder)
+        let headers = self.header.iter().cloned();
+        Ok(headers.fold(builder, |builder, (name, value)| builder.header(name, value)))
     }
 
     /// A connected client that has the session which was asked for.

@@ -71,6 +71,24 @@ fn requests_over_every_transport() {
 }
 
 #[test]
+fn fields_of_ones_own_over_every_transport() {
+    let server = Serve::start(&[]);
+    for (url, trust) in urls(&server) {
+        let call = |field: &str| {
+            run(&arguments(
+                "call",
+                &url,
+                &trust,
+                &["echo", "hello", "--header", field, "--json"],
+            ))
+        };
+        assert_eq!(call("Authorization: Bearer x").event("reply")["text"], "hello", "{url}");
+        let foreign = call("Origin: https://example.com");
+        assert_eq!(foreign.event("error")["kind"], "status", "{url}: sent, and refused");
+    }
+}
+
+#[test]
 fn sessions_survive_a_restart() {
     let folder = TempDir::new();
     let directory = folder.path("sessions");

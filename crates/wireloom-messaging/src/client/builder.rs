@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+#[cfg(feature = "websocket")]
+use super::attempt::Attempt;
 use super::dial::Dial;
 use super::driver::Driver;
 use super::hooks::Hooks;
@@ -85,8 +87,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How requests travel over WebTransport. Default: [`Profile::M`](crate::transport::webtransport::Profile), a stream for each,
-    /// where the server speaks it.
+    /// How requests travel over WebTransport. Default: [`Profile::Multi`](crate::transport::webtransport::Profile::Multi), a stream for
+    /// each, where the server speaks it.
     #[cfg(all(feature = "webtransport", feature = "websocket"))]
     pub fn profile(mut self, profile: crate::transport::webtransport::Profile) -> Self {
         self.dialer(|dialer| dialer.profile = profile);
@@ -97,6 +99,43 @@ impl ClientBuilder {
     #[cfg(all(feature = "webtransport", feature = "websocket"))]
     pub fn fallback_after(mut self, patience: Duration) -> Self {
         self.dialer(|dialer| dialer.patience = patience);
+        self
+    }
+
+    /// A field of the request that opens each connection, over both transports: `Authorization`, `Cookie`, `Origin`. A second one of the
+    /// same name takes the place of the first. What cannot be a field, or is one of the handshake's own, makes each attempt fail with
+    /// [`ConnectError::Unusable`]. Without effect on [`Client::over`].
+    #[cfg(feature = "websocket")]
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        http::HeaderName: TryFrom<N>,
+        http::HeaderValue: TryFrom<V>,
+    {
+        self.dialer(|dialer| dialer.attempt = dialer.attempt.clone().header(name, value));
+        self
+    }
+
+    /// Called for each attempt to connect, the first included, with what is to be dialled: answers what is. For tokens that expire,
+    /// which a client that reconnects after hours needs anew.
+    ///
+    /// The answer counts towards the [time for an attempt](Self::connect_timeout); the future is dropped when that has passed. An error is
+    /// the attempt's: a [final](ConnectError::is_final) one closes the client. Without effect on [`Client::over`].
+    ///
+    /// ```no_run
+    /// use wireloom_messaging::client::{Client, ConnectError};
+    ///
+    /// # async fn fetch_token() -> std::io::Result<String> { Ok(String::new()) }
+    /// let client = Client::builder("https://example.com/chat").each_attempt(async |attempt| {
+    ///     let token = fetch_token().await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    ///     Ok(attempt.header("authorization", format!("Bearer {token}")))
+    /// });
+    /// ```
+    #[cfg(feature = "websocket")]
+    pub fn each_attempt<Fut>(mut self, f: impl Fn(Attempt) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<Attempt, ConnectError>> + Send + 'static,
+    {
+        self.dialer(|dialer| dialer.prepare = Some(Box::new(move |attempt| Box::pin(f(attempt)))));
         self
     }
 

@@ -25,6 +25,8 @@
 //! At most [`QUEUE`] requests and signals wait to be sent; whoever comes then waits for room, up to its deadline. A link takes
 //! 64 KiB that the server has not read. Received messages are at most as large as the server says that they are.
 
+#[cfg(feature = "websocket")]
+mod attempt;
 mod backoff;
 mod builder;
 mod connection;
@@ -44,6 +46,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+#[cfg(feature = "websocket")]
+pub use self::attempt::Attempt;
 pub use self::backoff::Backoff;
 pub use self::builder::ClientBuilder;
 pub use self::dial::{Dial, DialFuture};

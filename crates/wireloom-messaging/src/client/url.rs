@@ -14,8 +14,10 @@ use http::Uri;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, pki_types::ServerName};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::ConnectError;
+use super::attempt::{Attempt, Prepared};
 use super::dial::{Dial, DialFuture};
 use crate::transport::Link;
 use crate::transport::websocket::{self, HandshakeError};
@@ -28,7 +30,9 @@ const FIRST_MESSAGE: usize = 64 * 1024;
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 pub(super) struct UrlDialer {
-    url: String,
+    pub(super) attempt: Attempt,
+    /// Of the application, for each attempt.
+    pub(super) prepare: Option<Box<dyn Fn(Attempt) -> Prepared + Send + Sync>>,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     #[cfg(feature = "webtransport")]
     pub(super) trust: wireloom::ServerTrust,
@@ -56,7 +60,8 @@ struct Made {
 impl UrlDialer {
     pub(super) fn new(url: String) -> Self {
         Self {
-            url,
+            attempt: Attempt::new(url),
+            prepare: None,
             tls: None,
             #[cfg(feature = "webtransport")]
             trust: wireloom::ServerTrust::default(),
@@ -74,12 +79,17 @@ impl UrlDialer {
     }
 
     async fn dial(&self) -> Result<Box<dyn Link>, ConnectError> {
-        let uri: Uri = self.url.parse().map_err(|_| unusable("it is no URL"))?;
+        let mut attempt = self.attempt.clone();
+        if let Some(prepare) = &self.prepare {
+            attempt = prepare(attempt).await?;
+        }
+        attempt.check()?;
+        let uri: Uri = attempt.url.parse().map_err(|_| unusable("it is no URL"))?;
         check(&uri)?;
         match uri.scheme_str() {
-            Some("ws" | "wss") => self.websocket(&self.url, &uri).await,
+            Some("ws" | "wss") => self.websocket(&attempt, &uri).await,
             #[cfg(feature = "webtransport")]
-            Some("https") => self.either(&uri).await,
+            Some("https") => self.either(&attempt, &uri).await,
             #[cfg(not(feature = "webtransport"))]
             Some("https") => Err(unusable("this program was built without WebTransport: use wss://")),
             _ => Err(unusable("a URL of ws://, wss:// or https:// is needed")),
@@ -88,9 +98,9 @@ impl UrlDialer {
 
     /// What worked last first, then the other.
     #[cfg(feature = "webtransport")]
-    async fn either(&self, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
+    async fn either(&self, attempt: &Attempt, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
         let lock = || self.websocket_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let fallback = self.url.replacen("https", "wss", 1);
+        let fallback = attempt.clone().url(attempt.url.replacen("https", "wss", 1));
         // Forgotten unless there is an answer: where nothing comes this is dropped when the attempt has taken too long, and the next one
         // begins with WebTransport.
         let since = lock().take().filter(|since| since.elapsed() < REMEMBERED);
@@ -103,7 +113,7 @@ impl UrlDialer {
                 Err(error) => failed = Some(error),
             }
         }
-        let first = match tokio::time::timeout(self.patience, self.webtransport()).await {
+        let first = match tokio::time::timeout(self.patience, self.webtransport(attempt)).await {
             Ok(Ok(link)) => {
                 *lock() = None;
                 return Ok(link);
@@ -127,26 +137,31 @@ impl UrlDialer {
     }
 
     #[cfg(feature = "webtransport")]
-    async fn webtransport(&self) -> Result<Box<dyn Link>, ConnectError> {
+    async fn webtransport(&self, attempt: &Attempt) -> Result<Box<dyn Link>, ConnectError> {
         use crate::transport::webtransport::{self, PROTOCOL_M, PROTOCOL_S, Profile};
         let client = self.client()?;
         let offered: &[&str] = match self.profile {
             Profile::Single => &[PROTOCOL_S],
             Profile::Multi => &[PROTOCOL_M, PROTOCOL_S],
         };
-        let session = client
-            .session(&self.url)
-            .protocols(offered.iter().copied())
-            .connect()
-            .await
-            .map_err(|error| of_webtransport(&error))?;
+        let mut session = client.session(&attempt.url).protocols(offered.iter().copied());
+        for (name, value) in &attempt.headers {
+            session = match value.to_str() {
+                // It takes the place of none, which is what wireloom sends by itself.
+                Ok(origin) if name == http::header::ORIGIN => session.origin(origin),
+                _ => session.header(name.clone(), value.clone()),
+            };
+        }
+        let session = session.connect().await.map_err(|error| of_webtransport(&error))?;
         // A server that takes none of them speaks the profile that all must.
         let profile = Profile::of(session.protocol(), None);
         Ok(Box::new(webtransport::connect(session, profile, FIRST_MESSAGE).await?))
     }
 
-    async fn websocket(&self, url: &str, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
+    async fn websocket(&self, attempt: &Attempt, uri: &Uri) -> Result<Box<dyn Link>, ConnectError> {
         let is_plain = uri.scheme_str() == Some("ws");
+        let mut request = attempt.url.as_str().into_client_request().map_err(of_handshake)?;
+        request.headers_mut().extend(attempt.headers.clone());
         let host = uri.host().ok_or_else(|| unusable("the URL has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
@@ -155,11 +170,11 @@ impl UrlDialer {
         // A request is smaller than a packet and must not wait for another.
         tcp.set_nodelay(true).map_err(unreachable)?;
         let link = if is_plain {
-            websocket::connect(tcp, url, FIRST_MESSAGE).await
+            websocket::connect(tcp, request, FIRST_MESSAGE).await
         } else {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| unusable("the URL's host is no name"))?;
             let tls = TlsConnector::from(self.tls_config()?).connect(name, tcp);
-            websocket::connect(tls.await.map_err(of_tls)?, url, FIRST_MESSAGE).await
+            websocket::connect(tls.await.map_err(of_tls)?, request, FIRST_MESSAGE).await
         };
         Ok(Box::new(link.map_err(of_handshake)?))
     }
