@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use wireloom::{Identity, ServerTrust};
 use wireloom_messaging::client::{Backoff, Client, ClientBuilder, ConnectError, RequestError, Status};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload};
-use wireloom_messaging::server::{Admission, ConnectionOptions, Context, Handlers, Refusal, Server};
+use wireloom_messaging::server::{Admission, Connection, ConnectionOptions, Context, Handlers, Refusal, Server};
 use wireloom_messaging::transport::TransportKind;
 use wireloom_messaging::transport::webtransport::Profile;
 use wireloom_messaging::{Data, engine::CloseCode};
@@ -620,4 +620,31 @@ async fn fields_that_are_none_are_told() {
         let error = builder.connect().await.expect_err("unusable");
         assert!(matches!(error, ConnectError::Unusable(_)), "{error:?}");
     }
+}
+
+/// Nor does it over the other transport.
+#[tokio::test]
+async fn a_dismissal_is_final_over_every_transport() -> Result<(), Error> {
+    let connected = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = connected.clone();
+    let handlers = echo().on_connected(move |connection: Connection| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        connection.dismiss("your version is too old");
+        std::future::ready(())
+    });
+    let (server, identity) = (Server::builder().build(handlers), identity());
+    let address = serve_all(&server, &identity).await?;
+    for scheme in ["https", "wss"] {
+        let client = Client::builder(format!("{scheme}://{address}/messages"))
+            .trust(ServerTrust::Hashes(vec![identity.certificate_hashes().current]))
+            .backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(1)))
+            .build();
+        let why = timeout(PATIENCE, client.closed()).await?;
+        assert!(
+            matches!(&why, ConnectError::Dismissed { reason } if reason == "your version is too old"),
+            "{scheme}: {why}"
+        );
+    }
+    assert_eq!(connected.load(std::sync::atomic::Ordering::Relaxed), 2, "once each");
+    Ok(())
 }

@@ -125,6 +125,7 @@ fn connect_failure(url: &str, error: &ConnectError) -> Failure {
         ConnectError::Both(first, second) if is_certificate(first) || is_certificate(second) => {
             untrusted(failure("tls"))
         }
+        ConnectError::Dismissed { .. } => failure("dismissed"),
         ConnectError::Rejected(_) => failure("protocol").hint("a server of WebWire 2.0 at that path is needed"),
         _ => failure("connect")
             .hint("is the server running, does the URL have its port and path, and has the port TLS (wss://)?"),

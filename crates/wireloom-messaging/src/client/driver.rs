@@ -64,12 +64,18 @@ impl Driver {
             match connection.serve(&mut self).await {
                 End::Lost(ended) => {
                     connection.give_up(&mut self, &ended);
+                    let error = ConnectError::from(ended.clone());
+                    if error.is_final() {
+                        connection.end(&ended).await;
+                        self.hooks.disconnected(&ended);
+                        break (error, None);
+                    }
                     failures = if since.elapsed() >= self.backoff.stable {
                         1
                     } else {
                         failures + 1
                     };
-                    self.set_connecting(failures, ended.clone().into());
+                    self.set_connecting(failures, error);
                     self.hooks.disconnected(&ended);
                     connection.end(&ended).await;
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Rejected, SendError};
+use crate::engine::{CloseCode, Rejected, SendError};
 use crate::transport::Ended;
 
 /// Why there is no connection.
@@ -29,7 +29,13 @@ pub enum ConnectError {
     Unreachable(String),
     /// The server accepted the connection and ended it before it was usable.
     #[error("the server ended the connection: {0}")]
-    Ended(#[from] Ended),
+    Ended(Ended),
+    /// The server has dismissed this client, for this reason: it is not to come back by itself. Final.
+    #[error("dismissed by the server{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Dismissed {
+        /// What the server says about it; may be empty.
+        reason: String,
+    },
     /// It took too long.
     #[error("the server did not answer in time")]
     TimedOut,
@@ -48,10 +54,19 @@ impl ConnectError {
     /// Whether trying again is of no use.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Unusable(_) | Self::Refused(_) | Self::Certificate(_) | Self::Closed => true,
+            Self::Unusable(_) | Self::Refused(_) | Self::Certificate(_) | Self::Dismissed { .. } | Self::Closed => true,
             Self::Rejected(rejected) => rejected.is_final(),
             Self::Both(first, second) => first.is_final() && second.is_final(),
             Self::Unreachable(_) | Self::Ended(_) | Self::TimedOut | Self::Restore(_) => false,
+        }
+    }
+}
+
+impl From<Ended> for ConnectError {
+    fn from(ended: Ended) -> Self {
+        match ended.code {
+            CloseCode::Dismissed => Self::Dismissed { reason: ended.reason },
+            _ => Self::Ended(ended),
         }
     }
 }

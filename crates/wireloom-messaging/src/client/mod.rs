@@ -19,7 +19,7 @@
 //! sends what waits. When the connection is lost, requests that wait for replies fail at once with
 //! [`RequestError::Disconnected`], or are sent again over the next connection if they are
 //! [idempotent](Request::idempotent), and the client reconnects after a pause ([`Backoff`]). It stops for good at a final
-//! error ([`ConnectError::is_final`]), at [`close`](Client::close), and when the last clone of the handle is dropped.
+//! error ([`ConnectError::is_final`]), which a server's [dismissal](ConnectError::Dismissed) is, at [`close`](Client::close), and when the last clone of the handle is dropped.
 //!
 //! # Limits
 //! At most [`QUEUE`] requests and signals wait to be sent; whoever comes then waits for room, up to its deadline. A link takes

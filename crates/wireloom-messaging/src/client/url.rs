@@ -118,6 +118,7 @@ impl UrlDialer {
                 *lock() = None;
                 return Ok(link);
             }
+            Ok(Err(error @ ConnectError::Dismissed { .. })) => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => ConnectError::TimedOut,
         };

@@ -20,11 +20,16 @@ pub enum CloseCode {
     Internal,
     /// The peer does not take what it is subscribed to fast enough. It should connect again at once, and recover.
     SlowConsumer,
+    /// The server wants the client not to come back by itself: [`Connection::dismiss`](crate::server::Connection::dismiss).
+    Dismissed,
     /// Any other code of the peer's.
     Other(u32),
     /// The connection was lost without a word.
     Lost,
 }
+
+/// Codes of WebSocket from here on are the application's (RFC 6455 section 7.4.2).
+const PRIVATE: u16 = 4000;
 
 impl CloseCode {
     /// The code in a WebSocket Close frame (RFC 6455 section 7.4).
@@ -38,11 +43,13 @@ impl CloseCode {
             Self::TooBig => 1009,
             // Try Again Later.
             Self::SlowConsumer => 1013,
+            Self::Dismissed => PRIVATE + 0x13,
             Self::Internal | Self::Other(_) | Self::Lost => 1011,
         }
     }
 
-    /// The inverse of [`websocket`](Self::websocket); `None` is a Close without a code.
+    /// The inverse of [`websocket`](Self::websocket); `None` is a Close without a code. Pages may send few codes, and 4000 + the
+    /// session's in the place of others.
     pub const fn from_websocket(code: Option<u16>) -> Self {
         match code {
             None | Some(1000 | 1005) => Self::Normal,
@@ -54,7 +61,13 @@ impl CloseCode {
             Some(1009) => Self::TooBig,
             Some(1011) => Self::Internal,
             Some(1013) => Self::SlowConsumer,
-            Some(other) => Self::Other(other as u32),
+            Some(other) => match other.checked_sub(PRIVATE) {
+                Some(code @ 0..=0x13) => match Self::from_webtransport(code as u32) {
+                    Self::Other(_) => Self::Other(other as u32),
+                    known => known,
+                },
+                _ => Self::Other(other as u32),
+            },
         }
     }
 
@@ -69,6 +82,7 @@ impl CloseCode {
             Self::TooBig => 5,
             Self::Internal | Self::Lost => 6,
             Self::SlowConsumer => 0x12,
+            Self::Dismissed => 0x13,
             Self::Other(code) => code,
         }
     }
@@ -84,6 +98,7 @@ impl CloseCode {
             5 => Self::TooBig,
             6 => Self::Internal,
             0x12 => Self::SlowConsumer,
+            0x13 => Self::Dismissed,
             other => Self::Other(other),
         }
     }
@@ -100,6 +115,7 @@ impl std::fmt::Display for CloseCode {
             Self::TooBig => f.write_str("message too big"),
             Self::Internal => f.write_str("internal error"),
             Self::SlowConsumer => f.write_str("slow consumer"),
+            Self::Dismissed => f.write_str("dismissed by the server"),
             Self::Other(code) => write!(f, "closed with code {code}"),
             Self::Lost => f.write_str("connection lost"),
         }
@@ -121,9 +137,16 @@ mod tests {
             CloseCode::TooBig,
             CloseCode::Internal,
             CloseCode::SlowConsumer,
+            CloseCode::Dismissed,
         ] {
             assert_eq!(CloseCode::from_websocket(Some(code.websocket())), code);
             assert_eq!(CloseCode::from_webtransport(code.webtransport()), code);
+            let of_a_page = 4000 + code.webtransport() as u16;
+            assert_eq!(CloseCode::from_websocket(Some(of_a_page)), code);
+        }
+        assert_eq!(CloseCode::Dismissed.websocket(), 4019);
+        for other in [1010, 3000, 3999, 4007, 4017, 4020, 4999] {
+            assert_eq!(CloseCode::from_websocket(Some(other)), CloseCode::Other(other.into()));
         }
         assert_eq!(
             CloseCode::from_websocket(None),

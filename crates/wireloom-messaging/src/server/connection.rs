@@ -512,6 +512,25 @@ impl Connection {
     pub fn close(&self) {
         self.inner.outbox.command(Command::End {
             code: CloseCode::Normal,
+            reason: String::new(),
+            drain: false,
+        });
+    }
+
+    /// Closes the connection in good order, as [`close`](Self::close) does and also after it, and tells the client not to come back
+    /// by itself (appendix A.5): for a ban, a log-in that is no longer valid, a version that is too old. The client is closed then and
+    /// hands the reason to its application, as the Rust client does with
+    /// [`ConnectError::Dismissed`](crate::client::ConnectError::Dismissed). Of the reason 123 bytes reach it over WebSocket, 1024 over
+    /// WebTransport.
+    ///
+    /// A request, not a wall: clients of the original know nothing of it and come back at once, and an application may connect anew, so
+    /// that who may not is to be refused as well, by [`admit`](super::Handler::admit) or here, from
+    /// [`on_connected`](super::Handler::on_connected): of a refusal pages learn no reason. The session stays;
+    /// [`close_session`](Self::close_session) closes it. [`abort`](Self::abort) with [`CloseCode::Dismissed`] does the same at once.
+    pub fn dismiss(&self, reason: &str) {
+        self.inner.outbox.command(Command::End {
+            code: CloseCode::Dismissed,
+            reason: reason.to_owned(),
             drain: false,
         });
     }

@@ -593,11 +593,10 @@ impl Driver {
     }
 
     fn done(&self) -> End {
-        let code = match self.command {
-            Some(Command::End { code, .. }) => code,
-            _ => CloseCode::Normal,
-        };
-        told(code, "")
+        match &self.command {
+            Some(Command::End { code, reason, .. }) => told(*code, reason.as_str()),
+            _ => told(CloseCode::Normal, ""),
+        }
     }
 
     /// Whether a timer has gone off, so that there may be something to do.

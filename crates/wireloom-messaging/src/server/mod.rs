@@ -352,6 +352,7 @@ impl Server {
         self.begin_shutdown();
         let end = Command::End {
             code: CloseCode::Shutdown,
+            reason: String::new(),
             drain: true,
         };
         let open: Vec<_> = self.0.connections().values().cloned().collect();

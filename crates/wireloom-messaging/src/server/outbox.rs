@@ -33,7 +33,11 @@ pub(super) enum OutgoingKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     /// Take no more work, finish what runs, close.
-    End { code: CloseCode, drain: bool },
+    End {
+        code: CloseCode,
+        reason: String,
+        drain: bool,
+    },
     /// Close now.
     Abort { code: CloseCode, reason: String },
 }
@@ -128,13 +132,17 @@ impl Outbox {
         !self.lock().topics.is_empty()
     }
 
-    /// Tells the task. An abort outdoes an end; of equals the first counts.
+    /// Tells the task. An abort outdoes an end, and a final end others; of equals the first counts.
     pub(super) fn command(&self, command: Command) {
+        let rank = |command: &Command| match command {
+            Command::End { code, .. } => u8::from(*code == CloseCode::Dismissed),
+            Command::Abort { .. } => 2,
+        };
         let mut state = self.lock();
-        match (&state.command, &command) {
-            (None, _) | (Some(Command::End { .. }), Command::Abort { .. }) => state.command = Some(command),
-            _ => return,
+        if state.command.as_ref().is_some_and(|told| rank(told) >= rank(&command)) {
+            return;
         }
+        state.command = Some(command);
         Self::wake(state);
     }
 

@@ -147,6 +147,45 @@ async fn what_will_not_change_is_final() {
     }
 }
 
+/// Appendix A.5.
+#[tokio::test]
+async fn a_dismissed_client_does_not_come_back() {
+    let (builder, mut connections) = client();
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let client = builder
+        .on_disconnected(move |why| told.send(why.code).expect("heard"))
+        .build();
+    let mut served = accepted(&mut connections).await;
+    let sent = spawn_request(&client, "sent", true);
+    served.request().await;
+    transport::close(&mut served.0, CloseCode::Dismissed, "no more of that").await;
+    let is_dismissed =
+        |error: &ConnectError| matches!(error, ConnectError::Dismissed { reason } if reason == "no more of that");
+    let why = timeout(PATIENCE, client.closed()).await.expect("closed in time");
+    assert!(why.is_final() && is_dismissed(&why), "{why}");
+    assert!(matches!(client.status(), Status::Closed(why) if is_dismissed(&why)));
+    assert_eq!(heard.recv().await, Some(CloseCode::Dismissed));
+    let error = sent.await.expect("no panic").expect_err("lost");
+    assert!(error.may_have_been_handled(), "{error}");
+    let late = client.request("x", ()).await.expect_err("closed");
+    assert!(
+        matches!(&late, RequestError::Closed(why) if is_dismissed(why)),
+        "{late}"
+    );
+    assert!(connections.recv().await.is_none(), "no other attempt");
+}
+
+#[tokio::test]
+async fn a_client_may_be_dismissed_before_it_is_accepted() {
+    let (builder, mut connections) = client();
+    let client = builder.build();
+    let mut served = next(&mut connections).await;
+    transport::close(&mut served.0, CloseCode::Dismissed, "").await;
+    let why = timeout(PATIENCE, client.closed()).await.expect("closed in time");
+    assert_eq!(why.to_string(), "dismissed by the server");
+    assert!(connections.recv().await.is_none(), "no other attempt");
+}
+
 #[tokio::test]
 async fn what_may_change_is_tried_again() {
     let attempts = Arc::<Mutex<u32>>::default();

@@ -94,6 +94,7 @@ conformance! {
         silence_closes
         heartbeats_keep_alive
         a_closed_connection_answers_first
+        a_dismissed_client_is_told
         an_aborted_connection_says_why
         shutdown
         shutdown_without_connections

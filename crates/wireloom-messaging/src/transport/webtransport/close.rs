@@ -96,7 +96,8 @@ pub(super) fn poll_close(link: &mut WebTransportLink, cx: &mut Context<'_>, code
         if ready!(link.control.poll_flush(cx)).is_ok() {
             link.control.finish();
             // A peer that broke a rule is not listened to any more.
-            let orderly = matches!(code, CloseCode::Normal | CloseCode::Shutdown | CloseCode::Internal);
+            use CloseCode::{Dismissed, Internal, Normal, Shutdown};
+            let orderly = matches!(code, Normal | Shutdown | Internal | Dismissed);
             if orderly
                 && link.closing.control_ended.is_none()
                 && link.closing.poll_session(cx, &link.session).is_pending()

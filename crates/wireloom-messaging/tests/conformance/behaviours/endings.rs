@@ -113,6 +113,22 @@ pub async fn a_closed_connection_answers_first<R: Rig>() {
     peer.expect_end(CloseCode::Normal).await;
 }
 
+/// After its reply, also where it was being closed already.
+pub async fn a_dismissed_client_is_told<R: Rig>() {
+    let handlers = echo().on_request("ban me", async |connection: Connection| {
+        connection.close();
+        connection.dismiss("as you wish");
+        connection.dismiss("twice");
+        "banned"
+    });
+    let server = Server::builder().build(handlers);
+    let (_rig, mut peer) = start::<R>(&server).await;
+    peer.text(1, "ban me", "x").await;
+    peer.expect_text(1, "banned").await;
+    let ended = peer.try_recv().await.expect_err("the end");
+    assert_eq!((ended.code, &ended.reason[..]), (CloseCode::Dismissed, "as you wish"));
+}
+
 pub async fn an_aborted_connection_says_why<R: Rig>() {
     let server = Server::builder().build(echo());
     let (_rig, mut peer) = start::<R>(&server).await;
