@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
 use super::values::Values;
 use super::{Asked, Server, Shared};
-use crate::codec::{EncodeError, Encoding, Message, Name, Payload};
+use crate::codec::{EncodeError, Message};
 use crate::data::Data;
 use crate::engine::CloseCode;
 use crate::session::{Session, SessionInfo, SessionKey, StoreError};
@@ -334,7 +334,7 @@ impl Connection {
     /// # Errors
     /// As [`signal`](Self::signal).
     pub fn signal_with(&self, name: &str, data: impl Into<Data>, delivery: Delivery) -> Result<(), SignalError> {
-        let bytes = self.encode_signal(name, &data.into())?;
+        let bytes = self.inner.server.encode_signal(name, &data.into())?;
         self.push_signal(bytes, delivery, self.inner.server.slow_consumer)
     }
 
@@ -344,7 +344,7 @@ impl Connection {
     /// # Errors
     /// As [`signal`](Self::signal).
     pub async fn signal_wait(&self, name: &str, data: impl Into<Data>) -> Result<(), SignalError> {
-        let bytes = self.encode_signal(name, &data.into())?;
+        let bytes = self.inner.server.encode_signal(name, &data.into())?;
         loop {
             let mut room = pin!(self.inner.outbox.room());
             room.as_mut().enable();
@@ -353,24 +353,6 @@ impl Connection {
                 done => return done,
             }
         }
-    }
-
-    fn encode_signal(&self, name: &str, data: &Data) -> Result<Bytes, SignalError> {
-        let name = Name::new(name)?;
-        // A UTF-16 signal needs a payload (section 4.3).
-        let payload = match data.payload() {
-            Payload {
-                encoding: Encoding::Utf16,
-                bytes: [],
-            } => Payload::utf8(""),
-            payload => payload,
-        };
-        let message = Message::Signal { name, payload };
-        let (size, limit) = (message.encoded_len(), self.inner.server.message_buffer_size());
-        if size > limit {
-            return Err(SignalError::TooLarge { size, limit });
-        }
-        Ok(message.to_vec()?.into())
     }
 
     /// Sends a signal that was encoded once for many connections of one server.

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -60,7 +61,7 @@ pub(crate) use self::handler::{Task, guarded, unknown};
 use self::limits::{Limits, Permit};
 use self::outbox::Command;
 pub(crate) use self::topic_queue::{TopicItem, TopicItemKind};
-use crate::codec::{Message, Name};
+use crate::codec::{Encoding, Message, Name, Payload};
 use crate::data::Data;
 use crate::engine::{CloseCode, ConnectionConfig};
 use crate::session::{SessionKey, Sessions, StoreError};
@@ -112,6 +113,24 @@ impl Shared {
 
     fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::Acquire)
+    }
+
+    fn encode_signal(&self, name: &str, data: &Data) -> Result<Bytes, SignalError> {
+        let name = Name::new(name)?;
+        // A UTF-16 signal needs a payload (section 4.3).
+        let payload = match data.payload() {
+            Payload {
+                encoding: Encoding::Utf16,
+                bytes: [],
+            } => Payload::utf8(""),
+            payload => payload,
+        };
+        let message = Message::Signal { name, payload };
+        let (size, limit) = (message.encoded_len(), self.message_buffer_size());
+        if size > limit {
+            return Err(SignalError::TooLarge { size, limit });
+        }
+        Ok(message.to_vec()?.into())
     }
 }
 
@@ -260,19 +279,51 @@ impl Server {
     /// # Errors
     /// It cannot be sent to anybody.
     pub fn broadcast(&self, name: &str, data: impl Into<Data>) -> Result<usize, SignalError> {
-        let data = data.into();
-        let message = Message::Signal {
-            name: Name::new(name)?,
-            payload: data.payload(),
-        };
-        let (size, limit) = (message.encoded_len(), self.0.message_buffer_size());
-        if size > limit {
-            return Err(SignalError::TooLarge { size, limit });
-        }
-        let bytes: bytes::Bytes = message.to_vec()?.into();
-        let sent = self.connections().into_iter().filter(|connection| {
-            let pushed = connection.push_signal(bytes.clone(), Delivery::Ordered, self.0.slow_consumer);
-            pushed.is_ok()
+        self.broadcast_to(&self.connections(), name, data)
+    }
+
+    /// As [`broadcast`](Self::broadcast), to the connections for which `to` answers true: everybody but the sender, say.
+    ///
+    /// ```
+    /// use wireloom_messaging::server::{Connection, Handlers, ReplyError, Server};
+    ///
+    /// let handlers = Handlers::new().on_signal("cursor", async |server: Server, from: Connection, at: String| {
+    ///     server.broadcast_if("cursor", at, |other| *other != from)?;
+    ///     Ok::<_, ReplyError>(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`broadcast`](Self::broadcast).
+    pub fn broadcast_if(
+        &self,
+        name: &str,
+        data: impl Into<Data>,
+        to: impl Fn(&Connection) -> bool,
+    ) -> Result<usize, SignalError> {
+        self.broadcast_to(
+            self.connections().iter().filter(|connection| to(connection)),
+            name,
+            data,
+        )
+    }
+
+    /// As [`broadcast`](Self::broadcast), to these connections, such as those of a [session](Self::session_connections). It is
+    /// encoded once for all of them. Connections of other servers take nothing.
+    ///
+    /// # Errors
+    /// As of [`broadcast`](Self::broadcast).
+    pub fn broadcast_to<'a>(
+        &self,
+        connections: impl IntoIterator<Item = &'a Connection>,
+        name: &str,
+        data: impl Into<Data>,
+    ) -> Result<usize, SignalError> {
+        let bytes = self.0.encode_signal(name, &data.into())?;
+        let sent = connections.into_iter().filter(|connection| {
+            let is_ours = Arc::ptr_eq(&connection.inner.server, &self.0);
+            let push = || connection.push_signal(bytes.clone(), Delivery::Ordered, self.0.slow_consumer);
+            is_ours && push().is_ok()
         });
         Ok(sent.count())
     }

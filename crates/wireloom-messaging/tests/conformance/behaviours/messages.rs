@@ -330,6 +330,21 @@ pub async fn broadcast_and_user_data<R: Rig>() {
         peer.text(3, "whoami", "?").await;
         peer.expect_text(3, name).await;
     }
+    // To others, and to these.
+    let is_ann = |connection: &Connection| connection.get::<Nickname>().is_some_and(|name| name.0 == "Ann");
+    assert_eq!(server.broadcast_if("news", "extra", |other| !is_ann(other)), Ok(1));
+    second.expect(news).await;
+    let everybody = server.connections();
+    let ann = everybody.iter().filter(|connection| is_ann(connection));
+    assert_eq!(server.broadcast_to(ann, "news", Data::utf16("")), Ok(1));
+    let (name, payload) = (Name::new("news").unwrap(), Payload::utf8(""));
+    first.expect(Message::Signal { name, payload }).await;
+    let other = Server::builder().build(echo());
+    assert_eq!(other.broadcast_to(&everybody, "news", "x"), Ok(0), "of another server");
+    for peer in [&mut first, &mut second] {
+        peer.text(4, "name", "nobody else heard anything").await;
+        peer.expect_reply(4, Payload::EMPTY).await;
+    }
 }
 
 /// And keeps it no longer than anybody needs it.
