@@ -191,7 +191,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Called for each signal.
+    /// Called for each signal that is none of a subscription. [`Client::signals`] has those of one name.
     pub fn on_signal(mut self, hook: impl Fn(IncomingMessage) + Send + Sync + 'static) -> Self {
         self.hooks.signal = Some(Box::new(hook));
         self

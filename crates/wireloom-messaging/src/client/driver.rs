@@ -219,5 +219,6 @@ impl Drop for Driver {
             }
             was_open
         });
+        self.hooks.listeners.close();
     }
 }

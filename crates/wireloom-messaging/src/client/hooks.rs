@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::signals::Listeners;
 use super::topics::Registry;
 use crate::IncomingMessage;
 use crate::session::Session;
@@ -15,6 +16,8 @@ type RefHook<T> = Box<dyn Fn(&T) + Send + Sync>;
 pub(super) struct Hooks {
     /// Signals of topics with a subscription go there.
     pub(super) topics: Arc<Registry>,
+    /// Who wants others by name.
+    pub(super) listeners: Listeners,
     pub(super) signal: Option<Hook<IncomingMessage>>,
     pub(super) session_created: Option<RefHook<Session>>,
     pub(super) session_closed: Option<Box<dyn Fn() + Send + Sync>>,
@@ -24,9 +27,11 @@ pub(super) struct Hooks {
 
 impl Hooks {
     pub(super) fn signal(&self, message: IncomingMessage) {
-        if let Some(message) = self.topics.take(message)
-            && let Some(hook) = &self.signal
-        {
+        let Some(message) = self.topics.take(message) else {
+            return;
+        };
+        self.listeners.tell(&message);
+        if let Some(hook) = &self.signal {
             hook(message);
         }
     }

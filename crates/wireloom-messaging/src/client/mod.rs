@@ -35,6 +35,7 @@ mod driver;
 mod error;
 mod hooks;
 mod request;
+mod signals;
 mod subscription;
 mod topics;
 #[cfg(feature = "websocket")]
@@ -55,6 +56,7 @@ pub use self::error::{ConnectError, RequestError};
 use self::hooks::Hooks;
 use self::request::Command;
 pub use self::request::{Request, Signal};
+pub use self::signals::Signals;
 #[cfg(all(feature = "__testing", feature = "server"))]
 pub(crate) use self::subscription::Sequence;
 pub use self::subscription::{Subscription, TopicEvent};
@@ -140,6 +142,22 @@ impl Client {
     /// nothing of its arrival.
     pub fn signal(&self, name: impl Into<String>, data: impl Into<Data>) -> Signal<'_> {
         Signal::new(self, name.into(), data.into())
+    }
+
+    /// The signals of this name from now on, over all connections, also for several who ask for the same ones. At most 1024 wait for each
+    /// of them; what comes then it [misses](Signals::missed). [`on_signal`](ClientBuilder::on_signal) hears of all signals, of these
+    /// too, and of those that came before.
+    ///
+    /// ```no_run
+    /// # async fn example(client: wireloom_messaging::client::Client) {
+    /// let mut news = client.signals("news");
+    /// while let Some(signal) = news.next().await {
+    ///     println!("{signal:?}");
+    /// }
+    /// # }
+    /// ```
+    pub fn signals(&self, name: impl AsRef<str>) -> Signals {
+        self.0.hooks.listeners.listen(name.as_ref().as_bytes())
     }
 
     /// Takes up the session with this key, now and after each reconnection. Waits for a connection.

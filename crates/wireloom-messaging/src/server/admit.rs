@@ -23,8 +23,9 @@ impl Server {
 
     /// Asks the application about a client for which there is room.
     pub(super) async fn admit(&self, admission: Admission, permit: Permit) -> Result<Place, Refusal> {
-        let user_agent = admission.headers.get(USER_AGENT);
-        let user_agent = user_agent.and_then(|value| value.to_str().ok()).map(Into::into);
+        if !self.0.origins.allows(&admission.uri, &admission.headers) {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "not from this origin"));
+        }
         let asked = Some(self.0.asked(&admission));
         let admitted = self.0.handler.clone().admit(admission);
         let admitted = tokio::select! {
@@ -47,7 +48,6 @@ impl Server {
             permit,
             concurrency: options.concurrency,
             request: Request {
-                user_agent,
                 asked,
                 values: options.values,
             },
@@ -57,9 +57,11 @@ impl Server {
 
 impl Shared {
     fn asked(&self, admission: &Admission) -> Arc<Asked> {
+        let user_agent = admission.headers.get(USER_AGENT);
         let asked = Asked {
             path: admission.path().into(),
             query: admission.query().map(Into::into),
+            user_agent: user_agent.and_then(|value| value.to_str().ok()).map(Into::into),
         };
         let mut last = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {

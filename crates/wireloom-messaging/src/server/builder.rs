@@ -1,10 +1,12 @@
 //! What a server can be told before it begins.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::handler::Handler;
-use super::limits::Limits;
+use super::limits::{Exempt, Limits};
+use super::origins::Origins;
 use super::{Server, Shared, SlowConsumer};
 use crate::engine::ConnectionConfig;
 use crate::session::{MemoryStore, SessionStore, Sessions};
@@ -18,6 +20,8 @@ pub struct ServerBuilder {
     topics: Option<Topics>,
     total: usize,
     per_address: usize,
+    exempt: Option<Box<Exempt>>,
+    origins: Origins,
     slow_consumer: SlowConsumer,
     pending_limit: usize,
     handler_timeout: Option<Duration>,
@@ -35,6 +39,8 @@ impl Default for ServerBuilder {
             topics: None,
             total: 100_000,
             per_address: 1_000,
+            exempt: None,
+            origins: Origins::default(),
             slow_consumer: SlowConsumer::default(),
             pending_limit: 1 << 20,
             handler_timeout: None,
@@ -98,10 +104,36 @@ impl ServerBuilder {
     }
 
     /// How many connections there may be, in total and from one address (of an IPv6 network of 64 bits). Default: 100 000
-    /// and 1 000. Raise the second behind a proxy.
+    /// and 1 000. Behind a proxy all clients have one address: [exempt](Self::exempt) it.
     pub fn max_connections(mut self, total: usize, per_address: usize) -> Self {
         self.total = total;
         self.per_address = per_address;
+        self
+    }
+
+    /// For addresses of which `exempt` is true, as for proxies, only the limit of connections in total holds. An IPv4 address in its
+    /// IPv6 form, which sockets for both have, is shown to it as the IPv4 address. Default: none.
+    ///
+    /// ```
+    /// let server = wireloom_messaging::server::Server::builder().exempt(|address| address.is_loopback());
+    /// ```
+    pub fn exempt(mut self, exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.exempt = Some(Box::new(exempt));
+        self
+    }
+
+    /// Lets pages of `origin` (`https://host[:port]`) connect, besides those of the host and port that they connect to; `*` lets all.
+    /// Once one is allowed all others get 403, before [`admit`](Handler::admit) is asked. Programs other than browsers send no origin and
+    /// are not concerned.
+    ///
+    /// Default: pages are not told apart. Browsers send cookies with WebSockets of any page, so that whoever trusts those has to say
+    /// whose pages may connect: here, where the server beneath does not ask (`axum::serve`, [`Server::listen`]). `wireloom`'s does.
+    ///
+    /// ```
+    /// let server = wireloom_messaging::server::Server::builder().allow_origin("https://app.example.com");
+    /// ```
+    pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
+        self.origins.allow(origin.as_ref());
         self
     }
 
@@ -163,7 +195,8 @@ impl ServerBuilder {
             topics: self.topics.map(|topics| Hub::new(topics, buffer)),
             handler: Arc::new(handler),
             sessions: self.sessions,
-            limits: Arc::new(Limits::new(self.total, self.per_address)),
+            limits: Arc::new(Limits::new(self.total, self.per_address, self.exempt)),
+            origins: self.origins,
             slow_consumer: self.slow_consumer,
             pending_limit: self.pending_limit,
             handler_timeout: self.handler_timeout,

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::outbox::{Command, Outbox, Outgoing, OutgoingKind, PushError};
 use super::values::Values;
@@ -91,7 +91,6 @@ pub(crate) struct Inner {
     remote: Option<SocketAddr>,
     kind: TransportKind,
     created: SystemTime,
-    user_agent: Option<Box<str>>,
     asked: Option<Arc<Asked>>,
     state: Mutex<State>,
     topics: Mutex<Involved>,
@@ -107,13 +106,14 @@ struct State {
     /// A session is being made or restored.
     changing: bool,
     over: bool,
+    /// Somebody waits for that.
+    closed: Option<Arc<Notify>>,
     values: Values,
 }
 
 /// What the request that a connection began with has said, and the application of it.
 #[derive(Default)]
 pub(super) struct Request {
-    pub(super) user_agent: Option<Box<str>>,
     pub(super) asked: Option<Arc<Asked>>,
     pub(super) values: Values,
 }
@@ -133,7 +133,6 @@ impl Inner {
             remote,
             kind,
             created: SystemTime::now(),
-            user_agent: request.user_agent,
             asked: request.asked,
             state: Mutex::new(State {
                 values: request.values,
@@ -155,6 +154,9 @@ impl Inner {
         let session = {
             let mut state = self.lock();
             state.over = true;
+            if let Some(closed) = state.closed.take() {
+                closed.notify_waiters();
+            }
             state.session.take()
         };
         if let (Some(sessions), Some(session)) = (&self.server.sessions, session) {
@@ -294,7 +296,7 @@ impl Connection {
 
     /// What the client calls itself, if it said so (the field User-Agent).
     pub fn user_agent(&self) -> Option<&str> {
-        self.inner.user_agent.as_deref()
+        self.inner.asked.as_ref().and_then(|asked| asked.user_agent.as_deref())
     }
 
     /// The path that the client asked for; `None` for a link that was given to [`Server::run`].
@@ -311,6 +313,40 @@ impl Connection {
     /// Whether it is not over.
     pub fn is_active(&self) -> bool {
         !self.inner.outbox.is_closed()
+    }
+
+    /// Waits until the connection is over: nothing is sent any more, and [`on_disconnected`](super::Handler::on_disconnected) is about to
+    /// be told why. Returns at once where it is over already. Cancel safe.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use wireloom_messaging::server::{Connection, Handlers};
+    ///
+    /// let handlers = Handlers::new().on_connected(async |connection: Connection| {
+    ///     tokio::spawn(async move {
+    ///         let ticking = async {
+    ///             while connection.signal("tick", ()).is_ok() {
+    ///                 tokio::time::sleep(Duration::from_secs(1)).await;
+    ///             }
+    ///         };
+    ///         tokio::select! {
+    ///             () = ticking => {}
+    ///             () = connection.closed() => {}
+    ///         }
+    ///     });
+    /// });
+    /// ```
+    pub async fn closed(&self) {
+        let closed = {
+            let mut state = self.inner.lock();
+            if state.over {
+                return;
+            }
+            // Woken from now on, not only once it is polled: nobody can end the connection in between.
+            let closed = state.closed.get_or_insert_default().clone();
+            closed.notified_owned()
+        };
+        closed.await;
     }
 
     /// How many bytes of signals wait for the client to take them.

@@ -192,7 +192,8 @@ impl Refusal {
 /// A shutdown waits for [`on_disconnected`](Self::on_disconnected) as it waits for handlers, but not for
 /// [ever](super::ServerBuilder::disconnect_timeout).
 pub trait Handler: Send + Sync + 'static {
-    /// A client asks to be connected. Called before anything is answered; the default admits everybody, from any origin.
+    /// A client asks to be connected. Called before anything is answered; the default admits everybody whose
+    /// [origin](super::ServerBuilder::allow_origin) is not refused.
     ///
     /// It may ask a database or another server, but not for [ever](super::ServerBuilder::connect_timeout): beyond that it is dropped, and
     /// the client told to try later (503). It is dropped, too, when a shutdown begins, and may be when the client gives up. One that

@@ -10,8 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Limits {
     total: usize,
     per_address: usize,
+    exempt: Option<Box<Exempt>>,
     counts: Mutex<Counts>,
 }
+
+/// Of which addresses only the total counts.
+pub(super) type Exempt = dyn Fn(IpAddr) -> bool + Send + Sync;
 
 #[derive(Default)]
 struct Counts {
@@ -27,10 +31,11 @@ pub(super) struct Permit {
 }
 
 impl Limits {
-    pub(super) fn new(total: usize, per_address: usize) -> Self {
+    pub(super) fn new(total: usize, per_address: usize, exempt: Option<Box<Exempt>>) -> Self {
         Self {
             total,
             per_address,
+            exempt,
             counts: Mutex::default(),
         }
     }
@@ -41,7 +46,13 @@ impl Limits {
 
     /// Counts one more, if there is room.
     pub(super) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Permit> {
-        let address = address.map(host_of);
+        let counts_alone = |address: &IpAddr| {
+            !self
+                .exempt
+                .as_ref()
+                .is_some_and(|exempt| exempt(address.to_canonical()))
+        };
+        let address = address.filter(counts_alone).map(host_of);
         let mut counts = self.lock();
         if counts.total >= self.total {
             return None;
@@ -100,7 +111,7 @@ mod tests {
 
     #[test]
     fn limits_hold_and_permits_give_back() {
-        let limits = Arc::new(Limits::new(3, 2));
+        let limits = Arc::new(Limits::new(3, 2, None));
         let first = limits.acquire(ip("192.0.2.1")).expect("room");
         let _second = limits.acquire(ip("::ffff:192.0.2.1")).expect("room");
         assert!(limits.acquire(ip("192.0.2.1")).is_none(), "two of one address");
@@ -110,5 +121,16 @@ mod tests {
         let again = limits.acquire(ip("192.0.2.3")).expect("room again");
         drop(again);
         assert_eq!(limits.lock().per_address.len(), 1, "addresses that left are forgotten");
+    }
+
+    #[test]
+    fn of_proxies_the_total_counts() {
+        let proxy: IpAddr = "192.0.2.1".parse().expect("an address");
+        let limits = Arc::new(Limits::new(3, 1, Some(Box::new(move |address| address == proxy))));
+        let _first = limits.acquire(ip("192.0.2.1")).expect("room");
+        let _second = limits.acquire(ip("::ffff:192.0.2.1")).expect("room");
+        let _other = limits.acquire(ip("192.0.2.2")).expect("room");
+        assert!(limits.acquire(ip("192.0.2.1")).is_none(), "three in all");
+        assert_eq!(limits.lock().per_address.len(), 1);
     }
 }

@@ -24,6 +24,7 @@ mod limits;
 mod listen;
 #[cfg(feature = "axum")]
 mod mount;
+mod origins;
 mod outbox;
 mod sweep;
 mod tasks;
@@ -81,6 +82,8 @@ struct Shared {
     handler: Arc<dyn DynHandler>,
     sessions: Option<Sessions>,
     limits: Arc<Limits>,
+    #[cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
+    origins: origins::Origins,
     topics: Option<Arc<Hub>>,
     slow_consumer: SlowConsumer,
     /// Bytes of signals that may wait for one client.
@@ -180,11 +183,12 @@ struct Place {
     request: connection::Request,
 }
 
-/// What a client asked for. Most ask for the same, and share it.
+/// What a client asked for, and with what. Many ask for the same, and share it.
 #[derive(PartialEq)]
 struct Asked {
     path: Box<str>,
     query: Option<Box<str>>,
+    user_agent: Option<Box<str>>,
 }
 
 impl Server {

@@ -358,3 +358,60 @@ async fn what_cannot_be_sent_fails_and_harms_nothing() {
     let (reply, ()) = tokio::join!(client.request("x", vec![0; 1013]).into_future(), answering);
     reply.expect("1024 bytes pass");
 }
+
+#[tokio::test]
+async fn signals_by_name() {
+    let (heard, mut all) = mpsc::unbounded_channel();
+    let (builder, mut connections) = client();
+    let client = builder
+        .on_signal(move |signal| heard.send(signal.data().clone()).expect("heard"))
+        .build();
+    let (mut first, mut second) = (client.signals("news"), client.signals("news"));
+    drop(client.signals("news"));
+    let mut other = client.signals("other");
+    for round in ["one", "two"] {
+        // Over all connections.
+        let mut served = accepted(&mut connections).await;
+        for name in ["news", "nobody's"] {
+            let (name, payload) = (Name::new(name).expect("a name"), Payload::utf8(round));
+            served.say(Message::Signal { name, payload }).await;
+        }
+        for signals in [&mut first, &mut second] {
+            let signal = timeout(PATIENCE, signals.next())
+                .await
+                .expect("in time")
+                .expect("a signal");
+            assert_eq!((signal.name(), signal.data()), (Some("news"), &Data::from(round)));
+        }
+        for _ in 0..2 {
+            assert_eq!(all.recv().await, Some(Data::from(round)));
+        }
+    }
+    client.close().await;
+    assert!(timeout(PATIENCE, other.next()).await.expect("in time").is_none());
+    assert!(client.signals("late").next().await.is_none());
+    assert_eq!((first.missed(), other.missed()), (0, 0));
+}
+
+#[tokio::test]
+async fn signals_that_nobody_takes_are_missed() {
+    let (builder, mut connections) = client();
+    let client = builder.build();
+    let mut slow = client.signals("news");
+    let mut served = accepted(&mut connections).await;
+    for count in 0..1030 {
+        let (name, text) = (Name::new("news").expect("a name"), count.to_string());
+        let payload = Payload::utf8(&text);
+        served.say(Message::Signal { name, payload }).await;
+    }
+    // Behind them.
+    let waiting = spawn_request(&client, "x", false);
+    let (id, ..) = served.request().await;
+    served.reply(id, "").await;
+    waiting.await.expect("no panic").expect("a reply");
+    assert_eq!(slow.missed(), 6);
+    for count in 0..1024 {
+        let signal = slow.next().await.expect("a signal");
+        assert_eq!(signal.data(), &Data::from(count.to_string()));
+    }
+}

@@ -5,6 +5,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use wireloom::{Client, Identity, RemoteAddr};
 use wireloom_messaging::server::{Admission, Connection, ConnectionOptions, Handlers, Refusal, Server};
 use wireloom_messaging::transport::websocket::{self, HandshakeError};
@@ -163,5 +164,24 @@ async fn a_shutdown_does_not_wait_for_admission() {
     within(server.shut_down()).await;
     for refused in refused {
         assert_eq!(within(refused).await.unwrap(), 503);
+    }
+}
+
+/// Where the server beneath does not ask.
+#[tokio::test]
+async fn pages_of_other_origins_are_refused() {
+    let server = Server::builder().allow_origin("https://app.example.com").build(echo());
+    for address in listeners(&server).await {
+        let connect = async |origin: &str| {
+            let mut request = format!("ws://{address}/chat").into_client_request().unwrap();
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+            let stream = TcpStream::connect(address).await.unwrap();
+            websocket::connect(stream, request, 8192).await
+        };
+        for own in ["https://app.example.com", &format!("http://{address}")] {
+            peer(connect(own).await.unwrap()).await.ping().await;
+        }
+        let foreign = connect("https://example.com").await;
+        assert!(matches!(foreign, Err(HandshakeError::Http(response)) if response.status() == 403));
     }
 }

@@ -256,9 +256,18 @@ pub async fn limits_of_connections<R: Rig>() {
 pub async fn hooks_are_called_once<R: Rig>() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let told_too = tell.clone();
+    let (close_tell, mut closed) = mpsc::unbounded_channel();
     let handlers = echo()
         .on_connected(move |connection: Connection| {
             tell.send((connection.id(), connection.transport(), None)).unwrap();
+            tokio::spawn({
+                let close_tell = close_tell.clone();
+                async move {
+                    connection.closed().await;
+                    connection.closed().await;
+                    close_tell.send(connection.id()).unwrap();
+                }
+            });
             async {}
         })
         .on_disconnected(move |connection: Connection, reason| {
@@ -279,6 +288,7 @@ pub async fn hooks_are_called_once<R: Rig>() {
     peer.ping().await;
     peer.close().await;
     assert_eq!(within(told.recv()).await.unwrap(), (id, kind, Some(CloseCode::Normal)));
+    assert_eq!(within(closed.recv()).await, Some(id));
     let cut = Peer::connect(&rig).await;
     let (other, ..) = within(told.recv()).await.unwrap();
     assert_ne!(other, id);
@@ -287,6 +297,7 @@ pub async fn hooks_are_called_once<R: Rig>() {
         panic!("disconnected");
     };
     assert_eq!(ended, other);
+    assert_eq!(within(closed.recv()).await, Some(other));
     within(server.shut_down()).await;
     assert!(told.try_recv().is_err());
 }
