@@ -19,7 +19,8 @@
 //! sends what waits. When the connection is lost, requests that wait for replies fail at once with
 //! [`RequestError::Disconnected`], or are sent again over the next connection if they are
 //! [idempotent](Request::idempotent), and the client reconnects after a pause ([`Backoff`]). It stops for good at a final
-//! error ([`ConnectError::is_final`]), which a server's [dismissal](ConnectError::Dismissed) is, at [`close`](Client::close), and when the last clone of the handle is dropped.
+//! error ([`ConnectError::is_final`]), which a server's [dismissal](ConnectError::Dismissed) is, at [`close`](Client::close), and when the
+//! last clone of the handle is dropped: [`Topic`]s and [`Subscription`]s have one each.
 //!
 //! # Limits
 //! At most [`QUEUE`] requests and signals wait to be sent; whoever comes then waits for room, up to its deadline. A link takes
@@ -69,7 +70,8 @@ use crate::transport::{Ended, TransportKind};
 /// Requests and signals that wait to be sent, while the server does not read or there is no connection.
 pub const QUEUE: usize = 1024;
 
-/// A client. Clones share one connection; it is closed when the last one is dropped.
+/// A client. Clones share one connection; it is closed when the last one is dropped, [`Topic`]s and [`Subscription`]s, which have one
+/// each, included.
 #[derive(Clone)]
 pub struct Client(Arc<Handle>);
 

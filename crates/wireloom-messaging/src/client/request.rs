@@ -166,13 +166,13 @@ impl<'a> Signal<'a> {
         }
     }
 
-    /// May overtake other signals and be overtaken, over WebTransport: a lost packet holds up no more than it must.
+    /// May overtake other signals and be overtaken, over WebTransport in profile M: a lost packet holds up no more than it must.
     pub fn unordered(mut self) -> Self {
         self.delivery = Delivery::Unordered;
         self
     }
 
-    /// May be lost, over WebTransport: a datagram, if it fits into one.
+    /// May be lost, over WebTransport in profile M: a datagram, if it fits into one.
     pub fn unreliable(mut self) -> Self {
         self.delivery = Delivery::Unreliable;
         self

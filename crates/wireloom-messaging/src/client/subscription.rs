@@ -78,7 +78,8 @@ impl Incoming {
 /// A subscription to a topic. It lasts over connections: after each reconnection, and wherever messages were dropped on the way, it asks
 /// for what it has missed. Dropping it ends it.
 ///
-/// At most 1024 messages wait for an application that does not take them; what comes then is fetched from the topic's history later.
+/// About 1280 messages wait for an application that does not take them, and up to 4096 more that have overtaken one which is missing;
+/// what comes then is fetched from the topic's history later.
 #[derive(Debug)]
 pub struct Subscription {
     events: mpsc::Receiver<TopicEvent>,

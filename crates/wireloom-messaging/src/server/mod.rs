@@ -200,7 +200,8 @@ impl Server {
     /// Runs a connection to its end: hooks, messages, sessions. Spawn it; dropping the future cuts the connection off, and
     /// [`on_disconnected`](Handler::on_disconnected) then runs in a task of its own.
     ///
-    /// A link beyond the limits, or during a shutdown, is closed at once.
+    /// A link beyond the limits, or during a shutdown, is closed at once. Neither [`admit`](Handler::admit) nor
+    /// [`allow_origin`](ServerBuilder::allow_origin) applies, whatever carries the link: who may connect is for the caller to ask before.
     pub async fn run(&self, link: impl Link + 'static) {
         match self.place(link.remote_address().map(|address| address.ip())) {
             Some(permit) => {

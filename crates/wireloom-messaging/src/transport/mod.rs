@@ -57,7 +57,7 @@ impl Route {
     }
 }
 
-/// How a signal travels. Links other than WebTransport's treat all alike.
+/// How a signal travels. Links other than WebTransport's in profile M, which has streams for more than one, treat all alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Delivery {
     /// Reliably and in order.

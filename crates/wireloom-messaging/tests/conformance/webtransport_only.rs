@@ -3,15 +3,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use wireloom::Identity;
 use wireloom_messaging::client::{Client, ConnectError, Dial, DialFuture};
 use wireloom_messaging::codec::{AcceptConf, Message, Name, Payload, RequestId};
 use wireloom_messaging::engine::CloseCode;
 use wireloom_messaging::server::{Connection, Context, ReplyError, Server};
 use wireloom_messaging::session::MemoryStore;
 use wireloom_messaging::transport::memory::{self, MemoryLink};
-use wireloom_messaging::transport::{self, Delivery, Incoming, Link};
+use wireloom_messaging::transport::webtransport::{self, PROTOCOL_M, Profile};
+use wireloom_messaging::transport::{self, Delivery, Incoming, Link, Route};
 use wireloom_messaging::{Data, IncomingMessage};
 
 use crate::behaviours::echo;
@@ -38,6 +41,71 @@ async fn a_request_given_up_cancels_its_handler() {
     peer.ping().await;
     assert_eq!(within(told.recv()).await, Some("cancelled"));
     peer.ping().await;
+}
+
+/// Appendix A.3: with the same code whether it was written whole or not.
+#[tokio::test]
+async fn a_request_given_up_in_the_middle() {
+    let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
+    let hash = identity.certificate_hashes().current;
+    let http = wireloom::Server::builder().bind("127.0.0.1:0").identity(identity);
+    let http = http.receive_windows(16 << 10, 1 << 20).listen().await.unwrap();
+    let url = format!("https://{}/", http.local_addrs()[0]);
+    let client = wireloom::Client::builder()
+        .server_certificate_hash(hash)
+        .build()
+        .unwrap();
+    let serving = async {
+        let session = http.accept().await.unwrap().protocols([PROTOCOL_M]).accept().await;
+        let session = session.unwrap();
+        let control = session.accept_bi().await.unwrap();
+        (session, control)
+    };
+    let connecting = async {
+        let session = client.session(&url).protocols([PROTOCOL_M]).connect().await.unwrap();
+        webtransport::connect(session, Profile::Multi, 1 << 20).await.unwrap()
+    };
+    let ((session, _control), mut link) = within(async { tokio::join!(serving, connecting) }).await;
+    // The second is more than the client's QUIC takes from it, 8 MiB.
+    for size in [1, 10 << 20] {
+        let (id, name) = (RequestId::from_u64(size), Name::new("x").unwrap());
+        let payload = vec![0; size as usize];
+        let payload = Payload::binary(&payload);
+        let request = Message::Request { id, name, payload }.to_vec().unwrap();
+        link.send(Route::CONTROL, request.into()).unwrap();
+        let accepted = async {
+            let (send, mut recv) = session.accept_bi().await.unwrap();
+            // All of the small one, with its end.
+            let mut read = vec![0; 4];
+            recv.read_exact(&mut read).await.unwrap();
+            if size == 1 {
+                AsyncReadExt::read_to_end(&mut recv, &mut read).await.unwrap();
+            }
+            (send, recv)
+        };
+        let (mut send, mut recv) = within(async {
+            tokio::select! {
+                accepted = accepted => accepted,
+                heard = transport::recv(&mut link) => panic!("{heard:?}"),
+            }
+        })
+        .await;
+        link.cancel(id);
+        let given_up = async {
+            assert_eq!(send.stopped().await.unwrap(), Some(webtransport::CANCELLED));
+            if size > 1 {
+                let reset = AsyncReadExt::read_to_end(&mut recv, &mut Vec::new()).await.unwrap_err();
+                assert!(reset.to_string().ends_with("with code 16"), "{reset}");
+            }
+        };
+        within(async {
+            tokio::select! {
+                () = given_up => {}
+                heard = transport::recv(&mut link) => panic!("{heard:?}"),
+            }
+        })
+        .await;
+    }
 }
 
 /// A request that waits for its turn when it is given up is not handled at all.
@@ -175,9 +243,7 @@ async fn a_deaf_client_hears_the_code() {
     let (mut send, mut recv) = session.open_bi().await.unwrap();
     send.write_all(&[1, 0x21]).await.unwrap();
     let mut first = [0; 12];
-    within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut first))
-        .await
-        .unwrap();
+    within(AsyncReadExt::read_exact(&mut recv, &mut first)).await.unwrap();
     // The framed AcceptConf of appendix A.2.
     assert_eq!(first, [0x0b, 0x17, 2, 0, 0x60, 0xea, 0, 0, 0, 0x20, 0, 0]);
     within(server.shut_down()).await;
@@ -205,9 +271,7 @@ async fn close_codes() {
         let session = rig.session().await;
         let (mut send, mut recv) = session.open_bi().await.unwrap();
         send.write_all(&[1, 0x21]).await.unwrap();
-        within(tokio::io::AsyncReadExt::read_exact(&mut recv, &mut [0; 12]))
-            .await
-            .unwrap();
+        within(AsyncReadExt::read_exact(&mut recv, &mut [0; 12])).await.unwrap();
         if control {
             send.write_all(bytes).await.unwrap();
         } else {
@@ -252,9 +316,7 @@ async fn a_client_that_does_not_stop_is_cut_off() {
     send.write_all(&[message.len() as u8]).await.unwrap();
     send.write_all(&message).await.unwrap();
     let mut said = Vec::new();
-    within(tokio::io::AsyncReadExt::read_to_end(&mut recv, &mut said))
-        .await
-        .unwrap();
+    within(AsyncReadExt::read_to_end(&mut recv, &mut said)).await.unwrap();
     // A message of 2^40 bytes.
     let _ = send.write_all(&[0xc0, 0, 1, 0, 0, 0, 0, 0]).await;
     let (chunk, mut sent) = (vec![b'x'; 1 << 16], 0);
@@ -351,7 +413,7 @@ async fn a_request_given_up_while_closing_takes_no_other_with_it() {
     let session = rig.session().await;
     let (mut control, mut accepted) = session.open_bi().await.unwrap();
     control.write_all(&[1, 0x21]).await.unwrap();
-    within(tokio::io::AsyncReadExt::read_exact(&mut accepted, &mut [0; 12]))
+    within(AsyncReadExt::read_exact(&mut accepted, &mut [0; 12]))
         .await
         .unwrap();
     let ask = async |id, name| {
@@ -369,9 +431,7 @@ async fn a_request_given_up_while_closing_takes_no_other_with_it() {
     };
     let read_all = async |mut stream: wireloom::RecvStream| {
         let mut all = Vec::new();
-        within(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut all))
-            .await
-            .unwrap();
+        within(AsyncReadExt::read_to_end(&mut stream, &mut all)).await.unwrap();
         all
     };
     let mut visit = ask(1, "visit").await;

@@ -459,19 +459,24 @@ async fn write_answers(
 
 /// Client: sends a request on a stream of its own.
 async fn ask(session: Session, id: RequestId, number: u64, message: Bytes, mut cancel: oneshot::Receiver<()>) -> Event {
-    let sent = async {
-        let (mut send, recv) = session.open_bi().await.ok()?;
-        write_single(&mut send, &message).await.ok()?;
-        Some(recv)
-    };
-    let recv = tokio::select! {
-        recv = sent => recv,
-        // What was written is reset by the drop.
+    let opened = tokio::select! {
+        opened = session.open_bi() => opened.ok(),
         () = given_up(&mut cancel) => None,
     };
-    let Some(recv) = recv else {
+    let Some((mut send, mut recv)) = opened else {
         return Event::Unasked(id, number);
     };
+    let is_sent = tokio::select! {
+        written = write_single(&mut send, &message) => written.is_ok(),
+        () = given_up(&mut cancel) => {
+            send.reset(CANCELLED);
+            recv.stop(CANCELLED);
+            false
+        }
+    };
+    if !is_sent {
+        return Event::Unasked(id, number);
+    }
     Event::Asked(
         id,
         Box::new(Exchange {
