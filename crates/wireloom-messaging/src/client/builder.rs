@@ -36,14 +36,14 @@ pub struct ClientBuilder {
 
 enum Target {
     #[cfg(feature = "websocket")]
-    Url(UrlDialer),
+    Url(Box<UrlDialer>),
     Dial(Arc<dyn Dial>),
 }
 
 impl ClientBuilder {
     #[cfg(feature = "websocket")]
     pub(super) fn new_url(url: String) -> Self {
-        Self::new(Target::Url(UrlDialer::new(url)))
+        Self::new(Target::Url(Box::new(UrlDialer::new(url))))
     }
 
     pub(super) fn new_dial(dial: Arc<dyn Dial>) -> Self {
@@ -233,7 +233,7 @@ impl ClientBuilder {
         )]
         let dial: Arc<dyn Dial> = match self.target {
             #[cfg(feature = "websocket")]
-            Target::Url(dialer) => Arc::new(dialer),
+            Target::Url(dialer) => Arc::from(dialer as Box<dyn Dial>),
             Target::Dial(dial) => dial,
         };
         let (commands, commands_out) = mpsc::channel(QUEUE);
