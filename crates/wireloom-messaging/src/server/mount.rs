@@ -65,6 +65,7 @@ impl<B> Service<Request<B>> for MountService {
     }
 
     fn call(&mut self, request: Request<B>) -> MountFuture {
+        #[cfg_attr(not(feature = "webtransport"), allow(unused_mut))]
         let (mut request, _) = request.into_parts();
         #[cfg(feature = "webtransport")]
         if let Some(upgrade) = request.extensions.remove::<wireloom::WebTransportUpgrade>() {

@@ -1,4 +1,5 @@
 //! Whose pages may connect.
+#![cfg_attr(not(any(feature = "websocket", feature = "webtransport")), allow(dead_code))]
 
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
@@ -22,7 +23,6 @@ impl Origins {
         }
     }
 
-    #[cfg(any(feature = "websocket", feature = "webtransport"))]
     pub(super) fn allows(&self, target: &Uri, headers: &HeaderMap) -> bool {
         let Some(allowed) = self.allowed.as_ref().filter(|_| !self.any) else {
             return true;
@@ -50,7 +50,6 @@ fn without_default_port(origin: &str) -> &str {
 }
 
 /// Host and port are those that the client connects to. Whether that is TLS is known to whoever ended it.
-#[cfg(any(feature = "websocket", feature = "webtransport"))]
 fn is_own(origin: &str, target: &Uri, headers: &HeaderMap) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else {
         return false;
@@ -69,7 +68,7 @@ fn is_own(origin: &str, target: &Uri, headers: &HeaderMap) -> bool {
     origin.host().eq_ignore_ascii_case(target.host()) && port(origin) == port(&target)
 }
 
-#[cfg(all(test, any(feature = "websocket", feature = "webtransport")))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
