@@ -166,8 +166,8 @@ impl ServerBuilder {
     }
 
     /// How long a client may have to wait before anything of it is read: for [`admit`](Handler::admit), which is dropped then and the
-    /// client refused (503), for [`on_connected`](Handler::on_connected), which is dropped then and the connection closed, and for the session store when it restores or closes its session, which is answered with an
-    /// internal error then. Default: 30 s.
+    /// client refused (503), for [`on_connected`](Handler::on_connected), which is dropped then and the connection closed, and for the
+    /// session store when it restores or closes its session, which is answered with an internal error then. Default: 30 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

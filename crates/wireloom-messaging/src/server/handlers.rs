@@ -18,8 +18,8 @@ type Admit = Box<dyn Fn(Admission) -> Admitted + Send + Sync>;
 /// A [`Handler`] made of functions, each for the requests or signals of one name.
 ///
 /// A function takes up to four arguments: [`Json`](super::Json), `String`, `Bytes`, [`Data`] or [`IncomingMessage`] for the
-/// payload, [`Context`], [`Connection`] and [`Server`](super::Server). What it returns is the reply: `()`, text, bytes, [`Json`](super::Json),
-/// [`Data`], or a `Result` of them.
+/// payload, [`Context`], [`Connection`] and [`Server`](super::Server). What it returns is the reply: `()`, text, bytes,
+/// [`Json`](super::Json), [`Data`], or a `Result` of them.
 ///
 /// ```
 /// use wireloom_messaging::server::{Connection, Handlers, Json, ReplyError};

@@ -31,8 +31,8 @@ impl Server {
     /// feature `webtransport`, over WebTransport where the server beneath is `wireloom`'s: both at the same path.
     ///
     /// Other requests are answered 426, OPTIONS 200, handshakes that are none 400, and clients who are not
-    /// [admitted](super::Handler::admit) or for whom there is no room what the refusal says. The server beneath has its own graceful shutdown: call
-    /// [`shut_down`](Server::shut_down) first, or at the same time.
+    /// [admitted](super::Handler::admit) or for whom there is no room what the refusal says. The server beneath has its own graceful
+    /// shutdown: call [`shut_down`](Server::shut_down) first, or at the same time.
     ///
     /// Where a client is, and with it the limit of connections for one address, is known under `wireloom`'s servers, under axum's with
     /// `into_make_service_with_connect_info::<SocketAddr>()`, and under others that put a `SocketAddr` into the request's extensions.
