@@ -35,7 +35,7 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let (say, mut said) = mpsc::channel::<Line>(64);
     let handlers = Handlers::new()
         // Pages of any site could speak here otherwise, as whoever opens them.
-        .admit(|admission| match admission.headers.contains_key(ORIGIN) {
+        .admit(async |admission| match admission.headers.contains_key(ORIGIN) {
             true => Err(Refusal::new(StatusCode::FORBIDDEN, "this room is for terminals")),
             false => Ok(ConnectionOptions::default()),
         })

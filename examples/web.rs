@@ -103,8 +103,6 @@ pub(crate) async fn serve(name: &str, files: &'static [File], messages: Messages
         }
     };
     let pages = wireloom::tcp::serve(page, None, pages, page_options, stopped());
-    let sweeping = messages.clone();
-    tokio::spawn(async move { sweeping.sweep_sessions().await });
     let sessions = server.serve(router).with_graceful_shutdown(stopped());
     let ctrl_c = async {
         if tokio::signal::ctrl_c().await.is_ok() {
