@@ -330,15 +330,17 @@ async fn nothing_is_lost_when_a_pause_ends_while_the_application_is_behind() {
             subscriptions += 1;
             let asked: serde_json::Value = Data::from(payload).parse_json().unwrap();
             let since = asked["since"]["offset"].as_u64().unwrap_or(0);
-            let reply = format!(r#"{{"epoch": "e", "offset": {since}, "from": {since}, "recovered": true}}"#);
+            let newest = if subscriptions >= 2 { MANY } else { 0 };
+            let reply = format!(r#"{{"epoch": "e", "offset": {newest}, "from": {since}, "recovered": true}}"#);
             let payload = Payload::utf8(&reply);
             say(&mut theirs, &Message::Reply { id, payload }).await;
             let mut signals = Vec::new();
             if subscriptions <= 2 {
                 signals.push("$reset/t".to_owned());
             }
-            if subscriptions == 2 {
-                signals.extend((1..=MANY).map(|offset| format!("$message/{offset}/t")));
+            // What the client has heard before a reset it may ask for again.
+            if subscriptions >= 2 {
+                signals.extend((since + 1..=MANY).map(|offset| format!("$message/{offset}/t")));
             }
             for name in &signals {
                 let (name, payload) = (Name::new(name).unwrap(), Payload::EMPTY);
