@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -156,9 +157,23 @@ pub struct EarlyData;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteAddr(pub SocketAddr);
 
+/// None, with room for those of every request and some of a router's: as a map grows everything in it is moved, with the fourth first.
+static ROOM: LazyLock<http::Extensions> = LazyLock::new(|| {
+    let mut extensions = http::Extensions::new();
+    extensions.insert(0_u8);
+    extensions.insert(0_u16);
+    extensions.insert(0_u32);
+    extensions.insert(0_u64);
+    // It stays as large as it was, and so do its clones.
+    extensions.clear();
+    extensions
+});
+
 impl RemoteAddr {
     /// Tells a handler, in each place where it may look.
     pub(crate) fn insert(self, extensions: &mut http::Extensions) {
+        let before = std::mem::replace(extensions, ROOM.clone());
+        extensions.extend(before);
         #[cfg(feature = "axum")]
         extensions.insert(axum::extract::ConnectInfo(self.0));
         extensions.insert(self);
