@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// What becomes of a connection attempt, decided by the client's address before anything is kept for it
@@ -33,7 +34,12 @@ impl Filter {
 
     /// Sockets that take both families have IPv4 addresses in their IPv6 form.
     pub(crate) fn ask(&self, remote: SocketAddr) -> Admit {
-        (self.0)(SocketAddr::new(remote.ip().to_canonical(), remote.port()))
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        // With it would end the task of a socket, and all connections on that.
+        std::panic::catch_unwind(AssertUnwindSafe(|| (self.0)(remote))).unwrap_or_else(|_| {
+            tracing::error!(%remote, "admit panicked, and the client is refused");
+            Admit::Refuse
+        })
     }
 }
 
@@ -54,5 +60,16 @@ mod tests {
         assert_eq!(ask("[::ffff:192.0.2.1]:443"), Admit::Yes);
         assert_eq!(ask("192.0.2.1:443"), Admit::Yes);
         assert_eq!(ask("[2001:db8::1]:443"), Admit::Refuse);
+    }
+
+    #[test]
+    fn a_panic_refuses_one_client() {
+        let filter = Filter::new(|client| match client.port() {
+            1 => panic!("a bug of the application"),
+            _ => Admit::Yes,
+        });
+        let ask = |address: &str| filter.ask(address.parse().expect("an address"));
+        assert_eq!(ask("192.0.2.1:1"), Admit::Refuse);
+        assert_eq!(ask("192.0.2.1:2"), Admit::Yes);
     }
 }

@@ -105,7 +105,7 @@
 //! |---|---|---|
 //! | `wireloom_connections` | | open now, of all listeners: a gauge |
 //! | `wireloom_connections_total` | `carrier`: `quic`, `tcp` | that were let in |
-//! | `wireloom_connections_refused_total` | `carrier`, `limit`: `total`, `address` | by [`ConnectionLimits`] |
+//! | `wireloom_connections_refused_total` | `carrier`, `by`: `total`, `address`, `application` | by [`ConnectionLimits`], or [`admit`](ServerBuilder::admit) |
 //! | `wireloom_handshakes_failed_total` | `carrier` | over TCP those of TLS; over QUIC those that were let in and never stood |
 //! | `wireloom_requests_total` | `version`: `1.1`, `2`, `3` | sessions aside |
 //! | `wireloom_sessions` | | open now: a gauge |

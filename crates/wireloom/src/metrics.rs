@@ -45,12 +45,15 @@ pub(crate) fn connection_began(carrier: Carrier) {
     count!("wireloom_connections_total", "carrier" => carrier.name(); 1);
 }
 
-pub(crate) fn connection_refused(carrier: Carrier, why: Refused) {
-    let why = match why {
-        Refused::Total => "total",
-        Refused::PerAddress => "address",
+/// By a limit, or without one by the application.
+pub(crate) fn connection_refused(carrier: Carrier, limit: Option<Refused>) {
+    #[cfg(feature = "metrics")]
+    let by = match limit {
+        Some(Refused::Total) => "total",
+        Some(Refused::PerAddress) => "address",
+        None => "application",
     };
-    count!("wireloom_connections_refused_total", "carrier" => carrier.name(), "limit" => why; 1);
+    count!("wireloom_connections_refused_total", "carrier" => carrier.name(), "by" => by; 1);
 }
 
 pub(crate) fn handshake_failed(carrier: Carrier) {

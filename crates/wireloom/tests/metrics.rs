@@ -114,7 +114,7 @@ async fn connections_sessions_and_requests() {
     let session = f.connect("/wt").await.unwrap();
     kept.until("wireloom_connections", 2.0).await;
     assert!(within(f.client.dial(&f.url)).await.is_err());
-    kept.until("wireloom_connections_refused_total carrier=quic limit=total", 1.0)
+    kept.until("wireloom_connections_refused_total carrier=quic by=total", 1.0)
         .await;
     within(connection.request(f.request("GET", "/", b""))).await.unwrap();
     kept.until("wireloom_requests_total version=3", 1.0).await;

@@ -212,17 +212,17 @@ async fn a_finished_stream_is_delivered_when_the_peer_has_it() {
 #[tokio::test]
 async fn a_finished_stream_that_is_stopped_is_not_delivered() {
     let f = fixture().await;
-    let (server, client) = f.session().await;
+    // On a connection of its own, whose congestion window is small: not all of it goes out at once.
     let finished = async || {
+        let (server, client) = f.session().await;
         let mut send = within(server.open_uni()).await.unwrap();
-        // More than goes out at once, so that the peer stops it in the middle.
         send.write_all(&[7; 256 * 1024]).await.unwrap();
         send.finish().unwrap();
-        send
+        (send, server, client)
     };
-    let stop = async |code| within(client.accept_uni()).await.unwrap().stop(code);
+    let stop = async |client: &Session, code| within(client.accept_uni()).await.unwrap().stop(code);
     // Round trips, after which the server has heard of the stop, and the client has acknowledged what came of it.
-    let settle = async || {
+    let settle = async |server: &Session, client: &Session| {
         for _ in 0..3 {
             within(client.open_uni()).await.unwrap().finish().unwrap();
             within(server.accept_uni()).await.unwrap();
@@ -230,8 +230,8 @@ async fn a_finished_stream_that_is_stopped_is_not_delivered() {
             within(client.accept_uni()).await.unwrap();
         }
     };
-    let mut send = finished().await;
-    let (delivered, ()) = tokio::join!(within(send.delivered()), stop(5));
+    let (mut send, _server, client) = finished().await;
+    let (delivered, ()) = tokio::join!(within(send.delivered()), stop(&client, 5));
     assert_eq!(delivered, Err(WriteError::Stopped(Some(5))));
     assert_eq!(
         within(send.delivered()).await,
@@ -239,11 +239,16 @@ async fn a_finished_stream_that_is_stopped_is_not_delivered() {
         "and again"
     );
 
-    let mut given_up = finished().await;
+    let (mut given_up, server, client) = finished().await;
     assert_eq!(given_up.delivered().now_or_never(), None);
-    stop(6).await;
-    settle().await;
+    stop(&client, 6).await;
+    settle(&server, &client).await;
     assert_eq!(within(given_up.delivered()).await, Err(WriteError::Stopped(Some(6))));
+
+    let (mut late, server, client) = finished().await;
+    stop(&client, 7).await;
+    settle(&server, &client).await;
+    assert_eq!(within(late.delivered()).await, Err(WriteError::Stopped(Some(7))));
 
     // Many at once, of which nobody has asked.
     let mut many = Vec::new();
@@ -256,18 +261,13 @@ async fn a_finished_stream_that_is_stopped_is_not_delivered() {
         send.finish().unwrap();
         recv.stop(7);
     }
-    settle().await;
+    settle(&server, &client).await;
     let mut stopped = 0;
     for (mut send, _) in many {
         stopped += usize::from(within(send.delivered()).await == Err(WriteError::Stopped(Some(7))));
     }
     // The others had arrived by then.
     assert!(stopped > 300, "{stopped}");
-
-    let mut late = finished().await;
-    stop(7).await;
-    settle().await;
-    assert_eq!(within(late.delivered()).await, Err(WriteError::Stopped(Some(7))));
 }
 
 #[tokio::test]

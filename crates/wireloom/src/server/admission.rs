@@ -115,9 +115,13 @@ impl Acceptor<Driver> for ServerAcceptor {
             Admit::Retry => return Admission::Retry,
             Admit::Refuse => {
                 tracing::debug!(%remote, "connection refused by the application");
+                metrics::connection_refused(Carrier::Quic, None);
                 return Admission::Refuse;
             }
-            Admit::Ignore => return Admission::Ignore,
+            Admit::Ignore => {
+                metrics::connection_refused(Carrier::Quic, None);
+                return Admission::Ignore;
+            }
         }
         // A spoofed flood must not use up places and memory: under load only proven addresses get them. All this happens in
         // the sockets' tasks, of which several may be beyond the limit by one each.
@@ -128,7 +132,7 @@ impl Acceptor<Driver> for ServerAcceptor {
             Ok(permit) => permit,
             Err(refused) => {
                 tracing::debug!(%remote, %refused, "connection refused");
-                metrics::connection_refused(Carrier::Quic, refused);
+                metrics::connection_refused(Carrier::Quic, Some(refused));
                 return Admission::Refuse;
             }
         };

@@ -323,7 +323,7 @@ impl ServerBuilder {
     /// it: for deny lists, maintenance, or addresses by country. IPv4 addresses come as such, also where the socket takes both
     /// families. Over QUIC the address is the client's claim as long as nothing has proven it ([`Admit::Retry`]), and one that
     /// changes later is not asked about. It is called on the sockets' tasks, for every attempt: it must be quick, and must not
-    /// block. Default: everybody.
+    /// block; where it panics the client is refused. Default: everybody.
     ///
     /// ```
     /// use wireloom::{Admit, Server};

@@ -145,6 +145,7 @@ async fn run<L, S>(
         let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         if !shared.options.admits(peer) {
             tracing::debug!(%address, "connection refused by the application");
+            metrics::connection_refused(Carrier::Tcp, None);
             continue;
         }
         match shared.options.limits.acquire(address) {
@@ -165,7 +166,7 @@ async fn run<L, S>(
             }
             Err(refused) => {
                 tracing::debug!(%address, %refused, "connection refused");
-                metrics::connection_refused(Carrier::Tcp, refused);
+                metrics::connection_refused(Carrier::Tcp, Some(refused));
             }
         }
     }
