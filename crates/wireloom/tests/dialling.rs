@@ -266,3 +266,21 @@ async fn an_ipv4_address_in_its_ipv6_form_is_dialled() {
     let connection = within(client.dial("https://localhost/")).await.unwrap();
     assert_eq!(connection.remote_address(), f.server.local_addrs()[0]);
 }
+
+/// As of a client that is made for one session: the builder is all that is left of it.
+#[tokio::test]
+async fn a_client_that_is_dropped_while_it_connects_connects() {
+    let f = fixture().await;
+    tokio::spawn(async move {
+        let mut sessions = Vec::new();
+        while let Some(request) = f.server.accept().await {
+            sessions.push(request.accept().await);
+        }
+    });
+    for _ in 0..50 {
+        let client = Client::builder().server_certificate_hash(f.hash).build().unwrap();
+        let session = client.session(&f.url);
+        drop(client);
+        within(session.connect()).await.unwrap();
+    }
+}

@@ -108,11 +108,13 @@ impl SessionBuilder {
     /// # Errors
     /// See [`ConnectError`]; a rejection is told by [`EarlySession::ready`]. The client's `connect_timeout` bounds both.
     pub async fn connect_early(self) -> Result<EarlySession, ConnectError> {
-        let (connection, path, deadline) = match self.way {
+        // The client stays until the session is asked for: with the last of its handles a connection that nobody uses is closed.
+        let (connection, path, deadline, _client) = match self.way {
             Way::Dial { client, url } => {
                 let target = Target::parse(&url)?;
                 let deadline = client.deadline();
-                (dial(&client, &target, deadline).await?, target.path, deadline)
+                let connection = dial(&client, &target, deadline).await?;
+                (connection, target.path, deadline, Some(client))
             }
             Way::On { connection, path } => {
                 if !path.starts_with('/') || PathAndQuery::try_from(&*path).is_err() {
@@ -121,7 +123,7 @@ impl SessionBuilder {
                     ));
                 }
                 let deadline = connection.deadline();
-                (connection, path, deadline)
+                (connection, path, deadline, None)
             }
         };
         let mut request = SessionRequest::new(connection.authority(), path);
