@@ -268,7 +268,7 @@ async fn an_ipv4_address_in_its_ipv6_form_is_dialled() {
 }
 
 /// As of a client that is made for one session: the builder is all that is left of it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_dropped_while_it_connects_connects() {
     let f = fixture().await;
     tokio::spawn(async move {
