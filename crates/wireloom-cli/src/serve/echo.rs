@@ -4,8 +4,6 @@ use axum::response::IntoResponse;
 use tokio::task::JoinSet;
 use wireloom::{ReadError, RecvStream, SendStream, Session, SessionError, WebTransportUpgrade, WriteError};
 
-use crate::output::printable;
-
 /// What one read takes at most, in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -16,9 +14,8 @@ pub(super) async fn handler(upgrade: WebTransportUpgrade) -> impl IntoResponse {
             let (id, remote) = (session.id(), session.remote_address());
             let protocol = session.protocol().unwrap_or("none").to_owned();
             tracing::info!(%remote, id, protocol, dialect = ?session.dialect(), "session opened");
-            let end = echo(&session).await.to_string();
-            // The reason in it is the client's, who would have lines of their own in the log.
-            tracing::info!(%remote, id, "session ended: {}", printable(&end));
+            let end = echo(&session).await;
+            tracing::info!(%remote, id, "session ended: {end}");
         })
 }
 

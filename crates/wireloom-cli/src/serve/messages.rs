@@ -21,7 +21,7 @@ pub(super) struct SessionArgs {
     session_dir: Option<PathBuf>,
     /// Forget sessions of /messages that nobody has used for so long
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = parse_seconds)]
-    pub(super) session_lifetime: Duration,
+    session_lifetime: Duration,
     /// Keep so many sessions of /messages; for one more, that goes which nobody has used for longest
     #[arg(long, value_name = "N", default_value = "10000")]
     max_sessions: NonZeroUsize,
@@ -39,7 +39,8 @@ pub(super) fn server(args: &SessionArgs, per_address: usize) -> Result<Server, F
         .concurrency(CONCURRENCY)
         // Every name, for everybody, in memory, with the last hundred messages of each.
         .topics(Topics::open(TopicOptions::new()))
-        .max_connections(usize::MAX, per_address);
+        .max_connections(usize::MAX, per_address)
+        .sweep_interval(sessions::sweep_interval(args.session_lifetime));
     let (max, lifetime) = (args.max_sessions.get(), args.session_lifetime);
     let builder = match &args.session_dir {
         Some(folder) => {

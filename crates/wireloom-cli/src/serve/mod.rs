@@ -152,6 +152,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         builder = builder.allow_origin(origin);
     }
     let messages = messages::server(&args.sessions, args.max_per_address)?;
+    messages.keep_sweeping();
     let server = builder.listen().await.map_err(failure::of_server)?;
 
     let addresses = server.local_addrs();
@@ -195,7 +196,6 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         browser::open(format!("{page}demo/"));
     }
     let quiet = args.json;
-    tokio::spawn(sessions::sweep(messages.clone(), args.sessions.session_lifetime));
     tokio::spawn(async move {
         signals.next().await;
         if !quiet {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use wireloom_messaging::server::Server;
 use wireloom_messaging::session::{Session, SessionKey, SessionStore, StoreError};
 
 /// A store that holds so many sessions at most: for one more, that goes which nobody has used for longest.
@@ -129,15 +128,9 @@ pub(super) fn in_folder(folder: &Path) -> std::io::Result<Vec<SessionKey>> {
     Ok(found.into_iter().map(|(_, key)| key).collect())
 }
 
-/// Forgets what has expired, until the server shuts down.
-pub(super) async fn sweep(server: Server, lifetime: Duration) {
-    // Those of connections count as used with each sweep: it comes several times in a lifetime.
-    let period = (lifetime / 4).clamp(Duration::from_millis(100), Duration::from_secs(3600));
-    while tokio::time::timeout(period, server.shutting_down()).await.is_err() {
-        if let Err(error) = server.sweep().await {
-            tracing::warn!(%error, "expired sessions could not be removed");
-        }
-    }
+/// Those of connections count as used with each sweep: it comes several times in a lifetime.
+pub(super) fn sweep_interval(lifetime: Duration) -> Duration {
+    (lifetime / 4).clamp(Duration::from_millis(100), Duration::from_secs(3600))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handler::Handler;
 use super::limits::{Exempt, Limits};
 use super::origins::Origins;
+use super::sweep::Sweep;
 use super::{Server, Shared, SlowConsumer};
 use crate::engine::ConnectionConfig;
 use crate::session::{MemoryStore, SessionStore, Sessions};
@@ -29,6 +30,7 @@ pub struct ServerBuilder {
     linger: Duration,
     connect_timeout: Duration,
     disconnect_timeout: Duration,
+    sweep_interval: Duration,
 }
 
 impl Default for ServerBuilder {
@@ -48,6 +50,7 @@ impl Default for ServerBuilder {
             linger: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(30),
             disconnect_timeout: Duration::from_secs(30),
+            sweep_interval: Duration::from_secs(3600),
         }
     }
 }
@@ -84,8 +87,16 @@ impl ServerBuilder {
         self
     }
 
+    /// How often the session store is [swept](Server::sweep). Default: an hour. Sessions in use count as looked up with each sweep: it has
+    /// to come several times within the lifetime that the store gives them.
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.sweep_interval = interval;
+        self
+    }
+
     /// Keeps sessions in `store`, each with at most `max_connections` connections at once; 0 is no limit. Default: in
-    /// memory, without a limit. From the first connection on the store is [swept](Server::sweep) once an hour.
+    /// memory, without a limit. From the first connection on the store is [swept](Server::sweep) once an hour
+    /// ([`sweep_interval`](Self::sweep_interval)).
     pub fn sessions(mut self, store: impl SessionStore, max_connections: usize) -> Self {
         self.sessions = Some(Sessions::new(store, max_connections));
         self
@@ -209,7 +220,7 @@ impl ServerBuilder {
             shutdown: Default::default(),
             connections: Default::default(),
             over: Default::default(),
-            sweep: Default::default(),
+            sweep: Sweep::every(self.sweep_interval),
             asked: Default::default(),
         }))
     }

@@ -1,4 +1,4 @@
-//! Once an hour the session store removes what has expired, and learns which sessions are in use.
+//! From time to time the session store removes what has expired, and learns which sessions are in use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -9,24 +9,21 @@ use tokio::task::AbortHandle;
 use super::{Server, Shared};
 use crate::session::{Sessions, StoreError};
 
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// The task that sweeps. It ends with the server.
 pub(super) struct Sweep {
     interval: Duration,
     task: Mutex<Option<AbortHandle>>,
 }
 
-impl Default for Sweep {
-    fn default() -> Self {
+impl Sweep {
+    pub(super) fn every(interval: Duration) -> Self {
         Self {
-            interval: HOUR,
+            // With none at all it would do nothing else.
+            interval: interval.max(Duration::from_millis(1)),
             task: Mutex::default(),
         }
     }
-}
 
-impl Sweep {
     fn lock(&self) -> MutexGuard<'_, Option<AbortHandle>> {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,8 +43,9 @@ impl Drop for Sweep {
 
 impl Server {
     /// Has the session store remove what has expired; answers how many sessions that were. Those that connections have count as
-    /// looked up now. A server does so by itself once an hour from its first connection on, until it shuts down, however its
-    /// connections come to it; what goes wrong is logged.
+    /// looked up now. A server does so by itself from its first connection on, every
+    /// [`sweep_interval`](super::ServerBuilder::sweep_interval), until it shuts down, however its connections come to it; what goes
+    /// wrong is logged.
     ///
     /// # Errors
     /// The store failed.
@@ -58,8 +56,9 @@ impl Server {
         }
     }
 
-    /// Begins to, if that has not begun: with sessions in use, which would expire otherwise.
-    pub(super) fn keep_sweeping(&self) {
+    /// Begins to sweep by itself now instead of with the first connection, for what an earlier server has left in the store. Does
+    /// nothing where that has begun, there are no sessions, or outside a Tokio runtime.
+    pub fn keep_sweeping(&self) {
         if self.0.sessions.is_none() {
             return;
         }
@@ -143,8 +142,8 @@ mod tests {
         let handlers = Handlers::new().on_connected(async |connection: Connection| {
             connection.create_session(SessionInfo::new()).await.expect("a session");
         });
-        let mut server = Server::builder().sessions(store, 0).build(handlers);
-        Arc::get_mut(&mut server.0).expect("the only handle").sweep.interval = Duration::from_millis(1);
+        let builder = Server::builder().sessions(store, 0);
+        let server = builder.sweep_interval(Duration::from_millis(1)).build(handlers);
         assert!(server.0.sweep.lock().is_none());
         // In one task, as under a router.
         let mut client = server.connect_memory();
