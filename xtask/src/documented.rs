@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
 
-use crate::shell::{Result, root};
+use crate::shell::{Result, files_below, root};
 
 const PAGE: &str = "docs/migrating.md";
 /// Where those names are.
@@ -13,9 +12,12 @@ const SOURCES: [&str; 3] = ["crates", "bindings/typescript/src", "examples"];
 /// Fails with every identifier in code of the last column of a table that no source has.
 pub(crate) fn check() -> Result {
     let mut known = HashSet::new();
-    SOURCES
-        .iter()
-        .try_for_each(|folder| collect(&root().join(folder), &mut known))?;
+    for folder in SOURCES {
+        for path in files_below(&root().join(folder), &["rs", "ts"])? {
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            known.extend(identifiers(&text));
+        }
+    }
     let page = fs::read_to_string(root().join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
     let unknown: Vec<String> = names(&page).filter(|name| !known.contains(name)).collect();
     if unknown.is_empty() {
@@ -39,20 +41,6 @@ fn identifiers(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.len() > 3 && word.starts_with(|c: char| c.is_ascii_alphabetic()))
         .map(str::to_owned)
-}
-
-fn collect(folder: &Path, known: &mut HashSet<String>) -> Result {
-    let failed = |error| format!("{}: {error}", folder.display());
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            collect(&path, known)?;
-        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "ts") {
-            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            known.extend(identifiers(&text));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

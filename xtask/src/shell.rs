@@ -70,3 +70,21 @@ pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
+
+/// The files below `folder` that have one of these extensions.
+pub(crate) fn files_below(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let failed = |error| format!("{}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path, extensions)?);
+        } else if path
+            .extension()
+            .is_some_and(|own| extensions.iter().any(|extension| own == *extension))
+        {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

@@ -10,7 +10,7 @@ mod table;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::shell::{Result, root};
+use crate::shell::{Result, files_below, root};
 use list::{Document, Treatment};
 use quotes::Quote;
 
@@ -32,8 +32,8 @@ pub(crate) fn check() -> Result {
     let documents = list::read(&root().join("spec"))?;
     let mut sources = Vec::new();
     for folder in subfolders(&root().join("crates"))? {
-        collect(&folder.join("src"), &mut sources)?;
-        collect(&folder.join("tests"), &mut sources)?;
+        sources.extend(sources_of(&folder.join("src"))?);
+        sources.extend(sources_of(&folder.join("tests"))?);
     }
     sources.sort();
     let (mut found, mut errors) = (Vec::new(), Vec::new());
@@ -122,21 +122,15 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The Rust files below `folder`, which need not exist. `testing` folders hold neither code that obeys nor tests.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Ok(());
-    };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.file_stem().is_some_and(|stem| stem == "testing") {
-            continue;
-        }
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
+fn sources_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let is_testing = |path: &Path| path.file_stem().is_some_and(|stem| stem == "testing");
+    let below = |path: &PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or_default();
+    let mut files = files_below(folder, &["rs"])?;
+    files.retain(|path| !below(path).iter().any(|part| is_testing(Path::new(part))));
+    Ok(files)
 }
 
 #[cfg(test)]
