@@ -1,7 +1,7 @@
 // A chat server, and two people in it: Ann in one browser, Bob in another.
-import { expect } from 'vitest';
-import { until } from './browser.js';
-import type { Browser, Page } from './browser.js';
+import { afterAll, beforeAll, expect } from 'vitest';
+import { Browser, until } from './browser.js';
+import type { Page } from './browser.js';
 import { Example } from './example.js';
 
 const js = JSON.stringify;
@@ -100,4 +100,19 @@ export class ChatRoom {
       expect(await page.evaluate(`Object.keys(localStorage).filter((key) => key.startsWith('chat:out'))`)).toEqual([]);
     }
   }
+}
+
+/** A room for all tests of a file, with Ann in Chromium and Bob in Firefox: `opened` is told of it. */
+export function useRoom(opened: (room: ChatRoom) => void, ...more: string[]): void {
+  const browsers: Browser[] = [];
+  let room: ChatRoom;
+  beforeAll(async () => {
+    browsers.push(...(await Promise.all([Browser.start('chromium'), Browser.start('firefox')])));
+    room = await ChatRoom.open(browsers, ...more);
+    opened(room);
+  });
+  afterAll(async () => {
+    await Promise.all(browsers.map((browser) => browser.stop()));
+    await room.server.clear();
+  });
 }

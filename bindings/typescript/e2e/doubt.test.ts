@@ -1,24 +1,18 @@
 // A page that ends before it hears that its message has arrived, and comes back when the server has forgotten the message's key: as
 // after a night in a closed laptop. It has to find the message in the room, or to say that it cannot know.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Browser, until } from './browser.js';
+import { expect, test } from 'vitest';
+import { until } from './browser.js';
 import type { Page } from './browser.js';
-import { ChatRoom, MESSAGES, write } from './chatroom.js';
+import { MESSAGES, useRoom, write } from './chatroom.js';
+import type { ChatRoom } from './chatroom.js';
 import { SCREENSHOTS } from './example.js';
 
 const js = JSON.stringify;
-const browsers: Browser[] = [];
 let room: ChatRoom;
-
-beforeAll(async () => {
-  browsers.push(...(await Promise.all([Browser.start('chromium'), Browser.start('firefox')])));
-  // It forgets keys at once.
-  room = await ChatRoom.open(browsers, '--remember', '0');
-});
-afterAll(async () => {
-  await Promise.all(browsers.map((browser) => browser.stop()));
-  await room.server.clear();
-});
+// It forgets keys at once.
+useRoom((opened) => {
+  room = opened;
+}, '--remember', '0');
 
 const isSeen = (text: string) => `${MESSAGES}.includes(${js(text)})`;
 const DOUBTFUL = `${MESSAGES}.filter((text) => text.startsWith('doubtful '))`;

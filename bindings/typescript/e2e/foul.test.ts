@@ -1,21 +1,15 @@
 // Somebody in the room whose client does as it likes: what it says of itself and of others' messages harms no page.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Browser, until } from './browser.js';
-import { ChatRoom, MESSAGES } from './chatroom.js';
+import { expect, test } from 'vitest';
+import { until } from './browser.js';
+import { MESSAGES, useRoom } from './chatroom.js';
+import type { ChatRoom } from './chatroom.js';
 
 const js = JSON.stringify;
-const browsers: Browser[] = [];
 let room: ChatRoom;
-
-beforeAll(async () => {
-  browsers.push(...(await Promise.all([Browser.start('chromium'), Browser.start('firefox')])));
-  // It forgets keys at once.
-  room = await ChatRoom.open(browsers, '--remember', '0');
-});
-afterAll(async () => {
-  await Promise.all(browsers.map((browser) => browser.stop()));
-  await room.server.clear();
-});
+// It forgets keys at once.
+useRoom((opened) => {
+  room = opened;
+}, '--remember', '0');
 
 test("another's id takes no message's place", async () => {
   const say = (text: string) => `chatClient.request('say', { room: 'lobby', messages: [{ id: 'abc-1', text: ${js(text)} }] }, { timeoutMs: 60_000 }).then(() => 1)`;

@@ -1,21 +1,15 @@
 // Whose messages are sent: who leaves takes what waits along, and what somebody left behind is not said by the next in their place.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Browser, until } from './browser.js';
+import { expect, test } from 'vitest';
+import { until } from './browser.js';
 import type { Page } from './browser.js';
-import { ChatRoom, MESSAGES, write } from './chatroom.js';
+import { MESSAGES, useRoom, write } from './chatroom.js';
+import type { ChatRoom } from './chatroom.js';
 import { SCREENSHOTS } from './example.js';
 
 const js = JSON.stringify;
-const browsers: Browser[] = [];
 let room: ChatRoom;
-
-beforeAll(async () => {
-  browsers.push(...(await Promise.all([Browser.start('chromium'), Browser.start('firefox')])));
-  room = await ChatRoom.open(browsers);
-});
-afterAll(async () => {
-  await Promise.all(browsers.map((browser) => browser.stop()));
-  await room.server.clear();
+useRoom((opened) => {
+  room = opened;
 });
 
 const OUTBOX = `Object.keys(localStorage).filter((key) => key.startsWith('chat:out:'))`;
